@@ -1,0 +1,38 @@
+"""What secagg raises on purpose. Messages name the field, the limit and the offender, never a secret."""
+
+from __future__ import annotations
+
+
+class SecAggError(Exception):
+    """Base of everything that secagg raises on purpose."""
+
+
+class LocalProtocolError(SecAggError):
+    """Our caller broke the contract: wrong phase, wrong shape, finished session."""
+
+
+class ParameterError(LocalProtocolError, ValueError):
+    """A value given by our caller is out of its range."""
+
+
+class InfeasibleParameters(ParameterError):  # noqa: N818 - the name is part of the specification
+    """No degree and threshold meet the threat model; the message says which demand to relax."""
+
+
+class RemoteProtocolError(SecAggError):
+    """A peer broke the protocol. `reason` is an enumeration, safe to count and to log."""
+
+    def __init__(self, reason: object, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class RoundAbortedError(SecAggError):
+    """A round ended without a result. `reason` says why, `blamed` whom the protocol suspects."""
+
+    def __init__(self, reason: object, detail: str, blamed: tuple[bytes, ...] = ()) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.blamed = blamed

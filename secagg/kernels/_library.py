@@ -1,0 +1,64 @@
+"""The compiled module, loaded once, and how arrays become pointers. Nothing else imports it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    from secagg.kernels import _native
+except ImportError as error:  # a checkout shadows the installed package
+    raise ImportError(
+        "secagg's C extension is not built for this checkout; run `make` or `pip install -e .` here"
+    ) from error
+
+CData: TypeAlias = Any  # a C pointer
+
+lib = _native.lib
+
+# What SECAGG_KERNEL may say: the features each variant may use. Wider variants add a line.
+VARIANTS: dict[str, int] = {"portable": 0, "aesni": 1}
+
+
+def select(name: str | None) -> None:
+    """Use the variant `name`, or the widest one of this CPU (None). ImportError when it cannot run."""
+    if name is not None and name not in VARIANTS:
+        raise ImportError(f"SECAGG_KERNEL is {name!r}; this build has {', '.join(VARIANTS)}")
+    lib.sa_select(0xFFFFFFFF if name is None else VARIANTS[name])
+    if name is not None and variant() != name:
+        raise ImportError(f"SECAGG_KERNEL is {name!r}, which this CPU cannot run")
+
+
+def variant() -> str:
+    """Name of the kernel variant in use."""
+    return _native.ffi.string(lib.sa_variant()).decode("ascii")
+
+
+def read(array: NDArray[Any] | bytes | bytearray | memoryview, ctype: str) -> CData:
+    """Pointer to the memory of a contiguous buffer, for reading."""
+    return _native.ffi.from_buffer(ctype, array)
+
+
+def write(array: NDArray[Any] | bytearray, ctype: str) -> CData:
+    """Pointer to the memory of a contiguous buffer, for writing."""
+    return _native.ffi.from_buffer(ctype, array, require_writable=True)
+
+
+def vector(name: str, array: object, dtypes: tuple[type[np.generic], ...]) -> NDArray[Any]:
+    """Return `array` if it is a one-dimensional contiguous array of one of `dtypes` in host order.
+
+    Raises TypeError, ValueError; the message names the argument.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype.type not in dtypes or not array.dtype.isnative:
+        wanted = ", ".join(t.__name__ for t in dtypes)
+        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name}: an array of {wanted} is needed, got {got}")
+    if array.ndim != 1 or not array.flags.c_contiguous:
+        raise ValueError(f"{name}: must be one-dimensional and contiguous, has shape {array.shape}")
+    return array
+
+
+select(os.environ.get("SECAGG_KERNEL"))

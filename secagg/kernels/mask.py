@@ -1,0 +1,117 @@
+"""Mask expansion: the PRG of the protocol added to a vector, many seeds in one pass.
+
+The PRG is AES-128-CTR (design, 3.5; the PRG of Bonawitz et al., CCS 2017, section 2.3).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from numpy.typing import NDArray
+
+from secagg.kernels._library import lib, read, vector, write
+from secagg.kernels.ring import LANES, UIntArray
+
+SEED_BYTES = 32
+MAXIMUM_KEYSTREAM_BYTES = 2**36  # the 32-bit block counter must not wrap
+_TILE_BYTES = 1 << 16  # of the path through `cryptography`
+_SMALLEST_SPLIT = 1 << 14  # lanes per thread below which threads cost more than they give
+
+
+def mask_apply(
+    acc: UIntArray,
+    seeds: bytes | bytearray | memoryview,
+    signs: NDArray[np.int8],
+    *,
+    first: int = 0,
+    threads: int = 1,
+) -> None:
+    """Add signs[j] * PRG(seed j)[first : first + d] to `acc` in place, modulo its lane.
+
+    acc      (d,), contiguous uint16, uint32 or uint64; the lane is that of the ring
+    seeds    32 * count bytes
+    signs    (count,), int8, +1 or -1
+    first    index of acc[0] in the masks
+    threads  the range is split over that many; the result does not depend on it
+    raises   TypeError, ValueError
+    """
+    lanes = vector("acc", acc, LANES)
+    signs = vector("signs", signs, (np.int8,))
+    if memoryview(seeds).nbytes != SEED_BYTES * signs.size:
+        raise ValueError(
+            f"seeds: {signs.size} signs need {SEED_BYTES * signs.size} bytes, got {memoryview(seeds).nbytes}"
+        )
+    if not np.all(np.abs(signs) == 1):
+        raise ValueError("signs: every entry must be +1 or -1")
+    if first < 0 or (first + lanes.size) * lanes.itemsize > MAXIMUM_KEYSTREAM_BYTES:
+        raise ValueError(f"first: {first} with {lanes.size} lanes passes 2^36 bytes of keystream, or is < 0")
+    if threads < 1:
+        raise ValueError(f"threads: must be at least 1, is {threads}")
+    if not lanes.size or not signs.size:
+        return
+    apply = _apply_native if lib.sa_has_mask() else _apply_library
+    parts = min(threads, -(-lanes.size // _SMALLEST_SPLIT))
+    if parts == 1:
+        apply(lanes, seeds, signs, first)
+        return
+    step = -(-lanes.size // parts)
+    with ThreadPoolExecutor(parts) as pool:
+        jobs = [
+            pool.submit(apply, lanes[at : at + step], seeds, signs, first + at)
+            for at in range(0, lanes.size, step)
+        ]
+        for job in jobs:
+            job.result()
+
+
+def _apply_native(
+    lanes: NDArray[np.unsignedinteger],
+    seeds: bytes | bytearray | memoryview,
+    signs: NDArray[np.int8],
+    first: int,
+) -> None:
+    lib.sa_mask_add(
+        write(lanes, "char[]"),
+        lanes.size,
+        lanes.itemsize,
+        first,
+        read(seeds, "uint8_t[]"),
+        read(signs, "int8_t[]"),
+        signs.size,
+    )
+
+
+def _apply_library(
+    lanes: NDArray[np.unsignedinteger],
+    seeds: bytes | bytearray | memoryview,
+    signs: NDArray[np.int8],
+    first: int,
+) -> None:
+    """Do the same with the AES of `cryptography`, for CPUs without AES instructions."""
+    view = memoryview(seeds).cast("B")
+    zeros = bytes(_TILE_BYTES)
+    stream = bytearray(_TILE_BYTES + 15)  # update_into asks for a block of slack
+    wide = np.dtype(f"<u{lanes.itemsize}")
+    per_tile = _TILE_BYTES // lanes.itemsize
+    for j in range(signs.size):
+        encryptor = _seek(bytes(view[SEED_BYTES * j : SEED_BYTES * (j + 1)]), first * lanes.itemsize)
+        for at in range(0, lanes.size, per_tile):
+            tile = lanes[at : at + per_tile]
+            written = encryptor.update_into(zeros[: tile.nbytes], stream)
+            mask = np.frombuffer(stream, wide, count=written // lanes.itemsize)
+            if signs[j] > 0:
+                tile += mask
+            else:
+                tile -= mask
+    stream[:] = bytes(len(stream))
+
+
+def _seek(seed: bytes, position: int) -> CipherContext:
+    """Keystream of `seed` from byte `position` on."""
+    block, skip = divmod(position, 16)
+    counter = seed[16:28] + block.to_bytes(4, "big")
+    encryptor = Cipher(algorithms.AES128(seed[:16]), modes.CTR(counter)).encryptor()
+    encryptor.update(bytes(skip))
+    return encryptor

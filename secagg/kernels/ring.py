@@ -1,0 +1,91 @@
+"""Vectors over the ring of integers modulo 2^b: lanes, packing, masks of quantized values.
+
+A vector lives in the smallest unsigned lane (16, 32 or 64 bits) that holds b bits (design, 3.5).
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.kernels._library import lib, read, vector, write
+
+UIntArray: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.uint64]
+Lane: TypeAlias = type[np.uint16] | type[np.uint32] | type[np.uint64]
+
+LANES: tuple[Lane, ...] = (np.uint16, np.uint32, np.uint64)
+
+
+def check_ring_bits(ring_bits: int) -> None:
+    """Raise ValueError unless 1 <= ring_bits <= 64."""
+    if not 1 <= ring_bits <= 64:
+        raise ValueError(f"ring_bits: must be in 1..64, is {ring_bits}")
+
+
+def lane_bytes(ring_bits: int) -> int:
+    """Bytes of the lane that holds `ring_bits` bits: 2, 4 or 8."""
+    check_ring_bits(ring_bits)
+    return 2 if ring_bits <= 16 else 4 if ring_bits <= 32 else 8
+
+
+def lane_dtype(ring_bits: int) -> np.dtype[np.uint16] | np.dtype[np.uint32] | np.dtype[np.uint64]:
+    """Dtype of the lane that holds `ring_bits` bits."""
+    return np.dtype(f"u{lane_bytes(ring_bits)}")
+
+
+def ring_mask(ring_bits: int) -> int:
+    """2^ring_bits - 1, the largest element of the ring."""
+    check_ring_bits(ring_bits)
+    return (1 << ring_bits) - 1
+
+
+def packed_bytes(length: int, ring_bits: int) -> int:
+    """Size of a packed vector: ceil(length * ring_bits / 8)."""
+    return (length * ring_bits + 7) // 8
+
+
+def _lanes(name: str, array: object, ring_bits: int) -> NDArray[np.unsignedinteger]:
+    check_ring_bits(ring_bits)
+    lanes = vector(name, array, LANES)
+    if 8 * lanes.itemsize < ring_bits:
+        raise ValueError(f"{name}: {lanes.dtype} is narrower than ring_bits = {ring_bits}")
+    return lanes
+
+
+def pack(values: UIntArray, ring_bits: int) -> bytearray:
+    """Pack the low `ring_bits` bits of each value into a little-endian bit string.
+
+    values   (d,), uint16, uint32 or uint64, at least ring_bits wide
+    returns  ceil(d * ring_bits / 8) bytes, spare bits zero
+    raises   TypeError, ValueError
+    """
+    lanes = _lanes("values", values, ring_bits)
+    packed = bytearray(packed_bytes(lanes.size, ring_bits))
+    if lanes.size:
+        lib.sa_pack(write(packed, "uint8_t[]"), read(lanes, "char[]"), lanes.size, lanes.itemsize, ring_bits)
+    return packed
+
+
+def unpack_add(acc: UIntArray, packed: bytes | bytearray | memoryview, ring_bits: int) -> None:
+    """Add a packed vector to `acc` in place, modulo the lane of `acc`.
+
+    acc     (d,), uint16, uint32 or uint64, at least ring_bits wide; changed in place
+    packed  exactly ceil(d * ring_bits / 8) bytes; spare bits are not looked at
+    raises  TypeError, ValueError
+    """
+    lanes = _lanes("acc", acc, ring_bits)
+    size = packed_bytes(lanes.size, ring_bits)
+    if memoryview(packed).nbytes != size:
+        raise ValueError(f"packed: must have {size} bytes, has {memoryview(packed).nbytes}")
+    if lanes.size:
+        lib.sa_unpack_add(
+            write(lanes, "char[]"), read(packed, "uint8_t[]"), lanes.size, lanes.itemsize, ring_bits
+        )
+
+
+def spare_bits_clear(packed: bytes | bytearray | memoryview, length: int, ring_bits: int) -> bool:
+    """Whether the bits behind the last element are zero."""
+    spare = -(length * ring_bits) % 8
+    return spare == 0 or packed[len(packed) - 1] >> (8 - spare) == 0
