@@ -9,7 +9,7 @@ import cffi
 
 def declarations(header: str) -> str:
     """Return the header without preprocessor lines: what cffi's parser understands."""
-    body = header.split("/* cffi: begin */")[1].split("/* cffi: end */")[0]
+    body = header.split("/* cffi: begin */")[1].split("/* cffi: end */", maxsplit=1)[0]
     return re.sub(r"^\s*#.*$", "", body, flags=re.MULTILINE)
 
 

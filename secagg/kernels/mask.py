@@ -67,7 +67,7 @@ def mask_apply(
 
 
 def _apply_native(
-    lanes: NDArray[np.unsignedinteger],
+    lanes: UIntArray,
     seeds: bytes | bytearray | memoryview,
     signs: NDArray[np.int8],
     first: int,
@@ -84,7 +84,7 @@ def _apply_native(
 
 
 def _apply_library(
-    lanes: NDArray[np.unsignedinteger],
+    lanes: UIntArray,
     seeds: bytes | bytearray | memoryview,
     signs: NDArray[np.int8],
     first: int,

@@ -5,14 +5,14 @@ A vector lives in the smallest unsigned lane (16, 32 or 64 bits) that holds b bi
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.kernels._library import lib, read, vector, write
 
-UIntArray: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.uint64]
+UIntArray: TypeAlias = NDArray[np.unsignedinteger[Any]]  # uint16, uint32 or uint64
 Lane: TypeAlias = type[np.uint16] | type[np.uint32] | type[np.uint64]
 
 LANES: tuple[Lane, ...] = (np.uint16, np.uint32, np.uint64)
@@ -30,7 +30,7 @@ def lane_bytes(ring_bits: int) -> int:
     return 2 if ring_bits <= 16 else 4 if ring_bits <= 32 else 8
 
 
-def lane_dtype(ring_bits: int) -> np.dtype[np.uint16] | np.dtype[np.uint32] | np.dtype[np.uint64]:
+def lane_dtype(ring_bits: int) -> np.dtype[np.unsignedinteger[Any]]:
     """Dtype of the lane that holds `ring_bits` bits."""
     return np.dtype(f"u{lane_bytes(ring_bits)}")
 
@@ -46,7 +46,7 @@ def packed_bytes(length: int, ring_bits: int) -> int:
     return (length * ring_bits + 7) // 8
 
 
-def _lanes(name: str, array: object, ring_bits: int) -> NDArray[np.unsignedinteger]:
+def _lanes(name: str, array: object, ring_bits: int) -> UIntArray:
     check_ring_bits(ring_bits)
     lanes = vector(name, array, LANES)
     if 8 * lanes.itemsize < ring_bits:

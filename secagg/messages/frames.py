@@ -1,0 +1,104 @@
+"""Frames: the outermost message, version, round and kind around a body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from secagg.effects import Frame, RefusalReason
+from secagg.errors import ParameterError, RemoteProtocolError
+from secagg.messages.types import KINDS, Message, RoundParametersMessage, ThreatModelMessage
+from secagg.messages.wire import decode, encode, encode_parts, large_octets, malformed, octets, uint, varint
+from secagg.params import MILLION, PROTOCOL_VERSION, Buffer, RoundParameters, ThreatModel
+
+
+@dataclass(frozen=True, slots=True)
+class _FrameMessage:
+    version: int = uint(1)
+    round_id: bytes = octets(2, 16)
+    kind: int = uint(3)
+    body: Buffer = large_octets(4)
+
+
+_BODY_TAG = varint(4 << 3 | 2)
+
+
+def encode_frame(round_id: bytes, body: Message) -> Frame:
+    """Encode a message into a frame; a large field is referred to, not copied."""
+    parts = encode_parts(body)
+    size = sum(memoryview(part).nbytes for part in parts)
+    head = encode(_FrameMessage(PROTOCOL_VERSION, round_id, KINDS.index(type(body)) + 1, b""))
+    if not size:
+        return Frame(head)
+    head += _BODY_TAG + varint(size)
+    return Frame(head + bytes(parts[0]), *parts[1:]) if len(parts[0]) < 4096 else Frame(head, *parts)
+
+
+def decode_frame(data: Buffer) -> tuple[bytes, Message]:
+    """Return round id and message. Large fields are views of `data`.
+
+    raises  RemoteProtocolError: MALFORMED, UNSUPPORTED_VERSION
+    """
+    frame = decode(_FrameMessage, data)
+    if frame.version != PROTOCOL_VERSION:
+        raise RemoteProtocolError(
+            RefusalReason.UNSUPPORTED_VERSION,
+            f"Frame.version: {frame.version}, this is version {PROTOCOL_VERSION}",
+        )
+    if not 1 <= frame.kind <= len(KINDS):
+        raise malformed(f"Frame.kind: must be in 1..{len(KINDS)}, is {frame.kind}")
+    body = cast("Message", decode(KINDS[frame.kind - 1], frame.body))
+    return frame.round_id, body
+
+
+def parameters_to_wire(parameters: RoundParameters) -> RoundParametersMessage:
+    """RoundParameters as the message that is hashed and sent."""
+    model = parameters.threat_model
+    return RoundParametersMessage(
+        PROTOCOL_VERSION,
+        parameters.round_id,
+        parameters.vector_length,
+        parameters.ring_bits,
+        ThreatModelMessage(
+            model.corrupt_ppm,
+            model.dropout_ppm,
+            2 if model.active else 1,
+            model.security_bits,
+            model.correctness_bits,
+            model.grinding_bits,
+        ),
+        parameters.minimum_cohort,
+        parameters.minimum_survivors,
+        parameters.context,
+    )
+
+
+def parameters_from_wire(wire: RoundParametersMessage) -> RoundParameters:
+    """RoundParameters of a message. Raises RemoteProtocolError."""
+    if wire.version != PROTOCOL_VERSION:
+        raise RemoteProtocolError(
+            RefusalReason.UNSUPPORTED_VERSION,
+            f"RoundParameters.version: {wire.version}, this is version {PROTOCOL_VERSION}",
+        )
+    model = wire.threat_model
+    if model.adversary not in {1, 2}:
+        raise malformed(f"ThreatModel.adversary: must be 1 or 2, is {model.adversary}")
+    try:
+        return RoundParameters(
+            round_id=wire.round_id,
+            vector_length=wire.vector_length,
+            ring_bits=wire.ring_bits,
+            context=wire.context,
+            threat_model=ThreatModel(
+                corrupt=model.corrupt_ppm / MILLION,
+                dropout=model.dropout_ppm / MILLION,
+                adversary="active" if model.adversary == 2 else "passive",
+                security_bits=model.security_bits,
+                correctness_bits=model.correctness_bits,
+                grinding_bits=model.grinding_bits,
+            ),
+            minimum_cohort=wire.minimum_cohort,
+            minimum_survivors=wire.minimum_survivors,
+        )
+    except ParameterError as error:
+        raise RemoteProtocolError(RefusalReason.MALFORMED, f"RoundParameters.{error}") from error

@@ -1,0 +1,152 @@
+"""Frozen values that every layer may know: parameters, policy, phases. Checked when constructed.
+
+Messages quote the field, its limit and the offending value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal, NewType, Protocol, TypeAlias
+
+from secagg.errors import ParameterError
+
+Buffer: TypeAlias = bytes | memoryview
+Entropy: TypeAlias = Callable[[int], bytes]
+Identity = NewType("Identity", bytes)
+Adversary: TypeAlias = Literal["passive", "active"]
+
+PROTOCOL_VERSION = 1
+IDENTITY_BYTES = 32
+ROUND_ID_BYTES = 16
+DIGEST_BYTES = 32
+MILLION = 1_000_000
+MAXIMUM_SECURITY_BITS = 256
+MAXIMUM_KEYSTREAM_BYTES = 2**36
+
+
+class Phase(IntEnum):
+    """The phases of a round, named as in Bonawitz et al., CCS 2017."""
+
+    ADVERTISE_KEYS = 0
+    SHARE_KEYS = 1
+    MASKED_INPUT_COLLECTION = 2
+    CONSISTENCY_CHECK = 3
+    UNMASKING = 4
+
+
+class Signer(Protocol):
+    """A long-lived Ed25519 identity that can sign; `IdentityKey` is one, a hardware token may be."""
+
+    @property
+    def identity(self) -> Identity: ...
+    def sign(self, text: bytes) -> bytes: ...
+
+
+def require(condition: bool, name: str, rule: str, value: object) -> None:
+    """Raise ParameterError "name: must be rule, is value" unless the condition holds."""
+    if not condition:
+        raise ParameterError(f"{name}: must be {rule}, is {value!r}")
+
+
+def to_ppm(rate: float) -> int:
+    """Rates travel and are compared in parts per million."""
+    return round(rate * MILLION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreatModel:
+    """Against what a round is safe, and how sure it is to finish (PROTOCOL.md, 1).
+
+    corrupt, dropout   largest shares of the cohort that collude with the server; that drop out
+    adversary          "passive": the server follows the protocol and is curious; "active": it may lie
+    security_bits      the promise fails with probability 2^-security_bits at most
+    correctness_bits   an honest round fails, with `dropout` gone, with probability 2^-correctness_bits
+    grinding_bits      work (log2) an active adversary spends on moving places of the graph
+    """
+
+    corrupt: float = 0.1
+    dropout: float = 0.1
+    adversary: Adversary = "active"
+    security_bits: int = 40
+    correctness_bits: int = 20
+    grinding_bits: int = 40
+
+    def __post_init__(self) -> None:
+        require(0 <= to_ppm(self.corrupt) < MILLION, "corrupt", "in [0, 1)", self.corrupt)
+        require(0 <= to_ppm(self.dropout) < MILLION, "dropout", "in [0, 1)", self.dropout)
+        require(self.adversary in {"passive", "active"}, "adversary", "'passive' or 'active'", self.adversary)
+        for name in ("security_bits", "correctness_bits", "grinding_bits"):
+            value = getattr(self, name)
+            require(0 <= value <= MAXIMUM_SECURITY_BITS, name, f"in 0..{MAXIMUM_SECURITY_BITS}", value)
+
+    @property
+    def corrupt_ppm(self) -> int:
+        return to_ppm(self.corrupt)
+
+    @property
+    def dropout_ppm(self) -> int:
+        return to_ppm(self.dropout)
+
+    @property
+    def active(self) -> bool:
+        return self.adversary == "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphParameters:
+    """Degree of the neighbor graph and threshold of the secret sharing among the neighbors."""
+
+    degree: int
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundParameters:
+    """Public parameters of one round, equal for the server and every client."""
+
+    round_id: bytes  # 16 random bytes, never reused
+    vector_length: int  # entries
+    ring_bits: int  # sums live in the integers modulo 2^ring_bits
+    context: bytes  # 32 bytes: digest of what the round is about
+    threat_model: ThreatModel = field(default_factory=ThreatModel)
+    minimum_cohort: int = 4
+    minimum_survivors: int = 3
+
+    def __post_init__(self) -> None:
+        require(len(self.round_id) == ROUND_ID_BYTES, "round_id", "16 bytes", len(self.round_id))
+        require(len(self.context) == DIGEST_BYTES, "context", "32 bytes", len(self.context))
+        require(1 <= self.ring_bits <= 64, "ring_bits", "in 1..64", self.ring_bits)
+        lane = 2 if self.ring_bits <= 16 else 4 if self.ring_bits <= 32 else 8
+        limit = MAXIMUM_KEYSTREAM_BYTES // lane
+        require(1 <= self.vector_length <= limit, "vector_length", f"in 1..{limit}", self.vector_length)
+        require(1 <= self.minimum_cohort < 2**32, "minimum_cohort", "in 1..2^32 - 1", self.minimum_cohort)
+        require(
+            1 <= self.minimum_survivors < 2**32, "minimum_survivors", "in 1..2^32 - 1", self.minimum_survivors
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a client demands of a round before it takes part (PROTOCOL.md, 5).
+
+    known            identities enrolled in the client's own registry; None: it has none, and every
+                     identity of a roster is believed
+    minimum_cohort   at least the colluders believed to be enrolled, divided by `corrupt`
+    """
+
+    known: frozenset[Identity] | None
+    minimum_cohort: int
+    minimum_survivors: int = 3
+    minimum_corrupt: float = 0.1
+    minimum_security_bits: int = 40
+    minimum_grinding_bits: int = 40
+    maximum_vector_length: int = 2**27
+    adversary: Adversary = "active"
+
+    def __post_init__(self) -> None:
+        require(self.minimum_cohort >= 3, "minimum_cohort", "at least 3", self.minimum_cohort)
+        require(self.minimum_survivors >= 2, "minimum_survivors", "at least 2", self.minimum_survivors)
+        require(0 <= self.minimum_corrupt < 1, "minimum_corrupt", "in [0, 1)", self.minimum_corrupt)
+        require(self.adversary in {"passive", "active"}, "adversary", "'passive' or 'active'", self.adversary)

@@ -1,0 +1,30 @@
+"""The one function behind every hash input, key, signed text and associated data (PROTOCOL.md, 2)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from secagg.params import Buffer
+
+_VERSION = b"secagg/v1/"
+
+
+def encode(purpose: str, *parts: Buffer) -> bytes:
+    """ASCII "secagg/v1/" || purpose || 00 || each part behind its length, 4 bytes big-endian."""
+    out = [_VERSION, purpose.encode("ascii"), b"\0"]
+    for part in parts:
+        out += (len(part).to_bytes(4, "big"), bytes(part))
+    return b"".join(out)
+
+
+def digest(purpose: str, *parts: Buffer) -> bytes:
+    """H(...) of the specification: SHA-256 of `encode(...)`, 32 bytes."""
+    return hashlib.sha256(encode(purpose, *parts)).digest()
+
+
+def context_digest(*parts: Buffer) -> bytes:
+    """Digest of what a round is about, each party computes it itself: model, configuration, weighting.
+
+    32 bytes; every part shorter than 2^32 bytes.
+    """
+    return digest("context", *parts)

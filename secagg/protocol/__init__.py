@@ -1,0 +1,6 @@
+"""Sans-IO sessions: bytes and decisions go in, effects come out. No socket, clock, file or randomness."""
+
+from secagg.protocol.client import ClientSession
+from secagg.protocol.server import ServerSession
+
+__all__ = ["ClientSession", "ServerSession"]

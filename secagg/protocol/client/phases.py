@@ -1,0 +1,78 @@
+"""The phases of a client as types: the fields are all that a phase may know, and all that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from secagg.messages import Advertisement
+from secagg.params import Identity, Phase, RoundParameters
+from secagg.protocol.client.advertise_keys import Secrets
+from secagg.protocol.round import RoundView
+
+
+@dataclass(slots=True)
+class Idle:
+    """Waits for RoundParameters."""
+
+
+@dataclass(slots=True)
+class AdvertiseKeys:
+    """Has advertised its keys; waits for the roster."""
+
+    parameters: RoundParameters
+    own: Advertisement
+    secrets: Secrets
+
+
+@dataclass(slots=True)
+class ShareKeys:
+    """Has shared its keys; waits for U1 and the shares of its neighbors."""
+
+    view: RoundView
+    neighbors: dict[Identity, Advertisement]
+    secrets: Secrets
+
+
+@dataclass(slots=True)
+class MaskedInputCollection:
+    """Holds the neighbors' shares; waits for the caller's vector."""
+
+    view: RoundView
+    neighbors: dict[Identity, Advertisement]
+    secrets: Secrets
+    finished: frozenset[int]
+    held: dict[Identity, bytes] = field(repr=False)  # opened shares by dealer; others: complaints
+
+
+@dataclass(slots=True)
+class Uploaded:
+    """Has uploaded; waits for S to sign (active), then for the unmasking request."""
+
+    view: RoundView
+    neighbors: tuple[Identity, ...]
+    finished: frozenset[int]
+    held: dict[Identity, bytes] = field(repr=False)
+    signed: bytes | None = None  # the S that it signed
+
+
+@dataclass(slots=True)
+class Over:
+    """Has answered, or has given the round up."""
+
+
+ClientPhase = Idle | AdvertiseKeys | ShareKeys | MaskedInputCollection | Uploaded | Over
+
+
+def public_phase(phase: ClientPhase) -> Phase | None:
+    """Return the paper's phase that the client takes part in; None before the round and after it."""
+    match phase:
+        case AdvertiseKeys():
+            return Phase.ADVERTISE_KEYS
+        case ShareKeys():
+            return Phase.SHARE_KEYS
+        case MaskedInputCollection():
+            return Phase.MASKED_INPUT_COLLECTION
+        case Uploaded(view=view, signed=signed):
+            return Phase.CONSISTENCY_CHECK if view.active and signed is None else Phase.UNMASKING
+        case Idle() | Over():
+            return None

@@ -1,0 +1,294 @@
+"""The client session: decode, let the phase decide, change state last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.effects import (
+    Aborted,
+    Completed,
+    Effect,
+    InputWanted,
+    RefusalReason,
+    Refused,
+    RosterAccepted,
+    Send,
+)
+from secagg.errors import LocalProtocolError, RemoteProtocolError
+from secagg.kernels import UIntArray, lane_dtype, ring_mask
+from secagg.messages import (
+    KINDS,
+    Message,
+    RosterAnnouncement,
+    RoundParametersMessage,
+    ShareDelivery,
+    SurvivorSet,
+    UnmaskingRequest,
+    decode_frame,
+    encode_frame,
+    parameters_from_wire,
+)
+from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer, require
+from secagg.protocol.client import snapshot as snapshots
+from secagg.protocol.client.advertise_keys import Secrets, advertise, check_policy
+from secagg.protocol.client.consistency_check import sign_survivors
+from secagg.protocol.client.masked_input_collection import check_delivery, mask_vector, open_shares, upload
+from secagg.protocol.client.phases import (
+    AdvertiseKeys,
+    ClientPhase,
+    Idle,
+    MaskedInputCollection,
+    Over,
+    ShareKeys,
+    Uploaded,
+    public_phase,
+)
+from secagg.protocol.client.share_keys import check_roster, share_keys
+from secagg.protocol.client.unmasking import answer
+from secagg.protocol.round import RoundEnded, refuse
+
+
+class ClientSession:
+    """One round, client side. Owns no socket, clock, thread, file or randomness. Not thread-safe.
+
+    signer   the client's identity
+    context  32 bytes, computed by the client from what it was given; another round is refused
+    policy   what it demands of a round
+    entropy  called four times for 32 bytes when the client advertises, and never again
+    seen     round ids in which this identity accepted a roster (the caller keeps them)
+    threads  for masking
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        context: bytes,
+        policy: Policy,
+        entropy: Entropy,
+        seen: Container[bytes] = (),
+        threads: int = 1,
+    ) -> None:
+        require(len(context) == 32, "context", "32 bytes", len(context))
+        self._signer = signer
+        self._context = context
+        self._policy = policy
+        self._entropy: Entropy | None = entropy
+        self._seen = seen
+        self._threads = threads
+        self._phase: ClientPhase = Idle()
+        self._parameters: RoundParameters | None = None
+        self._vector: UIntArray | None = None
+        self._submitted = False
+        self._answered: dict[int, bytes] = {}  # kind of a message taken -> digest of its frame
+        self._last: tuple[Effect, ...] = ()  # what an identical retransmission gets
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the client takes part in; None before the round and after it."""
+        return public_phase(self._phase)
+
+    @property
+    def parameters(self) -> RoundParameters | None:
+        """The round's parameters, once accepted."""
+        return self._parameters
+
+    def receive(self, frame: Buffer) -> list[Effect]:
+        """Feed one frame of the server. The first must hold RoundParameters.
+
+        Never raises for the server's bytes: a frame that fails its checks becomes a Refused effect and
+        changes nothing, one that ends the round becomes Aborted.
+        """
+        try:
+            round_id, message = decode_frame(frame)
+            if self._parameters is not None and round_id != self._parameters.round_id:
+                raise refuse(RefusalReason.WRONG_ROUND, f"Frame.round_id: {round_id.hex()} is not our round")
+            kind = KINDS.index(type(message))
+            fingerprint = hashlib.sha256(frame).digest()
+            if kind in self._answered:
+                return self._repeat(kind, fingerprint)
+            effects = self._on_message(round_id, message)
+        except RemoteProtocolError as error:
+            return [Refused(None, RefusalReason(str(error.reason)), error.detail)]
+        except RoundEnded as end:
+            return self._end(end)
+        self._answered[kind] = fingerprint
+        self._last = tuple(effect for effect in effects if isinstance(effect, Send | InputWanted))
+        return effects
+
+    def submit(self, vector: UIntArray) -> list[Effect]:
+        """Give the vector to be summed: once, from RoundParameters on, up to phase 2.
+
+        vector  (d,), unsigned integers, every value below 2^ring_bits; it is copied
+        raises  LocalProtocolError (a second vector, wrong phase), ParameterError (shape, type, range)
+        """
+        if self._parameters is None or isinstance(self._phase, Uploaded | Over) or self._submitted:
+            raise LocalProtocolError("submit: takes one vector per round, up to phase 2")
+        self._vector = _checked_vector(vector, self._parameters)
+        self._submitted = True
+        if not isinstance(self._phase, MaskedInputCollection):
+            return []
+        effects = self._upload(self._phase, self._vector)
+        self._last = tuple(effects)
+        return effects
+
+    def snapshot(self) -> bytes:
+        """Return the session's state as bytes. They hold its secrets: seal them, keep the newest only.
+
+        raises  LocalProtocolError before RoundParameters were accepted
+        """
+        if self._parameters is None:
+            raise LocalProtocolError("snapshot: there is no round to keep")
+        return snapshots.save(self._phase, self._parameters, self._vector, self._answered, self._last)
+
+    @classmethod
+    def restore(
+        cls, data: bytes, *, signer: Signer, policy: Policy, threads: int = 1
+    ) -> tuple[Self, list[Effect]]:
+        """Continue from the newest snapshot: the session, and its last frame to send again.
+
+        It never draws new secrets and never masks a second vector. Raises ParameterError.
+        """
+        state = snapshots.load(data)
+        session = cls(
+            signer=signer,
+            context=state.parameters.context,
+            policy=policy,
+            entropy=_no_entropy,
+            threads=threads,
+        )
+        session._entropy = None
+        session._phase = state.phase
+        session._parameters = state.parameters
+        session._vector = state.vector
+        session._submitted = state.vector is not None or isinstance(state.phase, Uploaded | Over)
+        session._answered = state.answered
+        session._last = state.last
+        return session, list(state.last)
+
+    def _on_message(self, round_id: bytes, message: Message) -> list[Effect]:
+        match self._phase, message:
+            case Idle(), RoundParametersMessage():
+                return self._on_parameters(round_id, message)
+            case AdvertiseKeys() as phase, RosterAnnouncement():
+                return self._on_roster(phase, message)
+            case ShareKeys() as phase, ShareDelivery():
+                return self._on_delivery(phase, message)
+            case Uploaded(signed=None) as phase, SurvivorSet() if phase.view.active:
+                survivors = bytes(message.survivors)
+                signature = sign_survivors(phase.view, survivors, phase.finished, self._signer)
+                phase.signed = survivors
+                return [self._send(signature)]
+            case Uploaded() as phase, UnmaskingRequest():
+                return self._on_request(phase, message)
+            case _:
+                raise refuse(
+                    RefusalReason.WRONG_PHASE,
+                    f"{type(message).__name__} in {type(self._phase).__name__}",
+                )
+
+    def _on_parameters(self, round_id: bytes, message: RoundParametersMessage) -> list[Effect]:
+        parameters = parameters_from_wire(message)
+        if parameters.round_id != round_id:
+            raise refuse(RefusalReason.WRONG_ROUND, "RoundParameters.round_id is not the frame's")
+        check_policy(parameters, self._policy, self._context, self._seen)
+        if self._entropy is None:
+            raise LocalProtocolError("a restored session takes no new round")
+        secrets = Secrets.draw(self._entropy)
+        own = advertise(parameters, self._signer, secrets)
+        self._parameters = parameters
+        self._phase = AdvertiseKeys(parameters, own, secrets)
+        return [self._send(own)]
+
+    def _on_roster(self, phase: AdvertiseKeys, message: RosterAnnouncement) -> list[Effect]:
+        view = check_roster(phase.parameters, message, phase.own, self._policy)
+        shared = share_keys(view, message.neighbors, phase.secrets, self._signer)
+        phase.secrets.wipe("share_seed")
+        neighbors = {Identity(neighbor.identity): neighbor for neighbor in message.neighbors}
+        self._phase = ShareKeys(view, neighbors, phase.secrets)
+        return [RosterAccepted(phase.parameters.round_id), self._send(shared)]
+
+    def _on_delivery(self, phase: ShareKeys, message: ShareDelivery) -> list[Effect]:
+        view, me = phase.view, self._signer.identity
+        check_delivery(view, message, phase.neighbors, me)
+        held = open_shares(view, message, phase.neighbors, phase.secrets.agreement, me)
+        phase.secrets.wipe("agreement")
+        finished = view.members("ShareDelivery.finished", bytes(message.finished))
+        collecting = MaskedInputCollection(view, phase.neighbors, phase.secrets, finished, held)
+        self._phase = collecting
+        if self._vector is not None:
+            return self._upload(collecting, self._vector)
+        return [InputWanted(view.parameters.vector_length, view.parameters.ring_bits)]
+
+    def _upload(self, phase: MaskedInputCollection, vector: UIntArray) -> list[Effect]:
+        view, me = phase.view, self._signer.identity
+        mask_vector(view, vector, phase.finished, phase.neighbors, phase.secrets, me, self._threads)
+        complaints = tuple(
+            dealer
+            for dealer in phase.neighbors
+            if view.index[dealer] in phase.finished and dealer not in phase.held
+        )
+        message = upload(view, vector, view.bitmap(phase.finished), complaints, self._signer)
+        vector[:] = 0
+        self._vector = None
+        phase.secrets.wipe("mask", "self_seed")
+        self._phase = Uploaded(view, tuple(phase.neighbors), phase.finished, phase.held)
+        return [self._send(message)]
+
+    def _on_request(self, phase: Uploaded, message: UnmaskingRequest) -> list[Effect]:
+        if phase.signed is not None and phase.signed != bytes(message.survivors):
+            raise refuse(RefusalReason.EQUIVOCATION, "UnmaskingRequest.survivors: not the set that we signed")
+        response = answer(
+            phase.view, message, phase.finished, phase.neighbors, phase.held, self._signer.identity
+        )
+        phase.held.clear()
+        self._phase = Over()
+        return [self._send(response), Completed(None)]
+
+    def _send(self, message: Message) -> Send:
+        if self._parameters is None:
+            raise LocalProtocolError("nothing is sent before RoundParameters")
+        return Send(None, encode_frame(self._parameters.round_id, message))
+
+    def _repeat(self, kind: int, fingerprint: bytes) -> list[Effect]:
+        """Answer a message of a kind that was answered before."""
+        if self._answered[kind] != fingerprint:
+            raise refuse(
+                RefusalReason.EQUIVOCATION, f"a second, different {KINDS[kind].__name__} in this round"
+            )
+        return list(self._last) if kind == max(self._answered) else []
+
+    def _end(self, end: RoundEnded) -> list[Effect]:
+        self._phase = Over()
+        self._vector = None
+        self._last = ()
+        return [Aborted(end.reason, end.blamed, end.detail)]
+
+    def __repr__(self) -> str:
+        return f"ClientSession(phase={self.phase!r})"
+
+
+def _no_entropy(_size: int) -> bytes:
+    raise LocalProtocolError("a restored session draws nothing")
+
+
+def _checked_vector(vector: UIntArray, parameters: RoundParameters) -> UIntArray:
+    """Return a copy in the lane of the ring."""
+    array: NDArray[np.integer[Any]] = np.asarray(vector)
+    if array.dtype.kind not in "ui":
+        raise LocalProtocolError(f"vector: must be of integers, is of {array.dtype}")
+    if array.shape != (parameters.vector_length,):
+        raise LocalProtocolError(f"vector: must have shape ({parameters.vector_length},), has {array.shape}")
+    outside = array > ring_mask(parameters.ring_bits)
+    if array.dtype.kind == "i":
+        outside |= array < 0
+    if outside.any():
+        raise LocalProtocolError(
+            f"vector[{int(outside.argmax())}]: must be in 0..2^{parameters.ring_bits} - 1"
+        )
+    return array.astype(lane_dtype(parameters.ring_bits))

@@ -1,0 +1,170 @@
+"""A client session as bytes and back. The bytes hold secrets; the caller seals them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secagg.effects import Effect, Frame, InputWanted, Send
+from secagg.errors import ParameterError, RemoteProtocolError
+from secagg.kernels import UIntArray, lane_dtype
+from secagg.messages import (
+    Advertisement,
+    Roster,
+    RoundParametersMessage,
+    decode,
+    encode,
+    parameters_from_wire,
+    parameters_to_wire,
+)
+from secagg.messages.wire import large_octets, message, messages, octets, uint
+from secagg.params import Buffer, Identity, RoundParameters
+from secagg.protocol.client.advertise_keys import Secrets
+from secagg.protocol.client.phases import (
+    AdvertiseKeys,
+    ClientPhase,
+    MaskedInputCollection,
+    Over,
+    ShareKeys,
+    Uploaded,
+)
+from secagg.protocol.round import RoundView
+
+_VERSION = 1
+_PHASES: tuple[type, ...] = (AdvertiseKeys, ShareKeys, MaskedInputCollection, Uploaded, Over)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    kind: int = uint(1)  # plus one
+    digest: bytes = octets(2, 32)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Held:
+    dealer: bytes = octets(1, 32)
+    shares: bytes = octets(2, 80)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Snapshot:
+    version: int = uint(1)
+    phase: int = uint(2)  # plus one
+    parameters: RoundParametersMessage = message(3, RoundParametersMessage)
+    own: Buffer = large_octets(4)
+    roster: Buffer = large_octets(5)
+    neighbors: tuple[Advertisement, ...] = messages(6, Advertisement)
+    agreement: bytes = octets(7, 0, 32)
+    mask: bytes = octets(8, 0, 32)
+    self_seed: bytes = octets(9, 0, 32)
+    share_seed: bytes = octets(10, 0, 32)
+    finished: Buffer = large_octets(11)
+    held: tuple[_Held, ...] = messages(12, _Held)
+    signed: Buffer = large_octets(13)
+    vector: Buffer = large_octets(14)
+    answered: tuple[_Answered, ...] = messages(15, _Answered)
+    last: Buffer = large_octets(16)
+    input_wanted: int = uint(17)
+
+
+@dataclass(slots=True)
+class ClientState:
+    """What a session consists of."""
+
+    phase: ClientPhase
+    parameters: RoundParameters
+    vector: UIntArray | None
+    answered: dict[int, bytes]
+    last: tuple[Effect, ...]
+
+
+def save(
+    phase: ClientPhase,
+    parameters: RoundParameters,
+    vector: UIntArray | None,
+    answered: dict[int, bytes],
+    last: tuple[Effect, ...],
+) -> bytes:
+    """Encode a session that is within a round."""
+    fields: dict[str, object] = dict.fromkeys(
+        ("own", "roster", "agreement", "mask", "self_seed", "share_seed", "finished", "signed"), b""
+    )
+    fields["neighbors"] = fields["held"] = ()
+    match phase:
+        case AdvertiseKeys(own=own):
+            fields["own"] = encode(own)
+        case ShareKeys(view=view) | MaskedInputCollection(view=view):
+            fields["roster"] = encode(view.roster)
+            fields["neighbors"] = tuple(phase.neighbors.values())
+        case Uploaded(view=view, neighbors=neighbors, signed=signed):
+            fields["roster"] = encode(view.roster)
+            fields["neighbors"] = tuple(_name_only(identity) for identity in neighbors)
+            fields["signed"] = signed or b""
+        case _:  # Over: only the last answer is kept
+            pass
+    if isinstance(phase, AdvertiseKeys | ShareKeys | MaskedInputCollection):
+        for name in ("agreement", "mask", "self_seed", "share_seed"):
+            fields[name] = getattr(phase.secrets, name)
+    if isinstance(phase, MaskedInputCollection | Uploaded):
+        fields["finished"] = phase.view.bitmap(phase.finished)
+        fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in sorted(phase.held.items()))
+    frames = [effect.frame for effect in last if isinstance(effect, Send)]
+    return encode(
+        _Snapshot(
+            version=_VERSION,
+            phase=_PHASES.index(type(phase)) + 1,
+            parameters=parameters_to_wire(parameters),
+            vector=vector.astype(vector.dtype.newbyteorder("<")).tobytes() if vector is not None else b"",
+            answered=tuple(_Answered(kind + 1, digest) for kind, digest in sorted(answered.items())),
+            last=bytes(frames[0]) if frames else b"",
+            input_wanted=int(any(isinstance(effect, InputWanted) for effect in last)),
+            **fields,  # type: ignore[arg-type]
+        )
+    )
+
+
+def load(data: bytes) -> ClientState:
+    """Decode a session. Raises ParameterError when the bytes are not a snapshot of this version."""
+    try:
+        saved = decode(_Snapshot, data)
+        parameters = parameters_from_wire(saved.parameters)
+        if saved.version != _VERSION or not 1 <= saved.phase <= len(_PHASES):
+            raise ParameterError(f"snapshot: version {saved.version}, phase {saved.phase}: not known here")
+        phase = _load_phase(saved, parameters)
+    except RemoteProtocolError as error:
+        raise ParameterError(f"snapshot: {error.detail}") from error
+    last: list[Effect] = []
+    if len(saved.last):
+        last.append(Send(None, Frame(bytes(saved.last))))
+    if saved.input_wanted:
+        last.append(InputWanted(parameters.vector_length, parameters.ring_bits))
+    vector = None
+    if len(saved.vector):
+        lane = lane_dtype(parameters.ring_bits)
+        vector = np.frombuffer(saved.vector, lane.newbyteorder("<")).astype(lane)
+    answered = {entry.kind - 1: entry.digest for entry in saved.answered}
+    return ClientState(phase, parameters, vector, answered, tuple(last))
+
+
+def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:
+    kind = _PHASES[saved.phase - 1]
+    if kind is Over:
+        return Over()
+    secrets = Secrets(saved.agreement, saved.mask, saved.self_seed, saved.share_seed)
+    if kind is AdvertiseKeys:
+        return AdvertiseKeys(parameters, decode(Advertisement, saved.own), secrets)
+    view = RoundView.build(parameters, decode(Roster, saved.roster))
+    neighbors = {Identity(neighbor.identity): neighbor for neighbor in saved.neighbors}
+    if kind is ShareKeys:
+        return ShareKeys(view, neighbors, secrets)
+    finished = view.members("snapshot.finished", bytes(saved.finished))
+    held = {Identity(entry.dealer): entry.shares for entry in saved.held}
+    if kind is MaskedInputCollection:
+        return MaskedInputCollection(view, neighbors, secrets, finished, held)
+    return Uploaded(view, tuple(neighbors), finished, held, bytes(saved.signed) or None)
+
+
+def _name_only(identity: Identity) -> Advertisement:
+    """Of a neighbor whose keys are no longer needed only the name is kept."""
+    return Advertisement(identity, bytes(32), bytes(32), bytes(64))

@@ -1,0 +1,67 @@
+"""Phase 4, client: answer once, one kind of share per neighbor, to a request that a quorum signed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from secagg.effects import RefusalReason
+from secagg.messages import RevealedShare, UnmaskingRequest, UnmaskingResponse
+from secagg.params import Identity
+from secagg.primitives.shamir import SHARE_BYTES
+from secagg.primitives.signatures import verify
+from secagg.protocol.client.consistency_check import check_survivors
+from secagg.protocol.round import RoundView, refuse
+
+
+def answer(
+    view: RoundView,
+    request: UnmaskingRequest,
+    finished: frozenset[int],
+    neighbors: Iterable[Identity],
+    held: Mapping[Identity, bytes],
+    me: Identity,
+) -> UnmaskingResponse:
+    """Reveal shares of the neighbors: the self-mask seed of survivors, the mask key of dropouts.
+
+    held    the opened shares by dealer, 80 bytes each; a neighbor without one was complained about
+    raises  RemoteProtocolError when the request fails a check
+    """
+    survivors = bytes(request.survivors)
+    members = check_survivors(view, "UnmaskingRequest", survivors, finished, view.index[me])
+    dealers = [identity for identity in neighbors if view.index[identity] in finished]
+    present = {identity for identity in dealers if view.index[identity] in members}
+    if not {proof.identity for proof in request.uploads} <= present:
+        raise refuse(RefusalReason.WRONG_NEIGHBORS, "UnmaskingRequest.uploads: of others than neighbors in S")
+    finished_bitmap = view.bitmap(finished)
+    _check_quorum(view, request, finished_bitmap, survivors)
+    proved = {
+        Identity(proof.identity)
+        for proof in request.uploads
+        if verify(proof.identity, view.upload_text(finished_bitmap, proof.packed_digest), proof.signature)
+    }
+    return UnmaskingResponse(
+        tuple(RevealedShare(d, held[d][SHARE_BYTES:]) for d in dealers if d in proved and d in held),
+        tuple(RevealedShare(d, held[d][:SHARE_BYTES]) for d in dealers if d not in present and d in held),
+    )
+
+
+def _check_quorum(view: RoundView, request: UnmaskingRequest, finished: bytes, survivors: bytes) -> None:
+    if not view.active:
+        if request.signatures:
+            raise refuse(RefusalReason.MALFORMED, "UnmaskingRequest.signatures: none in a passive round")
+        return
+    if request.signatures and request.signatures[-1].index >= view.clients:
+        raise refuse(
+            RefusalReason.MALFORMED,
+            f"UnmaskingRequest.signatures: index must be below {view.clients}, "
+            f"is {request.signatures[-1].index}",
+        )
+    text = view.survivors_text(finished, survivors)
+    right = 0
+    for signature in request.signatures:
+        right += verify(view.identities[signature.index], text, signature.signature)
+    if right < view.quorum:
+        raise refuse(
+            RefusalReason.NO_QUORUM,
+            f"UnmaskingRequest.signatures: {right} are right, {view.quorum} are needed",
+        )

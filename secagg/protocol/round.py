@@ -1,0 +1,157 @@
+"""What every party can compute from the parameters and the roster, and how a round ends early."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from secagg.effects import AbortReason, RefusalReason
+from secagg.errors import RemoteProtocolError
+from secagg.messages import Advertisement, Roster, encode, parameters_to_wire
+from secagg.params import GraphParameters, Identity, RoundParameters
+from secagg.primitives.bitmap import from_bitmap, to_bitmap
+from secagg.primitives.bounds import (
+    colluders,
+    effective_minimum,
+    neighbor_collusion,
+    quorum,
+    window_collusion,
+)
+from secagg.primitives.graph import NeighborGraph
+from secagg.primitives.labels import digest
+from secagg.primitives.labels import encode as label
+
+
+class RoundEnded(Exception):  # noqa: N818 - not an error: control flow inside a session
+    """The round cannot go on; the session turns it into an Aborted effect."""
+
+    def __init__(
+        self,
+        reason: AbortReason,
+        detail: str,
+        blamed: Collection[Identity] = (),
+        guilty: Collection[Identity] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.blamed = tuple(sorted(blamed))
+        self.guilty = tuple(sorted(guilty))
+
+
+def refuse(reason: RefusalReason, detail: str) -> RemoteProtocolError:
+    """Make the error that refuses a message and changes nothing."""
+    return RemoteProtocolError(reason, detail)
+
+
+def parameters_digest(parameters: RoundParameters) -> bytes:
+    """H("parameters", bytes(RoundParameters))."""
+    return digest("parameters", encode(parameters_to_wire(parameters)))
+
+
+def advertisement_text(parameters_hash: bytes, advertisement: Advertisement) -> bytes:
+    """Text of an advertisement's signature."""
+    return label("advertise", parameters_hash, advertisement.agreement_key, advertisement.mask_key)
+
+
+def advertisement_digest(advertisement: Advertisement) -> bytes:
+    """Return what the roster says of an advertisement."""
+    return digest(
+        "advertisement", advertisement.identity, advertisement.agreement_key, advertisement.mask_key
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RoundView:
+    """Parameters and roster, and what follows from them. Clients are meant by their roster index."""
+
+    parameters: RoundParameters
+    roster: Roster
+    roster_digest: bytes
+    identities: tuple[Identity, ...]
+    index: dict[Identity, int] = field(repr=False)
+    graph: NeighborGraph = field(repr=False)
+
+    @classmethod
+    def build(cls, parameters: RoundParameters, roster: Roster) -> RoundView:
+        """Compute digest, circle and indices."""
+        roster_digest = digest("roster", parameters_digest(parameters), encode(roster))
+        identities = tuple(Identity(entry.identity) for entry in roster.entries)
+        graph = NeighborGraph.build(roster_digest, identities, roster.degree)
+        index = {identity: i for i, identity in enumerate(identities)}
+        return cls(parameters, roster, roster_digest, identities, index, graph)
+
+    @property
+    def clients(self) -> int:
+        return len(self.identities)
+
+    @property
+    def active(self) -> bool:
+        return self.parameters.threat_model.active
+
+    @property
+    def graph_parameters(self) -> GraphParameters:
+        return GraphParameters(degree=self.roster.degree, threshold=self.roster.threshold)
+
+    @property
+    def colluders(self) -> int:
+        return colluders(self.clients, self.roster.degree, self.parameters.threat_model)
+
+    @property
+    def quorum(self) -> int:
+        return quorum(self.clients, self.roster.degree, self.parameters.threat_model)
+
+    @property
+    def effective_minimum(self) -> int:
+        return effective_minimum(
+            self.clients,
+            self.roster.degree,
+            self.parameters.threat_model,
+            self.parameters.minimum_survivors,
+        )
+
+    @property
+    def suspicion_limit(self) -> int:
+        """More contradictions than this make guilty: t1, or A on the complete graph."""
+        return neighbor_collusion(self.clients, self.roster.degree, self.parameters.threat_model)
+
+    def leaves_no_gap(self, survivors: Collection[int]) -> bool:
+        """Every k/2 successive places hold more than w survivors (complete graph: always)."""
+        if self.graph.complete:
+            return True
+        w = window_collusion(self.clients, self.roster.degree, self.parameters.threat_model)
+        return self.graph.widest_gap_holds(survivors) > w
+
+    def members(self, name: str, bitmap: bytes) -> frozenset[int]:
+        """Roster indices in a bitmap. Raises RemoteProtocolError(MALFORMED)."""
+        try:
+            return from_bitmap(bitmap, self.clients)
+        except ValueError as error:
+            raise refuse(RefusalReason.MALFORMED, f"{name}: {error}") from error
+
+    def bitmap(self, members: Collection[int]) -> bytes:
+        return to_bitmap(members, self.clients)
+
+    def named(self, members: Collection[int]) -> frozenset[Identity]:
+        return frozenset(self.identities[i] for i in members)
+
+    def acceptance_text(self) -> bytes:
+        return label("accept", self.roster_digest)
+
+    def upload_text(self, finished: bytes, packed_digest: bytes) -> bytes:
+        return label("upload", self.roster_digest, finished, packed_digest)
+
+    def survivors_text(self, finished: bytes, survivors: bytes) -> bytes:
+        return label("survivors", self.roster_digest, finished, survivors)
+
+
+def short(identity: bytes) -> str:
+    """Return the first digits of an identity, for messages."""
+    return identity.hex()[:12]
+
+
+def listed(identities: Sequence[bytes] | Collection[bytes]) -> str:
+    """Name some identities in a message."""
+    shown = ", ".join(short(identity) for identity in sorted(identities)[:5])
+    more = len(identities) - 5
+    return f"{shown} and {more} more" if more > 0 else shown or "nobody"

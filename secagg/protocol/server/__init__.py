@@ -1,0 +1,5 @@
+"""The server's side of a round: one file per phase, and the session around them."""
+
+from secagg.protocol.server.session import ServerSession
+
+__all__ = ["ServerSession"]

@@ -1,0 +1,82 @@
+"""Phase 0, server: collect advertisements; degree and threshold follow from how many came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from secagg.effects import AbortReason, Frame, RefusalReason
+from secagg.errors import InfeasibleParameters
+from secagg.messages import Advertisement, Message, Roster, RosterEntry, encode_frame, parameters_to_wire
+from secagg.params import Identity, Phase, RoundParameters
+from secagg.primitives.agreement import is_usable
+from secagg.primitives.bounds import choose_for
+from secagg.primitives.signatures import verify
+from secagg.protocol.round import (
+    RoundEnded,
+    RoundView,
+    advertisement_digest,
+    advertisement_text,
+    parameters_digest,
+    refuse,
+)
+from secagg.protocol.server.share_keys import ShareKeys
+
+
+@dataclass(slots=True)
+class AdvertiseKeys:
+    """Collects advertisements of the admitted; leads to ShareKeys."""
+
+    phase: ClassVar = Phase.ADVERTISE_KEYS
+    parameters: RoundParameters
+    admitted: frozenset[Identity]
+    inbox: dict[Identity, Advertisement] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> frozenset[Identity]:
+        return self.admitted
+
+    @property
+    def answered(self) -> frozenset[Identity]:
+        return frozenset(self.inbox)
+
+    @property
+    def needed(self) -> int:
+        return self.parameters.minimum_cohort
+
+    @property
+    def ready(self) -> bool:
+        return len(self.inbox) >= self.needed
+
+    def request(self, client: Identity) -> Frame:
+        return encode_frame(self.parameters.round_id, parameters_to_wire(self.parameters))
+
+    def accept(self, sender: Identity, message: Message) -> None:
+        if not isinstance(message, Advertisement):
+            raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in AdvertiseKeys")
+        if message.identity != sender:
+            raise refuse(RefusalReason.SENDER_MISMATCH, "Advertisement.identity: not the sender's")
+        for name, key in (("agreement_key", message.agreement_key), ("mask_key", message.mask_key)):
+            if not is_usable(key):
+                raise refuse(RefusalReason.BAD_KEY, f"Advertisement.{name}: not canonical or of small order")
+        text = advertisement_text(parameters_digest(self.parameters), message)
+        if not verify(sender, text, message.signature):
+            raise refuse(RefusalReason.BAD_SIGNATURE, "Advertisement.signature")
+        self.inbox[sender] = message
+
+    def close(self) -> ShareKeys:
+        n, lowest = len(self.inbox), self.parameters.minimum_cohort
+        if n < lowest:
+            raise RoundEnded(
+                AbortReason.COHORT_TOO_SMALL, f"minimum_cohort: {lowest} are needed, {n} advertised keys"
+            )
+        try:
+            graph = choose_for(n, self.parameters.threat_model)
+        except InfeasibleParameters as error:
+            raise RoundEnded(AbortReason.INFEASIBLE_PARAMETERS, str(error)) from error
+        entries = tuple(
+            RosterEntry(identity, advertisement_digest(self.inbox[identity]))
+            for identity in sorted(self.inbox)
+        )
+        view = RoundView.build(self.parameters, Roster(graph.degree, graph.threshold, entries))
+        return ShareKeys(view, tuple(self.inbox[identity] for identity in view.identities))

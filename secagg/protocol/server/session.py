@@ -1,0 +1,222 @@
+"""The server session: decode, let the phase decide, count, change state last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Self
+
+from secagg.effects import (
+    Aborted,
+    Completed,
+    Dropped,
+    DropReason,
+    Effect,
+    PhaseClosed,
+    Progress,
+    RefusalReason,
+    Refused,
+    Send,
+    Traffic,
+)
+from secagg.errors import LocalProtocolError, RemoteProtocolError
+from secagg.messages import KINDS, MaskedInput, Message, decode_frame
+from secagg.params import Buffer, Identity, Phase, RoundParameters, require
+from secagg.primitives.bounds import choose_for
+from secagg.primitives.signatures import check_identity
+from secagg.protocol.round import RoundEnded, listed, refuse
+from secagg.protocol.server import snapshot as snapshots
+from secagg.protocol.server.advertise_keys import AdvertiseKeys
+from secagg.protocol.server.phase import Result, ServerPhase
+
+
+class ServerSession:
+    """One round, server side. Deterministic: it draws nothing and owns no socket, clock, thread or file.
+
+    parameters  of the round
+    admitted    the enrolled identities that may take part
+
+    The caller authenticates senders, and decides with `progress` when to close a phase.
+    """
+
+    def __init__(self, parameters: RoundParameters, *, admitted: Collection[Identity]) -> None:
+        self._parameters = parameters
+        self._admitted = frozenset(check_identity(identity) for identity in admitted)
+        require(
+            len(self._admitted) >= parameters.minimum_cohort,
+            "admitted",
+            f"at least minimum_cohort = {parameters.minimum_cohort} identities",
+            len(self._admitted),
+        )
+        self._phase: ServerPhase | None = None
+        self._started = False
+        self._gone: set[Identity] = set()
+        self._refused: set[Identity] = set()  # sent something that was refused in this phase
+        self._up: Counter[Phase] = Counter()
+        self._down: Counter[Phase] = Counter()
+        self._taken: dict[tuple[Identity, int], bytes] = {}  # (sender, kind) -> fingerprint
+
+    @property
+    def parameters(self) -> RoundParameters:
+        return self._parameters
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the round is in; None before start() and after the end."""
+        return None if self._phase is None else self._phase.phase
+
+    @property
+    def progress(self) -> Progress:
+        """What the caller needs to decide about close_phase()."""
+        phase = self._phase
+        if phase is None:
+            return Progress(None, 0, 0, 0, ready=False, missing=frozenset())
+        answered = phase.answered
+        missing = phase.asked - answered - self._gone
+        return Progress(
+            phase.phase,
+            expected=len(missing) + len(answered),
+            received=len(answered),
+            needed=phase.needed,
+            ready=phase.ready,
+            missing=missing,
+        )
+
+    def start(self) -> list[Effect]:
+        """Open the round: everybody admitted gets the parameters.
+
+        raises  LocalProtocolError when called twice; InfeasibleParameters when the smallest cohort allowed
+                could not be protected
+        """
+        if self._started:
+            raise LocalProtocolError("start: the round has been started")
+        choose_for(self._parameters.minimum_cohort, self._parameters.threat_model)
+        self._started = True
+        self._phase = AdvertiseKeys(self._parameters, self._admitted)
+        return self._requests(self._phase)
+
+    def receive(self, sender: Identity, frame: Buffer) -> list[Effect]:
+        """Feed one frame of an authenticated sender. Never raises for a peer's bytes.
+
+        A frame that fails its checks becomes a Refused effect and counts as not sent. An identical
+        retransmission gets the same answer again.
+        """
+        phase = self._phase
+        try:
+            if sender not in self._admitted:
+                raise refuse(RefusalReason.UNKNOWN_SENDER, "sender: not admitted to this round")
+            if phase is None:
+                raise refuse(RefusalReason.WRONG_PHASE, "the round is over or has not begun")
+            round_id, message = decode_frame(frame)
+            if round_id != self._parameters.round_id:
+                raise refuse(RefusalReason.WRONG_ROUND, f"Frame.round_id: {round_id.hex()} is not this round")
+            key = sender, KINDS.index(type(message))
+            mark = _fingerprint(message, frame)
+            if key in self._taken:
+                return self._repeat(phase, sender, self._taken[key] == mark)
+            if sender in self._gone or sender not in phase.asked:
+                raise refuse(RefusalReason.UNKNOWN_SENDER, f"sender: was not asked in {phase.phase.name}")
+            phase.accept(sender, message)
+        except RemoteProtocolError as error:
+            self._refused.add(sender)
+            return [Refused(sender, RefusalReason(str(error.reason)), error.detail)]
+        self._taken[key] = mark
+        self._up[phase.phase] += memoryview(frame).nbytes
+        return []
+
+    def drop(self, client: Identity) -> list[Effect]:
+        """Give a client up: it is not waited for and not asked again; what it sent stays."""
+        if self._phase is None or client not in self._phase.asked or client in self._gone:
+            return []
+        self._gone.add(client)
+        return [Dropped(client, DropReason.GIVEN_UP)]
+
+    def close_phase(self) -> list[Effect]:
+        """Leave the current phase with what has come. Raises LocalProtocolError outside a round."""
+        phase = self._phase
+        if phase is None:
+            raise LocalProtocolError("close_phase: the round is over or has not begun")
+        answered = phase.answered
+        effects: list[Effect] = [
+            Dropped(client, DropReason.REFUSED if client in self._refused else DropReason.SILENT)
+            for client in sorted(phase.asked - answered - self._gone)
+        ]
+        self._refused.clear()
+        try:
+            following = phase.close()
+        except RoundEnded as end:
+            self._phase = None
+            return [*effects, Aborted(end.reason, end.blamed, end.detail, end.guilty)]
+        effects.append(PhaseClosed(phase.phase, answered - self._gone))
+        if isinstance(following, Result):
+            self._phase = None
+            traffic = Traffic(MappingProxyType(dict(self._up)), MappingProxyType(dict(self._down)))
+            return [*effects, Completed(replace(following.aggregate, traffic=traffic))]
+        self._phase = following
+        return effects + self._requests(following)
+
+    def snapshot(self) -> bytes:
+        """Return the state as bytes. Raises LocalProtocolError outside a round.
+
+        It holds public values, the masked sum and, of the clients' secrets, the shares they revealed.
+        """
+        if self._phase is None:
+            raise LocalProtocolError("snapshot: there is no round to keep")
+        return snapshots.save(
+            snapshots.ServerState(
+                self._parameters,
+                self._admitted,
+                self._phase,
+                self._gone,
+                self._refused,
+                self._up,
+                self._down,
+                self._taken,
+            )
+        )
+
+    @classmethod
+    def restore(cls, data: bytes) -> tuple[Self, list[Effect]]:
+        """Continue from a snapshot: the session, and the requests of the phase to send again.
+
+        raises  ParameterError
+        """
+        state = snapshots.load(data)
+        session = cls(state.parameters, admitted=state.admitted)
+        session._started = True
+        session._phase = state.phase
+        session._gone, session._refused = state.gone, state.refused
+        session._up, session._down = state.up, state.down
+        session._taken = state.taken
+        waiting = state.phase.asked - state.phase.answered - state.gone
+        return session, [Send(client, state.phase.request(client)) for client in sorted(waiting)]
+
+    def _requests(self, phase: ServerPhase) -> list[Effect]:
+        effects: list[Effect] = []
+        for client in sorted(phase.asked - self._gone):
+            frame = phase.request(client)
+            self._down[phase.phase] += frame.size
+            effects.append(Send(client, frame))
+        return effects
+
+    def _repeat(self, phase: ServerPhase, sender: Identity, identical: bool) -> list[Effect]:
+        """Send the current request again for the same message; another one of its kind is an offence."""
+        if not identical:
+            raise refuse(RefusalReason.EQUIVOCATION, "a different message of this kind was taken before")
+        if sender in phase.asked - phase.answered - self._gone:
+            return [Send(sender, phase.request(sender))]
+        return []
+
+    def __repr__(self) -> str:
+        phase = None if self._phase is None else self._phase.phase.name
+        return f"ServerSession(phase={phase}, admitted={len(self._admitted)}, gone={listed(self._gone)})"
+
+
+def _fingerprint(message: Message, frame: Buffer) -> bytes:
+    """Tell messages apart. A large vector stands by the signature over its digest."""
+    if isinstance(message, MaskedInput):
+        return hashlib.sha256(b"".join((message.signature, *message.complaints))).digest()
+    return hashlib.sha256(frame).digest()
