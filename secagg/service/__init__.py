@@ -1,0 +1,54 @@
+"""The service: sockets, clocks and configuration around the sessions. Needs the extra `service`."""
+
+from secagg.service.client import AggregationClient
+from secagg.service.clock import Clock, ManualClock, SystemClock
+from secagg.service.driver import Deadlines
+from secagg.service.errors import (
+    ConnectionLostError,
+    HelloError,
+    KeyFileError,
+    RegistryError,
+    ServiceError,
+    StreamError,
+)
+from secagg.service.events import (
+    Event,
+    MessageRefused,
+    Observer,
+    PhaseDone,
+    RoundCompleted,
+    RoundFailed,
+    RoundOpened,
+)
+from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
+from secagg.service.registry import Registry
+from secagg.service.seat import RoundOutcome
+from secagg.service.server import AggregationServer
+
+__all__ = [
+    "AggregationClient",
+    "AggregationServer",
+    "Clock",
+    "ConnectionLostError",
+    "Deadlines",
+    "Event",
+    "HelloError",
+    "KeyFileError",
+    "ManualClock",
+    "MessageRefused",
+    "Observer",
+    "PhaseDone",
+    "Registry",
+    "RegistryError",
+    "RoundCompleted",
+    "RoundFailed",
+    "RoundOpened",
+    "RoundOutcome",
+    "ServerCredentials",
+    "ServiceError",
+    "StreamError",
+    "SystemClock",
+    "read_identity",
+    "write_identity",
+    "write_private",
+]

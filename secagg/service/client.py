@@ -1,0 +1,179 @@
+"""The client side of the service: one stream per round, reconnecting until the round is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from secagg.effects import Frame
+from secagg.params import Buffer, Entropy, Policy, Signer
+from secagg.service.clock import Clock, SystemClock
+from secagg.service.errors import ConnectionLostError, HelloError, StreamError
+from secagg.service.hello import make_hello
+from secagg.service.keys import SERVER_NAME, ServerCredentials
+from secagg.service.records import Record, RecordReader, RecordType, encode_record
+from secagg.service.seat import BeforeAnswer, Compute, RoundOutcome, Seat, Settings
+from secagg.service.server import GRPC_OPTIONS, METHOD
+from secagg.store import MemoryStore, Store
+
+_RECORD_LIMIT = 1 << 34  # a payload may be a large model
+_RETRY_S = 0.5
+
+_Call: TypeAlias = Any  # gRPC's stream call has no public type
+
+
+def _print_nothing(_text: str) -> None:
+    pass
+
+
+class AggregationClient:
+    """Takes part in rounds of one server.
+
+    address        host:port
+    credentials    the server's pinned certificate
+    policy         what the client demands of a round; `known` comes from its own registry file
+    entropy        for the secrets of each round
+    store          keeps the ids of accepted rounds and the session of the current one
+    before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
+    on_refusal     told why the server's message, or ours, counts as not sent
+    patience_s     how long to try to reach the server
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        credentials: ServerCredentials,
+        signer: Signer,
+        policy: Policy,
+        entropy: Entropy = os.urandom,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        before_answer: BeforeAnswer | None = None,
+        on_refusal: Callable[[str], None] = _print_nothing,
+        patience_s: float = 60.0,
+    ) -> None:
+        self._address = address
+        self._credentials = credentials
+        self._settings = Settings(
+            signer=signer,
+            policy=policy,
+            entropy=entropy,
+            store=store or MemoryStore(),
+            before_answer=before_answer,
+            on_refusal=on_refusal,
+        )
+        self._clock = clock or SystemClock()
+        self._patience_s = patience_s
+
+    async def take_part(self, compute: Compute) -> RoundOutcome:
+        """Take part in the next round.
+
+        compute  (payload, parameters) -> vector (d,) below 2^ring_bits; called in a thread, once the
+                 parameters are accepted. What it raises ends this client's round and is raised here.
+        raises   ConnectionLostError, HelloError, StreamError
+        """
+        seat = Seat(self._settings, compute)
+        lost_at: float | None = None
+        try:
+            while True:
+                try:
+                    await self._connect(seat)
+                    lost_at = None
+                except grpc.aio.AioRpcError as error:
+                    now = self._clock.now()
+                    lost_at = now if lost_at is None else lost_at
+                    self._check_patience(error, now - lost_at)
+                if seat.outcome is not None:
+                    return seat.outcome
+                await self._clock.sleep(_RETRY_S)
+        finally:
+            await seat.leave()
+
+    def _check_patience(self, error: grpc.aio.AioRpcError, lost_s: float) -> None:
+        """Raise unless it makes sense to connect again."""
+        match error.code():
+            case grpc.StatusCode.UNAUTHENTICATED:
+                raise HelloError(str(error.details())) from error
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                raise StreamError(str(error.details())) from error
+            case _:
+                if lost_s > self._patience_s:
+                    raise ConnectionLostError(f"{self._address}: {error.details()}") from error
+
+    async def _connect(self, seat: Seat) -> None:
+        """Hold one stream until it breaks or the round is over."""
+        credentials = grpc.ssl_channel_credentials(self._credentials.certificate)
+        options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME))
+        async with grpc.aio.secure_channel(self._address, credentials, options=options) as channel:
+            stream = _Stream(channel.stream_stream(METHOD)())
+            reading = asyncio.create_task(self._read(seat, stream))
+            submitting = asyncio.create_task(seat.submit_when_wanted(stream))
+            try:
+                done, _ = await asyncio.wait({reading, submitting}, return_when=asyncio.FIRST_COMPLETED)
+                if submitting in done:
+                    submitting.result()
+                await reading
+            finally:
+                for task in (reading, submitting):
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, Exception):
+                        await task
+                stream.close()
+
+    async def _read(self, seat: Seat, stream: _Stream) -> None:
+        async for record in stream.records():
+            await self._on_record(seat, stream, record)
+            if seat.outcome is not None:
+                return
+
+    async def _on_record(self, seat: Seat, stream: _Stream, record: Record) -> None:
+        match record.type:
+            case RecordType.CHALLENGE:
+                digest, nonce = self._credentials.digest, bytes(record.content)
+                hello = make_hello(self._settings.signer, digest, nonce, seat.round_id)
+                await stream.write(RecordType.HELLO, hello)
+            case RecordType.PAYLOAD:
+                seat.take_payload(bytes(record.content))
+            case RecordType.FRAME:
+                await seat.take_frame(record.content, stream)
+            case RecordType.REFUSED:
+                self._settings.on_refusal(bytes(record.content).decode(errors="replace"))
+            case RecordType.ENDED:
+                seat.end(json.loads(bytes(record.content)))
+            case RecordType.FINISHED:
+                seat.finish(bytes(record.content))
+            case RecordType.HELLO:
+                raise StreamError("record: HELLO comes from clients only")
+
+
+class _Stream:
+    """Records over one gRPC call; one writer at a time."""
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+        self._writing = asyncio.Lock()
+
+    async def records(self) -> AsyncIterator[Record]:
+        reader = RecordReader(_RECORD_LIMIT)
+        while (message := await self._call.read()) is not grpc.aio.EOF:
+            for record in reader.feed(message):
+                yield record
+
+    async def write(self, kind: RecordType, content: Buffer | Frame) -> None:
+        async with self._writing:
+            for message in encode_record(kind, content):
+                await self._call.write(message)
+
+    async def send(self, frame: Frame) -> None:
+        await self.write(RecordType.FRAME, frame)
+
+    def close(self) -> None:
+        self._call.cancel()

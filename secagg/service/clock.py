@@ -1,0 +1,59 @@
+"""Time as a value that is handed in: deadlines are decided by a clock that a test can turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds of a monotonic clock."""
+
+    def now(self) -> float:
+        """Return the current time, seconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when this much of the clock's time has passed."""
+
+
+class SystemClock:
+    """The machine's monotonic clock."""
+
+    def now(self) -> float:
+        """Return the current time, seconds."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on the event loop."""
+        await asyncio.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that stands until `advance` is called."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def now(self) -> float:
+        """Return the current time, seconds."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until `advance` has passed the time."""
+        event = asyncio.Event()
+        sleeper = (self._now + seconds, event)
+        self._sleepers.append(sleeper)
+        try:
+            if seconds > 0:
+                await event.wait()
+        finally:
+            self._sleepers.remove(sleeper)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass and wake those whose time has come."""
+        self._now += seconds
+        for until, event in self._sleepers:
+            if until <= self._now:
+                event.set()

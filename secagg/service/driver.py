@@ -1,0 +1,163 @@
+"""One round on the server: feeds the session, keeps deadlines, remembers what each client was sent last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from secagg.effects import (
+    Aborted,
+    Aggregate,
+    Completed,
+    Dropped,
+    Effect,
+    Frame,
+    PhaseClosed,
+    Progress,
+    Refused,
+    Send,
+)
+from secagg.errors import RoundAbortedError
+from secagg.params import Buffer, Identity, Phase, RoundParameters
+from secagg.protocol import ServerSession
+from secagg.service.clock import Clock
+from secagg.service.events import (
+    MessageRefused,
+    Observer,
+    PhaseDone,
+    RoundCompleted,
+    RoundFailed,
+    RoundOpened,
+)
+from secagg.service.registry import Registry
+from secagg.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long a phase waits for those who have not answered, seconds."""
+
+    advertise_s: float = 60.0  # clients may still be starting
+    phase_s: float = 30.0
+
+
+class RoundDriver:
+    """Owns the session of one round. `deliver` is called for every frame or refusal that goes out."""
+
+    def __init__(
+        self,
+        parameters: RoundParameters,
+        *,
+        registry: Registry,
+        clock: Clock,
+        store: Store,
+        observer: Observer,
+        deliver: Callable[[Identity, Frame | Refused], None],
+    ) -> None:
+        self.parameters = parameters
+        self.session = ServerSession(parameters, admitted=registry.identities)
+        self.latest: dict[Identity, Frame] = {}  # the last frame for each client
+        self._registry = registry
+        self._clock = clock
+        self._store = store
+        self._observer = observer
+        self._deliver = deliver
+        self._changed = asyncio.Event()
+        self._up = self._down = 0  # bytes of the current phase
+        self._name = f"rounds/{parameters.round_id.hex()}/server"
+
+    def receive(self, sender: Identity, frame: Buffer) -> None:
+        """Feed a frame of an authenticated client."""
+        before = self.session.progress.received
+        self._carry_out(self.session.receive(sender, frame))
+        if self.session.progress.received > before:
+            self._up += memoryview(frame).nbytes
+            self._changed.set()
+
+    async def run(self, deadlines: Deadlines) -> Aggregate:
+        """Take the round through its phases. Raises RoundAbortedError, InfeasibleParameters."""
+        opening = self.session.start()
+        self._observer(
+            RoundOpened(self.parameters.round_id, self.parameters.vector_length, self.parameters.ring_bits)
+        )
+        self._carry_out(opening)
+        try:
+            while True:
+                started = self._clock.now()
+                await self._wait(deadlines)
+                result = self._close(started)
+                if result is not None:
+                    return result
+        finally:
+            self._store.put({self._name: None})
+
+    async def _wait(self, deadlines: Deadlines) -> None:
+        """Return when everybody asked has answered, or the phase's time is over."""
+        advertising = self.session.phase is Phase.ADVERTISE_KEYS
+        until = self._clock.now() + (deadlines.advertise_s if advertising else deadlines.phase_s)
+        alarm = asyncio.create_task(self._clock.sleep(until - self._clock.now()))
+        try:
+            while not self.session.progress.complete and not alarm.done():
+                self._changed.clear()
+                change = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({alarm, change}, return_when=asyncio.FIRST_COMPLETED)
+                change.cancel()
+        finally:
+            alarm.cancel()
+            with suppress(asyncio.CancelledError):
+                await alarm
+
+    def _close(self, started: float) -> Aggregate | None:
+        before = self.session.progress
+        up, down = self._up, self._down
+        self._up = self._down = 0
+        effects = self.session.close_phase()
+        if self.session.phase is not None:  # persist first, then release effects
+            self._store.put({self._name: self.session.snapshot()})
+        self._report(before, effects, up, down, started)
+        return self._carry_out(effects)
+
+    def _report(self, before: Progress, effects: list[Effect], up: int, down: int, started: float) -> None:
+        if before.phase is None or not any(isinstance(effect, PhaseClosed) for effect in effects):
+            return
+        self._observer(
+            PhaseDone(
+                self.parameters.round_id,
+                before.phase,
+                before.received,
+                before.expected,
+                self._names(effect.client for effect in effects if isinstance(effect, Dropped)),
+                up,
+                down,
+                self._clock.now() - started,
+            )
+        )
+
+    def _carry_out(self, effects: list[Effect]) -> Aggregate | None:
+        """Deliver what goes out. Returns the result; raises RoundAbortedError."""
+        round_id = self.parameters.round_id
+        for effect in effects:
+            match effect:
+                case Send(to=bytes() as client, frame=frame):
+                    self.latest[Identity(client)] = frame
+                    self._down += frame.size
+                    self._deliver(Identity(client), frame)
+                case Refused(sender=bytes() as sender, reason=reason, detail=detail):
+                    name = self._registry.name_of(sender)
+                    self._observer(MessageRefused(round_id, name, str(reason), detail))
+                    self._deliver(Identity(sender), effect)
+                case Completed(result=Aggregate() as result):
+                    suspects = self._names(blame.client for blame in result.blamed)
+                    self._observer(RoundCompleted(round_id, self._names(result.survivors), suspects))
+                    return result
+                case Aborted(reason=reason, blamed=blamed, detail=detail):
+                    self._observer(RoundFailed(round_id, str(reason), detail, self._names(blamed)))
+                    raise RoundAbortedError(reason, detail, blamed)
+                case _:
+                    pass
+        return None
+
+    def _names(self, identities: Iterable[Identity]) -> tuple[str, ...]:
+        return tuple(sorted(self._registry.name_of(identity) for identity in identities))

@@ -1,0 +1,42 @@
+"""What the service raises, and the one table of gRPC codes."""
+
+from __future__ import annotations
+
+import grpc
+
+from secagg.errors import SecAggError
+
+
+class ServiceError(SecAggError):
+    """Base of the service's own errors."""
+
+
+class RegistryError(ServiceError):
+    """The registry file is unusable; the message names the entry."""
+
+
+class KeyFileError(ServiceError):
+    """A key file is missing, unusable or readable by others."""
+
+
+class HelloError(ServiceError):
+    """A peer could not prove its identity."""
+
+
+class StreamError(ServiceError):
+    """A peer sent something else than records, or a record that is too long."""
+
+
+class ConnectionLostError(ServiceError):
+    """The server could not be reached within the time allowed."""
+
+
+CODES: dict[type[ServiceError], grpc.StatusCode] = {
+    HelloError: grpc.StatusCode.UNAUTHENTICATED,
+    StreamError: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+
+def code_of(error: ServiceError) -> grpc.StatusCode:
+    """GRPC status code that tells a peer of `error`."""
+    return CODES.get(type(error), grpc.StatusCode.INTERNAL)

@@ -1,0 +1,69 @@
+"""What the service tells its observers: public facts of a round, for progress lines, logs and histories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from secagg.params import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpened:
+    """A round has begun."""
+
+    round_id: bytes
+    vector_length: int
+    ring_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseDone:
+    """A phase was closed; bytes are those of this phase, names those of the registry."""
+
+    round_id: bytes
+    phase: Phase
+    answered: int
+    expected: int
+    dropped: tuple[str, ...]
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRefused:
+    """A client's message failed a check."""
+
+    round_id: bytes
+    client: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCompleted:
+    """The server has the sum."""
+
+    round_id: bytes
+    survivors: tuple[str, ...]
+    suspects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFailed:
+    """The round ended without a result."""
+
+    round_id: bytes
+    reason: str
+    detail: str
+    suspects: tuple[str, ...]
+
+
+Event: TypeAlias = RoundOpened | PhaseDone | MessageRefused | RoundCompleted | RoundFailed
+Observer: TypeAlias = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Observe nothing."""

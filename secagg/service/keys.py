@@ -1,0 +1,122 @@
+"""Key files: an identity's seed and a server's TLS key, readable by their owner only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from secagg.primitives.signatures import IdentityKey
+from secagg.service.errors import KeyFileError
+
+SERVER_NAME = "secagg-server"  # in every server certificate: clients pin the certificate, not a host
+_VALID = dt.timedelta(days=825)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Create a file with mode 0600. Raises KeyFileError when it exists."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def read_private(path: Path) -> bytes:
+    """Read a file that nobody but its owner can read. Raises KeyFileError."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_IMODE(mode) & 0o077:
+            raise KeyFileError(f"{path}: mode must be 0600, is {stat.S_IMODE(mode):04o}")
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from error
+
+
+def write_identity(path: Path) -> IdentityKey:
+    """Make a new identity and keep its seed, as hexadecimal text, in a new file."""
+    key = IdentityKey.generate(os.urandom)
+    write_private(path, key.seed.hex().encode("ascii") + b"\n")
+    return key
+
+
+def read_identity(path: Path) -> IdentityKey:
+    """Read an identity's key file. Raises KeyFileError."""
+    text = read_private(path)
+    try:
+        return IdentityKey.from_seed(bytes.fromhex(text.decode("ascii").strip()))
+    except ValueError:  # its text would quote the key
+        raise KeyFileError(f"{path}: must hold 64 hexadecimal digits") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCredentials:
+    """A server's certificate and, on the server, its private key; both PEM."""
+
+    certificate: bytes
+    private_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the certificate (DER): what a hello signs."""
+        return x509.load_pem_x509_certificate(self.certificate).fingerprint(hashes.SHA256())
+
+    @classmethod
+    def load(cls, certificate: Path, private_key: Path | None = None) -> ServerCredentials:
+        """Read PEM files. Raises KeyFileError."""
+        try:
+            pem = certificate.read_bytes()
+            x509.load_pem_x509_certificate(pem)
+        except (OSError, ValueError) as error:
+            raise KeyFileError(f"{certificate}: not a certificate: {error}") from error
+        return cls(pem, None if private_key is None else read_private(private_key))
+
+    @classmethod
+    def generate(cls, hosts: Iterable[str] = ("localhost", "127.0.0.1")) -> ServerCredentials:
+        """Make a self-signed certificate (ECDSA P-256) for these hosts."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
+        names = [x509.DNSName(SERVER_NAME), *map(_general_name, hosts)]
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(minutes=5))
+            .not_valid_after(now + _VALID)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(
+            certificate.public_bytes(serialization.Encoding.PEM),
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+
+    def write(self, certificate: Path, private_key: Path) -> None:
+        """Write both into new files, the key with mode 0600. Raises KeyFileError."""
+        write_private(private_key, self.private_key or b"")
+        certificate.write_bytes(self.certificate)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -1,0 +1,69 @@
+"""The registry: who is enrolled. One TOML file that the server and every client hold.
+
+[[party]]
+name = "hospital-3"
+identity = "<64 hexadecimal digits>"
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from secagg.errors import ParameterError
+from secagg.params import Identity
+from secagg.primitives.signatures import check_identity
+from secagg.service.errors import RegistryError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Names of the enrolled identities; both are unique."""
+
+    names: dict[Identity, str]
+    identities: frozenset[Identity] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identities", frozenset(self.names))
+
+    @classmethod
+    def of(cls, parties: Iterable[tuple[str, bytes]]) -> Registry:
+        """Check (name, identity) pairs. Raises RegistryError, which names the entry."""
+        names: dict[Identity, str] = {}
+        for name, raw in parties:
+            if not _NAME.fullmatch(name):
+                raise RegistryError(f"party.name: letters, digits, '.', '_' and '-', up to 64, is {name!r}")
+            try:
+                identity = check_identity(raw)
+            except ParameterError as error:
+                raise RegistryError(f"party {name}: {error}") from error
+            if identity in names or name in names.values():
+                raise RegistryError(f"party {name}: name or identity is in the registry twice")
+            names[identity] = name
+        return cls(names)
+
+    @classmethod
+    def load(cls, path: Path) -> Registry:
+        """Read the file. Raises RegistryError."""
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            parties = [(str(party["name"]), bytes.fromhex(party["identity"])) for party in table["party"]]
+        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RegistryError(f"{path}: not a registry: {error}") from error
+        return cls.of(parties)
+
+    def dump(self) -> str:
+        """Return the text of the file."""
+        entries = sorted((name, identity) for identity, name in self.names.items())
+        return "".join(
+            f'[[party]]\nname = "{name}"\nidentity = "{identity.hex()}"\n\n' for name, identity in entries
+        )
+
+    def name_of(self, identity: bytes) -> str:
+        """Return the name of an identity, or its first digits."""
+        return self.names.get(Identity(identity), identity.hex()[:12])

@@ -1,0 +1,171 @@
+"""A client's place in one round: its session, its computation, and what it keeps; outlives streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from secagg.effects import Aborted, Effect, Frame, InputWanted, Refused, RosterAccepted, Send
+from secagg.kernels import UIntArray
+from secagg.params import Buffer, Entropy, Phase, Policy, RoundParameters, Signer
+from secagg.primitives.labels import context_digest
+from secagg.protocol import ClientSession
+from secagg.service.errors import StreamError
+from secagg.store import Store
+
+Compute: TypeAlias = Callable[[bytes, RoundParameters], UIntArray]
+BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
+
+# Which phase an answer belongs to, by the phase the session was in before it.
+_ANSWERS: dict[Phase | None, Phase] = {
+    None: Phase.ADVERTISE_KEYS,
+    Phase.ADVERTISE_KEYS: Phase.SHARE_KEYS,
+    Phase.SHARE_KEYS: Phase.MASKED_INPUT_COLLECTION,
+    Phase.MASKED_INPUT_COLLECTION: Phase.MASKED_INPUT_COLLECTION,
+    Phase.CONSISTENCY_CHECK: Phase.CONSISTENCY_CHECK,
+    Phase.UNMASKING: Phase.UNMASKING,
+}
+
+
+class Outlet(Protocol):
+    """Where frames go."""
+
+    async def send(self, frame: Frame) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a client brings to every round."""
+
+    signer: Signer
+    policy: Policy
+    entropy: Entropy = field(repr=False)
+    store: Store = field(repr=False)
+    before_answer: BeforeAnswer | None
+    on_refusal: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """How a round ended for this client."""
+
+    completed: bool  # the server says that it has the sum
+    finished: bool  # there are no more rounds; `payload` is the last word
+    payload: bytes
+    reason: str  # of a round that did not complete
+
+
+class Seat:
+    """One client in one round."""
+
+    def __init__(self, settings: Settings, compute: Compute) -> None:
+        self._settings = settings
+        self._compute = compute
+        self._payload = b""
+        self._session: ClientSession | None = None
+        self._computing: asyncio.Task[UIntArray] | None = None
+        self._wanted = asyncio.Event()
+        self._submitted = False
+        self.outcome: RoundOutcome | None = None
+
+    @property
+    def round_id(self) -> bytes:
+        """The round to resume, or nothing."""
+        session = self._session
+        return b"" if session is None or session.parameters is None else session.parameters.round_id
+
+    def take_payload(self, payload: bytes) -> None:
+        """Begin a round about `payload`: its digest is the context that we accept."""
+        self._payload = payload
+        self._session = ClientSession(
+            signer=self._settings.signer,
+            context=context_digest(payload),
+            policy=self._settings.policy,
+            entropy=self._settings.entropy,
+            seen=_Seen(self._settings.store),
+        )
+
+    async def take_frame(self, content: Buffer, outlet: Outlet) -> None:
+        """Feed a frame of the server; start computing once the parameters are accepted."""
+        session = self._session
+        if session is None:
+            raise StreamError("record: FRAME before PAYLOAD")
+        phase = _ANSWERS[session.phase]
+        effects = session.receive(content)
+        if session.parameters is not None and self._computing is None:
+            self._computing = asyncio.create_task(
+                asyncio.to_thread(self._compute, self._payload, session.parameters)
+            )
+        await self._carry_out(session, phase, effects, outlet)
+
+    async def submit_when_wanted(self, outlet: Outlet) -> None:
+        """Hand the vector in as soon as it is both wanted and there. Raises what `compute` raised."""
+        await self._wanted.wait()
+        if self._submitted or self._computing is None or self._session is None:
+            return
+        vector = await asyncio.shield(self._computing)
+        self._submitted = True
+        effects = self._session.submit(vector)
+        await self._carry_out(self._session, Phase.MASKED_INPUT_COLLECTION, effects, outlet)
+
+    async def _carry_out(
+        self, session: ClientSession, phase: Phase, effects: list[Effect], outlet: Outlet
+    ) -> None:
+        if any(isinstance(effect, Send) for effect in effects):
+            kept: dict[str, bytes | None] = {self._snapshot_name: session.snapshot()}
+            for effect in effects:
+                if isinstance(effect, RosterAccepted):
+                    kept[f"accepted/{effect.round_id.hex()}"] = b"\1"
+            self._settings.store.put(kept)  # persist first, then release
+        for effect in effects:
+            match effect:
+                case Send(frame=frame):
+                    if self._settings.before_answer is not None:
+                        await self._settings.before_answer(phase, self._payload)
+                    await outlet.send(frame)
+                case InputWanted():
+                    self._wanted.set()
+                case Refused(reason=reason, detail=detail):
+                    self._settings.on_refusal(f"{reason}: {detail}")
+                case Aborted(reason=reason, detail=detail):
+                    self._over(completed=False, reason=f"{reason}: {detail}")
+                case _:
+                    pass
+
+    def end(self, outcome: dict[str, str]) -> None:
+        """Take the server's word about the round."""
+        reason = ": ".join(outcome[key] for key in ("reason", "detail") if key in outcome)
+        self._over(completed=outcome.get("outcome") == "completed", reason=reason)
+
+    def finish(self, payload: bytes) -> None:
+        """There are no more rounds."""
+        self.outcome = RoundOutcome(completed=False, finished=True, payload=payload, reason="")
+
+    def _over(self, *, completed: bool, reason: str) -> None:
+        self.outcome = RoundOutcome(completed, finished=False, payload=self._payload, reason=reason)
+
+    async def leave(self) -> None:
+        """Forget the round's secrets; what was computed but not wanted is thrown away."""
+        if self.round_id:
+            self._settings.store.put({self._snapshot_name: None})
+        if self._computing is not None:
+            self._computing.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await self._computing
+
+    @property
+    def _snapshot_name(self) -> str:
+        return f"rounds/{self.round_id.hex()}/client"
+
+
+class _Seen:
+    """The round ids in which a roster was accepted, as a container over the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __contains__(self, round_id: object) -> bool:
+        return isinstance(round_id, bytes) and self._store.get(f"accepted/{round_id.hex()}") is not None

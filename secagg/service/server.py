@@ -1,0 +1,264 @@
+"""The aggregation server: gRPC over TLS, one bidirectional stream per client and round."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from secagg.effects import Aggregate, Frame, Refused
+from secagg.errors import ParameterError, RoundAbortedError
+from secagg.kernels import packed_bytes
+from secagg.params import Buffer, Identity, Phase, RoundParameters
+from secagg.primitives.labels import context_digest
+from secagg.service.clock import Clock, SystemClock
+from secagg.service.driver import Deadlines, RoundDriver
+from secagg.service.errors import ServiceError, StreamError, code_of
+from secagg.service.events import Observer, ignore
+from secagg.service.hello import NONCE_BYTES, Hello, check_hello
+from secagg.service.keys import ServerCredentials
+from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
+from secagg.service.registry import Registry
+from secagg.store import MemoryStore, Store
+
+METHOD = "/secagg.v1.Aggregation/Join"
+_HELLO_LIMIT = 1024
+# Around the packed vector of an upload: complaints and signature; around shares: both grow with n.
+_FRAME_ALLOWANCE = 4096
+_BYTES_PER_CLIENT = 400
+GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES + 1024),
+    ("grpc.max_send_message_length", MESSAGE_BYTES + 1024),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class _Connection:
+    """What goes out to one client, in order."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.queue: asyncio.Queue[tuple[RecordType, Buffer | Frame] | None] = asyncio.Queue()
+
+    def send(self, kind: RecordType, content: Buffer | Frame) -> None:
+        self.queue.put_nowait((kind, content))
+
+    def close(self) -> None:
+        self.queue.put_nowait(None)
+
+
+class AggregationServer:
+    """Runs rounds for the parties of a registry. Start it, then await `run_round` as often as needed.
+
+    address      host:port to listen on; port 0 takes a free one, see `port`
+    registry     the enrolled parties; strangers are refused at hello
+    clock        decides deadlines
+    store        keeps the session of a round that is under way
+    observer     is told the public facts of each round
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        credentials: ServerCredentials,
+        registry: Registry,
+        clock: Clock | None = None,
+        store: Store | None = None,
+        observer: Observer = ignore,
+    ) -> None:
+        if credentials.private_key is None:
+            raise ParameterError("credentials: the server needs its private key")
+        self._address = address
+        self._credentials = credentials
+        self._registry = registry
+        self._clock = clock or SystemClock()
+        self._store = store or MemoryStore()
+        self._observer = observer
+        self._connections: dict[Identity, _Connection] = {}
+        self._driver: RoundDriver | None = None
+        self._payload: Buffer = b""
+        self._final: Buffer | None = None
+        self._grpc: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen. Raises ParameterError when the address cannot be used."""
+        server = grpc.aio.server(options=GRPC_OPTIONS)
+        handler = grpc.stream_stream_rpc_method_handler(self._join)  # bytes in, bytes out
+        service, method = METHOD.strip("/").split("/")
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        pair = (self._credentials.private_key, self._credentials.certificate)
+        try:
+            self.port = server.add_secure_port(self._address, grpc.ssl_server_credentials([pair]))
+        except RuntimeError as error:
+            raise ParameterError(f"address: cannot listen on {self._address!r}") from error
+        await server.start()
+        self._grpc = server
+
+    async def stop(self) -> None:
+        """Close every stream and stop listening."""
+        for connection in self._connections.values():
+            connection.close()
+        if self._grpc is not None:
+            await self._grpc.stop(grace=2.0)
+
+    async def run_round(
+        self, parameters: RoundParameters, payload: bytes, deadlines: Deadlines | None = None
+    ) -> Aggregate:
+        """Run one round about `payload`, whose digest is the round's context.
+
+        raises  RoundAbortedError; InfeasibleParameters; ParameterError when the context is another one
+        """
+        if parameters.context != context_digest(payload):
+            raise ParameterError("parameters.context: must be context_digest(payload)")
+        driver = RoundDriver(
+            parameters,
+            registry=self._registry,
+            clock=self._clock,
+            store=self._store,
+            observer=self._observer,
+            deliver=self._deliver,
+        )
+        self._payload = payload
+        self._driver = driver
+        for connection in self._connections.values():
+            connection.send(RecordType.PAYLOAD, payload)
+        outcome = {"outcome": "aborted"}
+        try:
+            result = await driver.run(deadlines or Deadlines())
+        except RoundAbortedError as error:
+            outcome |= {"reason": str(error.reason), "detail": error.detail}
+            raise
+        else:
+            outcome = {"outcome": "completed", "survivors": str(len(result.survivors))}
+            return result
+        finally:
+            self._driver = None
+            self._end_streams(RecordType.ENDED, json.dumps(outcome).encode())
+
+    def finish(self, payload: bytes) -> None:
+        """Tell everybody, now or when it next connects, that there are no more rounds."""
+        self._final = payload
+        self._end_streams(RecordType.FINISHED, payload)
+
+    @property
+    def connected(self) -> frozenset[Identity]:
+        """Who has a stream at the moment."""
+        return frozenset(self._connections)
+
+    def _end_streams(self, kind: RecordType, content: Buffer) -> None:
+        for connection in list(self._connections.values()):
+            connection.send(kind, content)
+            connection.close()
+        self._connections.clear()
+
+    def _deliver(self, client: Identity, item: Frame | Refused) -> None:
+        connection = self._connections.get(client)
+        if connection is None:
+            return  # the last frame is sent again when the client comes back
+        if isinstance(item, Frame):
+            connection.send(RecordType.FRAME, item)
+        else:
+            connection.send(RecordType.REFUSED, f"{item.reason}: {item.detail}".encode())
+
+    async def _join(
+        self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        try:
+            reader = RecordReader(_HELLO_LIMIT)
+            nonce = os.urandom(NONCE_BYTES)
+            for message in encode_record(RecordType.CHALLENGE, nonce):
+                await context.write(message)
+            records = _records(reader, messages)
+            first = await anext(records, None)
+            if first is None:
+                return
+            if first.type is not RecordType.HELLO:
+                raise StreamError(f"record: HELLO is wanted, is {first.type.name}")
+            hello = check_hello(first.content, self._credentials.digest, nonce, self._registry)
+            await self._serve(hello, reader, records, context)
+        except ServiceError as error:
+            await context.abort(code_of(error), str(error))
+
+    async def _serve(
+        self,
+        hello: Hello,
+        reader: RecordReader,
+        records: AsyncIterator[Record],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        connection = _Connection(hello.identity)
+        if (former := self._connections.get(hello.identity)) is not None:
+            former.close()  # the newest stream of a client counts
+        if self._final is not None:
+            connection.send(RecordType.FINISHED, self._final)
+            connection.close()
+        else:
+            self._connections[hello.identity] = connection
+            self._welcome(connection, hello)
+        reading = asyncio.create_task(self._read(connection, reader, records))
+        writing = asyncio.create_task(_write(connection, context))
+        try:
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()  # a StreamError ends the stream with its code
+        finally:
+            if self._connections.get(hello.identity) is connection:
+                del self._connections[hello.identity]
+            for task in (reading, writing):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    def _welcome(self, connection: _Connection, hello: Hello) -> None:
+        """Send what the client missed: its last frame when it resumes, the parameters when it is new."""
+        driver = self._driver
+        if driver is None or driver.session.phase is None:
+            return
+        frame = driver.latest.get(hello.identity)
+        resumes = hello.resume == driver.parameters.round_id
+        fresh = (
+            driver.session.phase is Phase.ADVERTISE_KEYS and hello.identity in driver.session.progress.missing
+        )
+        if frame is not None and (resumes or fresh):
+            if not resumes:
+                connection.send(RecordType.PAYLOAD, self._payload)
+            connection.send(RecordType.FRAME, frame)
+
+    async def _read(
+        self, connection: _Connection, reader: RecordReader, records: AsyncIterator[Record]
+    ) -> None:
+        while True:
+            reader.limit = self._frame_limit()
+            record = await anext(records, None)
+            if record is None:
+                return
+            if record.type is not RecordType.FRAME:
+                raise StreamError(f"record: FRAME is wanted, is {record.type.name}")
+            driver = self._driver
+            if driver is not None:  # between rounds a late frame has nowhere to go
+                driver.receive(connection.identity, record.content)
+
+    def _frame_limit(self) -> int:
+        parameters = None if self._driver is None else self._driver.parameters
+        vector = 0 if parameters is None else packed_bytes(parameters.vector_length, parameters.ring_bits)
+        return vector + _FRAME_ALLOWANCE + _BYTES_PER_CLIENT * len(self._registry.identities)
+
+
+async def _records(reader: RecordReader, messages: AsyncIterator[bytes]) -> AsyncIterator[Record]:
+    async for message in messages:
+        for record in reader.feed(message):
+            yield record
+
+
+async def _write(connection: _Connection, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    while (item := await connection.queue.get()) is not None:
+        for message in encode_record(*item):
+            await context.write(message)
