@@ -19,6 +19,7 @@ from secagg.service.events import (
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    UploadTaken,
 )
 from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
 from secagg.service.registry import Registry
@@ -48,6 +49,7 @@ __all__ = [
     "ServiceError",
     "StreamError",
     "SystemClock",
+    "UploadTaken",
     "read_identity",
     "write_identity",
     "write_private",

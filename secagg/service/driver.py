@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+
 from secagg.effects import (
     Aborted,
     Aggregate,
@@ -20,6 +22,8 @@ from secagg.effects import (
     Send,
 )
 from secagg.errors import RoundAbortedError
+from secagg.kernels import lane_dtype, packed_bytes, ring_mask, unpack_add
+from secagg.messages import MaskedInput, decode_frame
 from secagg.params import Buffer, Identity, Phase, RoundParameters
 from secagg.protocol import ServerSession
 from secagg.service.clock import Clock
@@ -30,17 +34,25 @@ from secagg.service.events import (
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    UploadTaken,
 )
 from secagg.service.registry import Registry
 from secagg.store import Store
 
+_SHOWN = 8  # elements of an upload that observers see
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long a phase waits for those who have not answered, seconds."""
+    """How long a phase waits for those who have not answered, seconds of the service's clock.
 
-    advertise_s: float = 60.0  # clients may still be starting
+    advertise_s  for AdvertiseKeys: clients may still be starting; phase_s: for the other phases
+    grace_s      once enough have answered for the round to go on, at most so long for the rest
+    """
+
+    advertise_s: float = 60.0
     phase_s: float = 30.0
+    grace_s: float | None = None
 
 
 class RoundDriver:
@@ -75,6 +87,20 @@ class RoundDriver:
         if self.session.progress.received > before:
             self._up += memoryview(frame).nbytes
             self._changed.set()
+            if self.session.phase is Phase.MASKED_INPUT_COLLECTION:
+                self._observer(self._upload_seen(sender, frame))
+
+    def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken:
+        message = decode_frame(frame)[1]
+        if not isinstance(message, MaskedInput):
+            raise TypeError("an upload is a MaskedInput")
+        bits = self.parameters.ring_bits
+        first = np.zeros(min(_SHOWN, self.parameters.vector_length), lane_dtype(bits))
+        unpack_add(first, message.packed[: packed_bytes(first.size, bits)], bits)
+        first &= first.dtype.type(ring_mask(bits))
+        return UploadTaken(
+            self.parameters.round_id, self._registry.name_of(sender), tuple(int(v) for v in first)
+        )
 
     async def run(self, deadlines: Deadlines) -> Aggregate:
         """Take the round through its phases. Raises RoundAbortedError, InfeasibleParameters."""
@@ -97,17 +123,21 @@ class RoundDriver:
         """Return when everybody asked has answered, or the phase's time is over."""
         advertising = self.session.phase is Phase.ADVERTISE_KEYS
         until = self._clock.now() + (deadlines.advertise_s if advertising else deadlines.phase_s)
-        alarm = asyncio.create_task(self._clock.sleep(until - self._clock.now()))
-        try:
-            while not self.session.progress.complete and not alarm.done():
-                self._changed.clear()
-                change = asyncio.create_task(self._changed.wait())
-                await asyncio.wait({alarm, change}, return_when=asyncio.FIRST_COMPLETED)
-                change.cancel()
-        finally:
-            alarm.cancel()
-            with suppress(asyncio.CancelledError):
-                await alarm
+        graced = False
+        while not (progress := self.session.progress).complete:
+            if progress.ready and deadlines.grace_s is not None and not graced:
+                until, graced = min(until, self._clock.now() + deadlines.grace_s), True
+            left = until - self._clock.now()
+            if left <= 0:
+                return
+            self._changed.clear()
+            alarm = asyncio.create_task(self._clock.sleep(left))
+            change = asyncio.create_task(self._changed.wait())
+            await asyncio.wait({alarm, change}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (alarm, change):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     def _close(self, started: float) -> Aggregate | None:
         before = self.session.progress

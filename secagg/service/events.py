@@ -33,6 +33,15 @@ class PhaseDone:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadTaken:
+    """A masked vector was added: all that the server ever sees of it are numbers such as its first ones."""
+
+    round_id: bytes
+    client: str
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MessageRefused:
     """A client's message failed a check."""
 
@@ -61,7 +70,7 @@ class RoundFailed:
     suspects: tuple[str, ...]
 
 
-Event: TypeAlias = RoundOpened | PhaseDone | MessageRefused | RoundCompleted | RoundFailed
+Event: TypeAlias = RoundOpened | PhaseDone | UploadTaken | MessageRefused | RoundCompleted | RoundFailed
 Observer: TypeAlias = Callable[[Event], None]
 
 

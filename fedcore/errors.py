@@ -1,0 +1,25 @@
+"""What fedcore raises on purpose. Messages name the field, the limit and the offender, not the data."""
+
+from __future__ import annotations
+
+from secagg import SecAggError
+
+
+class FedcoreError(SecAggError):
+    """Base of fedcore's errors."""
+
+
+class CodecError(FedcoreError, ValueError):
+    """A value that the codec cannot carry, or a plan under which a sum could wrap."""
+
+
+class DataError(FedcoreError, ValueError):
+    """A table, schema or label that cannot be used; the message names file, column and row."""
+
+
+class OutOfBoundsError(DataError):
+    """A value outside the public bounds of its column."""
+
+
+class TaskError(FedcoreError, ValueError):
+    """A round asks for something that this site does not do."""

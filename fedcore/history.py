@@ -1,0 +1,32 @@
+"""A run's record: one JSON object per line, flushed as it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class History:
+    """Appends events to a file of JSON lines; every event names its kind first."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append one event. Fields must be JSON values."""
+        self._file.write(json.dumps({"event": event, **fields}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_history(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a file; a last line that is still being written is left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

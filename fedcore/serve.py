@@ -1,0 +1,223 @@
+"""A training run as a service: rounds over gRPC, and a record of them in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcore.aggregation import GroupSum
+from fedcore.history import History
+from fedcore.learner import Learner
+from fedcore.schema import Schema
+from fedcore.task import Task, TaskKind
+from fedcore.training import Federation, RoundRecord, TrainedModel, TrainingPlan
+from secagg import RoundParameters, ThreatModel, context_digest
+from secagg.service import (
+    AggregationServer,
+    Deadlines,
+    Event,
+    MessageRefused,
+    PhaseDone,
+    Registry,
+    RoundCompleted,
+    RoundFailed,
+    RoundOpened,
+    ServerCredentials,
+    UploadTaken,
+)
+
+# Clients between two streams come back after half a second and hear then that the run is over.
+_FAREWELL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What a server is started with.
+
+    start_s  how long the first round waits for clients that are still starting
+    """
+
+    address: str
+    credentials: ServerCredentials = field(repr=False)
+    registry: Registry
+    schema: Schema
+    learner: Learner
+    plan: TrainingPlan
+    out: Path
+    threat_model: ThreatModel = field(default_factory=ThreatModel)
+    minimum_cohort: int
+    minimum_survivors: int = 3
+    start_s: float = 60.0
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+@dataclass(slots=True)
+class ServiceSum:
+    """A SumAggregator whose sites are clients of an aggregation server. Called outside its event loop."""
+
+    server: AggregationServer
+    loop: asyncio.AbstractEventLoop
+    options: ServeOptions
+    traffic: dict[bytes, tuple[int, int]]
+    on_task: Callable[[Task, bytes], None]
+    _started: bool = False
+
+    def sum(self, task: Task) -> GroupSum:
+        """Run one round about this task. Raises RoundAbortedError."""
+        options, payload = self.options, task.encode()
+        parameters = RoundParameters(
+            round_id=os.urandom(16),
+            vector_length=task.codec.length(task.dimension),
+            ring_bits=task.codec.ring_bits,
+            context=context_digest(payload),
+            threat_model=options.threat_model,
+            minimum_cohort=options.minimum_cohort,
+            minimum_survivors=options.minimum_survivors,
+        )
+        deadlines = options.deadlines
+        if not self._started:  # everybody is still starting: wait for all
+            self._started = True
+            deadlines = Deadlines(advertise_s=options.start_s, phase_s=deadlines.phase_s)
+        self.on_task(task, parameters.round_id)
+        future = asyncio.run_coroutine_threadsafe(
+            self.server.run_round(parameters, payload, deadlines), self.loop
+        )
+        result = future.result()
+        names = sorted(options.registry.name_of(identity) for identity in result.survivors)
+        up, down = self.traffic.get(parameters.round_id, (0, 0))
+        return GroupSum(result.total, tuple(names), up, down)
+
+
+class Recorder:
+    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<task>.npz."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        for name in ("sums", "models"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        self._history = History(out / "history.jsonl")
+        self._task = ""
+        self._round_id = b""
+        self._began = time.monotonic()
+        self.traffic: dict[bytes, tuple[int, int]] = {}
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append an event."""
+        self._history.write(event, **fields)
+
+    def on_task(self, task: Task, round_id: bytes) -> None:
+        """Begin a round."""
+        self._task, self._round_id, self._began = task.name, round_id, time.monotonic()
+
+    def on_event(self, event: Event) -> None:
+        """Record a public fact of the service."""
+        fields: dict[str, Any] = {"task": self._task, "round_id": event.round_id.hex()}
+        match event:
+            case RoundOpened(vector_length=length, ring_bits=bits):
+                self.write("round_opened", **fields, vector_length=length, ring_bits=bits)
+            case PhaseDone() as done:
+                up, down = self.traffic.get(event.round_id, (0, 0))
+                self.traffic[event.round_id] = (up + done.bytes_up, down + done.bytes_down)
+                self.write(
+                    "phase",
+                    **fields,
+                    phase=done.phase.name.lower(),
+                    answered=done.answered,
+                    expected=done.expected,
+                    dropped=done.dropped,
+                    bytes_up=done.bytes_up,
+                    bytes_down=done.bytes_down,
+                    milliseconds=round(1000 * done.seconds, 1),
+                )
+            case UploadTaken(client=client, first=first):
+                self.write("upload", **fields, client=client, first=first)
+            case MessageRefused(client=client, reason=reason, detail=detail):
+                self.write("refused", **fields, client=client, reason=reason, detail=detail)
+            case RoundCompleted(survivors=survivors, suspects=suspects):
+                self.write("completed", **fields, survivors=survivors, suspects=suspects)
+            case RoundFailed(reason=reason, detail=detail, suspects=suspects):
+                self.write("failed", **fields, reason=reason, detail=detail, suspects=suspects)
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Keep the sum and the model after it."""
+        task, result = record.task, record.result
+        fields: dict[str, Any] = {"task": task.name, "kind": str(task.kind), "number": task.number}
+        fields |= {"round_id": self._round_id.hex(), "seconds": round(time.monotonic() - self._began, 3)}
+        if result is None:
+            self.write("round", **fields, completed=False, reason=record.reason)
+            return
+        np.save(self._out / "sums" / f"{self._round_id.hex()}.npy", result.total)
+        if task.kind is TaskKind.TRAIN:
+            save_model(self._out / "models" / f"{task.number:03d}.npz", record)
+        self.write(
+            "round",
+            **fields,
+            completed=True,
+            survivors=result.survivors,
+            weight=record.weight,
+            ring_bits=task.codec.ring_bits,
+            vector_length=task.codec.length(task.dimension),
+            bytes_up=result.bytes_up,
+            bytes_down=result.bytes_down,
+        )
+
+    def close(self) -> None:
+        """Close the history."""
+        self._history.close()
+
+
+def save_model(path: Path, record: RoundRecord) -> None:
+    """Write the parameters after a round, with the standardization they expect."""
+    arrays: dict[str, Any] = {f"model.{name}": array for name, array in record.parameters.items()}
+    arrays |= {name: record.task.arrays[name] for name in ("mean", "deviation")}
+    np.savez(path, **arrays)
+
+
+async def serve(options: ServeOptions) -> TrainedModel:
+    """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
+    recorder = Recorder(options.out)
+    server = AggregationServer(
+        address=options.address,
+        credentials=options.credentials,
+        registry=options.registry,
+        observer=recorder.on_event,
+    )
+    await server.start()
+    host = options.address.rsplit(":", 1)[0]
+    recorder.write("listening", address=f"{host}:{server.port}", pid=os.getpid())
+    loop = asyncio.get_running_loop()
+    aggregator = ServiceSum(server, loop, options, recorder.traffic, recorder.on_task)
+    federation = Federation(
+        aggregator, options.schema, options.learner, options.plan, on_round=recorder.on_round
+    )
+    try:
+        model = await asyncio.to_thread(federation.run)
+        server.finish(_final(options, model).encode())
+        recorder.write("finished", rounds=options.plan.rounds)
+        await asyncio.sleep(_FAREWELL_S)
+        return model
+    finally:
+        await server.stop()
+        recorder.close()
+
+
+def _final(options: ServeOptions, model: TrainedModel) -> Task:
+    """Return the model as the payload that ends the run."""
+    arrays = {"mean": model.standardizer.mean, "deviation": model.standardizer.deviation}
+    arrays |= {f"model.{name}": array for name, array in model.parameters.items()}
+    return Task(
+        kind=TaskKind.TRAIN,
+        number=options.plan.rounds + 1,
+        dimension=sum(array.size for array in model.parameters.values()),
+        codec=options.plan.codec(TaskKind.TRAIN),
+        columns=tuple((column.name, column.low, column.high) for column in options.schema.columns),
+        classes=options.schema.classes,
+        arrays=arrays,
+    )

@@ -1,0 +1,75 @@
+"""One site's rows, and CSV files of them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.errors import DataError
+from fedcore.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of one site: features (rows, columns) float64, labels (rows,) as indices of the classes."""
+
+    features: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """Return these rows."""
+        return Table(self.features[rows], self.labels[rows])
+
+
+def load_table(path: Path, schema: Schema, label: str) -> Table:
+    """Read a CSV file with a header. Raises DataError, OutOfBoundsError; both name column and row."""
+    classes = {name: i for i, name in enumerate(schema.classes)}
+    features, labels = [], []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            wanted = [*(column.name for column in schema.columns), label]
+            if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
+                raise DataError(f"{path}: column {missing[0]} is missing")
+            for number, row in enumerate(reader, 1):
+                for column in schema.columns:
+                    try:
+                        features.append(float(row[column.name]))
+                    except (TypeError, ValueError):
+                        raise DataError(
+                            f"{path}, row {number}, column {column.name}: must be a number"
+                        ) from None
+                if row[label] not in classes:
+                    raise DataError(f"{path}, row {number}, column {label}: must be one of {list(classes)}")
+                labels.append(classes[row[label]])
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    if not labels:
+        raise DataError(f"{path}: has no rows")
+    table = Table(np.array(features).reshape(len(labels), len(schema.columns)), np.array(labels, np.int64))
+    schema.check(table.features, str(path))
+    return table
+
+
+def dump_table(table: Table, path: Path, schema: Schema, label: str) -> None:
+    """Write a CSV file that `load_table` reads back exactly."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*(column.name for column in schema.columns), label])
+        for row, answer in zip(table.features, table.labels, strict=True):
+            writer.writerow([*(repr(float(value)) for value in row), schema.classes[int(answer)]])
+
+
+def join_tables(tables: list[Table]) -> Table:
+    """Put tables below each other."""
+    return Table(
+        np.concatenate([table.features for table in tables]),
+        np.concatenate([table.labels for table in tables]),
+    )
