@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -405,8 +404,3 @@ def accuracy_by_round(result: DemoResult) -> list[float]:
         held_out = model.standardizer.apply(result.setting.held_out)
         out.append(learner.evaluate(model.parameters, held_out)["accuracy"])
     return out
-
-
-def remove_private(folder: Path) -> None:
-    """Delete the sites' keys, rows and revealed updates of a demonstration."""
-    shutil.rmtree(folder / "private")

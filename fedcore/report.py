@@ -36,11 +36,15 @@ def summary_lines(result: DemoResult) -> list[str]:
     over = [f"{secure[i] - other[i]:+.3f}" for other in (alone, worst) for i in (0, 1)]
     identical = "equals" if result.comparison.identical else "differs from"
     lines = [
-        f"Federated against alone: accuracy {over[0]}, AUC {over[1]} over the mean hospital; "
-        f"{over[2]}, {over[3]} over the worst.",
+        (
+            f"Federated against alone: accuracy {over[0]}, AUC {over[1]} over the mean hospital; "
+            f"{over[2]}, {over[3]} over the worst."
+        ),
         f"Federated against pooled: AUC {secure[1] - pooled[1]:+.4f}.",
-        f"{result.checked_sums} secure sums equal the sums of the sites' quantized updates, "
-        f"element by element; the final model {identical} that of the same training in the clear.",
+        (
+            f"{result.checked_sums} secure sums equal the sums of the sites' quantized updates, "
+            f"element by element; the final model {identical} that of the same training in the clear."
+        ),
     ]
     if result.victim is not None:
         lines.append(f"{result.victim} was killed and came back; {_after_kill(result)}.")

@@ -215,7 +215,7 @@ class Progress:
     expected: int  # clients asked that may still count
     received: int  # right messages of this phase
     needed: int  # below this many the round cannot go on
-    ready: bool  # closing now lets the round go on
+    ready: bool  # closing now lets the round go on, if those who answered stay
     missing: frozenset[Identity]  # asked, not given up, without a right message
 
     @property

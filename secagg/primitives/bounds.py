@@ -109,6 +109,8 @@ def log2_disconnected(clients: int, degree: int, removed: int) -> float:
     """log2 of the union bound that the graph without `removed` clients falls apart (condition a)."""
     if removed < degree:
         return -math.inf
+    if removed >= clients:
+        return math.inf
     pairs = clients * (clients - degree - 1) / 2
     log_all_removed = _log_choose(clients - degree, removed - degree) - _log_choose(clients, removed)
     return math.log2(pairs) + log_all_removed / math.log(2)
@@ -246,11 +248,10 @@ def _complete(n: int, model: ThreatModel) -> GraphParameters | None:
 def _advice(n: int, model: ThreatModel) -> str:
     """Say what was asked and which single change would make it feasible."""
     helps = []
+    searched = range(n, -1, -1) if n <= COMPLETE_UP_TO else range(0)  # beyond, only the obvious
     if _complete(n, replace(model, dropout=0.0)):
         helps.append("dropout=0 (everybody must stay)")
-    fewer = next(
-        (a for a in range(n, -1, -1) if _complete(n, replace(model, corrupt=min(a / n, 0.999)))), None
-    )
+    fewer = next((a for a in searched if _complete(n, replace(model, corrupt=min(a / n, 0.999)))), None)
     if fewer is not None and fewer * MILLION < model.corrupt_ppm * n:
         helps.append(f"corrupt={fewer / n:.3g} ({fewer} colluders)")
     more = next((m for m in range(n + 1, COMPLETE_UP_TO + 1) if _complete(m, model)), None)

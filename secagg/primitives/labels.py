@@ -13,7 +13,8 @@ def encode(purpose: str, *parts: Buffer) -> bytes:
     """ASCII "secagg/v1/" || purpose || 00 || each part behind its length, 4 bytes big-endian."""
     out = [_VERSION, purpose.encode("ascii"), b"\0"]
     for part in parts:
-        out += (len(part).to_bytes(4, "big"), bytes(part))
+        body = bytes(part)  # of a view, its items may be wider than a byte
+        out += (len(body).to_bytes(4, "big"), body)
     return b"".join(out)
 
 

@@ -33,6 +33,10 @@ def _print_nothing(_text: str) -> None:
     pass
 
 
+class _BrokenStreamError(Exception):
+    """The stream ended while we were writing; the client connects again."""
+
+
 class AggregationClient:
     """Takes part in rounds of one server.
 
@@ -87,7 +91,7 @@ class AggregationClient:
                 try:
                     await self._connect(seat)
                     lost_at = None
-                except grpc.aio.AioRpcError as error:
+                except (grpc.aio.AioRpcError, _BrokenStreamError) as error:
                     now = self._clock.now()
                     lost_at = now if lost_at is None else lost_at
                     self._check_patience(error, now - lost_at)
@@ -95,18 +99,20 @@ class AggregationClient:
                     return seat.outcome
                 await self._clock.sleep(_RETRY_S)
         finally:
-            await seat.leave()
+            seat.leave()
 
-    def _check_patience(self, error: grpc.aio.AioRpcError, lost_s: float) -> None:
+    def _check_patience(self, error: grpc.aio.AioRpcError | _BrokenStreamError, lost_s: float) -> None:
         """Raise unless it makes sense to connect again."""
-        match error.code():
-            case grpc.StatusCode.UNAUTHENTICATED:
-                raise HelloError(str(error.details())) from error
-            case grpc.StatusCode.INVALID_ARGUMENT:
-                raise StreamError(str(error.details())) from error
-            case _:
-                if lost_s > self._patience_s:
-                    raise ConnectionLostError(f"{self._address}: {error.details()}") from error
+        if isinstance(error, grpc.aio.AioRpcError):
+            details = str(error.details())
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise HelloError(details) from error
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise StreamError(details) from error
+        else:
+            details = "the stream broke"
+        if lost_s > self._patience_s:
+            raise ConnectionLostError(f"{self._address}: {details}") from error
 
     async def _connect(self, seat: Seat) -> None:
         """Hold one stream until it breaks or the round is over."""
@@ -169,8 +175,11 @@ class _Stream:
 
     async def write(self, kind: RecordType, content: Buffer | Frame) -> None:
         async with self._writing:
-            for message in encode_record(kind, content):
-                await self._call.write(message)
+            try:
+                for message in encode_record(kind, content):
+                    await self._call.write(message)
+            except asyncio.InvalidStateError as error:  # gRPC's word for a call that is over
+                raise _BrokenStreamError from error
 
     async def send(self, frame: Frame) -> None:
         await self.write(RecordType.FRAME, frame)

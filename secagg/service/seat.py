@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -78,8 +77,12 @@ class Seat:
         return b"" if session is None or session.parameters is None else session.parameters.round_id
 
     def take_payload(self, payload: bytes) -> None:
-        """Begin a round about `payload`: its digest is the context that we accept."""
+        """Begin a round about `payload`: its digest is the context that we accept.
+
+        A round whose end we missed is forgotten.
+        """
         self._payload = payload
+        self._forget_computation()
         self._session = ClientSession(
             signer=self._settings.signer,
             context=context_digest(payload),
@@ -147,18 +150,29 @@ class Seat:
     def _over(self, *, completed: bool, reason: str) -> None:
         self.outcome = RoundOutcome(completed, finished=False, payload=self._payload, reason=reason)
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """Forget the round's secrets; what was computed but not wanted is thrown away."""
         if self.round_id:
             self._settings.store.put({self._snapshot_name: None})
+        self._forget_computation()
+
+    def _forget_computation(self) -> None:
         if self._computing is not None:
+            self._computing.add_done_callback(_look_at)
             self._computing.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await self._computing
+        self._computing = None
+        self._wanted.clear()
+        self._submitted = False
 
     @property
     def _snapshot_name(self) -> str:
         return f"rounds/{self.round_id.hex()}/client"
+
+
+def _look_at(task: asyncio.Task[UIntArray]) -> None:
+    """Retrieve an exception that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Seen:

@@ -44,6 +44,7 @@ class _Connection:
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
+        self.waiting = True  # for the next round: it has no part in the current one, if there is one
         self.queue: asyncio.Queue[tuple[RecordType, Buffer | Frame] | None] = asyncio.Queue()
 
     def send(self, kind: RecordType, content: Buffer | Frame) -> None:
@@ -129,6 +130,7 @@ class AggregationServer:
         self._payload = payload
         self._driver = driver
         for connection in self._connections.values():
+            connection.waiting = False
             connection.send(RecordType.PAYLOAD, payload)
         outcome = {"outcome": "aborted"}
         try:
@@ -154,10 +156,13 @@ class AggregationServer:
         return frozenset(self._connections)
 
     def _end_streams(self, kind: RecordType, content: Buffer) -> None:
+        """Tell those whose round is over and close their streams; the others wait for the next round."""
         for connection in list(self._connections.values()):
+            if kind is RecordType.ENDED and connection.waiting:
+                continue
             connection.send(kind, content)
             connection.close()
-        self._connections.clear()
+            del self._connections[connection.identity]
 
     def _deliver(self, client: Identity, item: Frame | Refused) -> None:
         connection = self._connections.get(client)
@@ -228,6 +233,7 @@ class AggregationServer:
             driver.session.phase is Phase.ADVERTISE_KEYS and hello.identity in driver.session.progress.missing
         )
         if frame is not None and (resumes or fresh):
+            connection.waiting = False
             if not resumes:
                 connection.send(RecordType.PAYLOAD, self._payload)
             connection.send(RecordType.FRAME, frame)

@@ -6,11 +6,9 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 
 from secagg.effects import RefusalReason
-from secagg.errors import InfeasibleParameters
 from secagg.messages import Advertisement
 from secagg.params import Entropy, Policy, RoundParameters, Signer, require, to_ppm
 from secagg.primitives.agreement import public_key
-from secagg.primitives.bounds import choose_for
 from secagg.protocol.round import advertisement_text, parameters_digest, refuse
 
 
@@ -61,10 +59,6 @@ def check_policy(parameters: RoundParameters, policy: Policy, context: bytes, se
             RefusalReason.POLICY,
             f"vector_length: must be at most {policy.maximum_vector_length}, is {parameters.vector_length}",
         )
-    try:
-        choose_for(parameters.minimum_cohort, model)
-    except InfeasibleParameters as error:
-        raise refuse(RefusalReason.WEAK_PARAMETERS, f"minimum_cohort: {error}") from error
 
 
 def advertise(parameters: RoundParameters, signer: Signer, secrets: Secrets) -> Advertisement:

@@ -19,7 +19,7 @@ from secagg.effects import (
     RosterAccepted,
     Send,
 )
-from secagg.errors import LocalProtocolError, RemoteProtocolError
+from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from secagg.kernels import UIntArray, lane_dtype, ring_mask
 from secagg.messages import (
     KINDS,
@@ -129,12 +129,14 @@ class ClientSession:
         """
         if self._parameters is None or isinstance(self._phase, Uploaded | Over) or self._submitted:
             raise LocalProtocolError("submit: takes one vector per round, up to phase 2")
-        self._vector = _checked_vector(vector, self._parameters)
+        checked = _checked_vector(vector, self._parameters)
+        effects: list[Effect] = []
+        if isinstance(self._phase, MaskedInputCollection):
+            effects = self._upload(self._phase, checked)
+            self._last = tuple(effects)
+        else:
+            self._vector = checked
         self._submitted = True
-        if not isinstance(self._phase, MaskedInputCollection):
-            return []
-        effects = self._upload(self._phase, self._vector)
-        self._last = tuple(effects)
         return effects
 
     def snapshot(self) -> bytes:
@@ -144,7 +146,14 @@ class ClientSession:
         """
         if self._parameters is None:
             raise LocalProtocolError("snapshot: there is no round to keep")
-        return snapshots.save(self._phase, self._parameters, self._vector, self._answered, self._last)
+        return snapshots.save(
+            self._signer.identity,
+            self._phase,
+            self._parameters,
+            self._vector,
+            self._answered,
+            self._last,
+        )
 
     @classmethod
     def restore(
@@ -152,9 +161,12 @@ class ClientSession:
     ) -> tuple[Self, list[Effect]]:
         """Continue from the newest snapshot: the session, and its last frame to send again.
 
-        It never draws new secrets and never masks a second vector. Raises ParameterError.
+        It never draws new secrets and never masks a second vector.
+
+        raises  ParameterError: not a snapshot, or another identity's
         """
         state = snapshots.load(data)
+        require(state.identity == signer.identity, "signer", "the snapshot's identity", signer.identity.hex())
         session = cls(
             signer=signer,
             context=state.parameters.context,
@@ -169,7 +181,10 @@ class ClientSession:
         session._submitted = state.vector is not None or isinstance(state.phase, Uploaded | Over)
         session._answered = state.answered
         session._last = state.last
-        return session, list(state.last)
+        accepted: list[Effect] = []
+        if not isinstance(state.phase, AdvertiseKeys):  # the caller may not have kept it yet
+            accepted.append(RosterAccepted(state.parameters.round_id))
+        return session, accepted + list(state.last)
 
     def _on_message(self, round_id: bytes, message: Message) -> list[Effect]:
         match self._phase, message:
@@ -217,23 +232,26 @@ class ClientSession:
         view, me = phase.view, self._signer.identity
         check_delivery(view, message, phase.neighbors, me)
         held = open_shares(view, message, phase.neighbors, phase.secrets.agreement, me)
-        phase.secrets.wipe("agreement")
         finished = view.members("ShareDelivery.finished", bytes(message.finished))
         collecting = MaskedInputCollection(view, phase.neighbors, phase.secrets, finished, held)
-        self._phase = collecting
-        if self._vector is not None:
-            return self._upload(collecting, self._vector)
-        return [InputWanted(view.parameters.vector_length, view.parameters.ring_bits)]
+        if self._vector is None:
+            effects: list[Effect] = [InputWanted(view.parameters.vector_length, view.parameters.ring_bits)]
+            self._phase = collecting
+        else:
+            effects = self._upload(collecting, self._vector)
+        phase.secrets.wipe("agreement")
+        return effects
 
     def _upload(self, phase: MaskedInputCollection, vector: UIntArray) -> list[Effect]:
         view, me = phase.view, self._signer.identity
-        mask_vector(view, vector, phase.finished, phase.neighbors, phase.secrets, me, self._threads)
+        masked = vector.copy()  # a signer may fail, and be asked again
+        mask_vector(view, masked, phase.finished, phase.neighbors, phase.secrets, me, self._threads)
         complaints = tuple(
             dealer
             for dealer in phase.neighbors
             if view.index[dealer] in phase.finished and dealer not in phase.held
         )
-        message = upload(view, vector, view.bitmap(phase.finished), complaints, self._signer)
+        message = upload(view, masked, view.bitmap(phase.finished), complaints, self._signer)
         vector[:] = 0
         self._vector = None
         phase.secrets.wipe("mask", "self_seed")
@@ -265,6 +283,8 @@ class ClientSession:
 
     def _end(self, end: RoundEnded) -> list[Effect]:
         self._phase = Over()
+        if self._vector is not None:
+            self._vector[:] = 0
         self._vector = None
         self._last = ()
         return [Aborted(end.reason, end.blamed, end.detail)]
@@ -281,14 +301,12 @@ def _checked_vector(vector: UIntArray, parameters: RoundParameters) -> UIntArray
     """Return a copy in the lane of the ring."""
     array: NDArray[np.integer[Any]] = np.asarray(vector)
     if array.dtype.kind not in "ui":
-        raise LocalProtocolError(f"vector: must be of integers, is of {array.dtype}")
+        raise ParameterError(f"vector: must be of integers, is of {array.dtype}")
     if array.shape != (parameters.vector_length,):
-        raise LocalProtocolError(f"vector: must have shape ({parameters.vector_length},), has {array.shape}")
+        raise ParameterError(f"vector: must have shape ({parameters.vector_length},), has {array.shape}")
     outside = array > ring_mask(parameters.ring_bits)
     if array.dtype.kind == "i":
         outside |= array < 0
     if outside.any():
-        raise LocalProtocolError(
-            f"vector[{int(outside.argmax())}]: must be in 0..2^{parameters.ring_bits} - 1"
-        )
+        raise ParameterError(f"vector[{int(outside.argmax())}]: must be in 0..2^{parameters.ring_bits} - 1")
     return array.astype(lane_dtype(parameters.ring_bits))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,20 +66,23 @@ class _Snapshot:
     answered: tuple[_Answered, ...] = messages(15, _Answered)
     last: Buffer = large_octets(16)
     input_wanted: int = uint(17)
+    identity: bytes = octets(18, 32)
 
 
 @dataclass(slots=True)
 class ClientState:
     """What a session consists of."""
 
+    identity: Identity
     phase: ClientPhase
     parameters: RoundParameters
-    vector: UIntArray | None
+    vector: UIntArray | None = field(repr=False)
     answered: dict[int, bytes]
     last: tuple[Effect, ...]
 
 
 def save(
+    identity: Identity,
     phase: ClientPhase,
     parameters: RoundParameters,
     vector: UIntArray | None,
@@ -99,7 +102,7 @@ def save(
             fields["neighbors"] = tuple(phase.neighbors.values())
         case Uploaded(view=view, neighbors=neighbors, signed=signed):
             fields["roster"] = encode(view.roster)
-            fields["neighbors"] = tuple(_name_only(identity) for identity in neighbors)
+            fields["neighbors"] = tuple(_name_only(neighbor) for neighbor in neighbors)
             fields["signed"] = signed or b""
         case _:  # Over: only the last answer is kept
             pass
@@ -119,6 +122,7 @@ def save(
             answered=tuple(_Answered(kind + 1, digest) for kind, digest in sorted(answered.items())),
             last=bytes(frames[0]) if frames else b"",
             input_wanted=int(any(isinstance(effect, InputWanted) for effect in last)),
+            identity=identity,
             **fields,  # type: ignore[arg-type]
         )
     )
@@ -144,7 +148,7 @@ def load(data: bytes) -> ClientState:
         lane = lane_dtype(parameters.ring_bits)
         vector = np.frombuffer(saved.vector, lane.newbyteorder("<")).astype(lane)
     answered = {entry.kind - 1: entry.digest for entry in saved.answered}
-    return ClientState(phase, parameters, vector, answered, tuple(last))
+    return ClientState(Identity(saved.identity), phase, parameters, vector, answered, tuple(last))
 
 
 def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:

@@ -46,7 +46,14 @@ class AdvertiseKeys:
 
     @property
     def ready(self) -> bool:
-        return len(self.inbox) >= self.needed
+        """Enough have come, and there are parameters for so many."""
+        if len(self.inbox) < self.needed:
+            return False
+        try:
+            choose_for(len(self.inbox), self.parameters.threat_model)
+        except InfeasibleParameters:
+            return False
+        return True
 
     def request(self, client: Identity) -> Frame:
         return encode_frame(self.parameters.round_id, parameters_to_wire(self.parameters))

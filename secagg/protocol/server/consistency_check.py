@@ -9,8 +9,9 @@ from secagg.effects import AbortReason, Frame, RefusalReason
 from secagg.messages import Message, SurvivorSet, SurvivorSignature, encode_frame
 from secagg.params import Identity, Phase
 from secagg.primitives.signatures import verify
-from secagg.protocol.round import RoundEnded, listed, refuse
-from secagg.protocol.server.masked import Masked
+from secagg.protocol.round import listed, refuse
+from secagg.protocol.server.blame import Suspicions
+from secagg.protocol.server.masked import Coverage, Masked
 from secagg.protocol.server.unmasking import Unmasking
 
 
@@ -21,6 +22,12 @@ class ConsistencyCheck:
     phase: ClassVar = Phase.CONSISTENCY_CHECK
     masked: Masked
     signatures: dict[int, bytes] = field(default_factory=dict)
+    _coverage: Coverage = field(init=False, repr=False)  # by those who signed: only they are asked
+
+    def __post_init__(self) -> None:
+        self._coverage = Coverage(self.masked.needed_dealers(), self.masked.view.roster.threshold)
+        for holder in self.signatures:
+            self._coverage.add(self.masked.dealers_of(holder))
 
     @property
     def asked(self) -> frozenset[Identity]:
@@ -36,7 +43,7 @@ class ConsistencyCheck:
 
     @property
     def ready(self) -> bool:
-        return len(self.signatures) >= self.needed
+        return len(self.signatures) >= self.needed and not self._coverage.lacking
 
     def request(self, client: Identity) -> Frame:
         message = SurvivorSet(self.masked.survivors_bitmap())
@@ -56,13 +63,25 @@ class ConsistencyCheck:
         if not verify(sender, text, message.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "SurvivorSignature.signature")
         self.signatures[index] = message.signature
+        self._coverage.add(self.masked.dealers_of(index))
 
     def close(self) -> Unmasking:
-        if not self.ready:
-            silent = self.asked - self.answered
-            raise RoundEnded(
+        silent = self.asked - self.answered
+        suspicions = Suspicions.of_complaints(self.masked.uploads)
+        if len(self.signatures) < self.needed:
+            raise suspicions.ended(
+                self.masked.view,
                 AbortReason.NO_QUORUM,
                 f"{self.needed} signatures are needed, {len(self.signatures)} came; "
+                f"missing: {listed(silent)}",
+                silent,
+            )
+        if self._coverage.lacking:
+            raise suspicions.ended(
+                self.masked.view,
+                AbortReason.TOO_FEW_ANSWERS,
+                f"the secrets of {self._coverage.lacking} clients have fewer than "
+                f"{self.masked.view.roster.threshold} holders among those who signed; "
                 f"missing: {listed(silent)}",
                 silent,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from secagg.kernels import UIntArray
@@ -15,6 +16,28 @@ class Upload:
     packed_digest: bytes
     complaints: frozenset[int]  # dealers whose share the uploader could not open
     signature: bytes
+
+
+class Coverage:
+    """How many more shares each secret that must be rebuilt needs."""
+
+    __slots__ = ("_short", "_waiting")
+
+    def __init__(self, dealers: list[int], threshold: int) -> None:
+        self._short = dict.fromkeys(dealers, threshold)
+        self._waiting = len(dealers)
+
+    def add(self, dealers: Iterable[int]) -> None:
+        """Count a holder that can answer for these dealers."""
+        for dealer in dealers:
+            if dealer in self._short:
+                self._short[dealer] -= 1
+                self._waiting -= self._short[dealer] == 0
+
+    @property
+    def lacking(self) -> int:
+        """Secrets with too few shares."""
+        return self._waiting
 
 
 @dataclass(slots=True)

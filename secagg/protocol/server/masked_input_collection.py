@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from secagg.messages import MaskedInput, Message, SealedShare, ShareDelivery, Sh
 from secagg.params import Identity, Phase
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import RoundEnded, RoundView, listed, refuse, short
+from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked import Masked, Upload
 from secagg.protocol.server.unmasking import Unmasking
@@ -32,6 +34,8 @@ class MaskedInputCollection:
     _neighbors: list[tuple[int, ...]] = field(init=False, repr=False)
     _finished: frozenset[int] = field(init=False, repr=False)
     _sealed: dict[tuple[Identity, Identity], bytes] = field(init=False, repr=False)
+    _present: Counter[int] = field(init=False, repr=False)  # neighbors in S, by dealer
+    _able: Counter[int] = field(init=False, repr=False)  # of these, those without a complaint about it
 
     def __post_init__(self) -> None:
         self._neighbors = self.view.graph.neighbors()
@@ -41,6 +45,9 @@ class MaskedInputCollection:
             for dealer, message in self.shared.items()
             for share in message.shares
         }
+        self._present, self._able = Counter(), Counter()
+        for index in self.uploads:
+            self._count(index)
 
     @classmethod
     def begin(
@@ -81,7 +88,7 @@ class MaskedInputCollection:
         message = ShareDelivery(self.view.bitmap(self._finished), shares)
         return encode_frame(self.view.parameters.round_id, message)
 
-    def accept(self, sender: Identity, message: Message) -> None:
+    def accept(self, sender: Identity, message: Message) -> bytes:
         if not isinstance(message, MaskedInput):
             raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in MaskedInputCollection")
         parameters, index = self.view.parameters, self.view.index[sender]
@@ -107,6 +114,8 @@ class MaskedInputCollection:
         unpack_add(self.total, message.packed, parameters.ring_bits)
         complaints = frozenset(dealers[Identity(c)] for c in message.complaints)
         self.uploads[index] = Upload(digest, complaints, message.signature)
+        self._count(index)
+        return digest
 
     def close(self) -> ConsistencyCheck | Unmasking:
         self._check_survivors()
@@ -128,16 +137,24 @@ class MaskedInputCollection:
                 AbortReason.TOO_FEW_SURVIVORS,
                 f"{view.effective_minimum} survivors are needed, {len(survivors)} uploaded",
             )
-        for dealer in self._finished:
-            present = [holder for holder in self._neighbors[dealer] if holder in survivors]
-            able = [holder for holder in present if dealer not in self.uploads[holder].complaints]
-            if (present or dealer in survivors) and len(able) < view.roster.threshold:
-                unable = view.named([dealer, *(set(present) - set(able))])
-                raise RoundEnded(
-                    AbortReason.COMPLAINTS if len(able) < len(present) else AbortReason.TOO_FEW_SURVIVORS,
-                    f"{len(able)} neighbors can answer for {short(view.identities[dealer])}, "
-                    f"{view.roster.threshold} are needed; suspects: {listed(unable)}",
-                    unable if len(able) < len(present) else (),
-                )
+        threshold = view.roster.threshold
+        closed = [
+            dealer
+            for dealer in sorted(self._finished)
+            if (self._present[dealer] or dealer in survivors) and self._able[dealer] < threshold
+        ]
+        if closed:
+            names = listed(view.named(closed))
+            detail = f"fewer than {threshold} neighbors can answer for {names}"
+            if all(self._able[dealer] == self._present[dealer] for dealer in closed):
+                raise RoundEnded(AbortReason.TOO_FEW_SURVIVORS, detail)
+            raise Suspicions.of_complaints(self.uploads).ended(view, AbortReason.COMPLAINTS, detail)
         if view.active and not view.leaves_no_gap(survivors):
             raise RoundEnded(AbortReason.SURVIVOR_GAP, "a stretch of the circle has too few survivors")
+
+    def _count(self, index: int) -> None:
+        complaints = self.uploads[index].complaints
+        for dealer in self._neighbors[index]:
+            if dealer in self._finished:
+                self._present[dealer] += 1
+                self._able[dealer] += dealer not in complaints

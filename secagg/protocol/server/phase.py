@@ -12,7 +12,8 @@ from secagg.params import Identity, Phase
 class ServerPhase(Protocol):
     """A phase collects one kind of message from those it asked.
 
-    `accept` checks everything first and changes the phase last; `close` leads to the next phase, or
+    `accept` checks everything first and changes the phase last; it returns the digest of a large field,
+    so that nobody hashes it twice. `close` leads to the next phase, or
     to the result, or raises RoundEnded.
     """
 
@@ -27,7 +28,7 @@ class ServerPhase(Protocol):
     @property
     def ready(self) -> bool: ...
     def request(self, client: Identity) -> Frame: ...
-    def accept(self, sender: Identity, message: Message) -> None: ...
+    def accept(self, sender: Identity, message: Message) -> bytes | None: ...
     def close(self) -> NextPhase: ...
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from secagg.effects import AbortReason, Blame, BlameReason
-from secagg.kernels.reference import correct_shares
+from secagg.effects import AbortReason, Blame
+from secagg.kernels.reference import correct_shares, decode
 from secagg.primitives.agreement import public_key
 from secagg.primitives.masks import seed_commitment
 from secagg.primitives.shamir import (
@@ -20,36 +19,12 @@ from secagg.primitives.shamir import (
     interpolation_weights,
     share_words,
 )
-from secagg.protocol.round import RoundEnded, RoundView, listed
+from secagg.protocol.round import listed
+from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.masked import Masked
 
 Check = Callable[[bytes], bool]
 Weights = Callable[[tuple[int, ...], tuple[int, ...]], Words]
-
-
-@dataclass(slots=True)
-class Suspicions:
-    """Contradictions between dealers and holders, counted in distinct pairs."""
-
-    complaints: set[tuple[int, int]] = field(default_factory=set)  # (dealer, holder)
-    wrong_shares: set[tuple[int, int]] = field(default_factory=set)
-    wrong_secrets: set[int] = field(default_factory=set)  # dealers guilty by their own polynomial
-
-    def blame(self, view: RoundView) -> tuple[Blame, ...]:
-        """Both sides of a pair are suspects; more than t1 pairs, or a wrong secret, make guilty."""
-        pairs = self.complaints | self.wrong_shares
-        out = []
-        for i in sorted({i for pair in pairs for i in pair} | self.wrong_secrets):
-            against = {h for d, h in pairs if d == i}, {d for d, h in pairs if h == i}
-            guilty = i in self.wrong_secrets or max(map(len, against)) > view.suspicion_limit
-            if i in self.wrong_secrets:
-                reason = BlameReason.WRONG_SECRET
-            elif any(i in pair for pair in self.wrong_shares):
-                reason = BlameReason.WRONG_SHARE
-            else:
-                reason = BlameReason.COMPLAINT
-            out.append(Blame(view.identities[i], guilty, reason))
-        return tuple(out)
 
 
 def recover_secrets(
@@ -61,11 +36,7 @@ def recover_secrets(
     returns  secrets by dealer, and whom the shares speak against
     raises   RoundEnded when a secret cannot be rebuilt
     """
-    suspicions = Suspicions(
-        complaints={
-            (dealer, holder) for holder, upload in masked.uploads.items() for dealer in upload.complaints
-        }
-    )
+    suspicions = Suspicions.of_complaints(masked.uploads)
     by_dealer: dict[int, dict[int, bytes]] = {}
     for holder, shares in answers.items():
         for dealer, share in shares.items():
@@ -78,16 +49,17 @@ def recover_secrets(
             failed.append(dealer)
         else:
             secrets[dealer] = secret
-    blamed = suspicions.blame(masked.view)
     if failed:
-        names = masked.view.named(failed)
-        raise RoundEnded(
+        # Whoever lied is among the dealers and those who answered for them.
+        suspects = masked.view.named({*failed, *(i for dealer in failed for i in by_dealer.get(dealer, ()))})
+        names = listed(masked.view.named(failed))
+        raise suspicions.ended(
+            masked.view,
             AbortReason.UNRECOVERABLE_SECRET,
-            f"the secrets of {listed(names)} fail their checks",
-            names | {entry.client for entry in blamed},
-            {entry.client for entry in blamed if entry.guilty},
+            f"the secrets of {names} fail their checks",
+            suspects,
         )
-    return secrets, blamed
+    return secrets, suspicions.blame(masked.view)
 
 
 def _weight_cache() -> Weights:
@@ -152,18 +124,24 @@ def _correct(
     returns  the secret, or None, and the points that agreed on it, or on a wrong one
     """
     shares = dict(zip(points, (tuple(int(word) for word in row) for row in words), strict=True))
-    agreed: tuple[int, ...] = ()
-    for left_out in (None, *points):
+    everything = correct_shares(points, list(shares.values()), threshold)
+    if everything is not None:
+        # Another decoding without one holder would share t points with this one, and be the same.
+        secret = _checked(np.array(everything.secret, np.uint64), check)
+        return secret, tuple(point for point in points if point not in everything.wrong)
+    limbs = list(zip(*shares.values(), strict=True))
+    failing = next(i for i, limb in enumerate(limbs) if decode(points, limb, threshold) is None)
+    for left_out in points:
         chosen = [point for point in points if point != left_out]
+        if decode(chosen, [shares[point][failing] for point in chosen], threshold) is None:
+            continue
         correction = correct_shares(chosen, [shares[point] for point in chosen], threshold)
         if correction is None:
             continue
-        trusted = tuple(point for point in chosen if point not in correction.wrong)
         secret = _checked(np.array(correction.secret, np.uint64), check)
         if secret is not None:
-            return secret, trusted
-        agreed = max(agreed, trusted, key=len)
-    return None, agreed
+            return secret, tuple(point for point in chosen if point not in correction.wrong)
+    return None, ()
 
 
 def _checked(limbs: Words, check: Check) -> bytes | None:

@@ -108,22 +108,22 @@ class ServerSession:
         try:
             if sender not in self._admitted:
                 raise refuse(RefusalReason.UNKNOWN_SENDER, "sender: not admitted to this round")
-            if phase is None:
-                raise refuse(RefusalReason.WRONG_PHASE, "the round is over or has not begun")
             round_id, message = decode_frame(frame)
             if round_id != self._parameters.round_id:
                 raise refuse(RefusalReason.WRONG_ROUND, f"Frame.round_id: {round_id.hex()} is not this round")
             key = sender, KINDS.index(type(message))
-            mark = _fingerprint(message, frame)
             if key in self._taken:
-                return self._repeat(phase, sender, self._taken[key] == mark)
+                return self._repeat(sender, self._taken[key] == _fingerprint(message, frame))
+            if phase is None:
+                raise refuse(RefusalReason.WRONG_PHASE, "the round is over or has not begun")
             if sender in self._gone or sender not in phase.asked:
                 raise refuse(RefusalReason.UNKNOWN_SENDER, f"sender: was not asked in {phase.phase.name}")
-            phase.accept(sender, message)
+            digest = phase.accept(sender, message)
         except RemoteProtocolError as error:
-            self._refused.add(sender)
+            if sender in self._admitted:
+                self._refused.add(sender)
             return [Refused(sender, RefusalReason(str(error.reason)), error.detail)]
-        self._taken[key] = mark
+        self._taken[key] = _fingerprint(message, frame, digest)
         self._up[phase.phase] += memoryview(frame).nbytes
         return []
 
@@ -202,11 +202,12 @@ class ServerSession:
             effects.append(Send(client, frame))
         return effects
 
-    def _repeat(self, phase: ServerPhase, sender: Identity, identical: bool) -> list[Effect]:
+    def _repeat(self, sender: Identity, identical: bool) -> list[Effect]:
         """Send the current request again for the same message; another one of its kind is an offence."""
         if not identical:
             raise refuse(RefusalReason.EQUIVOCATION, "a different message of this kind was taken before")
-        if sender in phase.asked - phase.answered - self._gone:
+        phase = self._phase
+        if phase is not None and sender in phase.asked - phase.answered - self._gone:
             return [Send(sender, phase.request(sender))]
         return []
 
@@ -215,8 +216,9 @@ class ServerSession:
         return f"ServerSession(phase={phase}, admitted={len(self._admitted)}, gone={listed(self._gone)})"
 
 
-def _fingerprint(message: Message, frame: Buffer) -> bytes:
-    """Tell messages apart. A large vector stands by the signature over its digest."""
+def _fingerprint(message: Message, frame: Buffer, packed_digest: bytes | None = None) -> bytes:
+    """Tell messages apart; of an upload the packed vector stands by its digest."""
     if isinstance(message, MaskedInput):
-        return hashlib.sha256(b"".join((message.signature, *message.complaints))).digest()
+        digest = packed_digest or hashlib.sha256(message.packed).digest()
+        return hashlib.sha256(b"".join((digest, message.signature, *message.complaints))).digest()
     return hashlib.sha256(frame).digest()

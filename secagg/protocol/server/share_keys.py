@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -25,11 +26,15 @@ class ShareKeys:
     _neighbors: list[tuple[int, ...]] = field(init=False, repr=False)
     _roster: Encoded = field(init=False, repr=False)
     _encoded: list[Encoded] = field(init=False, repr=False)
+    _reach: Counter[int] = field(init=False, repr=False)  # neighbors in the inbox, by roster index
 
     def __post_init__(self) -> None:
         self._neighbors = self.view.graph.neighbors()
         self._roster = Encoded(encode(self.view.roster))
         self._encoded = [Encoded(encode(advertisement)) for advertisement in self.advertisements]
+        self._reach = Counter()
+        for identity in self.inbox:
+            self._reach.update(self._neighbors[self.view.index[identity]])
 
     @property
     def asked(self) -> frozenset[Identity]:
@@ -45,7 +50,10 @@ class ShareKeys:
 
     @property
     def ready(self) -> bool:
-        return len(self.inbox) >= self.needed
+        """Enough have shared keys, and enough of them have a threshold of neighbors that did, too."""
+        threshold = self.view.roster.threshold
+        able = sum(self._reach[self.view.index[identity]] >= threshold for identity in self.inbox)
+        return able >= self.needed
 
     def request(self, client: Identity) -> Frame:
         neighbors = tuple(self._encoded[i] for i in self._neighbors[self.view.index[client]])
@@ -63,6 +71,7 @@ class ShareKeys:
         if not verify(sender, self.view.acceptance_text(), message.acceptance):
             raise refuse(RefusalReason.BAD_SIGNATURE, "SharedKeys.acceptance")
         self.inbox[sender] = message
+        self._reach.update(self._neighbors[self.view.index[sender]])
 
     def close(self) -> MaskedInputCollection:
         if len(self.inbox) < self.needed:

@@ -190,8 +190,8 @@ def load(data: bytes) -> ServerState:
         phase,
         {Identity(identity) for identity in saved.gone},
         {Identity(identity) for identity in saved.refused},
-        Counter({Phase(count.phase - 1): count.up for count in saved.counts}),
-        Counter({Phase(count.phase - 1): count.down for count in saved.counts}),
+        Counter({Phase(count.phase - 1): count.up for count in saved.counts if count.up}),
+        Counter({Phase(count.phase - 1): count.down for count in saved.counts if count.down}),
         {(Identity(entry.key[:32]), entry.key[32]): entry.digest for entry in saved.taken},
     )
 

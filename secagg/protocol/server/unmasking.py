@@ -17,8 +17,9 @@ from secagg.messages import (
 )
 from secagg.messages.wire import Encoded
 from secagg.params import Identity, Phase
-from secagg.protocol.round import RoundEnded, listed, refuse
-from secagg.protocol.server.masked import Masked
+from secagg.protocol.round import listed, refuse
+from secagg.protocol.server.blame import Suspicions
+from secagg.protocol.server.masked import Coverage, Masked
 from secagg.protocol.server.phase import Result
 from secagg.protocol.server.recovery import recover_secrets
 from secagg.protocol.server.removal import remove_masks
@@ -35,15 +36,15 @@ class Unmasking:
     masked: Masked
     signatures: dict[int, bytes]
     answers: dict[int, dict[int, bytes]] = field(default_factory=dict, repr=False)
-    _short: dict[int, int] = field(init=False, repr=False)  # answers still missing, by dealer
+    _coverage: Coverage = field(init=False, repr=False)
     _proofs: dict[int, Encoded] = field(init=False, repr=False)
     _quorum: tuple[Encoded, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         view = self.masked.view
-        self._short = dict.fromkeys(self.masked.needed_dealers(), view.roster.threshold)
-        for holder in self.answers:
-            self._count(holder)
+        self._coverage = Coverage(self.masked.needed_dealers(), view.roster.threshold)
+        for shares in self.answers.values():
+            self._coverage.add(shares)
         self._proofs = {
             i: Encoded(encode(UploadProof(view.identities[i], upload.packed_digest, upload.signature)))
             for i, upload in self.masked.uploads.items()
@@ -66,7 +67,7 @@ class Unmasking:
 
     @property
     def ready(self) -> bool:
-        return all(missing <= 0 for missing in self._short.values())
+        return not self._coverage.lacking
 
     def request(self, client: Identity) -> Frame:
         holder = self.masked.view.index[client]
@@ -98,25 +99,20 @@ class Unmasking:
             view.index[Identity(share.dealer)]: share.share
             for share in (*message.self_seed_shares, *message.mask_key_shares)
         }
-        self._count(holder)
+        self._coverage.add(self.answers[holder])
 
     def close(self) -> Result:
         view = self.masked.view
         if not self.ready:
             silent = self.asked - self.answered
-            lacking = sum(missing > 0 for missing in self._short.values())
-            raise RoundEnded(
+            raise Suspicions.of_complaints(self.masked.uploads).ended(
+                view,
                 AbortReason.TOO_FEW_ANSWERS,
-                f"the secrets of {lacking} clients have fewer than {view.roster.threshold} shares; "
-                f"missing: {listed(silent)}",
+                f"the secrets of {self._coverage.lacking} clients have fewer than {view.roster.threshold} "
+                f"shares; missing: {listed(silent)}",
                 silent,
             )
         secrets, blamed = recover_secrets(self.masked, self.answers)
         remove_masks(self.masked, secrets)
         survivors = tuple(view.identities[i] for i in sorted(self.masked.uploads))
         return Result(Aggregate(self.masked.total, survivors, blamed, Traffic()))
-
-    def _count(self, holder: int) -> None:
-        for dealer in self.answers[holder]:
-            if dealer in self._short:
-                self._short[dealer] -= 1

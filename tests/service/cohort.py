@@ -1,0 +1,113 @@
+"""A server and its clients in one event loop, on loopback, over real TLS and gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from secagg import IdentityKey, Policy, RoundParameters, context_digest
+from secagg.kernels import UIntArray
+from secagg.service import (
+    AggregationClient,
+    AggregationServer,
+    Clock,
+    Event,
+    Registry,
+    RoundOutcome,
+    ServerCredentials,
+)
+
+CREDENTIALS = ServerCredentials.generate()
+PINNED = ServerCredentials(CREDENTIALS.certificate)
+PAYLOAD = b"what the round is about"
+RING_BITS = 20
+
+
+@dataclass
+class Cohort:
+    """Parties 0..n-1 with vectors; `server` is listening."""
+
+    keys: list[IdentityKey]
+    registry: Registry
+    server: AggregationServer
+    vectors: list[UIntArray]
+    events: list[Event]
+    outcomes: dict[int, RoundOutcome] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+    def policy(self) -> Policy:
+        return Policy(known=self.registry.identities, minimum_cohort=4)
+
+    def client(self, i: int, **options: Any) -> AggregationClient:
+        settings: dict[str, Any] = {
+            "address": self.address,
+            "credentials": PINNED,
+            "signer": self.keys[i],
+            "policy": self.policy(),
+            "on_refusal": self.refusals.append,
+            "patience_s": 10.0,
+        }
+        return AggregationClient(**(settings | options))
+
+    async def take_part(self, i: int, **options: Any) -> RoundOutcome:
+        self.outcomes[i] = await self.client(i, **options).take_part(lambda _p, _q: self.vectors[i])
+        return self.outcomes[i]
+
+    def parameters(self, number: int = 1, **changes: Any) -> RoundParameters:
+        values: dict[str, Any] = {
+            "round_id": hashlib.sha256(b"%d" % number).digest()[:16],
+            "vector_length": len(self.vectors[0]),
+            "ring_bits": RING_BITS,
+            "context": context_digest(PAYLOAD),
+        }
+        return RoundParameters(**(values | changes))
+
+    def expected(self, members: list[int]) -> UIntArray:
+        total = np.sum([self.vectors[i] for i in members], axis=0, dtype=np.uint64)
+        return np.asarray(total % 2**RING_BITS, np.uint32)
+
+    def named(self, members: list[int]) -> set[bytes]:
+        return {self.keys[i].identity for i in members}
+
+
+@asynccontextmanager
+async def cohort(
+    n: int = 6, length: int = 50, clock: Clock | None = None, observer: Callable[[Event], None] | None = None
+) -> AsyncIterator[Cohort]:
+    """Start a server for n parties."""
+    keys = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(n)]
+    registry = Registry.of((f"party-{i}", key.identity) for i, key in enumerate(keys))
+    events: list[Event] = []
+
+    def observe(event: Event) -> None:
+        events.append(event)
+        if observer is not None:
+            observer(event)
+
+    server = AggregationServer(
+        address="127.0.0.1:0", credentials=CREDENTIALS, registry=registry, clock=clock, observer=observe
+    )
+    await server.start()
+    rng = np.random.default_rng(7)
+    vectors: list[UIntArray] = [rng.integers(0, 2**RING_BITS, length, dtype=np.uint32) for _ in range(n)]
+    try:
+        yield Cohort(keys, registry, server, vectors, events)
+    finally:
+        await server.stop()
+
+
+async def settle(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Let the loop run until the condition holds; fail when it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,439 @@
+"""The service over real TLS on loopback: whole rounds, broken streams, deadlines, strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from secagg import (
+    AbortReason,
+    IdentityKey,
+    InfeasibleParameters,
+    ParameterError,
+    Phase,
+    Policy,
+    RoundAbortedError,
+    context_digest,
+)
+from secagg.kernels import UIntArray, pack
+from secagg.service import (
+    ConnectionLostError,
+    Deadlines,
+    HelloError,
+    ManualClock,
+    MessageRefused,
+    PhaseDone,
+    Registry,
+    RoundCompleted,
+    RoundFailed,
+    ServerCredentials,
+    UploadTaken,
+)
+from secagg.service import records as records_module
+from secagg.service.records import RecordReader, RecordType, encode_record
+from secagg.service.server import GRPC_OPTIONS, METHOD
+from secagg.store import MemoryStore
+from tests.service.cohort import CREDENTIALS, PAYLOAD, PINNED, RING_BITS, Cohort, cohort, settle
+
+SOON = Deadlines(advertise_s=20, phase_s=20)
+
+
+def test_a_round_gives_the_exact_sum_to_the_server_and_tells_the_clients() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            result = await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            assert np.array_equal(result.total, c.expected(list(range(6))))
+            for outcome in await asyncio.gather(*tasks):
+                assert outcome.completed
+                assert outcome.payload == PAYLOAD
+            phases = [event.phase for event in c.events if isinstance(event, PhaseDone)]
+            assert phases == list(Phase)
+            assert any(isinstance(event, RoundCompleted) for event in c.events)
+
+    asyncio.run(run())
+
+
+def test_two_rounds_one_after_the_other_and_then_the_end() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            clients = [c.client(i) for i in range(6)]
+
+            async def stay(i: int) -> list[bool]:
+                outcomes: list[bool] = []
+                while True:
+                    outcome = await clients[i].take_part(lambda _p, _q: c.vectors[i])
+                    if outcome.finished:
+                        assert outcome.payload == b"the end"
+                        return outcomes
+                    outcomes.append(outcome.completed)
+
+            tasks = [asyncio.create_task(stay(i)) for i in range(6)]
+            for number in (1, 2):
+                result = await c.server.run_round(c.parameters(number), PAYLOAD, SOON)
+                assert np.array_equal(result.total, c.expected(list(range(6))))
+            c.server.finish(b"the end")
+            assert await asyncio.gather(*tasks) == [[True, True]] * 6
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_broken_stream_is_no_dropout_and_the_client_resumes(phase: Phase) -> None:
+    """The stream breaks when an answer is about to go out, the client connects again and goes on."""
+
+    async def run() -> None:
+        async with cohort() as c:
+            broken: list[Phase] = []
+
+            async def before(at: Phase, _payload: bytes) -> None:
+                if at is phase and not broken:
+                    broken.append(at)
+                    c.server._connections[c.keys[0].identity].close()
+                    await asyncio.sleep(0.2)  # the answer goes into a closed stream
+
+            tasks = [
+                asyncio.create_task(c.take_part(i, before_answer=before if i == 0 else None))
+                for i in range(6)
+            ]
+            result = await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            assert broken == [phase]
+            assert set(result.survivors) == c.named(list(range(6)))
+            assert np.array_equal(result.total, c.expected(list(range(6))))
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_the_deadline_of_the_injected_clock_makes_a_silent_client_a_dropout() -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        async with cohort(clock=clock) as c:
+
+            async def hang(at: Phase, _payload: bytes) -> None:
+                if at is Phase.MASKED_INPUT_COLLECTION:
+                    await asyncio.Event().wait()
+
+            tasks = [
+                asyncio.create_task(c.take_part(i, before_answer=hang if i == 2 else None)) for i in range(6)
+            ]
+            running = asyncio.create_task(
+                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=60, phase_s=30))
+            )
+            await settle(lambda: sum(isinstance(event, UploadTaken) for event in c.events) == 5)
+            await asyncio.sleep(0.1)
+            assert not running.done()  # real time decides nothing
+            clock.advance(29)
+            await asyncio.sleep(0.1)
+            assert not running.done()
+            clock.advance(2)
+            result = await running
+            assert set(result.survivors) == c.named([0, 1, 3, 4, 5])
+            assert np.array_equal(result.total, c.expected([0, 1, 3, 4, 5]))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_grace_begins_when_enough_have_answered() -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        async with cohort(clock=clock) as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]  # one never comes
+            deadlines = Deadlines(advertise_s=1000, phase_s=1000, grace_s=5)
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, deadlines))
+            await settle(
+                lambda: c.server._driver is not None and c.server._driver.session.progress.received == 5
+            )
+            clock.advance(6)
+            result = await running
+            assert set(result.survivors) == c.named([0, 1, 2, 3, 4])
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_too_few_clients_abort_the_round_and_everybody_hears_why() -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        async with cohort(clock=clock) as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(3)]
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
+            await settle(
+                lambda: c.server._driver is not None and c.server._driver.session.progress.received == 3
+            )
+            clock.advance(21)
+            with pytest.raises(RoundAbortedError, match="minimum_cohort: 4 are needed, 3") as caught:
+                await running
+            assert caught.value.reason is AbortReason.COHORT_TOO_SMALL
+            assert any(isinstance(event, RoundFailed) for event in c.events)
+            for outcome in await asyncio.gather(*tasks):
+                assert not outcome.completed
+                assert "cohort too small" in outcome.reason
+
+    asyncio.run(run())
+
+
+def test_a_client_that_connects_during_a_round_waits_for_the_next_one() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            late: list[asyncio.Task[Any]] = []
+
+            async def before(at: Phase, _payload: bytes) -> None:
+                if at is Phase.SHARE_KEYS and not late:
+                    late.append(asyncio.create_task(c.take_part(5)))
+                    await settle(lambda: c.keys[5].identity in c.server.connected)
+
+            first = [
+                asyncio.create_task(c.take_part(i, before_answer=before if i == 0 else None))
+                for i in range(5)
+            ]
+            deadlines = Deadlines(advertise_s=3.0, phase_s=20)
+            result = await c.server.run_round(c.parameters(1), PAYLOAD, deadlines)
+            assert set(result.survivors) == c.named([0, 1, 2, 3, 4])
+            await asyncio.gather(*first)
+            assert not late[0].done()
+            again = [asyncio.create_task(c.take_part(i)) for i in range(5)]
+            result = await c.server.run_round(c.parameters(2), PAYLOAD, SOON)
+            assert set(result.survivors) == c.named(list(range(6)))
+            await asyncio.gather(*again, *late)
+
+    asyncio.run(run())
+
+
+def test_a_stranger_is_turned_away_at_hello() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            c.keys[0] = IdentityKey.from_seed(b"s" * 32)
+            with pytest.raises(HelloError, match="not enrolled"):
+                await c.take_part(0)
+
+    asyncio.run(run())
+
+
+def test_a_server_with_another_certificate_gets_nothing() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            other = ServerCredentials(ServerCredentials.generate().certificate)
+            with pytest.raises(ConnectionLostError):
+                await c.take_part(0, credentials=other, patience_s=0.0)
+
+    asyncio.run(run())
+
+
+def test_a_client_refuses_strangers_in_a_roster_by_its_own_registry() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            small = Registry.of((f"party-{i}", c.keys[i].identity) for i in range(5))
+            policy = Policy(known=small.identities, minimum_cohort=4)
+            tasks = [
+                asyncio.create_task(c.take_part(i, policy=policy if i == 0 else c.policy())) for i in range(6)
+            ]
+            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=20, phase_s=3.0))
+            assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+            assert any("not in our registry" in text for text in c.refusals)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_a_compute_that_raises_costs_only_its_client_the_round() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+
+            def fail(_payload: bytes, _parameters: object) -> UIntArray:
+                raise ParameterError("no data today")
+
+            broken = asyncio.create_task(c.client(3).take_part(fail))
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6) if i != 3]
+            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=20, phase_s=3.0))
+            assert set(result.survivors) == c.named([0, 1, 2, 4, 5])
+            with pytest.raises(ParameterError, match="no data today"):
+                await broken
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [
+        ([(RecordType.FRAME, b"x")], grpc.StatusCode.INVALID_ARGUMENT),
+        ([(RecordType.HELLO, bytes(96))], grpc.StatusCode.UNAUTHENTICATED),
+        ([(RecordType.HELLO, bytes(5000))], grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_a_bad_beginning_ends_the_stream_with_its_code(
+    records: list[tuple[RecordType, bytes]], code: grpc.StatusCode
+) -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
+            options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", "secagg-server"))
+            async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
+                stream = channel.stream_stream(METHOD)()
+                for kind, content in records:
+                    for message in encode_record(kind, content):
+                        await stream.write(message)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    while (await stream.read()) is not grpc.aio.EOF:
+                        pass
+                assert caught.value.code() is code
+
+    asyncio.run(run())
+
+
+def test_garbage_frames_are_refused_and_cost_nobody_else_the_round() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+
+            async def garbage() -> None:
+                from secagg.service.hello import make_hello
+
+                credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
+                options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", "secagg-server"))
+                async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
+                    stream = channel.stream_stream(METHOD)()
+                    reader = RecordReader(1 << 20)
+                    challenge = None
+                    while challenge is None:
+                        for record in reader.feed(await stream.read()):
+                            challenge = bytes(record.content)
+                    hello = make_hello(c.keys[0], CREDENTIALS.digest, challenge)
+                    for kind, content in ((RecordType.HELLO, hello), (RecordType.FRAME, b"\xff" * 40)):
+                        for message in encode_record(kind, content):
+                            await stream.write(message)
+                    await settle(lambda: any(isinstance(event, MessageRefused) for event in c.events))
+
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            running = asyncio.create_task(
+                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3.0, phase_s=20))
+            )
+            await settle(lambda: c.server._driver is not None)
+            await garbage()
+            result = await running
+            assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+            refused = [event for event in c.events if isinstance(event, MessageRefused)]
+            assert refused[0].client == "party-0"
+            assert refused[0].reason == "malformed"
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_an_accepted_round_id_is_kept_and_not_accepted_again() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            store = MemoryStore()
+            tasks = [asyncio.create_task(c.take_part(i, store=store if i == 0 else None)) for i in range(6)]
+            await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            await asyncio.gather(*tasks)
+            assert store.names("accepted/") == [f"accepted/{c.parameters().round_id.hex()}"]
+            assert store.names("rounds/") == []  # the round's secrets are gone
+            tasks = [asyncio.create_task(c.take_part(i, store=store if i == 0 else None)) for i in range(6)]
+            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3.0, phase_s=20))
+            assert c.keys[0].identity not in result.survivors
+            assert any("accepted before" in text for text in c.refusals)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_no_message_of_the_service_carries_a_plain_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that leaves or reaches an end is recorded; no upload shows up unmasked."""
+    seen: list[bytes] = []
+    original = records_module.encode_record
+
+    def recording(kind: RecordType, content: Any) -> Any:
+        messages = list(original(kind, content))
+        seen.append(b"".join(messages))
+        return iter(messages)
+
+    monkeypatch.setattr("secagg.service.client.encode_record", recording)
+    monkeypatch.setattr("secagg.service.server.encode_record", recording)
+
+    async def run() -> Cohort:
+        async with cohort(length=200) as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            await asyncio.gather(*tasks)
+            return c
+
+    c = asyncio.run(run())
+    everything = b"".join(seen)
+    uploads = sum(len(pack(vector, RING_BITS)) for vector in c.vectors)
+    assert len(everything) > uploads  # the recorder works: masked uploads are among it
+    for vector in c.vectors:
+        for plain in (bytes(pack(vector, RING_BITS)), vector.tobytes(), vector.astype(float).tobytes()):
+            assert plain[:40] not in everything
+            assert plain[-40:] not in everything
+
+
+def test_misuse_by_the_caller_raises() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            with pytest.raises(ParameterError, match="parameters.context"):
+                await c.server.run_round(c.parameters(context=context_digest(b"other")), PAYLOAD)
+            with pytest.raises(InfeasibleParameters, match="3 clients cannot meet"):
+                await c.server.run_round(c.parameters(minimum_cohort=3), PAYLOAD)
+
+    asyncio.run(run())
+
+
+def test_an_address_that_cannot_be_used_is_named() -> None:
+    async def run() -> None:
+        from secagg.service import AggregationServer
+
+        server = AggregationServer(address="256.0.0.1:1", credentials=CREDENTIALS, registry=Registry({}))
+        with pytest.raises(ParameterError, match=r"256\.0\.0\.1:1"):
+            await server.start()
+
+    asyncio.run(run())
+
+
+def test_a_server_without_its_private_key_is_refused() -> None:
+    from secagg.service import AggregationServer
+
+    with pytest.raises(ParameterError, match="private key"):
+        AggregationServer(address="127.0.0.1:0", credentials=PINNED, registry=Registry({}))
+
+
+def test_a_client_that_missed_the_end_of_a_round_takes_part_in_the_next() -> None:
+    """It resumes a round that is over, is given the next one, and computes afresh for it."""
+
+    async def run() -> None:
+        async with cohort() as c:
+            computed: list[bytes] = []
+
+            def compute(_payload: bytes, parameters: Any) -> UIntArray:
+                computed.append(parameters.round_id)
+                return c.vectors[0]
+
+            async def vanish(at: Phase, _payload: bytes) -> None:
+                if at is Phase.UNMASKING and len(computed) == 1:
+                    connection = c.server._connections.pop(c.keys[0].identity)
+                    connection.close()
+                    await settle(lambda: any(isinstance(event, RoundCompleted) for event in c.events))
+
+            first = asyncio.create_task(c.client(0, before_answer=vanish).take_part(compute))
+            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            one, two = c.parameters(1), c.parameters(2)
+            deadlines = Deadlines(advertise_s=20, phase_s=3.0)
+            result = await c.server.run_round(one, PAYLOAD, deadlines)
+            assert len(result.survivors) == 6
+            await asyncio.gather(*others)
+            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            result = await c.server.run_round(two, PAYLOAD, SOON)
+            assert np.array_equal(result.total, c.expected(list(range(6))))
+            assert computed == [one.round_id, two.round_id]
+            assert (await first).completed
+            await asyncio.gather(*others)
+
+    asyncio.run(run())
