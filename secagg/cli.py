@@ -14,6 +14,8 @@ try:
 except ImportError:
     sys.exit("secagg: this command needs the extra: pip install 'secagg[service]'")
 
+__all__ = ["app", "main", "run"]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 

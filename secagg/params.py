@@ -74,8 +74,9 @@ class ThreatModel:
     grinding_bits: int = 40
 
     def __post_init__(self) -> None:
-        require(0 <= to_ppm(self.corrupt) < MILLION, "corrupt", "in [0, 1)", self.corrupt)
-        require(0 <= to_ppm(self.dropout) < MILLION, "dropout", "in [0, 1)", self.dropout)
+        for name in ("corrupt", "dropout"):
+            rate = getattr(self, name)
+            require(0 <= rate < 1 and to_ppm(rate) < MILLION, name, "in [0, 1)", rate)
         require(self.adversary in {"passive", "active"}, "adversary", "'passive' or 'active'", self.adversary)
         for name in ("security_bits", "correctness_bits", "grinding_bits"):
             value = getattr(self, name)

@@ -13,8 +13,10 @@ Words = NDArray[np.uint64]
 
 
 def _matrix(name: str, array: Words, ndim: int) -> Words:
-    if array.dtype != np.uint64 or array.ndim != ndim or not array.flags.c_contiguous:
-        raise ValueError(f"{name}: needs {ndim} contiguous dimensions of uint64, has {array.shape}")
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint64 or array.ndim != ndim:
+        raise ValueError(f"{name}: must be an array of uint64 with {ndim} dimensions")
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise ValueError(f"{name}: must be contiguous and aligned")
     if array.size and int(array.max()) >= PRIME:
         raise ValueError(f"{name}: every word must be below 2^61 - 1")
     return array

@@ -39,9 +39,10 @@ def mask_apply(
     """
     lanes = vector("acc", acc, LANES)
     signs = vector("signs", signs, (np.int8,))
-    if memoryview(seeds).nbytes != SEED_BYTES * signs.size:
+    view = memoryview(seeds)
+    if view.nbytes != SEED_BYTES * signs.size or not view.c_contiguous:
         raise ValueError(
-            f"seeds: {signs.size} signs need {SEED_BYTES * signs.size} bytes, got {memoryview(seeds).nbytes}"
+            f"seeds: {signs.size} signs need {SEED_BYTES * signs.size} contiguous bytes, got {view.nbytes}"
         )
     if not np.all(np.abs(signs) == 1):
         raise ValueError("signs: every entry must be +1 or -1")

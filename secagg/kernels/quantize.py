@@ -44,7 +44,7 @@ def quantize(
 
     The rounding is unbiased up to 2^-32: x goes up with probability ceil(2^32 frac(x)) / 2^32.
     """
-    array = vector("values", values, (np.float32, np.float64))
+    array = np.require(vector("values", values, (np.float32, np.float64)), requirements=["C", "A"])
     dtype = lane_dtype(ring_bits)
     if not (math.isfinite(clip) and clip > 0 and math.isfinite(scale) and scale > 0):
         raise ParameterError(f"clip, scale: must be positive and finite, are {clip}, {scale}")

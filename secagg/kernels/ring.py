@@ -77,8 +77,9 @@ def unpack_add(acc: UIntArray, packed: bytes | bytearray | memoryview, ring_bits
     """
     lanes = _lanes("acc", acc, ring_bits)
     size = packed_bytes(lanes.size, ring_bits)
-    if memoryview(packed).nbytes != size:
-        raise ValueError(f"packed: must have {size} bytes, has {memoryview(packed).nbytes}")
+    view = memoryview(packed)
+    if view.nbytes != size or not view.c_contiguous:
+        raise ValueError(f"packed: must have {size} contiguous bytes, has {view.nbytes}")
     if lanes.size:
         lib.sa_unpack_add(
             write(lanes, "char[]"), read(packed, "uint8_t[]"), lanes.size, lanes.itemsize, ring_bits

@@ -230,7 +230,7 @@ def _harary(n: int, model: ThreatModel) -> GraphParameters:
         return GraphParameters(degree=k, threshold=t)
     raise InfeasibleParameters(
         f"no degree below {n - 1} meets the demands for {n} clients: "
-        "lower corrupt, dropout, security_bits or correctness_bits, or have more clients"
+        "lower corrupt, dropout, security_bits, grinding_bits or correctness_bits, or have more clients"
     )
 
 
@@ -248,12 +248,14 @@ def _complete(n: int, model: ThreatModel) -> GraphParameters | None:
 def _advice(n: int, model: ThreatModel) -> str:
     """Say what was asked and which single change would make it feasible."""
     helps = []
-    searched = range(n, -1, -1) if n <= COMPLETE_UP_TO else range(0)  # beyond, only the obvious
     if _complete(n, replace(model, dropout=0.0)):
         helps.append("dropout=0 (everybody must stay)")
-    fewer = next((a for a in searched if _complete(n, replace(model, corrupt=min(a / n, 0.999)))), None)
-    if fewer is not None and fewer * MILLION < model.corrupt_ppm * n:
-        helps.append(f"corrupt={fewer / n:.3g} ({fewer} colluders)")
+    most = -(-model.corrupt_ppm * n // MILLION)
+    for a in range(min(most, n) - 1, -1, -1) if n <= COMPLETE_UP_TO else ():
+        corrupt = a * MILLION // n / MILLION  # rounded down, so that it still means `a` colluders
+        if _complete(n, replace(model, corrupt=corrupt)):
+            helps.append(f"corrupt={corrupt:.6g} ({a} colluders)")
+            break
     more = next((m for m in range(n + 1, COMPLETE_UP_TO + 1) if _complete(m, model)), None)
     if more is not None:
         helps.append(f"{more} clients")

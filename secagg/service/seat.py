@@ -106,13 +106,15 @@ class Seat:
 
     async def submit_when_wanted(self, outlet: Outlet) -> None:
         """Hand the vector in as soon as it is both wanted and there. Raises what `compute` raised."""
-        await self._wanted.wait()
-        if self._submitted or self._computing is None or self._session is None:
-            return
-        vector = await asyncio.shield(self._computing)
-        self._submitted = True
-        effects = self._session.submit(vector)
-        await self._carry_out(self._session, Phase.MASKED_INPUT_COLLECTION, effects, outlet)
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._submitted or self._computing is None or self._session is None:
+                continue
+            session, vector = self._session, await asyncio.shield(self._computing)
+            self._submitted = True
+            effects = session.submit(vector)
+            await self._carry_out(session, Phase.MASKED_INPUT_COLLECTION, effects, outlet)
 
     async def _carry_out(
         self, session: ClientSession, phase: Phase, effects: list[Effect], outlet: Outlet

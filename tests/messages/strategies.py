@@ -1,0 +1,90 @@
+"""A strategy for every message: all that the codec must carry, canonical lists included."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from secagg.messages import (
+    Advertisement,
+    MaskedInput,
+    RevealedShare,
+    Roster,
+    RosterAnnouncement,
+    RosterEntry,
+    RoundParametersMessage,
+    SealedShare,
+    ShareDelivery,
+    SharedKeys,
+    SurvivorSet,
+    SurvivorSignature,
+    UnmaskingRequest,
+    UnmaskingResponse,
+    UploadProof,
+)
+from secagg.messages.types import ThreatModelMessage
+
+
+def octets(size: int) -> SearchStrategy[bytes]:
+    return st.binary(min_size=size, max_size=size)
+
+
+def ascending(items: SearchStrategy[Any], first_field: str, most: int = 4) -> SearchStrategy[tuple[Any, ...]]:
+    def key(item: object) -> Any:
+        return getattr(item, first_field)
+
+    return st.lists(items, unique_by=key, max_size=most).map(lambda many: tuple(sorted(many, key=key)))
+
+
+uint32 = st.sampled_from([0, 1, 127, 128, 2**14, 2**32 - 1]) | st.integers(0, 2**32 - 1)
+uint64 = uint32 | st.sampled_from([2**32, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+large = st.binary(max_size=200)
+
+threat_models = st.builds(ThreatModelMessage, uint32, uint32, uint32, uint32, uint32, uint32)
+round_parameters = st.builds(
+    RoundParametersMessage, uint32, octets(16), uint64, uint32, threat_models, uint32, uint32, octets(32)
+)
+advertisements = st.builds(Advertisement, octets(32), octets(32), octets(32), octets(64))
+roster_entries = st.builds(RosterEntry, octets(32), octets(32))
+rosters = st.builds(Roster, uint32, uint32, ascending(roster_entries, "identity"))
+sealed_shares = st.builds(SealedShare, octets(32), octets(96), st.just(b"") | octets(64))
+survivor_signatures = st.builds(SurvivorSignature, uint32, octets(64))
+upload_proofs = st.builds(UploadProof, octets(32), octets(32), octets(64))
+revealed_shares = st.builds(RevealedShare, octets(32), octets(40))
+complaints = st.lists(octets(32), unique=True, max_size=4).map(lambda many: tuple(sorted(many)))
+
+# In the order of their kinds.
+BODIES: dict[type, SearchStrategy[Any]] = {
+    RoundParametersMessage: round_parameters,
+    Advertisement: advertisements,
+    RosterAnnouncement: st.builds(RosterAnnouncement, rosters, ascending(advertisements, "identity", 3)),
+    SharedKeys: st.builds(SharedKeys, ascending(sealed_shares, "peer"), octets(32), octets(64)),
+    ShareDelivery: st.builds(ShareDelivery, large, ascending(sealed_shares, "peer")),
+    MaskedInput: st.builds(MaskedInput, large, complaints, octets(64)),
+    SurvivorSet: st.builds(SurvivorSet, large),
+    SurvivorSignature: survivor_signatures,
+    UnmaskingRequest: st.builds(
+        UnmaskingRequest,
+        large,
+        ascending(upload_proofs, "identity"),
+        ascending(survivor_signatures, "index"),
+    ),
+    UnmaskingResponse: st.builds(
+        UnmaskingResponse, ascending(revealed_shares, "dealer"), ascending(revealed_shares, "dealer")
+    ),
+}
+PARTS: dict[type, SearchStrategy[Any]] = {
+    ThreatModelMessage: threat_models,
+    RosterEntry: roster_entries,
+    Roster: rosters,
+    SealedShare: sealed_shares,
+    UploadProof: upload_proofs,
+    RevealedShare: revealed_shares,
+}
+MESSAGES = BODIES | PARTS
+bodies = st.one_of(*BODIES.values())
+
+
+def name_of(kind: type) -> str:
+    """Name in secagg.proto; the classes of parameters bear another, for theirs is taken."""
+    return kind.__name__.removesuffix("Message")

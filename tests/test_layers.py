@@ -1,0 +1,107 @@
+"""Imports point one way: each layer can be read without opening the ones above it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EVERYBODY = {"errors", "params", "effects"}  # may be imported by all above them
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "params": {"errors"},
+    "effects": {"params"},
+    "kernels": EVERYBODY,
+    "primitives": {"kernels"} | EVERYBODY,
+    "messages": EVERYBODY,
+    "protocol": {"kernels", "primitives", "messages"} | EVERYBODY,
+    "local": {"kernels", "primitives", "protocol"} | EVERYBODY,
+    "store": EVERYBODY,
+    "service": {"kernels", "primitives", "messages", "protocol", "local", "store"} | EVERYBODY,
+    "cli": {"kernels", "service", "store", "secagg"} | EVERYBODY,
+    "__init__": {"primitives", "protocol", "local"} | EVERYBODY,
+}
+ABOVE = {"service", "cli"}  # with sockets, clocks and threads
+NEVER_BELOW_SERVICE = {
+    *("asyncio", "concurrent", "grpc", "os", "random", "secrets", "socket", "sqlite3", "threading", "time")
+}
+EXEMPT = {"kernels": {"os", "concurrent"}, "local": {"os"}, "store": {"os", "sqlite3"}}
+FACES = {"secagg", "secagg.cli", "secagg.kernels", "secagg.service", "secagg.store"}  # what fedcore may see
+
+
+class Import(NamedTuple):
+    file: str
+    layer: str
+    module: str
+    name: str | None  # of `from module import name`
+
+
+def imports_of(package: str) -> Iterator[Import]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        file = path.relative_to(ROOT)
+        layer = file.parts[1].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(str(file), layer, alias.name, None)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: relative import"
+                for alias in node.names:
+                    yield Import(str(file), layer, str(node.module), alias.name)
+
+
+def layer_of(one: Import) -> str:
+    """Layer of secagg that an import reaches; "secagg" for the names of the package itself."""
+    parts = one.module.split(".")[1:] or [one.name or "secagg"]
+    return parts[0] if parts[0] in MAY_IMPORT else "secagg"
+
+
+SECAGG, FEDCORE = list(imports_of("secagg")), list(imports_of("fedcore"))
+
+
+def test_every_layer_imports_only_those_below_it() -> None:
+    assert {one.layer for one in SECAGG} <= set(MAY_IMPORT), "a new layer needs a line in MAY_IMPORT"
+    inside = [one for one in SECAGG if one.module.split(".")[0] == "secagg"]
+    assert len(inside) > 100
+    up = [one for one in inside if layer_of(one) not in {one.layer, *MAY_IMPORT[one.layer]}]
+    assert not up
+
+
+def test_only_the_service_has_sockets_clocks_threads_and_randomness() -> None:
+    wrong = [
+        one
+        for one in SECAGG
+        if one.layer not in ABOVE
+        and one.module.split(".")[0] in NEVER_BELOW_SERVICE - EXEMPT.get(one.layer, set())
+    ]
+    assert not wrong
+
+
+def test_only_kernels_imports_the_compiled_module() -> None:
+    native = [one for one in SECAGG + FEDCORE if "_native" in {one.name, one.module.split(".")[-1]}]
+    assert {one.layer for one in native} == {"kernels"}
+
+
+def test_secagg_never_imports_fedcore() -> None:
+    assert not [one for one in SECAGG if one.module.split(".")[0] == "fedcore"]
+
+
+def test_fedcore_sees_only_public_names_of_secagg() -> None:
+    used = [one for one in FEDCORE if one.module.split(".")[0] == "secagg"]
+    private = [one for one in used if one.module not in FACES or one.name is None]
+    assert not private
+    hidden = [one for one in used if one.name not in import_module(one.module).__all__]
+    assert not hidden
+
+
+@pytest.mark.process
+def test_the_core_loads_without_protobuf_and_extras() -> None:
+    names = "google.protobuf grpc sklearn typer rich"
+    code = f"import secagg, sys; print([name for name in '{names}'.split() if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
