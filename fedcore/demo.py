@@ -94,6 +94,7 @@ class _Processes:
 
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)  # (process, line it printed)
+    _drains: list[threading.Thread] = field(default_factory=list)
 
     def start(self, name: str, arguments: list[str], log: Path) -> None:
         """Start `fedcore ...`; its output goes to a log file and to `lines`."""
@@ -106,11 +107,15 @@ class _Processes:
             env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         self.running[name] = process
-        threading.Thread(target=self._drain, args=(name, process, log), daemon=True).start()
+        drain = threading.Thread(target=self._drain, args=(name, process, log), daemon=True)
+        drain.start()
+        self._drains.append(drain)
 
     def _drain(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
-        with log.open("a", encoding="utf-8") as file:
-            for line in process.stdout or ():
+        if process.stdout is None:
+            return
+        with process.stdout as lines, log.open("a", encoding="utf-8") as file:
+            for line in lines:
                 file.write(line)
                 file.flush()
                 self.lines.append((name, line.rstrip()))
@@ -132,6 +137,8 @@ class _Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for drain in self._drains:
+            drain.join()
 
 
 def prepare(options: DemoOptions) -> Setting:

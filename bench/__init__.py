@@ -1,0 +1,1 @@
+"""Measurements. `python -m bench` runs them and writes JSON under bench/results."""

@@ -1,0 +1,24 @@
+"""The examples of the README run, and print what they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def test_there_are_two_examples_and_the_embedding_one_is_short() -> None:
+    assert len(EXAMPLES) == 2
+    code = [line for line in EXAMPLES[1].splitlines() if line and not line.startswith(("import", "from"))]
+    assert len(code) <= 16
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_prints_what_its_comments_say(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    promised = re.findall(r"^print\(.*\)  # ([\[(][^\])]*[\])])", example, flags=re.MULTILINE)
+    assert promised
+    assert printed == promised
