@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from secagg.errors import SecAggError
 
@@ -81,13 +81,30 @@ def info() -> None:
     Console().print(f"kernel variant: {used}; this machine can run: {', '.join(usable)}")
 
 
+# Typer's usage errors; their class is click's, which newer versions of Typer carry within themselves.
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def run(application: typer.Typer, program: str) -> None:
-    """Run a Typer application; our own errors become one line and exit status 2."""
+    """Run a Typer application; bad input becomes one line and exit status 2, never a traceback."""
     try:
-        application(prog_name=program)
-    except SecAggError as error:
-        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - the command's own message
+        status = application(prog_name=program, standalone_mode=False)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            _complain(program, error.format_message())
         sys.exit(2)
+    except (SecAggError, OSError) as error:
+        _complain(program, str(error))
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(program: str, message: str) -> None:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - the command's own message
 
 
 def main() -> None:
