@@ -209,6 +209,12 @@ def _drop(text: str | None, rounds: int) -> Any:  # noqa: ANN401 - Hold is impor
     return Hold.parse(text if ":" in text else f"{(rounds + 1) // 2}:{text}")
 
 
+_PHASES = {
+    phase.name.lower(): short
+    for phase, short in zip(Phase, ("advertise", "share", "masked", "check", "unmask"), strict=True)
+}
+
+
 class _Progress:
     """One line per round, the current phase in the status line."""
 
@@ -216,6 +222,8 @@ class _Progress:
         self._console = console
         self._status = status
         self._times: dict[str, float] = {}
+        heads = "".join(f"{short:>10}" for short in _PHASES.values())
+        self._line(f"{'round':<12}{'survivors':>10}{'kB up':>8}{'kB down':>8}{heads} ms")
 
     def show(self, event: dict[str, Any]) -> None:
         """Show one event of the history."""
@@ -226,20 +234,22 @@ class _Progress:
                     f"{event['task']}: {event['phase']} {event['answered']}/{event['expected']}"
                 )
             case "round" if event["completed"]:
-                times = "  ".join(f"{name} {ms:.0f}" for name, ms in self._times.items())
-                self._console.print(
-                    f"{event['task']:<12} survivors {len(event['survivors'])}  "
-                    f"up {event['bytes_up']:,} B  down {event['bytes_down']:,} B  ms: {times}",
-                    highlight=False,
+                times = "".join(f"{self._times.get(name, 0):>10.0f}" for name in _PHASES)
+                self._line(
+                    f"{event['task']:<12}{len(event['survivors']):>10}{event['bytes_up'] / 1000:>8.1f}"
+                    f"{event['bytes_down'] / 1000:>8.1f}{times}"
                 )
                 self._times.clear()
             case "round":
-                self._console.print(f"{event['task']:<12} no result: {event['reason']}", highlight=False)
+                self._line(f"{event['task']:<12} no result: {event['reason']}")
                 self._times.clear()
             case "killed":
-                self._console.print(f"SIGKILL to {event['client']}, {event['line']}", style="red")
+                self._line(f"SIGKILL to {event['client']}, {event['line']}", style="red")
             case _:
                 pass
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from secagg.params import Buffer, Identity, Phase, RoundParameters
 from secagg.primitives.labels import context_digest
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.driver import Deadlines, RoundDriver
-from secagg.service.errors import ServiceError, StreamError, code_of
+from secagg.service.errors import HelloError, ServiceError, StreamError, code_of
 from secagg.service.events import Observer, ignore
 from secagg.service.hello import NONCE_BYTES, Hello, check_hello
 from secagg.service.keys import ServerCredentials
@@ -29,6 +29,7 @@ from secagg.store import MemoryStore, Store
 
 METHOD = "/secagg.v1.Aggregation/Join"
 _HELLO_LIMIT = 1024
+_HELLO_S = 30.0  # real time: a stranger must not hold a stream
 # Around the packed vector of an upload: complaints and signature; around shares: both grow with n.
 _FRAME_ALLOWANCE = 4096
 _BYTES_PER_CLIENT = 400
@@ -182,7 +183,11 @@ class AggregationServer:
             for message in encode_record(RecordType.CHALLENGE, nonce):
                 await context.write(message)
             records = _records(reader, messages)
-            first = await anext(records, None)
+            try:
+                async with asyncio.timeout(_HELLO_S):
+                    first = await anext(records, None)
+            except TimeoutError:
+                raise HelloError(f"hello: none within {_HELLO_S:g} s") from None
             if first is None:
                 return
             if first.type is not RecordType.HELLO:
