@@ -120,16 +120,17 @@ def _plot(result: DemoResult) -> None:
     for name, accuracy, _area in comparison_rows(result):
         if name.startswith(("each hospital alone, mean", "pooled")):
             left.axhline(accuracy, linestyle="--", linewidth=1, color="gray")
-            left.annotate(name, (numbers[0], accuracy), fontsize=8, va="bottom")
+            left.annotate(name, (numbers[-1], accuracy), fontsize=8, va="bottom", ha="right")
     if (dropped := _drop_number(result.events)) is not None:
         left.axvline(dropped, color="tab:red", linewidth=1, label=f"{result.victim} killed")
+    left.margins(y=0.1)
     left.set(xlabel="round", ylabel="accuracy on held-out rows")
     left.legend(fontsize=8, loc="lower right")
     up = [event["bytes_up"] / len(event["survivors"]) for event in rounds]
     plain = [_FLOAT32_BYTES * event["vector_length"] for event in rounds]
     right.plot(numbers, up, marker="o", label="secure, all phases")
     right.plot(numbers, plain, linestyle="--", label="plain float32")
-    right.set(xlabel="round", ylabel="bytes up per site", yscale="log")
+    right.set(xlabel="round", ylabel="bytes up per survivor", yscale="log")
     right.legend(fontsize=8)
     figure.savefig(result.folder / "report.png", dpi=120)
 
