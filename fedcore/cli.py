@@ -91,7 +91,7 @@ def serve(
         threat_model=ThreatModel(corrupt=corrupt, dropout=dropout),
         minimum_cohort=_cohort(minimum_cohort, enrolled),
         start_s=start,
-        deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace),
+        deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
     )
     asyncio.run(run_server(options))
 
@@ -132,6 +132,8 @@ def join(
     signer = read_identity(key)
     if signer.identity not in enrolled.identities:
         raise ParameterError(f"key: the identity in {key} is not in {registry}")
+    if model is not None and not model.parent.is_dir():
+        raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, _classes(classes))
     learner = LogisticRegressionLearner(
         features=len(columns.columns),

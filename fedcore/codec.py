@@ -45,6 +45,11 @@ class Codec:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.clip) and self.clip > 0):
             raise CodecError(f"clip: must be positive and finite, is {self.clip}")
+        if not 1e-100 <= self.clip <= 1e100:
+            raise CodecError(f"clip: must be in 1e-100..1e100, is {self.clip}")
+        for name in ("bits", "weight_cap", "clients"):
+            if not isinstance(getattr(self, name), int):
+                raise CodecError(f"{name}: must be an integer, is {getattr(self, name)!r}")
         if not 2 <= self.bits <= MAXIMUM_BITS:
             raise CodecError(f"bits: must be in 2..{MAXIMUM_BITS}, is {self.bits}")
         if self.weight_cap < 1 or self.clients < 1:
@@ -78,6 +83,8 @@ class Codec:
         returns  (d + 1,), values below 2^ring_bits
         raises   CodecError: a weight outside 1..weight_cap, NaN or infinite values
         """
+        if not isinstance(weight, int):
+            raise CodecError(f"weight: must be an integer, is {weight!r}")
         if not 1 <= weight <= self.weight_cap:
             raise CodecError(f"weight: must be in 1..{self.weight_cap}, is {weight}")
         out = np.empty(len(values) + 1, lane_dtype(self.ring_bits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,6 +13,9 @@ class History:
     """Appends events to a file of JSON lines; every event names its kind first."""
 
     def __init__(self, path: Path) -> None:
+        if path.exists():  # a line that was cut off by a crash is dropped
+            whole = path.read_bytes()
+            os.truncate(path, whole.rfind(b"\n") + 1)
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, event: str, **fields: object) -> None:

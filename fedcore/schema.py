@@ -22,7 +22,7 @@ class Column:
     high: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if not (self.low < self.high and math.isfinite(self.high - self.low)):
             raise DataError(
                 f"schema, column {self.name}: low < high, both finite, are {self.low}, {self.high}"
             )
@@ -46,12 +46,12 @@ class Schema:
     def load(cls, path: Path, classes: tuple[str, ...]) -> Schema:
         """Read a CSV file with the columns column, low, high. Raises DataError."""
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 columns = [
                     Column(row["column"], float(row["low"]), float(row["high"]))
                     for row in csv.DictReader(file)
                 ]
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise DataError(f"{path}: not a schema of column,low,high: {error}") from error
         return cls(tuple(columns), classes)
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class ServiceSum:
         deadlines = options.deadlines
         if not self._started:  # everybody is still starting: wait for all
             self._started = True
-            deadlines = Deadlines(advertise_s=options.start_s, phase_s=deadlines.phase_s)
+            deadlines = replace(deadlines, advertise_s=options.start_s, advertise_grace_s=None)
         self.on_task(task, parameters.round_id)
         future = asyncio.run_coroutine_threadsafe(
             self.server.run_round(parameters, payload, deadlines), self.loop
@@ -183,6 +183,13 @@ def save_model(path: Path, record: RoundRecord) -> None:
 async def serve(options: ServeOptions) -> TrainedModel:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
     recorder = Recorder(options.out)
+    try:
+        return await _serve(options, recorder)
+    finally:
+        recorder.close()
+
+
+async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
     server = AggregationServer(
         address=options.address,
         credentials=options.credentials,
@@ -205,7 +212,6 @@ async def serve(options: ServeOptions) -> TrainedModel:
         return model
     finally:
         await server.stop()
-        recorder.close()
 
 
 def _final(options: ServeOptions, model: TrainedModel) -> Task:

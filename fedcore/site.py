@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
-from fedcore.learner import Learner, flatten
+from fedcore.learner import Learner, Parameters, flatten
 from fedcore.schema import Schema
 from fedcore.statistics import Standardizer, unit_deviations, unit_means
 from fedcore.tables import Table
@@ -43,6 +43,9 @@ class Site:
         columns = tuple((column.name, column.low, column.high) for column in self.schema.columns)
         if task.columns != columns or task.classes != self.schema.classes:
             raise TaskError("task.columns, task.classes: not those of this site's schema")
+        for name, array in task.arrays.items():
+            if not np.isfinite(array).all():
+                raise TaskError(f"task.arrays: {name} must be finite")
 
     def _compute(self, task: Task) -> NDArray[np.float64]:
         match task.kind:
@@ -56,9 +59,20 @@ class Site:
                 wanted = {name: array.shape for name, array in self.learner.initial().items()}
                 if {name: array.shape for name, array in before.items()} != wanted:
                     raise TaskError("task.model: not the shapes of this site's learner")
-                seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
-                after = self.learner.fit(before, standardizer.apply(self.table), seed)
-                return flatten(after) - flatten(before)
+                return self._train(task, before, standardizer.apply(self.table))
+
+    def _train(self, task: Task, before: Parameters, table: Table) -> NDArray[np.float64]:
+        """Return the change of the parameters. Whatever the learner raises becomes a TaskError."""
+        seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
+        try:
+            after = self.learner.fit(before, table, seed)
+        except Exception as error:  # a learner is foreign code
+            raise TaskError(f"{self.name}: the learner failed with {type(error).__name__}") from error
+        if {name: array.shape for name, array in after.items()} != {
+            name: array.shape for name, array in before.items()
+        }:
+            raise TaskError(f"{self.name}: the learner returned parameters of other shapes")
+        return flatten(after) - flatten(before)
 
     def _randomness(self, task: Task, purpose: str) -> bytes:
         """32 bytes for one purpose in one round."""
@@ -69,6 +83,7 @@ class Site:
 
 
 def _array(task: Task, name: str) -> NDArray[np.float64]:
-    if name not in task.arrays or task.arrays[name].shape != (len(task.columns),):
+    array = task.arrays.get(name)
+    if array is None or array.shape != (len(task.columns),):
         raise TaskError(f"task.arrays: {name} with one value per column is missing")
-    return task.arrays[name]
+    return array

@@ -53,15 +53,27 @@ class LogisticRegressionLearner:
         return {"coefficients": model.coef_, "intercepts": model.intercept_}
 
     def evaluate(self, parameters: Parameters, table: Table) -> Metrics:
-        """Accuracy, and area under the ROC curve (more than two classes: mean of one against the rest)."""
+        """Accuracy, and area under the ROC curve (more than two classes: mean of one against the rest).
+
+        The area is NaN when all rows are of one class.
+        """
         scores = table.features @ parameters["coefficients"].T + parameters["intercepts"]
         if self.classes == 2:
             guesses = (scores[:, 0] > 0).astype(np.int64)
-            area = roc_auc_score(table.labels, scores[:, 0])
+            areas = _areas(table.labels, {1: scores[:, 0]})
         else:
             guesses = scores.argmax(axis=1)
-            area = roc_auc_score(table.labels, _softmax(scores), multi_class="ovr")
-        return {"accuracy": float((guesses == table.labels).mean()), "auc": float(area)}
+            areas = _areas(table.labels, dict(enumerate(_softmax(scores).T)))
+        return {"accuracy": float((guesses == table.labels).mean()), "auc": float(np.mean(areas or np.nan))}
+
+
+def _areas(labels: NDArray[np.int64], scores: dict[int, NDArray[np.float64]]) -> list[float]:
+    """Areas of one class against the rest, of the classes that some rows have and some have not."""
+    return [
+        float(roc_auc_score(labels == label, score))
+        for label, score in scores.items()
+        if 0 < np.count_nonzero(labels == label) < len(labels)
+    ]
 
 
 def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

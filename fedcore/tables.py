@@ -33,15 +33,20 @@ def load_table(path: Path, schema: Schema, label: str) -> Table:
     classes = {name: i for i, name in enumerate(schema.classes)}
     features, labels = [], []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
+            header = list(reader.fieldnames or ())
             wanted = [*(column.name for column in schema.columns), label]
-            if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
+            if missing := [name for name in wanted if name not in header]:
                 raise DataError(f"{path}: column {missing[0]} is missing")
+            if double := [name for name in wanted if header.count(name) > 1]:
+                raise DataError(f"{path}: column {double[0]} is there twice")
             for number, row in enumerate(reader, 1):
+                if None in row:
+                    raise DataError(f"{path}, row {number}: has more fields than the header")
                 for column in schema.columns:
                     try:
-                        features.append(float(row[column.name]))
+                        features.append(_number(row[column.name]))
                     except (TypeError, ValueError):
                         raise DataError(
                             f"{path}, row {number}, column {column.name}: must be a number"
@@ -49,13 +54,20 @@ def load_table(path: Path, schema: Schema, label: str) -> Table:
                 if row[label] not in classes:
                     raise DataError(f"{path}, row {number}, column {label}: must be one of {list(classes)}")
                 labels.append(classes[row[label]])
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
     if not labels:
         raise DataError(f"{path}: has no rows")
     table = Table(np.array(features).reshape(len(labels), len(schema.columns)), np.array(labels, np.int64))
     schema.check(table.features, str(path))
     return table
+
+
+def _number(text: str) -> float:
+    """Read a number; Python's digit separators are not numbers to anybody else."""
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def dump_table(table: Table, path: Path, schema: Schema, label: str) -> None:

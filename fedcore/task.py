@@ -85,27 +85,40 @@ class Task:
     def decode(cls, payload: bytes) -> Task:
         """Read a payload. Raises TaskError."""
         try:
-            size = int.from_bytes(payload[:4], "big")
-            header = json.loads(payload[4 : 4 + size])
-            if header["version"] != _VERSION:
-                raise TaskError(f"task.version: must be {_VERSION}, is {header['version']}")
-            arrays, at = {}, 4 + size
-            for name, shape in header["arrays"]:
-                count = math.prod(shape)
-                arrays[str(name)] = np.frombuffer(payload, "<f8", count, at).reshape(shape).astype(float)
-                at += 8 * count
-            if at != len(payload):
-                raise TaskError(f"task: {len(payload) - at} bytes behind the arrays")
-            return cls(
-                kind=TaskKind(header["kind"]),
-                number=int(header["number"]),
-                dimension=int(header["dimension"]),
-                codec=Codec(**header["codec"]),
-                columns=tuple((str(n), float(low), float(high)) for n, low, high in header["columns"]),
-                classes=tuple(str(name) for name in header["classes"]),
-                arrays=arrays,
-            )
-        except (KeyError, TypeError, ValueError, CodecError) as error:
-            if isinstance(error, TaskError):
-                raise
+            return _decode(payload)
+        except TaskError:
+            raise
+        except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, CodecError) as error:
             raise TaskError(f"task: not readable: {error}") from error
+
+
+def _decode(payload: bytes) -> Task:
+    size = int.from_bytes(payload[:4], "big")
+    header = json.loads(payload[4 : 4 + size])
+    if header["version"] != _VERSION:
+        raise TaskError(f"task.version: must be {_VERSION}, is {header['version']}")
+    arrays, at = {}, 4 + size
+    for name, shape in header["arrays"]:
+        if not all(isinstance(side, int) and 0 <= side <= len(payload) for side in shape):
+            raise TaskError(f"task.arrays: {name} has the shape {shape}")
+        count = math.prod(shape)
+        arrays[str(name)] = np.frombuffer(payload, "<f8", count, at).reshape(shape).astype(float)
+        at += 8 * count
+    if at != len(payload):
+        raise TaskError(f"task: {len(payload) - at} bytes behind the arrays")
+    return Task(
+        kind=TaskKind(header["kind"]),
+        number=_integer(header, "number"),
+        dimension=_integer(header, "dimension"),
+        codec=Codec(**header["codec"]),
+        columns=tuple((str(n), float(low), float(high)) for n, low, high in header["columns"]),
+        classes=tuple(str(name) for name in header["classes"]),
+        arrays=arrays,
+    )
+
+
+def _integer(header: dict[str, Any], name: str) -> int:
+    value = header[name]
+    if not isinstance(value, int) or not 0 <= value < 2**53:
+        raise TaskError(f"task.{name}: must be an integer from 0 on")
+    return value

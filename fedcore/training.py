@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedcore.aggregation import GroupSum, SumAggregator
 from fedcore.codec import Codec, WeightedMean
-from fedcore.errors import TaskError
+from fedcore.errors import CodecError, TaskError
 from fedcore.learner import Learner, Parameters, flatten, unflatten
 from fedcore.schema import Schema
 from fedcore.statistics import Standardizer, to_mean, to_standardizer
@@ -33,6 +33,7 @@ class TrainingPlan:
     weight_cap  most rows that count for a site
     clip, bits  of the updates, see Codec
     attempts    for a round that ends without a result
+    raises      CodecError, TaskError
     """
 
     rounds: int
@@ -41,6 +42,12 @@ class TrainingPlan:
     clip: float = 1.0
     bits: int = 20
     attempts: int = 3
+
+    def __post_init__(self) -> None:
+        for kind in TaskKind:
+            self.codec(kind)
+        if self.attempts < 1 or self.rounds < 0:
+            raise TaskError(f"attempts, rounds: at least 1 and 0, are {self.attempts}, {self.rounds}")
 
     def codec(self, kind: TaskKind) -> Codec:
         """Return the codec of a task: finer for statistics, whose values lie in [0, 1]."""
@@ -138,12 +145,12 @@ class Federation:
         for left in reversed(range(self.plan.attempts)):
             try:
                 result = self.aggregator.sum(task)
-            except RoundAbortedError as error:
+                mean = task.codec.decode(result.total, len(result.survivors))
+            except (RoundAbortedError, CodecError) as error:  # a CodecError: somebody sent no weight
                 self.on_round(RoundRecord(task, None, 0, str(error), current))
                 if not left:
                     raise
                 continue
-            mean = task.codec.decode(result.total, len(result.survivors))
             following = current if advance is None else advance(mean)
             self.on_round(RoundRecord(task, result, mean.weight, "", following))
             return mean, following

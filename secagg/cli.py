@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ except ImportError:
     sys.exit("secagg: this command needs the extra: pip install 'secagg[service]'")
 
 __all__ = ["app", "main", "run"]
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are ours to tell, in one line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,7 +43,7 @@ def keygen(
     ] = None,
 ) -> None:
     """Make a party's identity, or a server's certificate."""
-    from secagg.service import Registry, RegistryError, ServerCredentials, write_identity
+    from secagg.service import Registry, RegistryError, ServerCredentials, check_name, write_identity
 
     console = Console()
     if server:
@@ -56,8 +59,10 @@ def keygen(
     enrolled = Registry.load(registry) if registry is not None and registry.exists() else Registry({})
     if name in enrolled.names.values():
         raise RegistryError(f"party {name}: is in {registry} already")
+    called = path.stem if name is None else name
+    check_name(called)
     key = write_identity(path)
-    entry = Registry.of([(name or path.stem, key.identity)])
+    entry = Registry.of([(called, key.identity)])
     if registry is not None:
         parties = [(n, i) for i, n in (*enrolled.names.items(), *entry.names.items())]
         registry.write_text(Registry.of(parties).dump(), encoding="utf-8")

@@ -22,7 +22,7 @@ from secagg.service.events import (
     UploadTaken,
 )
 from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
-from secagg.service.registry import Registry
+from secagg.service.registry import Registry, check_name
 from secagg.service.seat import RoundOutcome
 from secagg.service.server import AggregationServer
 
@@ -50,6 +50,7 @@ __all__ = [
     "StreamError",
     "SystemClock",
     "UploadTaken",
+    "check_name",
     "read_identity",
     "write_identity",
     "write_private",

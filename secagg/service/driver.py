@@ -48,11 +48,13 @@ class Deadlines:
 
     advertise_s  for AdvertiseKeys: clients may still be starting; phase_s: for the other phases
     grace_s      once enough have answered for the round to go on, at most so long for the rest
+    advertise_grace_s  the same for AdvertiseKeys
     """
 
     advertise_s: float = 60.0
     phase_s: float = 30.0
     grace_s: float | None = None
+    advertise_grace_s: float | None = None
 
 
 class RoundDriver:
@@ -123,10 +125,10 @@ class RoundDriver:
         """Return when everybody asked has answered, or the phase's time is over."""
         advertising = self.session.phase is Phase.ADVERTISE_KEYS
         until = self._clock.now() + (deadlines.advertise_s if advertising else deadlines.phase_s)
-        graced = False
+        grace_s = deadlines.advertise_grace_s if advertising else deadlines.grace_s
         while not (progress := self.session.progress).complete:
-            if progress.ready and deadlines.grace_s is not None and not graced:
-                until, graced = min(until, self._clock.now() + deadlines.grace_s), True
+            if grace_s is not None and progress.ready:
+                until, grace_s = min(until, self._clock.now() + grace_s), None
             left = until - self._clock.now()
             if left <= 0:
                 return

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from secagg.errors import ParameterError
 from secagg.primitives.signatures import IdentityKey
 from secagg.service.errors import KeyFileError
 
@@ -76,10 +78,19 @@ class ServerCredentials:
         """Read PEM files. Raises KeyFileError."""
         try:
             pem = certificate.read_bytes()
-            x509.load_pem_x509_certificate(pem)
+            public = x509.load_pem_x509_certificate(pem).public_key()
         except (OSError, ValueError) as error:
             raise KeyFileError(f"{certificate}: not a certificate: {error}") from error
-        return cls(pem, None if private_key is None else read_private(private_key))
+        if private_key is None:
+            return cls(pem)
+        secret = read_private(private_key)
+        try:
+            key = serialization.load_pem_private_key(secret, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise KeyFileError(f"{private_key}: not a private key (PEM, not encrypted)") from None
+        if key.public_key() != public:
+            raise KeyFileError(f"{private_key}: not the key of {certificate}")
+        return cls(pem, secret)
 
     @classmethod
     def generate(cls, hosts: Iterable[str] = ("localhost", "127.0.0.1")) -> ServerCredentials:
@@ -111,12 +122,19 @@ class ServerCredentials:
 
     def write(self, certificate: Path, private_key: Path) -> None:
         """Write both into new files, the key with mode 0600. Raises KeyFileError."""
+        if certificate.exists():
+            raise KeyFileError(f"{certificate}: exists")
         write_private(private_key, self.private_key or b"")
-        certificate.write_bytes(self.certificate)
+        with certificate.open("xb") as file:
+            file.write(self.certificate)
 
 
 def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        pass
+    try:
         return x509.DNSName(host)
+    except ValueError as error:
+        raise ParameterError(f"host: must be an address or an ASCII name, is {host!r}") from error

@@ -21,6 +21,12 @@ from secagg.service.errors import RegistryError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+def check_name(name: str) -> None:
+    """Raise RegistryError unless a party may be called so."""
+    if not _NAME.fullmatch(name):
+        raise RegistryError(f"party.name: letters, digits, '.', '_' and '-', up to 64, is {name!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """Names of the enrolled identities; both are unique."""
@@ -36,8 +42,7 @@ class Registry:
         """Check (name, identity) pairs. Raises RegistryError, which names the entry."""
         names: dict[Identity, str] = {}
         for name, raw in parties:
-            if not _NAME.fullmatch(name):
-                raise RegistryError(f"party.name: letters, digits, '.', '_' and '-', up to 64, is {name!r}")
+            check_name(name)
             try:
                 identity = check_identity(raw)
             except ParameterError as error:

@@ -1,12 +1,8 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from secagg.kernels import VARIANTS, select, variant
-
-settings.register_profile("any pace", deadline=None)
-settings.load_profile("any pace")
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))

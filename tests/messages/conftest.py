@@ -5,12 +5,8 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from hypothesis import settings
 
 import secagg
-
-settings.register_profile("any pace", deadline=None)
-settings.load_profile("any pace")
 
 
 @pytest.fixture(scope="session")

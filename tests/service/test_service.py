@@ -147,7 +147,7 @@ def test_grace_begins_when_enough_have_answered() -> None:
         clock = ManualClock()
         async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]  # one never comes
-            deadlines = Deadlines(advertise_s=1000, phase_s=1000, grace_s=5)
+            deadlines = Deadlines(advertise_s=1000, phase_s=1000, advertise_grace_s=5)
             running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, deadlines))
             await settle(
                 lambda: c.server._driver is not None and c.server._driver.session.progress.received == 5

@@ -14,7 +14,7 @@ def test_values_are_kept_replaced_and_removed() -> None:
 
 def test_a_later_change_of_the_buffer_changes_nothing() -> None:
     store, buffer = MemoryStore(), bytearray(b"secret")
-    store.put({"x": buffer})
+    store.put({"x": buffer})  # type: ignore[dict-item]
     buffer[:] = bytes(6)
     assert store.get("x") == b"secret"
 

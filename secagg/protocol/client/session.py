@@ -182,7 +182,7 @@ class ClientSession:
         session._answered = state.answered
         session._last = state.last
         accepted: list[Effect] = []
-        if not isinstance(state.phase, AdvertiseKeys):  # the caller may not have kept it yet
+        if KINDS.index(RosterAnnouncement) in state.answered:  # the caller may not have kept it yet
             accepted.append(RosterAccepted(state.parameters.round_id))
         return session, accepted + list(state.last)
 

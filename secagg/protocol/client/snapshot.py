@@ -30,6 +30,7 @@ from secagg.protocol.client.phases import (
     Uploaded,
 )
 from secagg.protocol.round import RoundView
+from secagg.protocol.snapshot import checked_body, with_digest
 
 _VERSION = 1
 _PHASES: tuple[type, ...] = (AdvertiseKeys, ShareKeys, MaskedInputCollection, Uploaded, Over)
@@ -113,7 +114,7 @@ def save(
         fields["finished"] = phase.view.bitmap(phase.finished)
         fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in sorted(phase.held.items()))
     frames = [effect.frame for effect in last if isinstance(effect, Send)]
-    return encode(
+    body = encode(
         _Snapshot(
             version=_VERSION,
             phase=_PHASES.index(type(phase)) + 1,
@@ -126,12 +127,13 @@ def save(
             **fields,  # type: ignore[arg-type]
         )
     )
+    return with_digest(body)
 
 
 def load(data: bytes) -> ClientState:
     """Decode a session. Raises ParameterError when the bytes are not a snapshot of this version."""
     try:
-        saved = decode(_Snapshot, data)
+        saved = decode(_Snapshot, checked_body(data))
         parameters = parameters_from_wire(saved.parameters)
         if saved.version != _VERSION or not 1 <= saved.phase <= len(_PHASES):
             raise ParameterError(f"snapshot: version {saved.version}, phase {saved.phase}: not known here")

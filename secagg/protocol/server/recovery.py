@@ -130,6 +130,7 @@ def _correct(
         secret = _checked(np.array(everything.secret, np.uint64), check)
         return secret, tuple(point for point in points if point not in everything.wrong)
     limbs = list(zip(*shares.values(), strict=True))
+    agreed: tuple[int, ...] = ()
     failing = next(i for i, limb in enumerate(limbs) if decode(points, limb, threshold) is None)
     for left_out in points:
         chosen = [point for point in points if point != left_out]
@@ -139,9 +140,11 @@ def _correct(
         if correction is None:
             continue
         secret = _checked(np.array(correction.secret, np.uint64), check)
+        trusted = tuple(point for point in chosen if point not in correction.wrong)
         if secret is not None:
-            return secret, tuple(point for point in chosen if point not in correction.wrong)
-    return None, ()
+            return secret, trusted
+        agreed = max(agreed, trusted, key=len)
+    return None, agreed
 
 
 def _checked(limbs: Words, check: Check) -> bytes | None:

@@ -39,6 +39,7 @@ from secagg.protocol.server.masked_input_collection import MaskedInputCollection
 from secagg.protocol.server.phase import ServerPhase
 from secagg.protocol.server.share_keys import ShareKeys
 from secagg.protocol.server.unmasking import Unmasking
+from secagg.protocol.snapshot import checked_body, with_digest
 
 _VERSION = 1
 
@@ -155,7 +156,7 @@ def save(state: ServerState) -> bytes:
             )
         case _:
             raise ParameterError(f"snapshot: {type(state.phase).__name__} is not known here")
-    return encode(
+    body = encode(
         _Snapshot(
             version=_VERSION,
             phase=state.phase.phase + 1,
@@ -171,12 +172,13 @@ def save(state: ServerState) -> bytes:
             **fields,  # type: ignore[arg-type]
         )
     )
+    return with_digest(body)
 
 
 def load(data: bytes) -> ServerState:
     """Decode a session. Raises ParameterError when the bytes are not a snapshot of this version."""
     try:
-        saved = decode(_Snapshot, data)
+        saved = decode(_Snapshot, checked_body(data))
         if saved.version != _VERSION or not 1 <= saved.phase <= len(Phase):
             raise ParameterError(f"snapshot: version {saved.version}, phase {saved.phase}: not known here")
         parameters = parameters_from_wire(saved.parameters)

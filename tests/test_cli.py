@@ -1,0 +1,420 @@
+"""The command lines `secagg` and `fedcore`: what they make, and one line with status 2 for bad input."""
+
+from __future__ import annotations
+
+import gc
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import fedcore.cli
+import secagg.cli
+from secagg import kernels
+from secagg.service import Registry, ServerCredentials, read_identity
+
+ROWS = "age,dose,answer\n30,1.5,no\n40,-2,yes\n"
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    def refused(self, program: str, message: str) -> None:
+        """Check for one line that says what is wrong, and nothing else."""
+        assert self.status == 2, self
+        assert self.out == ""
+        assert self.err.endswith("\n")
+        (line,) = self.err.splitlines()
+        assert line.startswith(f"{program}: ")
+        assert message in line
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run a program's main() as its script does; output is taken from the descriptors."""
+
+    def run(program: str, *arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        main = {"secagg": secagg.cli.main, "fedcore": fedcore.cli.main}[program]
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        if arguments[:1] == ("serve",):
+            del caught
+            gc.collect()  # what the server left open shows in this test
+        return Outcome(code if isinstance(code, int) else 0, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def party(tmp_path: Path, call: Call) -> Path:
+    """A folder with all that a site and a server are started with."""
+    for name in ("site-1", "site-2", "site-3", "site-4"):
+        made = call(
+            "secagg", "keygen", tmp_path / f"{name}.key", "--name", name, "--registry", tmp_path / "r.toml"
+        )
+        assert made.status == 0, made
+    assert call("secagg", "keygen", tmp_path, "--server").status == 0
+    (tmp_path / "schema.csv").write_text("column,low,high\nage,0,100\ndose,-5,5\n", encoding="utf-8")
+    (tmp_path / "rows.csv").write_text(ROWS, encoding="utf-8")
+    return tmp_path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_keygen_writes_a_private_key_and_prints_the_entry_of_the_registry(tmp_path: Path, call: Call) -> None:
+    done = call("secagg", "keygen", tmp_path / "site-1.key")
+    key = read_identity(tmp_path / "site-1.key")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == Registry.of([("site-1", key.identity)]).dump().strip() + "\n"
+    assert mode(tmp_path / "site-1.key") == 0o600
+
+
+def test_keygen_adds_each_party_to_the_registry(tmp_path: Path, call: Call) -> None:
+    registry = tmp_path / "registry.toml"
+    identities = {}
+    for name in ("north", "south", "east"):
+        assert call("secagg", "keygen", tmp_path / name, "--name", name, "--registry", registry).status == 0
+        identities[name] = read_identity(tmp_path / name).identity
+        loaded = Registry.load(registry)
+        assert {n: i for i, n in loaded.names.items()} == identities
+    assert len(set(identities.values())) == 3
+
+
+def test_keygen_makes_a_server_certificate_that_loads_with_its_private_key(
+    tmp_path: Path, call: Call
+) -> None:
+    folder = tmp_path / "new" / "server"
+    done = call("secagg", "keygen", folder, "--server", "--host", "hub.example", "--host", "10.0.0.1")
+    assert (done.status, done.err) == (0, "")
+    loaded = ServerCredentials.load(folder / "server.crt", folder / "server.key")
+    assert loaded.digest.hex() in done.out.replace("\n", "")
+    assert mode(folder / "server.key") == 0o600
+
+
+def test_keygen_replaces_no_key(tmp_path: Path, call: Call) -> None:
+    path = tmp_path / "site.key"
+    assert call("secagg", "keygen", path).status == 0
+    before = path.read_bytes()
+    call("secagg", "keygen", path).refused("secagg", f"{path}: File exists")
+    assert path.read_bytes() == before
+
+
+def test_keygen_replaces_neither_the_certificate_nor_the_key_of_a_server(tmp_path: Path, call: Call) -> None:
+    assert call("secagg", "keygen", tmp_path, "--server").status == 0
+    before = {name: (tmp_path / name).read_bytes() for name in ("server.crt", "server.key")}
+    call("secagg", "keygen", tmp_path, "--server").refused("secagg", "server.crt: exists")
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_keygen_does_not_replace_a_certificate_whose_key_is_elsewhere(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "server.crt").write_text("in use", encoding="utf-8")
+    call("secagg", "keygen", tmp_path, "--server").refused("secagg", "server.crt")
+    assert (tmp_path / "server.crt").read_text(encoding="utf-8") == "in use"
+    assert not (tmp_path / "server.key").exists()
+
+
+def test_keygen_refuses_a_name_that_is_taken_and_changes_nothing(tmp_path: Path, call: Call) -> None:
+    registry = tmp_path / "registry.toml"
+    assert call("secagg", "keygen", tmp_path / "a", "--name", "north", "--registry", registry).status == 0
+    before = registry.read_bytes()
+    again = call("secagg", "keygen", tmp_path / "b", "--name", "north", "--registry", registry)
+    again.refused("secagg", "party north: is in")
+    assert registry.read_bytes() == before
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("name", ["x y", "-x", "ä", "x" * 65])
+def test_keygen_refuses_a_name_that_a_registry_cannot_hold(tmp_path: Path, call: Call, name: str) -> None:
+    registry = tmp_path / "registry.toml"
+    done = call("secagg", "keygen", tmp_path / "a.key", f"--name={name}", "--registry", registry)
+    done.refused("secagg", "party.name: letters, digits")
+    assert not registry.exists()
+    assert not (tmp_path / "a.key").exists()  # the next attempt would find it in its way
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["missing/site.key"],
+        ["a.key", "--name", "a", "--registry", "missing/registry.toml"],
+        ["a.key", "--name", "a", "--registry", "broken.toml"],
+        ["a.key", "--name", "a", "--registry", "."],
+        ["broken.toml", "--server"],
+        ["broken.toml/server", "--server"],
+        ["server", "--server", "--host", "bücher.example"],
+    ],
+    ids=" ".join,
+)
+def test_keygen_says_in_one_line_what_it_cannot_write_or_read(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.toml").write_text("party = 3", encoding="utf-8")
+    call("secagg", "keygen", *arguments).refused("secagg", "")
+
+
+def test_info_prints_the_kernel_variant_in_use_and_keeps_it(call: Call) -> None:
+    used = kernels.variant()
+    done = call("secagg", "info")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"kernel variant: {used}; this machine can run: ")
+    assert used in done.out.split("can run: ")[1].replace("\n", " ").strip().split(", ")
+    assert kernels.variant() == used
+
+
+def serve(folder: Path, **changes: object) -> list[object]:
+    """Arguments of `fedcore serve`, which would wait for clients if they were all right."""
+    options: dict[str, object] = {
+        "registry": folder / "r.toml",
+        "certificate": folder / "server.crt",
+        "key": folder / "server.key",
+        "schema": folder / "schema.csv",
+        "classes": "no,yes",
+        "out": folder / "out",
+        "start": 0.1,
+        "deadline": 0.1,
+    } | changes
+    return ["serve", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]
+
+
+def join(folder: Path, **changes: object) -> list[object]:
+    options: dict[str, object] = {
+        "registry": folder / "r.toml",
+        "certificate": folder / "server.crt",
+        "key": folder / "site-1.key",
+        "data": folder / "rows.csv",
+        "schema": folder / "schema.csv",
+        "label": "answer",
+        "classes": "no,yes",
+    } | changes
+    named = (f"--{name.replace('_', '-')}={value}" for name, value in options.items())
+    return ["join", "127.0.0.1:9", *named]
+
+
+FILES: dict[str, str] = {
+    "empty.csv": "",
+    "header.csv": "age,dose,answer\n",
+    "nodose.csv": "age,answer\n1,no\n",
+    "text.csv": "age,dose,answer\n1,2,no\nold,2,no\n",
+    "nan.csv": "age,dose,answer\n1,nan,no\n",
+    "far.csv": "age,dose,answer\n1,2,no\n101,2,no\n",
+    "class.csv": "age,dose,answer\n1,2,perhaps\n",
+    "quote.csv": 'age,dose,answer\n1,2,"no\n' + "1,2,no\n" * 30_000,
+    "upside.csv": "column,low,high\nage,100,0\n",
+    "broken.toml": "[[party]",
+    "stranger.toml": '[[party]]\nname = "x"\nidentity = "00"\n',
+    "text.key": "not hexadecimal\n",
+}
+
+
+@pytest.fixture
+def bad(party: Path, call: Call) -> Path:
+    for name, text in FILES.items():
+        (party / name).write_text(text, encoding="utf-8")
+        (party / name).chmod(0o600)
+    (party / "binary.csv").write_bytes(b"\xff\xfe\0\1")
+    (party / "open.key").write_bytes((party / "site-1.key").read_bytes())
+    (party / "open.key").chmod(0o644)
+    assert call("secagg", "keygen", party / "unknown.key").status == 0
+    return party
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("registry", "missing.toml", "missing.toml: not a registry"),
+        ("registry", "broken.toml", "broken.toml: not a registry"),
+        ("registry", "stranger.toml", "party x: identity: must be 32 bytes"),
+        ("key", "missing.key", "missing.key: No such file"),
+        ("key", "open.key", "open.key: mode must be 0600, is 0644"),
+        ("key", "text.key", "text.key: must hold 64 hexadecimal digits"),
+        ("key", "unknown.key", "unknown.key is not in"),
+        ("certificate", "missing.crt", "missing.crt: not a certificate"),
+        ("certificate", "rows.csv", "rows.csv: not a certificate"),
+        ("schema", "missing.csv", "missing.csv: not a schema"),
+        ("schema", "rows.csv", "rows.csv: not a schema"),
+        ("schema", "upside.csv", "upside.csv: not a schema"),
+        ("schema", "binary.csv", "binary.csv: not a schema"),
+        ("data", "missing.csv", "missing.csv"),
+        ("data", ".", "Is a directory"),
+        ("data", "empty.csv", "empty.csv: column age is missing"),
+        ("data", "header.csv", "header.csv: has no rows"),
+        ("data", "nodose.csv", "nodose.csv: column dose is missing"),
+        ("data", "text.csv", "text.csv, row 2, column age: must be a number"),
+        ("data", "nan.csv", "nan.csv, row 1, column dose: must be finite"),
+        ("data", "far.csv", "far.csv, row 2, column age: must be in [0, 100]"),
+        ("data", "class.csv", "class.csv, row 1, column answer: must be one of ['no', 'yes']"),
+        ("data", "binary.csv", "binary.csv: 'utf-8' codec"),
+        ("data", "quote.csv", "quote.csv"),
+        ("reveal", "rows.csv", "rows.csv"),
+    ],
+)
+def test_join_says_in_one_line_which_file_is_bad(
+    bad: Path, call: Call, option: str, value: str, message: str
+) -> None:
+    call("fedcore", *join(bad, **{option: bad / value})).refused("fedcore", message)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("label", "outcome", "rows.csv: column outcome is missing"),
+        ("classes", "no", "schema: needs two classes or more"),
+        ("classes", "no,no", "schema: needs two classes or more"),
+        ("hold", "lunch", "hold: must be ROUND:PHASE"),
+        ("minimum_cohort", 2, "minimum_cohort: must be at least 3, is 2"),
+        ("corrupt", 1.5, "minimum_corrupt: must be in [0, 1), is 1.5"),
+        ("corrupt", "nan", "minimum_corrupt: must be in [0, 1), is nan"),
+    ],
+)
+def test_join_says_in_one_line_which_option_is_bad(
+    party: Path, call: Call, option: str, value: object, message: str
+) -> None:
+    call("fedcore", *join(party, **{option: value})).refused("fedcore", message)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("registry", "broken.toml", "broken.toml: not a registry"),
+        ("certificate", "rows.csv", "rows.csv: not a certificate"),
+        ("key", "open.key", "open.key: mode must be 0600"),
+        ("key", "missing.key", "missing.key: No such file"),
+        ("key", "text.key", ""),
+        ("schema", "upside.csv", "upside.csv: not a schema"),
+        ("out", "rows.csv", "rows.csv"),
+        ("out", "rows.csv/deeper", "rows.csv"),
+    ],
+)
+def test_serve_says_in_one_line_which_file_is_bad(
+    bad: Path, call: Call, option: str, value: str, message: str
+) -> None:
+    call("fedcore", *serve(bad, **{option: bad / value})).refused("fedcore", message)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("classes", "no", "schema: needs two classes or more"),
+        ("listen", "nowhere.invalid:x", "address: cannot listen on 'nowhere.invalid:x'"),
+        ("weight_cap", 0, "weight_cap, clients: must be at least 1, are 0, 4"),
+        ("weight_cap", 2**62, "bits, clients: "),
+        ("corrupt", 1.0, "corrupt: must be in [0, 1), is 1.0"),
+        ("dropout", -0.1, "dropout: must be in [0, 1), is -0.1"),
+        ("minimum_cohort", 0, "minimum_cohort: must be in 1..2^32 - 1, is 0"),
+        ("corrupt", 0.9, "cannot meet corrupt=0.9"),
+        ("clip", 0, "clip: must be positive and finite, is 0.0"),
+        ("clip", "nan", "clip: must be positive and finite, is nan"),
+        ("bits", 41, "bits: must be in 2..40, is 41"),
+    ],
+)
+def test_serve_says_in_one_line_which_option_is_bad(
+    party: Path, call: Call, option: str, value: object, message: str
+) -> None:
+    call("fedcore", *serve(party, **{option: value})).refused("fedcore", message)
+
+
+def test_a_run_to_which_nobody_comes_ends_with_one_line(party: Path, call: Call) -> None:
+    call("fedcore", *serve(party)).refused("fedcore", "cohort too small: minimum_cohort: 4 are needed, 0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "iris"], "dataset: must be one of breast_cancer, digits, is 'iris'"),
+        (["--drop", "lunch"], "hold: must be ROUND:PHASE"),
+        (["--drop", "13:unmasking"], "drop: round must be in 1..12, is 13"),
+        (["--drop", "0:unmasking"], "drop: round must be in 1..12, is 0"),
+        (["--clients", "100"], "partition: 100 sites of 8 rows or more"),
+        (["--data", "missing"], "missing/schema.csv: not a schema"),
+        (["--data", "."], "one CSV file per site, at least 4"),
+        (["--out", "file"], "file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_demo_says_in_one_line_what_is_bad_before_it_starts_anything(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "schema.csv").write_text("column,low,high\nage,0,1\n", encoding="utf-8")
+    done = call("fedcore", "demo", *arguments)
+    done.out = ""  # the status line
+    done.refused("fedcore", message)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("secagg", []),
+        ("secagg", ["encrypt"]),
+        ("secagg", ["keygen"]),
+        ("secagg", ["keygen", "x", "--color"]),
+        ("secagg", ["keygen", "x", "--name", "a"]),
+        ("secagg", ["keygen", "x", "--registry", "r.toml"]),
+        ("secagg", ["keygen", "x", "--server", "--name", "a", "--registry", "r.toml"]),
+        ("fedcore", []),
+        ("fedcore", ["learn"]),
+        ("fedcore", ["serve"]),
+        ("fedcore", ["join", "127.0.0.1:1"]),
+        ("fedcore", ["demo", "--rounds", "0"]),
+        ("fedcore", ["demo", "--clients", "3"]),
+        ("fedcore", ["demo", "--clients", "many"]),
+        ("fedcore", ["demo", "--seed", "-1"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_a_command_line_that_is_no_command_exits_with_2_and_makes_nothing(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, program: str, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call(program, *arguments)
+    assert list(tmp_path.iterdir()) == []
+    if arguments:
+        done.refused(program, "")
+    else:  # the help says what there is
+        assert done.status == 2
+        assert "Usage: " in done.out + done.err
+        assert "Traceback" not in done.err
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["secagg.cli", "fedcore", "fedcore.cli"])
+def test_the_modules_run_as_programs_and_help(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Usage: " in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.process
+def test_as_a_process_bad_input_gives_one_line_on_stderr_and_status_2(tmp_path: Path) -> None:
+    key = tmp_path / "site.key"
+    key.touch()
+    for program, arguments in (
+        ("secagg.cli", ["keygen", str(key)]),
+        ("fedcore", ["demo", "--dataset", "iris", "--out", str(tmp_path)]),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", program, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith(program.split(".")[0] + ": ")
