@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, TypeVar, cast
 
 from secagg.effects import RefusalReason
@@ -21,6 +21,7 @@ from secagg.params import Buffer
 
 M = TypeVar("M")
 _VARINT, _BYTES = 0, 2
+_ONE_BYTE = tuple(bytes([value]) for value in range(0x80))
 UINT32_LIMIT, UINT64_LIMIT = 2**32, 2**64
 
 
@@ -43,10 +44,16 @@ class Field:
     limit: int = 0  # UINT: the value is below
     sizes: tuple[int, ...] | None = None  # OCTETS: allowed sizes; None: any, and left where it is
     message: type | None = None
+    tag: int = dataclasses.field(init=False)
+    head: bytes = dataclasses.field(init=False)  # the tag, encoded
+    heads: dict[int, bytes] = dataclasses.field(init=False)  # tag and length, by allowed size
 
-    @property
-    def tag(self) -> int:
-        return self.number << 3 | (_VARINT if self.kind is Kind.UINT else _BYTES)
+    def __post_init__(self) -> None:
+        tag = self.number << 3 | (_VARINT if self.kind is Kind.UINT else _BYTES)
+        object.__setattr__(self, "tag", tag)
+        object.__setattr__(self, "head", varint(tag))
+        heads = {size: varint(tag) + varint(size) for size in self.sizes or ()}
+        object.__setattr__(self, "heads", heads)
 
 
 def _declare(**options: object) -> Any:
@@ -106,11 +113,39 @@ def malformed(detail: str) -> RemoteProtocolError:
     return RemoteProtocolError(RefusalReason.MALFORMED, detail)
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """A message of so many bytes whose fields have fixed sizes: what stands between the values is known."""
+
+    heads: tuple[tuple[slice, bytes], ...]
+    values: tuple[slice, ...]
+
+
+@cache
+def _layouts(kind: Any) -> dict[int, _Layout]:
+    """Layouts by size, of messages with nothing but byte strings of fixed sizes; lists are full of them."""
+    fields = schema(kind)
+    if any(field.kind is not Kind.OCTETS or field.repeated or field.sizes is None for field in fields):
+        return {}
+    out = {}
+    for sizes in product(*(field.sizes or () for field in fields)):
+        at, heads, values = 0, [], []
+        for field, size in zip(fields, sizes, strict=True):
+            head = field.heads[size] if size else b""
+            heads.append((slice(at, at + len(head)), head))
+            values.append(slice(at + len(head), at + len(head) + size))
+            at += len(head) + size
+        out[at] = _Layout(tuple(heads), tuple(values))
+    return out
+
+
 # --- encoding ------------------------------------------------------------------------------------
 
 
 def varint(value: int) -> bytes:
     """Minimal varint of an unsigned integer."""
+    if value < 0x80:
+        return _ONE_BYTE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -128,7 +163,7 @@ def encode_parts(value: object) -> list[Buffer]:
         for item in content if field.repeated else (content,):
             if field.kind is Kind.UINT:
                 if item:
-                    small += varint(field.tag) + varint(item)
+                    small += field.head + varint(item)
                 continue
             if isinstance(item, Encoded):
                 body = item.data
@@ -136,7 +171,7 @@ def encode_parts(value: object) -> list[Buffer]:
                 body = encode(item) if field.kind is Kind.MESSAGE else item
             if not len(body) and field.kind is Kind.OCTETS and not field.repeated:
                 continue
-            small += varint(field.tag) + varint(len(body))
+            small += field.heads.get(len(body)) or field.head + varint(len(body))
             if field.sizes is None and field.kind is Kind.OCTETS:
                 parts += (bytes(small), body)
                 small.clear()
@@ -157,6 +192,17 @@ def encode(value: object) -> bytes:
 
 def decode(kind: type[M], data: Buffer) -> M:
     """Decode a message. Raises RemoteProtocolError(MALFORMED) for anything but its canonical encoding."""
+    fields = cast("Any", kind)
+    layout = _layouts(fields).get(len(data))
+    if layout is not None:
+        raw = bytes(data)
+        if all(raw[place] == head for place, head in layout.heads):
+            return kind(*[raw[place] for place in layout.values])
+    return _decode_fields(kind, data)
+
+
+def _decode_fields(kind: type[M], data: Buffer) -> M:
+    """Decode field by field; says what is wrong with those that are not canonical."""
     name = kind.__name__
     values: dict[str, Any] = {}
     last = -1
@@ -185,7 +231,11 @@ def decode(kind: type[M], data: Buffer) -> M:
 def _fields(name: str, data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at = 0
     while at < len(data):
-        tag, at = _varint(name, data, at)
+        tag = data[at]
+        if tag < 0x80:
+            at += 1
+        else:
+            tag, at = _varint(name, data, at)
         if tag & 7 == _VARINT:
             number, at = _varint(name, data, at)
             yield tag, number
