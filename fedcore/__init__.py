@@ -1,0 +1,55 @@
+"""The training layer: models become quantized updates, sums become better models.
+
+`fedcore.sklearn_learner` has a learner by scikit-learn; `fedcore.serve`, `fedcore.join` and
+`fedcore.demo` run training between processes.
+"""
+
+from fedcore.aggregation import GroupSum, PlainSum, SecureSum, SumAggregator
+from fedcore.codec import Codec, WeightedMean
+from fedcore.errors import CodecError, DataError, FedcoreError, OutOfBoundsError, TaskError
+from fedcore.history import History, read_history
+from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
+from fedcore.schema import Column, Schema
+from fedcore.site import Site
+from fedcore.statistics import Standardizer
+from fedcore.strategy import FedAvg, Strategy
+from fedcore.tables import Table, dump_table, join_tables, load_table
+from fedcore.task import Task, TaskKind
+from fedcore.training import Federation, RoundRecord, TrainedModel, TrainingPlan
+
+__all__ = [
+    "Codec",
+    "CodecError",
+    "Column",
+    "DataError",
+    "FedAvg",
+    "FedcoreError",
+    "Federation",
+    "GroupSum",
+    "History",
+    "Learner",
+    "Metrics",
+    "OutOfBoundsError",
+    "Parameters",
+    "PlainSum",
+    "RoundRecord",
+    "Schema",
+    "SecureSum",
+    "Site",
+    "Standardizer",
+    "Strategy",
+    "SumAggregator",
+    "Table",
+    "Task",
+    "TaskError",
+    "TaskKind",
+    "TrainedModel",
+    "TrainingPlan",
+    "WeightedMean",
+    "dump_table",
+    "flatten",
+    "join_tables",
+    "load_table",
+    "read_history",
+    "unflatten",
+]
