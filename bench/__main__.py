@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import local_round
 from bench.machine import RESULTS, describe
+from bench.report import write_tables
 
 
 def main() -> None:
@@ -36,6 +37,7 @@ def main() -> None:
     if options.output != "-":
         RESULTS.mkdir(parents=True, exist_ok=True)
         Path(options.output).write_text(text + "\n", encoding="utf-8")
+        write_tables(report)
 
 
 if __name__ == "__main__":
