@@ -92,6 +92,7 @@ def serve(
         minimum_cohort=_cohort(minimum_cohort, enrolled),
         start_s=start,
         deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
+        show=_Progress(Console()).show,
     )
     asyncio.run(run_server(options))
 
@@ -220,21 +221,24 @@ _PHASES = {
 class _Progress:
     """One line per round, the current phase in the status line."""
 
-    def __init__(self, console: Console, status: Any) -> None:  # noqa: ANN401 - rich's Status
+    def __init__(self, console: Console, status: Any = None) -> None:  # noqa: ANN401 - rich's Status
         self._console = console
         self._status = status
         self._times: dict[str, float] = {}
-        heads = "".join(f"{short:>10}" for short in _PHASES.values())
-        self._line(f"{'round':<12}{'survivors':>10}{'kB up':>8}{'kB down':>8}{heads} ms")
 
     def show(self, event: dict[str, Any]) -> None:
         """Show one event of the history."""
         match event["event"]:
+            case "listening":
+                self._line(f"listening on {event['address']}")
+                heads = "".join(f"{short:>10}" for short in _PHASES.values())
+                self._line(f"{'round':<12}{'survivors':>10}{'kB up':>8}{'kB down':>8}{heads} ms")
             case "phase":
                 self._times[event["phase"]] = event["milliseconds"]
-                self._status.update(
-                    f"{event['task']}: {event['phase']} {event['answered']}/{event['expected']}"
-                )
+                if self._status is not None:
+                    self._status.update(
+                        f"{event['task']}: {event['phase']} {event['answered']}/{event['expected']}"
+                    )
             case "round" if event["completed"]:
                 times = "".join(f"{self._times.get(name, 0):>10.0f}" for name in _PHASES)
                 self._line(

@@ -80,14 +80,13 @@ async def join(options: JoinOptions, say: Say) -> Task:
             outcome = await client.take_part(
                 lambda payload, parameters: _compute(options, payload, parameters)
             )
+            if outcome.finished:
+                return Task.decode(outcome.payload)
+            name = Task.decode(outcome.payload).name if outcome.payload else "a round"
+            say(f"{name}: {'done' if outcome.completed else outcome.reason}")
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
-            continue
-        if outcome.finished:
-            return Task.decode(outcome.payload)
-        name = Task.decode(outcome.payload).name if outcome.payload else "a round"
-        say(f"{name}: {'done' if outcome.completed else outcome.reason}")
 
 
 def _compute(options: JoinOptions, payload: bytes, parameters: RoundParameters) -> UIntArray:

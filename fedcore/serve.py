@@ -6,9 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from fedcore.learner import Learner
 from fedcore.schema import Schema
 from fedcore.task import Task, TaskKind
 from fedcore.training import Federation, RoundRecord, TrainedModel, TrainingPlan
-from secagg import RoundParameters, ThreatModel, context_digest
+from secagg import ParameterError, RoundParameters, ThreatModel, choose_parameters, context_digest
 from secagg.service import (
     AggregationServer,
     Deadlines,
@@ -34,7 +35,14 @@ from secagg.service import (
 )
 
 # Clients between two streams come back after half a second and hear then that the run is over.
-_FAREWELL_S = 2.0
+_FAREWELL_S = 10.0
+
+
+Show: TypeAlias = Callable[[dict[str, Any]], None]
+
+
+def _show_nothing(_event: dict[str, Any]) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +50,7 @@ class ServeOptions:
     """What a server is started with.
 
     start_s  how long the first round waits for clients that are still starting
+    show     gets every event of the history as it is written
     """
 
     address: str
@@ -56,6 +65,31 @@ class ServeOptions:
     minimum_survivors: int = 3
     start_s: float = 60.0
     deadlines: Deadlines = field(default_factory=Deadlines)
+    show: Show = _show_nothing
+
+    def __post_init__(self) -> None:
+        """Refuse before anybody waits what every round would refuse."""
+        model = self.threat_model
+        replace(self.deadlines, advertise_s=self.start_s)
+        self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
+        choose_parameters(
+            clients=self.minimum_cohort,
+            corrupt=model.corrupt,
+            dropout=model.dropout,
+            adversary=model.adversary,
+        )
+
+    def parameters(self, *, vector_length: int, ring_bits: int, context: bytes) -> RoundParameters:
+        """Return the parameters of a new round."""
+        return RoundParameters(
+            round_id=os.urandom(16),
+            vector_length=vector_length,
+            ring_bits=ring_bits,
+            context=context,
+            threat_model=self.threat_model,
+            minimum_cohort=self.minimum_cohort,
+            minimum_survivors=self.minimum_survivors,
+        )
 
 
 @dataclass(slots=True)
@@ -72,14 +106,10 @@ class ServiceSum:
     def sum(self, task: Task) -> GroupSum:
         """Run one round about this task. Raises RoundAbortedError."""
         options, payload = self.options, task.encode()
-        parameters = RoundParameters(
-            round_id=os.urandom(16),
+        parameters = options.parameters(
             vector_length=task.codec.length(task.dimension),
             ring_bits=task.codec.ring_bits,
             context=context_digest(payload),
-            threat_model=options.threat_model,
-            minimum_cohort=options.minimum_cohort,
-            minimum_survivors=options.minimum_survivors,
         )
         deadlines = options.deadlines
         if not self._started:  # everybody is still starting: wait for all
@@ -98,8 +128,11 @@ class ServiceSum:
 class Recorder:
     """Writes the run's record: history.jsonl, sums/<round>.npy, models/<task>.npz."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, show: Show = _show_nothing) -> None:
+        if (out / "history.jsonl").exists():
+            raise ParameterError(f"out: {out} already holds a run")
         self._out = out
+        self._show = show
         for name in ("sums", "models"):
             (out / name).mkdir(parents=True, exist_ok=True)
         self._history = History(out / "history.jsonl")
@@ -111,6 +144,7 @@ class Recorder:
     def write(self, event: str, **fields: object) -> None:
         """Append an event."""
         self._history.write(event, **fields)
+        self._show({"event": event, **fields})
 
     def on_task(self, task: Task, round_id: bytes) -> None:
         """Begin a round."""
@@ -182,7 +216,7 @@ def save_model(path: Path, record: RoundRecord) -> None:
 
 async def serve(options: ServeOptions) -> TrainedModel:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
-    recorder = Recorder(options.out)
+    recorder = Recorder(options.out, options.show)
     try:
         return await _serve(options, recorder)
     finally:
@@ -208,10 +242,18 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
         model = await asyncio.to_thread(federation.run)
         server.finish(_final(options, model).encode())
         recorder.write("finished", rounds=options.plan.rounds)
-        await asyncio.sleep(_FAREWELL_S)
+        await _farewell(server)
         return model
     finally:
         await server.stop()
+
+
+async def _farewell(server: AggregationServer) -> None:
+    """Wait until everybody has heard that the run is over, but not for ever."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FAREWELL_S):
+            await server.everybody_told()
+    await asyncio.sleep(0.5)  # for the last streams to drain
 
 
 def _final(options: ServeOptions, model: TrainedModel) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedcore.learner import Metrics, Parameters
 from fedcore.tables import Table
+from secagg import ParameterError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,12 @@ class LogisticRegressionLearner:
     epochs: int = 2
     learning_rate: float = 0.02
     alpha: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "alpha"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ParameterError(f"{name}: must be positive and finite, is {value}")
 
     def initial(self) -> Parameters:
         """All zero."""

@@ -18,7 +18,7 @@ from secagg.effects import (
 )
 from secagg.errors import ParameterError, RemoteProtocolError, RoundAbortedError
 from secagg.kernels import UIntArray
-from secagg.params import Entropy, Identity, Phase, Policy, RoundParameters, ThreatModel
+from secagg.params import Entropy, Identity, Phase, Policy, RoundParameters, ThreatModel, require
 from secagg.primitives.labels import context_digest
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession, ServerSession
@@ -54,6 +54,8 @@ def aggregate(
     drop = dict(drop or {})
     if outside := [i for i in drop if not 0 <= i < len(vectors)]:
         raise ParameterError(f"drop: client {outside[0]} is not in 0..{len(vectors) - 1}")
+    for i, phase in drop.items():
+        require(isinstance(phase, Phase), f"drop[{i}]", "a Phase", phase)
     if not len(vectors):
         raise ParameterError("vectors: must not be empty")
     signers = [IdentityKey.generate(entropy) for _ in vectors]

@@ -14,6 +14,7 @@ import pytest
 
 import fedcore.cli
 import secagg.cli
+from fedcore.join import JoinOptions
 from secagg import kernels
 from secagg.service import Registry, ServerCredentials, read_identity
 
@@ -331,7 +332,11 @@ def test_serve_says_in_one_line_which_option_is_bad(
 
 
 def test_a_run_to_which_nobody_comes_ends_with_one_line(party: Path, call: Call) -> None:
-    call("fedcore", *serve(party)).refused("fedcore", "cohort too small: minimum_cohort: 4 are needed, 0")
+    outcome = call("fedcore", *serve(party))
+    assert outcome.out.startswith("listening on 127.0.0.1:")
+    Outcome(outcome.status, "", outcome.err).refused(
+        "fedcore", "cohort too small: minimum_cohort: 4 are needed, 0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -418,3 +423,39 @@ def test_as_a_process_bad_input_gives_one_line_on_stderr_and_status_2(tmp_path: 
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
         assert done.stderr.startswith(program.split(".")[0] + ": ")
+
+
+def test_a_site_knows_its_own_registry_and_reveals_nothing_unless_told(
+    party: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[JoinOptions] = []
+
+    async def record(options: JoinOptions, _say: object) -> None:
+        taken.append(options)
+
+    monkeypatch.setattr("fedcore.join.join", record)
+    assert call("fedcore", *join(party)).status == 0
+    assert call("fedcore", *join(party, minimum_cohort=4, corrupt=0.25, reveal=party / "plain")).status == 0
+    known = Registry.load(party / "r.toml").identities
+    assert [options.policy.known for options in taken] == [known, known]
+    assert [options.policy.minimum_corrupt for options in taken] == [0.1, 0.25]
+    assert all(options.policy.adversary == "active" for options in taken)
+    assert [options.reveal for options in taken] == [None, party / "plain"]
+
+
+def test_a_folder_that_holds_a_run_is_not_written_to_again(party: Path, call: Call) -> None:
+    (party / "out").mkdir()
+    (party / "out" / "history.jsonl").write_text("{}\n", encoding="utf-8")
+    call("fedcore", *serve(party)).refused("fedcore", "already holds a run")
+    assert (party / "out" / "history.jsonl").read_text(encoding="utf-8") == "{}\n"
+
+
+@pytest.mark.parametrize("rate", ["nan", "0", "-1"])
+def test_a_learning_rate_that_is_none_is_refused(party: Path, call: Call, rate: str) -> None:
+    call("fedcore", *join(party, learning_rate=rate)).refused("fedcore", "learning_rate: must be positive")
+
+
+@pytest.mark.parametrize("name", ["start", "deadline", "grace"])
+def test_times_that_are_no_times_are_refused(party: Path, call: Call, name: str) -> None:
+    for seconds in ("nan", "-1"):
+        call("fedcore", *serve(party, **{name: seconds})).refused("fedcore", "must be positive and finite")

@@ -138,7 +138,7 @@ def harary_parameters(
         correctness_bits=correctness_bits,
         grinding_bits=grinding_bits,
     )
-    require(clients >= 1, "clients", "at least 1", clients)
+    require(isinstance(clients, int) and clients >= 1, "clients", "an integer, at least 1", clients)
     return _harary(clients, model)
 
 
@@ -173,7 +173,7 @@ def choose_parameters(
 @lru_cache(maxsize=64)
 def choose_for(clients: int, model: ThreatModel) -> GraphParameters:
     """`choose_parameters` for a threat model."""
-    require(clients >= 1, "clients", "at least 1", clients)
+    require(isinstance(clients, int) and clients >= 1, "clients", "an integer, at least 1", clients)
     if clients > COMPLETE_UP_TO:
         try:
             return _harary(clients, model)

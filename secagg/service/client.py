@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import grpc
@@ -21,6 +20,7 @@ from secagg.service.keys import SERVER_NAME, ServerCredentials
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
 from secagg.service.seat import BeforeAnswer, Compute, RoundOutcome, Seat, Settings
 from secagg.service.server import GRPC_OPTIONS, METHOD
+from secagg.service.tasks import end_tasks
 from secagg.store import MemoryStore, Store
 
 _RECORD_LIMIT = 1 << 34  # a payload may be a large model
@@ -88,15 +88,17 @@ class AggregationClient:
         lost_at: float | None = None
         try:
             while True:
+                broken: grpc.aio.AioRpcError | _BrokenStreamError = _BrokenStreamError()
                 try:
                     await self._connect(seat)
-                    lost_at = None
                 except (grpc.aio.AioRpcError, _BrokenStreamError) as error:
-                    now = self._clock.now()
-                    lost_at = now if lost_at is None else lost_at
-                    self._check_patience(error, now - lost_at)
+                    broken = error
                 if seat.outcome is not None:
                     return seat.outcome
+                now = self._clock.now()
+                lost_at = now if lost_at is None or seat.heard else lost_at
+                seat.heard = False
+                self._check_patience(broken, now - lost_at)
                 await self._clock.sleep(_RETRY_S)
         finally:
             seat.leave()
@@ -128,11 +130,8 @@ class AggregationClient:
                     submitting.result()
                 await reading
             finally:
-                for task in (reading, submitting):
-                    task.cancel()
-                    with suppress(asyncio.CancelledError, Exception):
-                        await task
                 stream.close()
+                await end_tasks(reading, submitting)
 
     async def _read(self, seat: Seat, stream: _Stream) -> None:
         async for record in stream.records():
@@ -153,11 +152,21 @@ class AggregationClient:
             case RecordType.REFUSED:
                 self._settings.on_refusal(bytes(record.content).decode(errors="replace"))
             case RecordType.ENDED:
-                seat.end(json.loads(bytes(record.content)))
+                seat.end(*_read_outcome(record.content))
             case RecordType.FINISHED:
                 seat.finish(bytes(record.content))
             case RecordType.HELLO:
                 raise StreamError("record: HELLO comes from clients only")
+
+
+def _read_outcome(content: Buffer) -> tuple[bool, str]:
+    """Return whether the round was completed, and why not. Raises StreamError."""
+    try:
+        outcome = json.loads(bytes(content))
+        words = [outcome[key] for key in ("reason", "detail") if key in outcome]
+        return outcome["outcome"] == "completed", ": ".join(words)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise StreamError("record: ENDED is not an outcome") from error
 
 
 class _Stream:

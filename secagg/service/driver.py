@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +25,10 @@ from secagg.effects import (
 from secagg.errors import RoundAbortedError
 from secagg.kernels import lane_dtype, packed_bytes, ring_mask, unpack_add
 from secagg.messages import MaskedInput, decode_frame
-from secagg.params import Buffer, Identity, Phase, RoundParameters
+from secagg.params import Buffer, Identity, Phase, RoundParameters, require
 from secagg.protocol import ServerSession
 from secagg.service.clock import Clock
+from secagg.service.errors import StreamError
 from secagg.service.events import (
     MessageRefused,
     Observer,
@@ -37,9 +39,11 @@ from secagg.service.events import (
     UploadTaken,
 )
 from secagg.service.registry import Registry
+from secagg.service.tasks import end_tasks
 from secagg.store import Store
 
 _SHOWN = 8  # elements of an upload that observers see
+_REFUSALS = 16  # frames of one client in one round: a client that means well needs none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,12 @@ class Deadlines:
     phase_s: float = 30.0
     grace_s: float | None = None
     advertise_grace_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("advertise_s", "phase_s", "grace_s", "advertise_grace_s"):
+            seconds = getattr(self, name)
+            if seconds is not None:
+                require(math.isfinite(seconds) and seconds > 0, name, "positive and finite", seconds)
 
 
 class RoundDriver:
@@ -79,11 +89,14 @@ class RoundDriver:
         self._observer = observer
         self._deliver = deliver
         self._changed = asyncio.Event()
+        self._refusals: Counter[Identity] = Counter()
         self._up = self._down = 0  # bytes of the current phase
         self._name = f"rounds/{parameters.round_id.hex()}/server"
 
     def receive(self, sender: Identity, frame: Buffer) -> None:
-        """Feed a frame of an authenticated client."""
+        """Feed a frame of an authenticated client. Raises StreamError when it sent too much nonsense."""
+        if self.shuns(sender):
+            raise StreamError(f"frame: {_REFUSALS} of yours were refused in this round, no more are read")
         before = self.session.progress.received
         self._carry_out(self.session.receive(sender, frame))
         if self.session.progress.received > before:
@@ -91,6 +104,10 @@ class RoundDriver:
             self._changed.set()
             if self.session.phase is Phase.MASKED_INPUT_COLLECTION:
                 self._observer(self._upload_seen(sender, frame))
+
+    def shuns(self, client: Identity) -> bool:
+        """Whether so many frames of a client were refused that it is not heard any more in this round."""
+        return self._refusals[client] >= _REFUSALS
 
     def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken:
         message = decode_frame(frame)[1]
@@ -135,11 +152,10 @@ class RoundDriver:
             self._changed.clear()
             alarm = asyncio.create_task(self._clock.sleep(left))
             change = asyncio.create_task(self._changed.wait())
-            await asyncio.wait({alarm, change}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (alarm, change):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            try:
+                await asyncio.wait({alarm, change}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await end_tasks(alarm, change)
 
     def _close(self, started: float) -> Aggregate | None:
         before = self.session.progress
@@ -177,6 +193,7 @@ class RoundDriver:
                     self._down += frame.size
                     self._deliver(Identity(client), frame)
                 case Refused(sender=bytes() as sender, reason=reason, detail=detail):
+                    self._refusals[Identity(sender)] += 1
                     name = self._registry.name_of(sender)
                     self._observer(MessageRefused(round_id, name, str(reason), detail))
                     self._deliver(Identity(sender), effect)

@@ -68,6 +68,7 @@ class Seat:
         self._computing: asyncio.Task[UIntArray] | None = None
         self._wanted = asyncio.Event()
         self._submitted = False
+        self.heard = False  # anything of a round since the stream was opened
         self.outcome: RoundOutcome | None = None
 
     @property
@@ -81,8 +82,9 @@ class Seat:
 
         A round whose end we missed is forgotten.
         """
+        self.leave()
+        self.heard = True
         self._payload = payload
-        self._forget_computation()
         self._session = ClientSession(
             signer=self._settings.signer,
             context=context_digest(payload),
@@ -96,6 +98,7 @@ class Seat:
         session = self._session
         if session is None:
             raise StreamError("record: FRAME before PAYLOAD")
+        self.heard = True
         phase = _ANSWERS[session.phase]
         effects = session.receive(content)
         if session.parameters is not None and self._computing is None:
@@ -140,10 +143,9 @@ class Seat:
                 case _:
                     pass
 
-    def end(self, outcome: dict[str, str]) -> None:
+    def end(self, completed: bool, reason: str) -> None:
         """Take the server's word about the round."""
-        reason = ": ".join(outcome[key] for key in ("reason", "detail") if key in outcome)
-        self._over(completed=outcome.get("outcome") == "completed", reason=reason)
+        self._over(completed=completed, reason=reason)
 
     def finish(self, payload: bytes) -> None:
         """There are no more rounds."""

@@ -6,14 +6,13 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from secagg.effects import Aggregate, Frame, Refused
-from secagg.errors import ParameterError, RoundAbortedError
+from secagg.errors import LocalProtocolError, ParameterError, RoundAbortedError
 from secagg.kernels import packed_bytes
 from secagg.params import Buffer, Identity, Phase, RoundParameters
 from secagg.primitives.labels import context_digest
@@ -25,7 +24,11 @@ from secagg.service.hello import NONCE_BYTES, Hello, check_hello
 from secagg.service.keys import ServerCredentials
 from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
 from secagg.service.registry import Registry
+from secagg.service.tasks import end_tasks
 from secagg.store import MemoryStore, Store
+
+_QUEUED_RECORDS = 32  # a round has six for a client
+_DRAIN_S = 5.0
 
 METHOD = "/secagg.v1.Aggregation/Join"
 _HELLO_LIMIT = 1024
@@ -41,18 +44,24 @@ GRPC_OPTIONS = (
 
 
 class _Connection:
-    """What goes out to one client, in order."""
+    """What goes out to one client, in order. A client that does not read loses its stream."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.waiting = True  # for the next round: it has no part in the current one, if there is one
+        self.dropped = asyncio.Event()
         self.queue: asyncio.Queue[tuple[RecordType, Buffer | Frame] | None] = asyncio.Queue()
 
     def send(self, kind: RecordType, content: Buffer | Frame) -> None:
-        self.queue.put_nowait((kind, content))
+        if self.queue.qsize() >= _QUEUED_RECORDS:
+            self.dropped.set()
+        else:
+            self.queue.put_nowait((kind, content))
 
     def close(self) -> None:
+        """End the stream once everything is sent, and in any case soon."""
         self.queue.put_nowait(None)
+        asyncio.get_running_loop().call_later(_DRAIN_S, self.dropped.set)
 
 
 class AggregationServer:
@@ -87,7 +96,10 @@ class AggregationServer:
         self._driver: RoundDriver | None = None
         self._payload: Buffer = b""
         self._final: Buffer | None = None
+        self._running: asyncio.Task[Aggregate] | None = None
         self._grpc: grpc.aio.Server | None = None
+        self._untold = set(registry.identities)  # who has not heard that there are no more rounds
+        self._all_told = asyncio.Event()
         self.port = 0
 
     async def start(self) -> None:
@@ -105,7 +117,9 @@ class AggregationServer:
         self._grpc = server
 
     async def stop(self) -> None:
-        """Close every stream and stop listening."""
+        """End a round that is running, close every stream and stop listening."""
+        if self._running is not None:
+            self._running.cancel()
         for connection in self._connections.values():
             connection.close()
         if self._grpc is not None:
@@ -116,8 +130,11 @@ class AggregationServer:
     ) -> Aggregate:
         """Run one round about `payload`, whose digest is the round's context.
 
-        raises  RoundAbortedError; InfeasibleParameters; ParameterError when the context is another one
+        raises  RoundAbortedError; InfeasibleParameters; ParameterError when the context is another one;
+                LocalProtocolError while another round runs; ServiceError when the server is stopped
         """
+        if self._driver is not None:
+            raise LocalProtocolError("run_round: a round is running")
         if parameters.context != context_digest(payload):
             raise ParameterError("parameters.context: must be context_digest(payload)")
         driver = RoundDriver(
@@ -135,21 +152,36 @@ class AggregationServer:
             connection.send(RecordType.PAYLOAD, payload)
         outcome = {"outcome": "aborted"}
         try:
-            result = await driver.run(deadlines or Deadlines())
+            self._running = asyncio.create_task(driver.run(deadlines or Deadlines()))
+            result = await self._running
         except RoundAbortedError as error:
             outcome |= {"reason": str(error.reason), "detail": error.detail}
             raise
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise  # it is our caller that was cancelled
+            raise ServiceError("the server was stopped during a round") from None
         else:
             outcome = {"outcome": "completed", "survivors": str(len(result.survivors))}
             return result
         finally:
-            self._driver = None
+            self._driver = self._running = None
             self._end_streams(RecordType.ENDED, json.dumps(outcome).encode())
 
     def finish(self, payload: bytes) -> None:
         """Tell everybody, now or when it next connects, that there are no more rounds."""
         self._final = payload
         self._end_streams(RecordType.FINISHED, payload)
+
+    async def everybody_told(self) -> None:
+        """Return when every party of the registry has been sent the last payload of `finish`."""
+        await self._all_told.wait()
+
+    def _tell(self, client: Identity) -> None:
+        self._untold.discard(client)
+        if not self._untold:
+            self._all_told.set()
 
     @property
     def connected(self) -> frozenset[Identity]:
@@ -164,11 +196,13 @@ class AggregationServer:
             connection.send(kind, content)
             connection.close()
             del self._connections[connection.identity]
+            if kind is RecordType.FINISHED:
+                self._tell(connection.identity)
 
     def _deliver(self, client: Identity, item: Frame | Refused) -> None:
         connection = self._connections.get(client)
-        if connection is None:
-            return  # the last frame is sent again when the client comes back
+        if connection is None or connection.waiting:
+            return  # the last frame is sent again when the client comes back and resumes
         if isinstance(item, Frame):
             connection.send(RecordType.FRAME, item)
         else:
@@ -210,27 +244,26 @@ class AggregationServer:
         if self._final is not None:
             connection.send(RecordType.FINISHED, self._final)
             connection.close()
+            self._tell(hello.identity)
         else:
             self._connections[hello.identity] = connection
             self._welcome(connection, hello)
         reading = asyncio.create_task(self._read(connection, reader, records))
         writing = asyncio.create_task(_write(connection, context))
+        dropping = asyncio.create_task(connection.dropped.wait())
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, writing, dropping}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 reading.result()  # a StreamError ends the stream with its code
         finally:
             if self._connections.get(hello.identity) is connection:
                 del self._connections[hello.identity]
-            for task in (reading, writing):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+            await end_tasks(reading, writing, dropping)
 
     def _welcome(self, connection: _Connection, hello: Hello) -> None:
         """Send what the client missed: its last frame when it resumes, the parameters when it is new."""
         driver = self._driver
-        if driver is None or driver.session.phase is None:
+        if driver is None or driver.session.phase is None or driver.shuns(hello.identity):
             return
         frame = driver.latest.get(hello.identity)
         resumes = hello.resume == driver.parameters.round_id
@@ -253,9 +286,10 @@ class AggregationServer:
                 return
             if record.type is not RecordType.FRAME:
                 raise StreamError(f"record: FRAME is wanted, is {record.type.name}")
-            driver = self._driver
-            if driver is not None:  # between rounds a late frame has nowhere to go
-                driver.receive(connection.identity, record.content)
+            current = self._connections.get(connection.identity) is connection
+            if self._driver is not None and current and not connection.waiting:
+                self._driver.receive(connection.identity, record.content)
+            await asyncio.sleep(0)  # many small frames in one message must not starve the others
 
     def _frame_limit(self) -> int:
         parameters = None if self._driver is None else self._driver.parameters

@@ -562,3 +562,12 @@ def test_every_choice_passes_the_check(n: int, corrupt: float, dropout: float, a
         except InfeasibleParameters:
             continue
         check_parameters(n, graph, model)
+
+
+@pytest.mark.parametrize("clients", [0, -1, 10.5, 8.0])
+@pytest.mark.parametrize("chooser", [harary_parameters, choose_parameters])
+def test_a_number_of_clients_that_is_none_is_refused(
+    chooser: Callable[..., GraphParameters], clients: float
+) -> None:
+    with pytest.raises(ParameterError, match="clients: must be an integer, at least 1"):
+        chooser(clients=clients)

@@ -22,6 +22,7 @@ from secagg.service import (
     RoundOutcome,
     ServerCredentials,
 )
+from secagg.store import Store
 
 CREDENTIALS = ServerCredentials.generate()
 PINNED = ServerCredentials(CREDENTIALS.certificate)
@@ -82,7 +83,11 @@ class Cohort:
 
 @asynccontextmanager
 async def cohort(
-    n: int = 6, length: int = 50, clock: Clock | None = None, observer: Callable[[Event], None] | None = None
+    n: int = 6,
+    length: int = 50,
+    clock: Clock | None = None,
+    observer: Callable[[Event], None] | None = None,
+    store: Store | None = None,
 ) -> AsyncIterator[Cohort]:
     """Start a server for n parties."""
     keys = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(n)]
@@ -95,7 +100,12 @@ async def cohort(
             observer(event)
 
     server = AggregationServer(
-        address="127.0.0.1:0", credentials=CREDENTIALS, registry=registry, clock=clock, observer=observe
+        address="127.0.0.1:0",
+        credentials=CREDENTIALS,
+        registry=registry,
+        clock=clock,
+        store=store,
+        observer=observe,
     )
     await server.start()
     rng = np.random.default_rng(7)

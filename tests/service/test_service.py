@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -12,12 +14,16 @@ import pytest
 
 from secagg import (
     AbortReason,
+    Frame,
     IdentityKey,
     InfeasibleParameters,
+    LocalProtocolError,
     ParameterError,
     Phase,
     Policy,
     RoundAbortedError,
+    Send,
+    ServerSession,
     context_digest,
 )
 from secagg.kernels import UIntArray, pack
@@ -32,10 +38,15 @@ from secagg.service import (
     RoundCompleted,
     RoundFailed,
     ServerCredentials,
+    ServiceError,
+    StreamError,
     UploadTaken,
 )
 from secagg.service import records as records_module
+from secagg.service.client import _read_outcome
+from secagg.service.hello import make_hello
 from secagg.service.records import RecordReader, RecordType, encode_record
+from secagg.service.seat import Seat, Settings
 from secagg.service.server import GRPC_OPTIONS, METHOD
 from secagg.store import MemoryStore
 from tests.service.cohort import CREDENTIALS, PAYLOAD, PINNED, RING_BITS, Cohort, cohort, settle
@@ -295,8 +306,6 @@ def test_garbage_frames_are_refused_and_cost_nobody_else_the_round() -> None:
         async with cohort() as c:
 
             async def garbage() -> None:
-                from secagg.service.hello import make_hello
-
                 credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
                 options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", "secagg-server"))
                 async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
@@ -435,5 +444,222 @@ def test_a_client_that_missed_the_end_of_a_round_takes_part_in_the_next() -> Non
             assert computed == [one.round_id, two.round_id]
             assert (await first).completed
             await asyncio.gather(*others)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("phase", [Phase.ADVERTISE_KEYS, Phase.SHARE_KEYS, Phase.MASKED_INPUT_COLLECTION])
+def test_a_process_killed_after_its_answer_comes_back_and_waits_for_the_next_round(phase: Phase) -> None:
+    """Its secrets are gone: the new process has no part in the round, and is not disturbed by it."""
+
+    async def run() -> None:
+        async with cohort() as c:
+            order = list(Phase)
+            following = order[order.index(phase) + 1]
+            again: list[asyncio.Task[Any]] = []
+
+            async def die(at: Phase, _payload: bytes) -> None:
+                if at is following and not again:
+                    again.append(asyncio.create_task(c.take_part(0)))
+                    old.cancel()  # the old process is gone
+                    await asyncio.Event().wait()
+
+            old = asyncio.create_task(c.client(0, before_answer=die).take_part(lambda _p, _q: c.vectors[0]))
+            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            result = await c.server.run_round(c.parameters(1), PAYLOAD, Deadlines(advertise_s=20, phase_s=3))
+            uploaded = phase is Phase.MASKED_INPUT_COLLECTION
+            assert set(result.survivors) == c.named(list(range(0 if uploaded else 1, 6)))
+            await asyncio.gather(old, *others, return_exceptions=True)
+            assert not again[0].done()
+            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            result = await c.server.run_round(c.parameters(2), PAYLOAD, SOON)
+            assert set(result.survivors) == c.named(list(range(6)))
+            await asyncio.gather(*again, *others)
+
+    asyncio.run(run())
+
+
+def test_a_flood_of_refused_frames_ends_its_stream_and_costs_nobody_else_the_round() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            running = asyncio.create_task(
+                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3, phase_s=20))
+            )
+            await settle(lambda: c.server._driver is not None)
+            junk = b"".join(encode_record(RecordType.FRAME, b"\xff\xff")) * 5000
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await flood(c, junk)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            result = await running
+            assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+            assert sum(isinstance(event, MessageRefused) for event in c.events) == 16
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+async def flood(c: Cohort, data: bytes) -> None:
+    """Say hello as party 0, send these bytes, read until the stream ends."""
+    credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
+    options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", "secagg-server"))
+    async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
+        stream = channel.stream_stream(METHOD)()
+        reader = RecordReader(1 << 20)
+        challenge = b""
+        while not challenge:
+            for record in reader.feed(await stream.read()):
+                challenge = bytes(record.content)
+        for message in encode_record(RecordType.HELLO, make_hello(c.keys[0], CREDENTIALS.digest, challenge)):
+            await stream.write(message)
+        await stream.write(data)
+        while (await stream.read()) is not grpc.aio.EOF:
+            pass
+
+
+def test_a_client_that_does_not_read_loses_its_stream_and_the_round_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("secagg.service.server._DRAIN_S", 0.5)
+    payload = bytes(8 << 20)  # more than the transport buffers
+
+    async def run() -> None:
+        async with cohort() as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
+            options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", "secagg-server"))
+            async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
+                stream = channel.stream_stream(METHOD)()
+                reader = RecordReader(1 << 20)
+                challenge = b""
+                while not challenge:
+                    for record in reader.feed(await stream.read()):
+                        challenge = bytes(record.content)
+                hello = make_hello(c.keys[0], CREDENTIALS.digest, challenge)
+                for message in encode_record(RecordType.HELLO, hello):
+                    await stream.write(message)
+                await settle(lambda: c.keys[0].identity in c.server.connected)
+                connection = c.server._connections[c.keys[0].identity]
+                parameters = c.parameters(context=context_digest(payload))
+                result = await c.server.run_round(parameters, payload, Deadlines(advertise_s=3, phase_s=20))
+                assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+                await settle(connection.dropped.is_set)
+                await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_the_session_is_kept_at_every_phase_and_forgotten_after_the_round() -> None:
+    kept: list[bytes] = []
+
+    class Watched(MemoryStore):
+        def put(self, values: Mapping[str, bytes | None]) -> None:
+            kept.extend(value for value in values.values() if value is not None)
+            super().put(values)
+
+    store = Watched()
+
+    async def run() -> None:
+        async with cohort(store=store) as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+    phases = [ServerSession.restore(data)[0].phase for data in kept]
+    assert phases == [phase for phase in Phase if phase is not Phase.ADVERTISE_KEYS]
+    assert store.names("") == []
+
+
+def test_grace_never_makes_a_phase_longer() -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        async with cohort(clock=clock) as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]
+            deadlines = Deadlines(advertise_s=10, phase_s=1000, advertise_grace_s=500)
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, deadlines))
+            await settle(
+                lambda: c.server._driver is not None and c.server._driver.session.progress.received == 5
+            )
+            clock.advance(11)
+            result = await running
+            assert set(result.survivors) == c.named([0, 1, 2, 3, 4])
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["advertise_s", "phase_s", "grace_s", "advertise_grace_s"])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_times_that_are_no_times_are_refused(name: str, seconds: float) -> None:
+    with pytest.raises(ParameterError, match=f"{name}: must be positive and finite"):
+        Deadlines(**{name: seconds})
+
+
+def test_only_one_round_runs_at_a_time_and_a_stop_ends_it() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: c.server._driver is not None)
+            with pytest.raises(LocalProtocolError, match="a round is running"):
+                await c.server.run_round(c.parameters(2), PAYLOAD, SOON)
+            await c.server.stop()
+            with pytest.raises(ServiceError, match="stopped"):
+                await running
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_round_leaves_no_task_behind() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            before = asyncio.all_tasks()
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: c.server._driver is not None)
+            await asyncio.sleep(0.05)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert asyncio.all_tasks() <= before
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"[]", b"{}", b"null", b'{"outcome": "aborted", "reason": 3}']
+)
+def test_an_end_that_is_no_outcome_is_a_stream_error(content: bytes) -> None:
+    with pytest.raises(StreamError, match="ENDED"):
+        _read_outcome(content)
+
+
+def test_a_seat_forgets_the_session_of_a_round_when_the_next_begins() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            store = MemoryStore()
+            seat = Seat(
+                Settings(
+                    signer=c.keys[0],
+                    policy=c.policy(),
+                    entropy=os.urandom,
+                    store=store,
+                    before_answer=None,
+                    on_refusal=c.refusals.append,
+                ),
+                lambda _p, _q: c.vectors[0],
+            )
+
+            class Nowhere:
+                async def send(self, frame: Frame) -> None:
+                    assert frame.size
+
+            for number in range(3):
+                seat.take_payload(PAYLOAD)
+                opening = ServerSession(c.parameters(number), admitted=c.registry.identities).start()[0]
+                assert isinstance(opening, Send)
+                await seat.take_frame(opening.frame.buffer(), Nowhere())
+                assert len(store.names("rounds/")) == 1
+            seat.leave()
+            assert store.names("rounds/") == []
 
     asyncio.run(run())
