@@ -121,13 +121,16 @@ class RoundDriver:
             self.parameters.round_id, self._registry.name_of(sender), tuple(int(v) for v in first)
         )
 
-    async def run(self, deadlines: Deadlines) -> Aggregate:
-        """Take the round through its phases. Raises RoundAbortedError, InfeasibleParameters."""
+    def begin(self) -> None:
+        """Open the round. Raises InfeasibleParameters."""
         opening = self.session.start()
         self._observer(
             RoundOpened(self.parameters.round_id, self.parameters.vector_length, self.parameters.ring_bits)
         )
         self._carry_out(opening)
+
+    async def run(self, deadlines: Deadlines) -> Aggregate:
+        """Take the round through its phases. Raises RoundAbortedError."""
         try:
             while True:
                 started = self._clock.now()

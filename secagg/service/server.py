@@ -28,7 +28,7 @@ from secagg.service.tasks import end_tasks
 from secagg.store import MemoryStore, Store
 
 _QUEUED_RECORDS = 32  # a round has six for a client
-_DRAIN_S = 5.0
+_DRAIN_S = 60.0  # without a message of 1 MiB taken
 
 METHOD = "/secagg.v1.Aggregation/Join"
 _HELLO_LIMIT = 1024
@@ -50,6 +50,7 @@ class _Connection:
         self.identity = identity
         self.waiting = True  # for the next round: it has no part in the current one, if there is one
         self.dropped = asyncio.Event()
+        self.written = 0  # messages that the transport took
         self.queue: asyncio.Queue[tuple[RecordType, Buffer | Frame] | None] = asyncio.Queue()
 
     def send(self, kind: RecordType, content: Buffer | Frame) -> None:
@@ -59,9 +60,15 @@ class _Connection:
             self.queue.put_nowait((kind, content))
 
     def close(self) -> None:
-        """End the stream once everything is sent, and in any case soon."""
+        """End the stream once everything is sent, or as soon as the client stops reading."""
         self.queue.put_nowait(None)
-        asyncio.get_running_loop().call_later(_DRAIN_S, self.dropped.set)
+        self._watch(-1)
+
+    def _watch(self, written_before: int) -> None:
+        if self.written == written_before:
+            self.dropped.set()
+        elif not self.dropped.is_set():
+            asyncio.get_running_loop().call_later(_DRAIN_S, self._watch, self.written)
 
 
 class AggregationServer:
@@ -152,6 +159,7 @@ class AggregationServer:
             connection.send(RecordType.PAYLOAD, payload)
         outcome = {"outcome": "aborted"}
         try:
+            driver.begin()  # before anything else happens: who connects from now on is welcomed to it
             self._running = asyncio.create_task(driver.run(deadlines or Deadlines()))
             result = await self._running
         except RoundAbortedError as error:
@@ -258,6 +266,7 @@ class AggregationServer:
         finally:
             if self._connections.get(hello.identity) is connection:
                 del self._connections[hello.identity]
+            connection.dropped.set()
             await end_tasks(reading, writing, dropping)
 
     def _welcome(self, connection: _Connection, hello: Hello) -> None:
@@ -307,3 +316,4 @@ async def _write(connection: _Connection, context: grpc.aio.ServicerContext[Any,
     while (item := await connection.queue.get()) is not None:
         for message in encode_record(*item):
             await context.write(message)
+            connection.written += 1

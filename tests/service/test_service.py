@@ -14,6 +14,7 @@ import pytest
 
 from secagg import (
     AbortReason,
+    Buffer,
     Frame,
     IdentityKey,
     InfeasibleParameters,
@@ -665,5 +666,53 @@ def test_a_seat_forgets_the_session_of_a_round_when_the_next_begins() -> None:
                 assert len(store.names("rounds/")) == 1
             seat.leave()
             assert store.names("rounds/") == []
+
+    asyncio.run(run())
+
+
+def test_who_connects_the_moment_a_round_begins_takes_part() -> None:
+    """The round is open before anybody else gets a turn on the event loop."""
+
+    async def run() -> None:
+        async with cohort() as c:
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
+            while c.server._driver is None:
+                await asyncio.sleep(0)
+            assert c.server._driver.session.phase is Phase.ADVERTISE_KEYS
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            result = await running
+            assert len(result.survivors) == 6
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_a_slow_reader_gets_the_last_payload_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a client that reads nothing for a while loses its stream, not one that reads slowly."""
+    monkeypatch.setattr("secagg.service.server._DRAIN_S", 0.6)
+    payload = bytes(24 << 20)
+
+    async def run() -> None:
+        async with cohort() as c:
+            credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
+            options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", "secagg-server"))
+            async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
+                stream = channel.stream_stream(METHOD)()
+                reader = RecordReader(1 << 30)
+                content: Buffer = b""
+                while not content:
+                    message = await stream.read()
+                    assert message is not grpc.aio.EOF
+                    for record in reader.feed(message):
+                        if record.type is RecordType.CHALLENGE:
+                            hello = make_hello(c.keys[0], CREDENTIALS.digest, bytes(record.content))
+                            for part in encode_record(RecordType.HELLO, hello):
+                                await stream.write(part)
+                            await settle(lambda: c.keys[0].identity in c.server.connected)
+                            c.server.finish(payload)
+                        else:
+                            content = record.content
+                    await asyncio.sleep(0.1)  # 24 messages: four times the patience of the server
+                assert bytes(content) == payload
 
     asyncio.run(run())
