@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+import grpc.aio
 import numpy as np
 
 from secagg import IdentityKey, Policy, RoundParameters, context_digest
@@ -22,6 +24,10 @@ from secagg.service import (
     RoundOutcome,
     ServerCredentials,
 )
+from secagg.service.hello import make_hello
+from secagg.service.keys import SERVER_NAME
+from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
+from secagg.service.server import GRPC_OPTIONS, METHOD
 from secagg.store import Store
 
 CREDENTIALS = ServerCredentials.generate()
@@ -121,3 +127,46 @@ async def settle(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+class RawStream:
+    """A stream to the server that does what a test says, and nothing by itself."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._reader = RecordReader(1 << 30)
+        self._records: list[Record] = []
+
+    async def send(self, kind: RecordType, content: bytes) -> None:
+        await self.send_bytes(b"".join(encode_record(kind, content)))
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send bytes in messages of at most 1 MiB."""
+        for at in range(0, len(data), MESSAGE_BYTES):
+            await self._call.write(data[at : at + MESSAGE_BYTES])
+
+    async def receive(self, pause_s: float = 0.0) -> Record | None:
+        """Return the next record, pausing between messages; None at the end of the stream."""
+        while not self._records:
+            message = await self._call.read()
+            if message is grpc.aio.EOF:
+                return None
+            self._records.extend(self._reader.feed(message))
+            await asyncio.sleep(pause_s)
+        return self._records.pop(0)
+
+
+@asynccontextmanager
+async def raw_stream(c: Cohort, greeter: int | None = None) -> AsyncIterator[RawStream]:
+    """Open a stream, and say hello as one of the parties."""
+    credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
+    options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME))
+    async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
+        stream = RawStream(channel.stream_stream(METHOD)())
+        if greeter is not None:
+            challenge = await stream.receive()
+            assert challenge is not None
+            hello = make_hello(c.keys[greeter], CREDENTIALS.digest, bytes(challenge.content))
+            await stream.send(RecordType.HELLO, hello)
+            await settle(lambda: c.keys[greeter].identity in c.server.connected)
+        yield stream

@@ -1,0 +1,209 @@
+"""Peers of the service that lie, shout, listen too little, or are strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from secagg import (
+    IdentityKey,
+    Policy,
+    context_digest,
+)
+from secagg.kernels import pack
+from secagg.service import (
+    ConnectionLostError,
+    Deadlines,
+    HelloError,
+    MessageRefused,
+    Registry,
+    ServerCredentials,
+    StreamError,
+)
+from secagg.service import records as records_module
+from secagg.service.client import _read_outcome
+from secagg.service.records import RecordType, encode_record
+from tests.service.cohort import PAYLOAD, RING_BITS, Cohort, cohort, raw_stream, settle
+
+SOON = Deadlines(advertise_s=20, phase_s=20)
+
+
+def test_a_stranger_is_turned_away_at_hello() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            c.keys[0] = IdentityKey.from_seed(b"s" * 32)
+            with pytest.raises(HelloError, match="not enrolled"):
+                await c.take_part(0)
+
+    asyncio.run(run())
+
+
+def test_a_server_with_another_certificate_gets_nothing() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            other = ServerCredentials(ServerCredentials.generate().certificate)
+            with pytest.raises(ConnectionLostError):
+                await c.take_part(0, credentials=other, patience_s=0.0)
+
+    asyncio.run(run())
+
+
+def test_a_client_refuses_strangers_in_a_roster_by_its_own_registry() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            small = Registry.of((f"party-{i}", c.keys[i].identity) for i in range(5))
+            policy = Policy(known=small.identities, minimum_cohort=4)
+            tasks = [
+                asyncio.create_task(c.take_part(i, policy=policy if i == 0 else c.policy())) for i in range(6)
+            ]
+            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=20, phase_s=3.0))
+            assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+            assert any("not in our registry" in text for text in c.refusals)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [
+        ([(RecordType.FRAME, b"x")], grpc.StatusCode.INVALID_ARGUMENT),
+        ([(RecordType.HELLO, bytes(96))], grpc.StatusCode.UNAUTHENTICATED),
+        ([(RecordType.HELLO, bytes(5000))], grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_a_bad_beginning_ends_the_stream_with_its_code(
+    records: list[tuple[RecordType, bytes]], code: grpc.StatusCode
+) -> None:
+    async def run() -> None:
+        async with cohort() as c, raw_stream(c) as stream:
+            for kind, content in records:
+                await stream.send(kind, content)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                while await stream.receive():
+                    pass
+            assert caught.value.code() is code
+
+    asyncio.run(run())
+
+
+def test_garbage_frames_are_refused_and_cost_nobody_else_the_round() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            running = asyncio.create_task(
+                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3.0, phase_s=20))
+            )
+            await settle(lambda: c.server._driver is not None)
+            async with raw_stream(c, 0) as stream:
+                await stream.send(RecordType.FRAME, b"\xff" * 40)
+                await settle(lambda: any(isinstance(event, MessageRefused) for event in c.events))
+            result = await running
+            assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+            refused = [event for event in c.events if isinstance(event, MessageRefused)]
+            assert refused[0].client == "party-0"
+            assert refused[0].reason == "malformed"
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_no_message_of_the_service_carries_a_plain_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that leaves or reaches an end is recorded; no upload shows up unmasked."""
+    seen: list[bytes] = []
+    original = records_module.encode_record
+
+    def recording(kind: RecordType, content: Any) -> Any:
+        messages = list(original(kind, content))
+        seen.append(b"".join(messages))
+        return iter(messages)
+
+    monkeypatch.setattr("secagg.service.client.encode_record", recording)
+    monkeypatch.setattr("secagg.service.server.encode_record", recording)
+
+    async def run() -> Cohort:
+        async with cohort(length=200) as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            await asyncio.gather(*tasks)
+            return c
+
+    c = asyncio.run(run())
+    everything = b"".join(seen)
+    uploads = sum(len(pack(vector, RING_BITS)) for vector in c.vectors)
+    assert len(everything) > uploads  # the recorder works: masked uploads are among it
+    for vector in c.vectors:
+        for plain in (bytes(pack(vector, RING_BITS)), vector.tobytes(), vector.astype(float).tobytes()):
+            assert plain[:40] not in everything
+            assert plain[-40:] not in everything
+
+
+def test_a_flood_of_refused_frames_ends_its_stream_and_costs_nobody_else_the_round() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            running = asyncio.create_task(
+                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3, phase_s=20))
+            )
+            await settle(lambda: c.server._driver is not None)
+            junk = b"".join(encode_record(RecordType.FRAME, b"\xff\xff")) * 5000
+            async with raw_stream(c, 0) as stream:
+                await stream.send_bytes(junk)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    while await stream.receive():
+                        pass
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            result = await running
+            assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+            assert sum(isinstance(event, MessageRefused) for event in c.events) == 16
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_loses_its_stream_and_the_round_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("secagg.service.server._DRAIN_S", 0.5)
+    payload = bytes(8 << 20)  # more than the transport buffers
+
+    async def run() -> None:
+        async with cohort() as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            async with raw_stream(c, 0):
+                connection = c.server._connections[c.keys[0].identity]
+                parameters = c.parameters(context=context_digest(payload))
+                result = await c.server.run_round(parameters, payload, Deadlines(advertise_s=3, phase_s=20))
+                assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
+                await settle(connection.dropped.is_set)
+                await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"[]", b"{}", b"null", b'{"outcome": "aborted", "reason": 3}']
+)
+def test_an_end_that_is_no_outcome_is_a_stream_error(content: bytes) -> None:
+    with pytest.raises(StreamError, match="ENDED"):
+        _read_outcome(content)
+
+
+def test_a_slow_reader_gets_the_last_payload_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a client that reads nothing for a while loses its stream, not one that reads slowly."""
+    monkeypatch.setattr("secagg.service.server._DRAIN_S", 0.6)
+    payload = bytes(24 << 20)
+
+    async def run() -> None:
+        async with cohort() as c, raw_stream(c, 0) as stream:
+            c.server.finish(payload)
+            record = await stream.receive(pause_s=0.1)  # 24 messages: four times the server's patience
+            assert record is not None
+            assert record.type is RecordType.FINISHED
+            assert bytes(record.content) == payload
+
+    asyncio.run(run())
