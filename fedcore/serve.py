@@ -77,6 +77,9 @@ class ServeOptions:
             corrupt=model.corrupt,
             dropout=model.dropout,
             adversary=model.adversary,
+            security_bits=model.security_bits,
+            correctness_bits=model.correctness_bits,
+            grinding_bits=model.grinding_bits,
         )
 
     def parameters(self, *, vector_length: int, ring_bits: int, context: bytes) -> RoundParameters:

@@ -29,10 +29,17 @@ class RemoteProtocolError(SecAggError):
 
 
 class RoundAbortedError(SecAggError):
-    """A round ended without a result. `reason` says why, `blamed` whom the protocol suspects."""
+    """A round ended without a result.
 
-    def __init__(self, reason: object, detail: str, blamed: tuple[bytes, ...] = ()) -> None:
+    `reason` says why, `blamed` whom the protocol suspects; the `guilty` among them are to be left out of
+    the next attempt.
+    """
+
+    def __init__(
+        self, reason: object, detail: str, blamed: tuple[bytes, ...] = (), guilty: tuple[bytes, ...] = ()
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
         self.blamed = blamed
+        self.guilty = guilty

@@ -111,7 +111,7 @@ def _run(
             if isinstance(effect, Completed) and effect.result is not None:
                 return effect.result
             if isinstance(effect, Aborted):
-                raise RoundAbortedError(effect.reason, effect.detail, effect.blamed)
+                raise RoundAbortedError(effect.reason, effect.detail, effect.blamed, effect.guilty)
             if isinstance(effect, Refused):
                 raise RemoteProtocolError(effect.reason, effect.detail)
             if not isinstance(effect, Send) or effect.to is None:
