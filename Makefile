@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 C_SOURCES := $(wildcard csrc/*.c)
 C_INPUTS := $(C_SOURCES) $(wildcard csrc/*.h csrc/*.py csrc/CMakeLists.txt)
-C_FLAGS := -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -ffp-contract=off -Icsrc
+C_FLAGS := -std=gnu11 -O3 -Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-trapping-math -fno-math-errno -Icsrc
 C_SANITIZE := -g -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .PHONY: demo test test-c test-soak check lint type fmt vectors bench clean

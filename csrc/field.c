@@ -41,37 +41,129 @@ void sa_field_evaluate(uint64_t *out, const uint64_t *coefficients, size_t t, si
     }
 }
 
+/* Weights by the product formula; the denominators are inverted together (Montgomery's trick), the
+ * numerators are products before and behind the left out point. */
 void sa_field_lagrange(uint64_t *out, uint64_t *scratch, const uint64_t *points, size_t t,
-                       uint64_t at) {
-    uint64_t *const denominator = scratch, *const prefix = scratch + t;
+                       const uint64_t *ats, size_t q) {
+    uint64_t *const inverted = scratch, *const prefix = scratch + t;
     uint64_t product = 1;
     for (size_t j = 0; j < t; j++) {
-        uint64_t n = 1, d = 1;
-        for (size_t i = 0; i < t; i++) {
-            if (i == j)
-                continue;
-            n = mul(n, sub(at, points[i]));
-            d = mul(d, sub(points[j], points[i]));
-        }
-        out[j] = n;
-        denominator[j] = d;
+        uint64_t d = 1;
+        for (size_t i = 0; i < t; i++)
+            if (i != j) /* points are public */
+                d = mul(d, sub(points[j], points[i]));
+        inverted[j] = d;
         prefix[j] = product; /* of the denominators before j */
         product = mul(product, d);
     }
-    uint64_t inv = inverse(product); /* one inversion for all (Montgomery's trick) */
+    uint64_t inv = inverse(product);
     for (size_t j = t; j-- > 0;) {
-        out[j] = mul(out[j], mul(inv, prefix[j]));
-        inv = mul(inv, denominator[j]);
+        const uint64_t d = inverted[j];
+        inverted[j] = mul(inv, prefix[j]);
+        inv = mul(inv, d);
+    }
+    for (size_t i = 0; i < q; i++, out += t) {
+        uint64_t before = 1, behind = 1;
+        for (size_t j = 0; j < t; j++) {
+            out[j] = mul(inverted[j], before);
+            before = mul(before, sub(ats[i], points[j]));
+        }
+        for (size_t j = t; j-- > 0;) {
+            out[j] = mul(out[j], behind);
+            behind = mul(behind, sub(ats[i], points[j]));
+        }
     }
 }
 
 void sa_field_weighted_sums(uint64_t *out, const uint64_t *weights, const uint64_t *values, size_t q,
                             size_t t, size_t m) {
-    for (size_t i = 0; i < q; i++, out += m, weights += t) {
-        for (size_t c = 0; c < m; c++)
-            out[c] = 0;
-        for (size_t j = 0; j < t; j++)
-            for (size_t c = 0; c < m; c++)
-                out[c] = reduce(out[c] + mul(weights[j], values[j * m + c]));
+    for (size_t i = 0; i < q; i++, out += m, weights += t)
+        for (size_t c = 0; c < m; c++) {
+            u128 sum = 0; /* of 32 products below 2^122 and a remainder below 2^67 */
+            for (size_t j = 0; j < t; j++) {
+                sum += (u128)weights[j] * values[j * m + c];
+                if (j % 32 == 31)
+                    sum = (sum & P) + (sum >> 61);
+            }
+            sum = (sum & P) + (sum >> 61); /* below 2^68 */
+            sum = (sum & P) + (sum >> 61); /* below 2^61 + 2^7 */
+            out[c] = reduce((uint64_t)sum);
+        }
+}
+
+/* --- decoding: on revealed shares, in variable time --------------------------------------------- */
+
+typedef struct {
+    uint64_t *c;   /* coefficients, lowest degree first */
+    size_t length; /* without leading zeros; 0: the zero polynomial */
+} poly;
+
+static void trim(poly *a) {
+    while (a->length != 0 && a->c[a->length - 1] == 0)
+        a->length--;
+}
+
+/* a -= factor * x^shift * b; a has room. */
+static void subtract(poly *a, const poly *b, uint64_t factor, size_t shift) {
+    for (; a->length < b->length + shift; a->length++)
+        a->c[a->length] = 0;
+    for (size_t i = 0; i < b->length; i++)
+        a->c[i + shift] = sub(a->c[i + shift], mul(factor, b->c[i]));
+    trim(a);
+}
+
+static uint64_t value_at(const uint64_t *c, size_t length, uint64_t x) {
+    uint64_t v = 0;
+    while (length-- > 0)
+        v = reduce(mul(v, x) + c[length]);
+    return v;
+}
+
+size_t sa_field_decode(uint64_t *polynomial, uint64_t *scratch, const uint64_t *points,
+                       const uint64_t *values, size_t m, size_t t) {
+    const size_t room = m + 1;
+    poly g0 = {scratch, 1}, g1 = {scratch + room, 0};
+    poly v0 = {scratch + 2 * room, 0}, v1 = {scratch + 3 * room, 1};
+    g0.c[0] = v1.c[0] = 1;
+    for (size_t i = 0; i < m; i++) {
+        /* Newton's step: g0 = product of (x - x_j), g1 = interpolation, j < i; then include i. */
+        const uint64_t miss = sub(values[i], value_at(g1.c, g1.length, points[i]));
+        const uint64_t step = mul(miss, inverse(value_at(g0.c, g0.length, points[i])));
+        subtract(&g1, &g0, sub(0, step), 0);
+        g0.c[g0.length] = 0;
+        for (size_t k = g0.length; k > 0; k--)
+            g0.c[k] = sub(g0.c[k - 1], mul(points[i], g0.c[k]));
+        g0.c[0] = sub(0, mul(points[i], g0.c[0]));
+        g0.length++;
     }
+    /* Euclid on (g0, g1), stopped half-way; v0, v1 follow the same steps. */
+    while (g1.length != 0 && 2 * (g1.length - 1) >= m + t) {
+        const uint64_t lead = inverse(g1.c[g1.length - 1]);
+        while (g0.length >= g1.length) {
+            const uint64_t factor = mul(g0.c[g0.length - 1], lead);
+            const size_t shift = g0.length - g1.length;
+            subtract(&v0, &v1, factor, shift);
+            subtract(&g0, &g1, factor, shift);
+        }
+        const poly g = g0, v = v0;
+        g0 = g1, v0 = v1;
+        g1 = g, v1 = v;
+    }
+    for (size_t k = 0; k < t; k++)
+        polynomial[k] = 0;
+    const uint64_t lead = inverse(v1.c[v1.length - 1]);
+    while (g1.length >= v1.length) {
+        const uint64_t factor = mul(g1.c[g1.length - 1], lead);
+        const size_t shift = g1.length - v1.length;
+        if (shift >= t)
+            return m + 1;
+        polynomial[shift] = factor;
+        subtract(&g1, &v1, factor, shift);
+    }
+    if (g1.length != 0)
+        return m + 1; /* the error locator does not divide: too many errors */
+    size_t wrong = 0;
+    for (size_t i = 0; i < m; i++)
+        wrong += value_at(polynomial, t, points[i]) != values[i];
+    return wrong <= (m - t) / 2 ? wrong : m + 1;
 }

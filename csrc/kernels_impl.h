@@ -4,6 +4,12 @@
 
 #include "secagg_kernels.h"
 
+#include <string.h>
+
+typedef size_t sa_quantize_fn(void *out, unsigned lane_bytes, unsigned bits, const void *values,
+                              const uint32_t *words, size_t n, double clip, double scale,
+                              double limit);
+
 typedef struct {
     const char *name;
     uint32_t needs; /* SA_* bits */
@@ -13,17 +19,41 @@ typedef struct {
     void (*pack)(uint8_t *packed, const void *values, size_t lanes, unsigned lane_bytes, unsigned bits);
     void (*unpack_add)(void *acc, const uint8_t *packed, size_t lanes, unsigned lane_bytes,
                        unsigned bits);
+    sa_quantize_fn *quantize_f32, *quantize_f64;
+    void (*dequantize)(double *out, const void *values, size_t lanes, unsigned lane_bytes,
+                       unsigned bits, double step);
+    void (*flip_signs)(float *values, const uint8_t *flips, size_t n);
+    void (*hadamard)(float *values, size_t n, float factor);
 } sa_kernels;
 
+/* The plain C of all variants without a vector form, and of the ends of those that have one. */
 void sa_pack_portable(uint8_t *packed, const void *values, size_t lanes, unsigned lane_bytes,
                       unsigned bits);
 void sa_unpack_add_portable(void *acc, const uint8_t *packed, size_t lanes, unsigned lane_bytes,
                             unsigned bits);
 
 extern const sa_kernels sa_kernels_portable;
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #define SA_X86 1
 extern const sa_kernels sa_kernels_aesni;
+extern const sa_kernels sa_kernels_avx2;
+extern const sa_kernels sa_kernels_vaes256;
+extern const sa_kernels sa_kernels_vaes512;
+#elif defined(__aarch64__) && defined(__ORDER_LITTLE_ENDIAN__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define SA_ARM 1
+extern const sa_kernels sa_kernels_armv8;
 #endif
+
+/* The functions that the body files define, in the order of the table. */
+#define SA_REAL_KERNELS                                                                            \
+    .quantize_f32 = quantize_f32, .quantize_f64 = quantize_f64, .dequantize = dequantize,          \
+    .flip_signs = flip_signs, .hadamard = hadamard
+
+static inline uint64_t sa_low_bits(unsigned bits) { return bits == 64 ? ~0ull : (1ull << bits) - 1; }
+
+static inline void sa_wipe(void *memory, size_t bytes) {
+    memset(memory, 0, bytes);
+    __asm__ volatile("" : : "r"(memory) : "memory"); /* keep the memset */
+}
 
 #endif

@@ -1,59 +1,55 @@
-/* The loop over tiles, seeds and blocks, written once for all instruction sets.
+/* Mask expansion: the loop over tiles, seeds and groups of blocks, once for all instruction sets.
  *
  * Before including it a variant defines
  *   block                   a vector of 16-byte AES blocks
  *   schedule                the expanded key and the nonce of one seed
  *   expand(s, seed)         fill the schedule
- *   keystream(s, ctr, out)  IN_FLIGHT successive blocks from counter ctr
+ *   keystream(s, ctr, out)  IN_FLIGHT vectors of successive blocks from counter ctr, a multiple of
+ *                           the blocks in a group
  *   load(p), store(p, b)    unaligned
  *   add16/32/64, sub16/32/64
- *   IN_FLIGHT               blocks computed side by side, to fill the AES pipeline */
+ *   clear_registers()       wipe the vector registers
+ *   IN_FLIGHT               vectors computed side by side, to fill the AES pipeline
+ *
+ * A group is what one call of keystream gives. It never leaves the registers but in the first and
+ * the last group of a range, which pass through a buffer that is wiped. */
 
-#include <string.h>
+#define GROUP_BYTES (IN_FLIGHT * sizeof(block))
+#define SKIP(at) ((size_t)((at) % GROUP_BYTES))
+#define COUNTER(at) ((uint32_t)(((at) - SKIP(at)) / 16))
+/* Key expansion is a chain of latencies, 30 ns a seed: a tile is large enough to hide it, and stays
+ * in the second-level cache while all the seeds pass over it. */
+#define TILE_BYTES ((size_t)65536)
 
-#define BLOCK_BYTES sizeof(block)
-#define TILE_BYTES ((size_t)16384) /* half of a small L1: read and written once per tile */
-
-static void wipe(void *memory, size_t bytes) {
-    memset(memory, 0, bytes);
-    __asm__ volatile("" : : "r"(memory) : "memory"); /* keep the memset */
-}
-
-/* Combine `bytes` bytes at acc with keystream bytes from position `at` on. A partial block goes
- * through a buffer: positions are multiples of the lane, so no lane is ever cut. */
+/* Combine acc with keystream from byte `at` of the stream on. */
 #define DEFINE_RUN(name, combine)                                                                  \
-    static void name(uint8_t *acc, size_t bytes, uint64_t at, const schedule *s) {                 \
-        uint32_t counter = (uint32_t)(at / BLOCK_BYTES);                                           \
-        const size_t skip = (size_t)(at % BLOCK_BYTES);                                            \
+    static void name##_part(uint8_t *acc, size_t bytes, uint64_t at, const schedule *s) {          \
+        uint8_t part[GROUP_BYTES] = {0};                                                           \
         block k[IN_FLIGHT];                                                                        \
-        if (skip != 0 && bytes != 0) {                                                             \
-            const size_t room = BLOCK_BYTES - skip;                                                \
+        memcpy(part + SKIP(at), acc, bytes);                                                       \
+        keystream(s, COUNTER(at), k);                                                              \
+        for (size_t i = 0; i < IN_FLIGHT; i++)                                                     \
+            store(part + i * sizeof(block), combine(load(part + i * sizeof(block)), k[i]));        \
+        memcpy(acc, part + SKIP(at), bytes);                                                       \
+        sa_wipe(part, sizeof part);                                                                \
+    }                                                                                              \
+    static void name(uint8_t *acc, size_t bytes, uint64_t at, const schedule *s) {                 \
+        if (SKIP(at) != 0 && bytes != 0) {                                                         \
+            const size_t room = GROUP_BYTES - SKIP(at);                                            \
             const size_t take = bytes < room ? bytes : room;                                       \
-            uint8_t part[BLOCK_BYTES] = {0};                                                       \
-            memcpy(part + skip, acc, take);                                                        \
-            keystream(s, counter++, k);                                                            \
-            store(part, combine(load(part), k[0]));                                                \
-            memcpy(acc, part + skip, take);                                                        \
+            name##_part(acc, take, at, s);                                                         \
             acc += take;                                                                           \
             bytes -= take;                                                                         \
+            at += take;                                                                            \
         }                                                                                          \
-        while (bytes >= IN_FLIGHT * BLOCK_BYTES) {                                                 \
-            keystream(s, counter, k);                                                              \
+        for (; bytes >= GROUP_BYTES; acc += GROUP_BYTES, bytes -= GROUP_BYTES, at += GROUP_BYTES) {  \
+            block k[IN_FLIGHT];                                                                    \
+            keystream(s, COUNTER(at), k);                                                          \
             for (size_t i = 0; i < IN_FLIGHT; i++)                                                 \
-                store(acc + i * BLOCK_BYTES, combine(load(acc + i * BLOCK_BYTES), k[i]));          \
-            counter += IN_FLIGHT;                                                                  \
-            acc += IN_FLIGHT * BLOCK_BYTES;                                                        \
-            bytes -= IN_FLIGHT * BLOCK_BYTES;                                                      \
+                store(acc + i * sizeof(block), combine(load(acc + i * sizeof(block)), k[i]));      \
         }                                                                                          \
-        if (bytes != 0) {                                                                          \
-            uint8_t part[IN_FLIGHT * BLOCK_BYTES] = {0};                                           \
-            memcpy(part, acc, bytes);                                                              \
-            keystream(s, counter, k);                                                              \
-            for (size_t i = 0; i < IN_FLIGHT; i++)                                                 \
-                store(part + i * BLOCK_BYTES, combine(load(part + i * BLOCK_BYTES), k[i]));        \
-            memcpy(acc, part, bytes);                                                              \
-        }                                                                                          \
-        wipe(k, sizeof k);                                                                         \
+        if (bytes != 0)                                                                            \
+            name##_part(acc, bytes, at, s);                                                        \
     }
 
 DEFINE_RUN(run_add16, add16)
@@ -74,8 +70,8 @@ static void mask_add(void *acc, size_t lanes, unsigned lane_bytes, uint64_t firs
     uint64_t at = first * lane_bytes;
     schedule s;
     while (left != 0) {
-        /* Shorten the first tile so that the next ones start on a block. */
-        const size_t room = TILE_BYTES - (size_t)(at % BLOCK_BYTES);
+        /* Shorten the first tile so that the next ones start on a group. */
+        const size_t room = TILE_BYTES - SKIP(at);
         const size_t bytes = left < room ? left : room;
         for (size_t j = 0; j < count; j++) {
             expand(&s, seeds + 32 * j);
@@ -85,5 +81,6 @@ static void mask_add(void *acc, size_t lanes, unsigned lane_bytes, uint64_t firs
         left -= bytes;
         at += bytes;
     }
-    wipe(&s, sizeof s);
+    sa_wipe(&s, sizeof s);
+    clear_registers();
 }

@@ -8,8 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a CPU may offer; a variant names what it needs. */
-#define SA_AESNI (1u << 0)
+/* What a CPU may offer; a variant names what it needs. AVX2 and AVX-512 count only when the
+ * operating system saves their registers. SA_AVX512: F, BW, DQ and VL. */
+#define SA_AES (1u << 0)
+#define SA_AVX2 (1u << 1)
+#define SA_VAES (1u << 2)
+#define SA_AVX512 (1u << 3)
+#define SA_ARM_AES (1u << 4)
 
 /* cffi: begin */
 
@@ -21,6 +26,9 @@ void sa_select(uint32_t allowed);
 /* Name of the variant in use, and whether it expands masks (portable does not: see mask.py). */
 const char *sa_variant(void);
 int sa_has_mask(void);
+
+/* Name and needs of the i-th variant of this build, widest first; NULL behind the last. */
+const char *sa_variant_at(size_t i, uint32_t *needs);
 
 /* acc[i] += sum over j of signs[j] * PRG(seeds + 32 j)[first + i], i < lanes, modulo the lane.
  * PRG: AES-128-CTR, key = seed[0:16], counter block = seed[16:28] || 32-bit big-endian counter.
@@ -45,15 +53,29 @@ size_t sa_quantize_f32(void *out, unsigned lane_bytes, unsigned bits, const floa
 void sa_dequantize(double *out, const void *values, size_t lanes, unsigned lane_bytes, unsigned bits,
                    double step);
 
-/* GF(p), p = 2^61 - 1; every input word below p. Constant-time in all values.
+/* Change the sign of values[i] where bit i % 8 of flips[i / 8] is set. */
+void sa_flip_signs(float *values, const uint8_t *flips, size_t n);
+
+/* In-place Walsh-Hadamard transform in natural order, then times factor; n a power of two. */
+void sa_hadamard(float *values, size_t n, float factor);
+
+/* GF(p), p = 2^61 - 1; every input word below p. Constant-time in coefficients and values.
  * evaluate: out[k][m], polynomials given by coefficients[t][m], lowest degree first.
- * lagrange: out[t], weights w with f(at) = sum w[j] f(points[j]); scratch: 2 t words.
+ * lagrange: out[q][t], weights with f(ats[i]) = sum of out[i][j] f(points[j]) for every f of degree
+ * below t; scratch: 2 t words.
  * weighted_sums: out[q][m] = sum over j < t of weights[q][j] * values[j][m]. */
 void sa_field_evaluate(uint64_t *out, const uint64_t *coefficients, size_t t, size_t m,
                        const uint64_t *points, size_t k);
-void sa_field_lagrange(uint64_t *out, uint64_t *scratch, const uint64_t *points, size_t t, uint64_t at);
+void sa_field_lagrange(uint64_t *out, uint64_t *scratch, const uint64_t *points, size_t t,
+                       const uint64_t *ats, size_t q);
 void sa_field_weighted_sums(uint64_t *out, const uint64_t *weights, const uint64_t *values, size_t q,
                             size_t t, size_t m);
+
+/* Gao's decoder (2003) for Reed-Solomon codes: the polynomial of degree below t, as t coefficients,
+ * that all but (m - t) / 2 of the m >= t >= 1 values lie on. Returns how many do not, or m + 1 when
+ * there is none. For revealed values: variable-time. scratch: 4 (m + 1) words. */
+size_t sa_field_decode(uint64_t *polynomial, uint64_t *scratch, const uint64_t *points,
+                       const uint64_t *values, size_t m, size_t t);
 
 /* cffi: end */
 

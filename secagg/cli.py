@@ -74,16 +74,11 @@ def info() -> None:
     """Print the kernel variant in use and those that this machine can run."""
     from secagg import kernels
 
-    usable = []
-    used = kernels.variant()
-    for candidate in kernels.VARIANTS:
-        try:
-            kernels.select(candidate)
-        except ImportError:
-            continue
-        usable.append(candidate)
-    kernels.select(used)
-    Console().print(f"kernel variant: {used}; this machine can run: {', '.join(usable)}")
+    usable = ", ".join(kernels.runnable())
+    Console().print(
+        f"kernel variant: {kernels.variant()}; this machine can run: {usable}; "
+        f"this build has: {', '.join(kernels.VARIANTS)}"
+    )
 
 
 # Typer's usage errors; their class is click's, which newer versions of Typer carry within themselves.

@@ -92,9 +92,23 @@ static void test_field(void) {
     for (size_t i = 0; i < K; i++)
         points[i] = i + 1;
     sa_field_evaluate(shares, coefficients, T, M, points, K);
-    sa_field_lagrange(weights, scratch, points + 4, T, 0);
+    const uint64_t zero = 0;
+    sa_field_lagrange(weights, scratch, points + 4, T, &zero, 1);
     sa_field_weighted_sums(secret, weights, shares + 4 * M, 1, T, M);
     CHECK(memcmp(secret, coefficients, sizeof secret) == 0);
+
+    uint64_t values[K], decoded[T], room[4 * (K + 1)];
+    for (size_t wrong = 0; wrong <= K; wrong++) {
+        for (size_t i = 0; i < K; i++) /* the first `wrong` are off by one */
+            values[i] = i < wrong ? (shares[i * M] + 1) % p : shares[i * M];
+        const size_t errors = sa_field_decode(decoded, room, points, values, K, T);
+        if (wrong <= (K - T) / 2) {
+            CHECK(errors == wrong);
+            for (size_t j = 0; j < T; j++)
+                CHECK(decoded[j] == coefficients[j * M]);
+        } else if (wrong < K - (K - T) / 2) /* then "shifted by one" is the nearer polynomial */
+            CHECK(errors == K + 1);
+    }
 }
 
 static void test_quantize(void) {
@@ -110,15 +124,40 @@ static void test_quantize(void) {
     CHECK(back[0] == 2 && back[1] == -3 && back[2] == 5 && back[3] == -5);
 }
 
+static void test_hadamard(void) {
+    enum { N = 1024 };
+    float values[N], once[N];
+    uint8_t flips[N / 8];
+    for (size_t i = 0; i < N; i++)
+        values[i] = once[i] = (float)(int)(next_word() % 1000) - 499.5f; /* no zero: it has two signs */
+    for (size_t i = 0; i < sizeof flips; i++)
+        flips[i] = (uint8_t)next_word();
+    sa_flip_signs(once, flips, N);
+    sa_hadamard(once, N, 0x1p-5f); /* 1 / sqrt(1024): its own inverse, exact on small integers */
+    sa_hadamard(once, N, 0x1p-5f);
+    sa_flip_signs(once, flips, N);
+    CHECK(memcmp(once, values, sizeof once) == 0);
+}
+
 int main(void) {
-    sa_select(~0u);
-    if (sa_has_mask()) {
-        test_mask_known_answer();
-        test_mask_cancels_and_splits();
+    const char *name;
+    uint32_t needs;
+    for (size_t i = 0; (name = sa_variant_at(i, &needs)) != NULL; i++) {
+        sa_select(needs);
+        if (strcmp(sa_variant(), name) != 0) {
+            printf("kernels: variant %s does not run here\n", name);
+            continue;
+        }
+        if (sa_has_mask()) {
+            test_mask_known_answer();
+            test_mask_cancels_and_splits();
+        }
+        test_pack_round_trip();
+        test_quantize();
+        test_hadamard();
+        printf("kernels: variant %s, all passed\n", name);
     }
-    test_pack_round_trip();
     test_field();
-    test_quantize();
-    printf("kernels: variant %s, all passed\n", sa_variant());
+    printf("kernels: field, all passed\n");
     return 0;
 }

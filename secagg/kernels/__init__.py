@@ -4,10 +4,12 @@ What belongs here: array in, array out. What must not: protocol, randomness, fil
 `reference` does the same in plain Python, slowly and legibly.
 """
 
-from secagg.kernels._library import VARIANTS, select, variant
-from secagg.kernels.field import PRIME, field_evaluate, field_lagrange, field_weighted_sums
+from secagg.kernels._library import VARIANTS, runnable, select, variant
+from secagg.kernels._parallel import map_in_threads, usable_cpus
+from secagg.kernels.field import PRIME, field_decode, field_evaluate, field_lagrange, field_weighted_sums
+from secagg.kernels.hadamard import hadamard
 from secagg.kernels.mask import MAXIMUM_KEYSTREAM_BYTES, SEED_BYTES, mask_apply
-from secagg.kernels.quantize import NotFiniteError, dequantize, quantize
+from secagg.kernels.quantize import NotFiniteError, QuantizedVector, dequantize, quantize
 from secagg.kernels.ring import (
     UIntArray,
     lane_bytes,
@@ -18,6 +20,7 @@ from secagg.kernels.ring import (
     spare_bits_clear,
     unpack_add,
 )
+from secagg.kernels.upload import VectorSource, masked_chunks, pack_masked
 
 __all__ = [
     "MAXIMUM_KEYSTREAM_BYTES",
@@ -25,20 +28,29 @@ __all__ = [
     "SEED_BYTES",
     "VARIANTS",
     "NotFiniteError",
+    "QuantizedVector",
     "UIntArray",
+    "VectorSource",
     "dequantize",
+    "field_decode",
     "field_evaluate",
     "field_lagrange",
     "field_weighted_sums",
+    "hadamard",
     "lane_bytes",
     "lane_dtype",
+    "map_in_threads",
     "mask_apply",
+    "masked_chunks",
     "pack",
+    "pack_masked",
     "packed_bytes",
     "quantize",
     "ring_mask",
+    "runnable",
     "select",
     "spare_bits_clear",
     "unpack_add",
+    "usable_cpus",
     "variant",
 ]

@@ -19,17 +19,32 @@ CData: TypeAlias = Any  # a C pointer
 
 lib = _native.lib
 
-# What SECAGG_KERNEL may say: the features each variant may use. Wider variants add a line.
-VARIANTS: dict[str, int] = {"portable": 0, "aesni": 1}
+
+def _variants() -> dict[str, int]:
+    found: dict[str, int] = {}
+    needs = _native.ffi.new("uint32_t *")
+    while (name := lib.sa_variant_at(len(found), needs)) != _native.ffi.NULL:
+        found[_native.ffi.string(name).decode("ascii")] = needs[0]
+    return found
+
+
+# The variants of this build, widest first, with the CPU features each needs: what SECAGG_KERNEL may say.
+VARIANTS: dict[str, int] = _variants()
+
+
+def runnable() -> tuple[str, ...]:
+    """Names of the variants that this machine can run, widest first."""
+    have = lib.sa_cpu_features()
+    return tuple(name for name, needs in VARIANTS.items() if needs & have == needs)
 
 
 def select(name: str | None) -> None:
     """Use the variant `name`, or the widest one of this CPU (None). ImportError when it cannot run."""
     if name is not None and name not in VARIANTS:
         raise ImportError(f"SECAGG_KERNEL is {name!r}; this build has {', '.join(VARIANTS)}")
-    lib.sa_select(0xFFFFFFFF if name is None else VARIANTS[name])
-    if name is not None and variant() != name:
+    if name is not None and name not in runnable():
         raise ImportError(f"SECAGG_KERNEL is {name!r}, which this CPU cannot run")
+    lib.sa_select(0xFFFFFFFF if name is None else VARIANTS[name])
 
 
 def variant() -> str:
@@ -42,7 +57,7 @@ def read(array: NDArray[Any] | bytes | bytearray | memoryview, ctype: str) -> CD
     return _native.ffi.from_buffer(ctype, array)
 
 
-def write(array: NDArray[Any] | bytearray, ctype: str) -> CData:
+def write(array: NDArray[Any] | bytearray | memoryview, ctype: str) -> CData:
     """Pointer to the memory of a contiguous buffer, for writing."""
     return _native.ffi.from_buffer(ctype, array, require_writable=True)
 

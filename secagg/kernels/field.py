@@ -42,20 +42,23 @@ def field_evaluate(coefficients: Words, points: Words) -> Words:
     return out
 
 
-def field_lagrange(points: Words, at: int) -> Words:
-    """Weights w with f(at) = sum of w[j] f(points[j]), for every f of degree below t.
+def field_lagrange(points: Words, ats: Words) -> Words:
+    """Weights w with f(ats[i]) = sum of w[i, j] f(points[j]), for every f of degree below t.
 
-    points (t,), distinct; returns (t,); raises ValueError
+    points (t,), distinct; ats (q,); returns (q, t); raises ValueError
     """
-    t = _matrix("points", points, 1).size
+    t, q = _matrix("points", points, 1).size, _matrix("ats", ats, 1).size
     if not t or np.unique(points).size != t:
         raise ValueError("points: must be distinct, and at least one")
-    if not 0 <= at < PRIME:
-        raise ValueError("at: must be a field element")
-    out = np.empty(t, np.uint64)
+    out = np.empty((q, t), np.uint64)
     scratch = np.empty(2 * t, np.uint64)
     lib.sa_field_lagrange(
-        write(out, "uint64_t[]"), write(scratch, "uint64_t[]"), read(points, "uint64_t[]"), t, at
+        write(out, "uint64_t[]"),
+        write(scratch, "uint64_t[]"),
+        read(points, "uint64_t[]"),
+        t,
+        read(ats, "uint64_t[]"),
+        q,
     )
     return out
 
@@ -72,3 +75,33 @@ def field_weighted_sums(weights: Words, values: Words) -> Words:
             write(out, "uint64_t[]"), read(weights, "uint64_t[]"), read(values, "uint64_t[]"), q, t, m
         )
     return out
+
+
+def field_decode(points: Words, values: Words, threshold: int) -> Words | None:
+    """Return the polynomial of degree < threshold that all but (m - threshold) // 2 values lie on, or None.
+
+    points (m,), distinct; values (m,), revealed ones: the time depends on them
+    returns threshold coefficients, lowest degree first; raises ValueError
+
+    Gao, "A new algorithm for decoding Reed-Solomon codes", 2003.
+    """
+    m = _matrix("points", points, 1).size
+    if _matrix("values", values, 1).size != m:
+        raise ValueError(f"values: {m} points need as many values, got {values.size}")
+    if np.unique(points).size != m:
+        raise ValueError("points: must be distinct")
+    if threshold < 1:
+        raise ValueError(f"threshold: must be at least 1, is {threshold}")
+    if m < threshold:
+        return None
+    polynomial = np.empty(threshold, np.uint64)
+    scratch = np.empty(4 * (m + 1), np.uint64)
+    wrong = lib.sa_field_decode(
+        write(polynomial, "uint64_t[]"),
+        write(scratch, "uint64_t[]"),
+        read(points, "uint64_t[]"),
+        read(values, "uint64_t[]"),
+        m,
+        threshold,
+    )
+    return polynomial if wrong <= m else None

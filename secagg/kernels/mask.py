@@ -5,19 +5,19 @@ The PRG is AES-128-CTR (design, 3.5; the PRG of Bonawitz et al., CCS 2017, secti
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
 from secagg.kernels._library import lib, read, vector, write
+from secagg.kernels._parallel import check_threads, in_threads, ranges, usable_cpus
 from secagg.kernels.ring import LANES, UIntArray
 
 SEED_BYTES = 32
 MAXIMUM_KEYSTREAM_BYTES = 2**36  # the 32-bit block counter must not wrap
 _TILE_BYTES = 1 << 16  # of the path through `cryptography`
-_SMALLEST_SPLIT = 1 << 14  # lanes per thread below which threads cost more than they give
+_GROUP_LANES = 256  # ranges start where the widest variant starts a group of blocks: 512 bytes
+_WORTH_A_THREAD = 1 << 24  # bytes of keystream: half a millisecond; starting threads takes a tenth
 
 
 def mask_apply(
@@ -26,7 +26,7 @@ def mask_apply(
     signs: NDArray[np.int8],
     *,
     first: int = 0,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> None:
     """Add signs[j] * PRG(seed j)[first : first + d] to `acc` in place, modulo its lane.
 
@@ -34,7 +34,8 @@ def mask_apply(
     seeds    32 * count bytes
     signs    (count,), int8, +1 or -1
     first    index of acc[0] in the masks
-    threads  the range is split over that many; the result does not depend on it
+    threads  the range is split over that many; None: over the CPUs of this process, as far as the
+             work is worth it. The result does not depend on it.
     raises   TypeError, ValueError
     """
     lanes = vector("acc", acc, LANES)
@@ -48,23 +49,18 @@ def mask_apply(
         raise ValueError("signs: every entry must be +1 or -1")
     if first < 0 or (first + lanes.size) * lanes.itemsize > MAXIMUM_KEYSTREAM_BYTES:
         raise ValueError(f"first: {first} with {lanes.size} lanes passes 2^36 bytes of keystream, or is < 0")
-    if threads < 1:
-        raise ValueError(f"threads: must be at least 1, is {threads}")
+    if threads is None:
+        work = lanes.nbytes * signs.size
+        threads = max(min(usable_cpus(), work // _WORTH_A_THREAD), 1)
+    check_threads(threads)
     if not lanes.size or not signs.size:
         return
     apply = _apply_native if lib.sa_has_mask() else _apply_library
-    parts = min(threads, -(-lanes.size // _SMALLEST_SPLIT))
-    if parts == 1:
-        apply(lanes, seeds, signs, first)
-        return
-    step = -(-lanes.size // parts)
-    with ThreadPoolExecutor(parts) as pool:
-        jobs = [
-            pool.submit(apply, lanes[at : at + step], seeds, signs, first + at)
-            for at in range(0, lanes.size, step)
-        ]
-        for job in jobs:
-            job.result()
+
+    def part(where: tuple[int, int]) -> None:
+        apply(lanes[where[0] : where[1]], seeds, signs, first + where[0])
+
+    in_threads(part, ranges(lanes.size, threads, _GROUP_LANES))
 
 
 def _apply_native(

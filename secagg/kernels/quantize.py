@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from secagg.errors import ParameterError
 from secagg.kernels._library import lib, read, vector, write
 from secagg.kernels.mask import mask_apply
-from secagg.kernels.ring import UIntArray, _lanes, lane_dtype
+from secagg.kernels.ring import UIntArray, checked_lanes, lane_dtype
 
-_TILE = 1 << 14  # values whose random words fit the cache
+_TILE = 1 << 16  # values whose random words stay in the second-level cache
 _PLUS = np.ones(1, np.int8)
 
 
@@ -22,6 +22,73 @@ class NotFiniteError(ParameterError):
     def __init__(self, index: int, value: float) -> None:
         super().__init__(f"values[{index}]: must be finite, is {value}")
         self.index = index
+
+
+class QuantizedVector:
+    """Real values that become ring elements when they are read, tile by tile (a VectorSource).
+
+    values     (d,), contiguous float32 or float64; not copied
+    clip       values are clipped to [-clip, clip]; scale: ring steps per unit
+    limit      no result has a larger magnitude, limit < 2^(ring_bits - 1)
+    seed       32 bytes; value i is rounded with word first + i of its PRG (32-bit lanes)
+    raises     ParameterError, TypeError, ValueError
+
+    The rounding is unbiased up to 2^-32: x goes up with probability ceil(2^32 frac(x)) / 2^32.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.float32] | NDArray[np.float64],
+        *,
+        clip: float,
+        scale: float,
+        limit: int,
+        ring_bits: int,
+        seed: bytes,
+        first: int = 0,
+    ) -> None:
+        array = vector("values", values, (np.float32, np.float64))
+        self._values = np.require(array, requirements=["C", "A"])
+        self.dtype = lane_dtype(ring_bits)
+        if not (math.isfinite(clip) and clip > 0 and math.isfinite(scale) and scale > 0):
+            raise ParameterError(f"clip, scale: must be positive and finite, are {clip}, {scale}")
+        if not 1 <= limit < 2 ** min(ring_bits - 1, 52):
+            raise ParameterError(
+                f"limit: must be in 1..2^{min(ring_bits - 1, 52)} - 1 for {ring_bits} bits, is {limit}"
+            )
+        self._ring_bits, self._seed, self._first = ring_bits, seed, first
+        self._clip, self._scale, self._limit = clip, scale, limit
+        self._run, self._ctype = (
+            (lib.sa_quantize_f32, "float[]")
+            if array.dtype == np.float32
+            else (lib.sa_quantize_f64, "double[]")
+        )
+
+    @property
+    def length(self) -> int:
+        """Entries."""
+        return self._values.size
+
+    def read(self, first: int, out: UIntArray) -> None:
+        """Write ring elements first .. first + out.size - 1 to `out`. Raises NotFiniteError."""
+        words = np.empty(min(_TILE, out.size), np.uint32)
+        for at in range(first, first + out.size, _TILE):
+            values = self._values[at : min(at + _TILE, first + out.size)]
+            words[: values.size] = 0
+            mask_apply(words[: values.size], self._seed, _PLUS, first=self._first + at, threads=1)
+            done = self._run(
+                write(out[at - first : at - first + values.size], "char[]"),
+                out.itemsize,
+                self._ring_bits,
+                read(values, self._ctype),
+                read(words, "uint32_t[]"),
+                values.size,
+                self._clip,
+                self._scale,
+                self._limit,
+            )
+            if done != values.size:
+                raise NotFiniteError(at + done, float(values[done]))
 
 
 def quantize(
@@ -34,46 +101,16 @@ def quantize(
     seed: bytes,
     first: int = 0,
 ) -> UIntArray:
-    """Clip to [-clip, clip], scale, round stochastically, reduce modulo 2^ring_bits.
+    """Clip, scale, round stochastically, reduce modulo 2^ring_bits: all of a QuantizedVector.
 
-    values   (d,), contiguous float32 or float64
-    scale    ring steps per unit; limit: no result has a larger magnitude, limit < 2^(ring_bits - 1)
-    seed     32 bytes; value i is rounded with word first + i of its PRG (32-bit lanes)
     returns  (d,) in the lane of ring_bits, two's complement modulo 2^ring_bits
-    raises   NotFiniteError, ValueError, TypeError
-
-    The rounding is unbiased up to 2^-32: x goes up with probability ceil(2^32 frac(x)) / 2^32.
+    raises   NotFiniteError, ParameterError, ValueError, TypeError
     """
-    array = np.require(vector("values", values, (np.float32, np.float64)), requirements=["C", "A"])
-    dtype = lane_dtype(ring_bits)
-    if not (math.isfinite(clip) and clip > 0 and math.isfinite(scale) and scale > 0):
-        raise ParameterError(f"clip, scale: must be positive and finite, are {clip}, {scale}")
-    if not 1 <= limit < 2 ** min(ring_bits - 1, 52):
-        raise ParameterError(
-            f"limit: must be in 1..2^{min(ring_bits - 1, 52)} - 1 for {ring_bits} bits, is {limit}"
-        )
-    run, ctype = (
-        (lib.sa_quantize_f32, "float[]") if array.dtype == np.float32 else (lib.sa_quantize_f64, "double[]")
+    source = QuantizedVector(
+        values, clip=clip, scale=scale, limit=limit, ring_bits=ring_bits, seed=seed, first=first
     )
-    out = np.empty(array.size, dtype)
-    words = np.empty(min(_TILE, array.size), np.uint32)
-    for at in range(0, array.size, _TILE):
-        n = min(_TILE, array.size - at)
-        words[:n] = 0
-        mask_apply(words[:n], seed, _PLUS, first=first + at)
-        done = run(
-            write(out[at : at + n], "char[]"),
-            out.itemsize,
-            ring_bits,
-            read(array[at : at + n], ctype),
-            read(words, "uint32_t[]"),
-            n,
-            clip,
-            scale,
-            limit,
-        )
-        if done != n:
-            raise NotFiniteError(at + done, float(array[at + done]))
+    out = np.empty(source.length, source.dtype)
+    source.read(0, out)
     return out
 
 
@@ -82,7 +119,7 @@ def dequantize(values: UIntArray, *, step: float, ring_bits: int) -> NDArray[np.
 
     values  (d,), lanes at least ring_bits wide; returns (d,) float64; raises TypeError, ValueError
     """
-    lanes = _lanes("values", values, ring_bits)
+    lanes = checked_lanes("values", values, ring_bits)
     out = np.empty(lanes.size, np.float64)
     if lanes.size:
         lib.sa_dequantize(

@@ -1,14 +1,9 @@
-"""The kernels once more, in plain Python: the specification, the oracle, and wrong shares corrected.
-
-Slow and legible on purpose. Only `correct_shares` is used outside the tests: it runs on revealed
-shares when somebody lied, which is rare.
-"""
+"""The kernels once more, in plain Python, slow and legible: the specification, the oracle of the tests."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -138,14 +133,6 @@ def interpolate(points: Sequence[int], values: Sequence[int]) -> list[int]:
     return polynomial
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A decoded word: the secret f(0) of each limb, and the points whose shares were wrong."""
-
-    secret: tuple[int, ...]
-    wrong: frozenset[int]
-
-
 def decode(points: Sequence[int], values: Sequence[int], threshold: int) -> list[int] | None:
     """Return the polynomial of degree < threshold that all but (m - threshold) // 2 values lie on, or None.
 
@@ -170,21 +157,3 @@ def decode(points: Sequence[int], values: Sequence[int], threshold: int) -> list
         return None
     errors = sum(evaluate(polynomial, x) != y for x, y in zip(points, values, strict=True))
     return polynomial if errors <= (m - threshold) // 2 else None
-
-
-def correct_shares(
-    points: Sequence[int], shares: Sequence[Sequence[int]], threshold: int
-) -> Correction | None:
-    """Correct up to (m - threshold) // 2 wrong ones among m shares; a share has several limbs.
-
-    points  m distinct field elements; shares: m rows of limbs, all below 2^61 - 1
-    returns the secrets, and every point with a wrong limb; None when there are too many
-    """
-    secret, wrong = [], set()
-    for limb in zip(*shares, strict=True):
-        polynomial = decode(points, limb, threshold)
-        if polynomial is None:
-            return None
-        secret.append(evaluate(polynomial, 0))
-        wrong |= {x for x, y in zip(points, limb, strict=True) if evaluate(polynomial, x) != y}
-    return Correction(tuple(secret), frozenset(wrong))

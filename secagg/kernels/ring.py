@@ -46,7 +46,8 @@ def packed_bytes(length: int, ring_bits: int) -> int:
     return (length * ring_bits + 7) // 8
 
 
-def _lanes(name: str, array: object, ring_bits: int) -> UIntArray:
+def checked_lanes(name: str, array: object, ring_bits: int) -> UIntArray:
+    """Return `array` if it is a vector of lanes that hold ring_bits. TypeError, ValueError."""
     check_ring_bits(ring_bits)
     lanes = vector(name, array, LANES)
     if 8 * lanes.itemsize < ring_bits:
@@ -54,17 +55,22 @@ def _lanes(name: str, array: object, ring_bits: int) -> UIntArray:
     return lanes
 
 
-def pack(values: UIntArray, ring_bits: int) -> bytearray:
+def pack(values: UIntArray, ring_bits: int, out: bytearray | memoryview | None = None) -> bytearray:
     """Pack the low `ring_bits` bits of each value into a little-endian bit string.
 
     values   (d,), uint16, uint32 or uint64, at least ring_bits wide
-    returns  ceil(d * ring_bits / 8) bytes, spare bits zero
+    out      None, or ceil(d * ring_bits / 8) writable bytes to fill
+    returns  ceil(d * ring_bits / 8) bytes, spare bits zero (an empty one when `out` is given)
     raises   TypeError, ValueError
     """
-    lanes = _lanes("values", values, ring_bits)
-    packed = bytearray(packed_bytes(lanes.size, ring_bits))
+    lanes = checked_lanes("values", values, ring_bits)
+    size = packed_bytes(lanes.size, ring_bits)
+    packed = bytearray(size if out is None else 0)
+    target = memoryview(packed if out is None else out)
+    if target.nbytes != size or not target.c_contiguous or target.readonly:
+        raise ValueError(f"out: must have {size} contiguous writable bytes, has {target.nbytes}")
     if lanes.size:
-        lib.sa_pack(write(packed, "uint8_t[]"), read(lanes, "char[]"), lanes.size, lanes.itemsize, ring_bits)
+        lib.sa_pack(write(target, "uint8_t[]"), read(lanes, "char[]"), lanes.size, lanes.itemsize, ring_bits)
     return packed
 
 
@@ -75,7 +81,7 @@ def unpack_add(acc: UIntArray, packed: bytes | bytearray | memoryview, ring_bits
     packed  exactly ceil(d * ring_bits / 8) bytes; spare bits are not looked at
     raises  TypeError, ValueError
     """
-    lanes = _lanes("acc", acc, ring_bits)
+    lanes = checked_lanes("acc", acc, ring_bits)
     size = packed_bytes(lanes.size, ring_bits)
     view = memoryview(packed)
     if view.nbytes != size or not view.c_contiguous:

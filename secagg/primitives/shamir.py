@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.kernels import PRIME, field_evaluate, field_lagrange, field_weighted_sums, mask_apply
+from secagg.kernels import (
+    PRIME,
+    field_decode,
+    field_evaluate,
+    field_lagrange,
+    field_weighted_sums,
+    mask_apply,
+)
 from secagg.primitives.labels import digest
 
 LIMBS = 5
@@ -78,9 +87,34 @@ def in_field(words: Words) -> NDArray[np.bool_]:
 
 def interpolation_weights(points: Words, ats: list[int]) -> Words:
     """Weights (q, t) that carry values at `points` (t,) to the values at each of `ats`."""
-    return np.stack([field_lagrange(points, at) for at in ats])
+    return field_lagrange(points, np.array(ats, np.uint64))
 
 
 def interpolate(weights: Words, shares: Words) -> Words:
     """Values at the points of `weights` (q, t), from shares (t, 5); returns (q, 5)."""
     return field_weighted_sums(weights, np.ascontiguousarray(shares))
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Decoded shares: the limbs of the secret, (5,), and which shares were wrong, (m,)."""
+
+    secret: Words = field(repr=False)
+    wrong: NDArray[np.bool_]
+
+
+def correct_shares(points: Words, shares: Words, threshold: int) -> Correction | None:
+    """Correct up to (m - threshold) // 2 wrong ones among m shares; None when there are too many.
+
+    points (m,), distinct; shares (m, 5), revealed ones: the time depends on them
+    """
+    secret = np.empty(shares.shape[1], np.uint64)
+    wrong = np.zeros(points.size, bool)
+    for i in range(shares.shape[1]):
+        limbs = np.ascontiguousarray(shares[:, i])
+        polynomial = field_decode(points, limbs, threshold)
+        if polynomial is None:
+            return None
+        secret[i] = polynomial[0]
+        wrong |= field_evaluate(polynomial[:, None], points)[:, 0] != limbs
+    return Correction(secret, wrong)

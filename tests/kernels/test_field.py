@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from secagg.kernels import PRIME, field_evaluate, field_lagrange, field_weighted_sums, reference
+from secagg.kernels import PRIME, field_decode, field_evaluate, field_lagrange, field_weighted_sums, reference
 
 Words = NDArray[np.uint64]
 elements = st.sampled_from([0, 1, 2, PRIME - 1, PRIME - 2, 2**60, 2**32]) | st.integers(0, PRIME - 1)
@@ -33,16 +33,25 @@ def test_evaluate_equals_the_reference(data: st.DataObject, t: int, m: int, k: i
     assert out.tolist() == expected
 
 
-@given(points=st.lists(elements, min_size=1, max_size=12, unique=True), at=elements)
-def test_lagrange_equals_the_reference(points: list[int], at: int) -> None:
-    assert field_lagrange(np.array(points, np.uint64), at).tolist() == reference.lagrange(points, at)
+def words(values: list[int]) -> Words:
+    return np.array(values, np.uint64)
+
+
+@given(
+    points=st.lists(elements, min_size=1, max_size=12, unique=True),
+    ats=st.lists(elements, max_size=4),
+)
+def test_lagrange_equals_the_reference(points: list[int], ats: list[int]) -> None:
+    weights = field_lagrange(words(points), words(ats))
+    assert weights.shape == (len(ats), len(points))
+    assert weights.tolist() == [reference.lagrange(points, at) for at in ats]
 
 
 @given(points=st.lists(elements, min_size=1, max_size=12, unique=True), data=st.data())
 def test_lagrange_at_a_given_point_picks_its_value(points: list[int], data: st.DataObject) -> None:
     j = data.draw(st.integers(0, len(points) - 1))
-    weights = field_lagrange(np.array(points, np.uint64), points[j])
-    assert weights.tolist() == [int(i == j) for i in range(len(points))]
+    weights = field_lagrange(words(points), words([points[j]]))
+    assert weights[0].tolist() == [int(i == j) for i in range(len(points))]
 
 
 @given(data=st.data(), q=sizes, t=sizes, m=sizes)
@@ -60,7 +69,7 @@ def test_weights_carry_a_polynomial_to_any_point(data: st.DataObject, t: int, at
     coefficients = data.draw(st.lists(elements, min_size=t, max_size=t))
     points = np.array(data.draw(st.lists(elements, min_size=t, max_size=t, unique=True)), np.uint64)
     values = field_evaluate(np.array([coefficients], np.uint64).T.copy(), points)
-    total = field_weighted_sums(field_lagrange(points, at)[None, :], values)
+    total = field_weighted_sums(field_lagrange(points, words([at])), values)
     assert total.tolist() == [[reference.evaluate(coefficients, at)]]
 
 
@@ -79,7 +88,10 @@ POINTS = np.array([1, 2], np.uint64)
 CALLS: list[tuple[str, int, Callable[[Words], object]]] = [
     ("coefficients", 2, lambda array: field_evaluate(array, POINTS)),
     ("points", 1, lambda array: field_evaluate(GOOD, array)),
-    ("points", 1, lambda array: field_lagrange(array, 0)),
+    ("points", 1, lambda array: field_lagrange(array, POINTS)),
+    ("ats", 1, lambda array: field_lagrange(POINTS, array)),
+    ("points", 1, lambda array: field_decode(array, POINTS, 1)),
+    ("values", 1, lambda array: field_decode(POINTS, array, 1)),
     ("weights", 2, lambda array: field_weighted_sums(array, GOOD)),
     ("values", 2, lambda array: field_weighted_sums(GOOD, array)),
 ]
@@ -109,13 +121,7 @@ def test_words_out_of_the_field_are_refused(
 def test_points_are_distinct_and_at_least_one() -> None:
     for points in ([], [4, 4], [1, 2, 3, 1]):
         with pytest.raises(ValueError, match="points: must be distinct, and at least one"):
-            field_lagrange(np.array(points, np.uint64), 0)
-
-
-@pytest.mark.parametrize("at", [-1, PRIME, 2**64])
-def test_the_place_to_carry_to_is_in_the_field(at: int) -> None:
-    with pytest.raises(ValueError, match="at: must be a field element"):
-        field_lagrange(POINTS, at)
+            field_lagrange(words(points), words([0]))
 
 
 def test_weights_and_values_fit_together() -> None:

@@ -13,6 +13,7 @@ from secagg.primitives import shamir
 from secagg.primitives.shamir import (
     LIMBS,
     SHARE_BYTES,
+    correct_shares,
     from_limbs,
     in_field,
     interpolate,
@@ -22,6 +23,7 @@ from secagg.primitives.shamir import (
     to_limbs,
 )
 
+elements = st.sampled_from([0, 1, 2, PRIME - 1, 2**60]) | st.integers(0, PRIME - 1)
 secrets_ = st.binary(min_size=32, max_size=32)
 ROSTER = bytes(range(200, 232))
 SEED = bytes(range(32))
@@ -195,3 +197,40 @@ def test_shares_are_carried_to_other_points() -> None:
     assert weights.shape == (3, 3)
     carried = interpolate(weights, share_words([pairs[h][:40] for h in (1, 4, 5)]))
     assert carried.tolist() == share_words([pairs[h][:40] for h in (0, 2, 3)]).tolist()
+
+
+@settings(max_examples=60)
+@given(data=st.data(), t=st.integers(1, 5), surplus=st.integers(0, 6))
+def test_shares_are_corrected_and_their_holders_named(data: st.DataObject, t: int, surplus: int) -> None:
+    m = t + surplus
+    polynomials = data.draw(st.lists(st.lists(elements, min_size=t, max_size=t), min_size=5, max_size=5))
+    points = data.draw(st.lists(st.integers(1, 200), min_size=m, max_size=m, unique=True))
+    shares = [[reference.evaluate(limb, x) for limb in polynomials] for x in points]
+    wrong = data.draw(st.permutations(range(m)))[: data.draw(st.integers(0, surplus // 2))]
+    for place in wrong:
+        limb = data.draw(st.integers(0, 4))
+        shares[place][limb] = (shares[place][limb] + data.draw(st.integers(1, PRIME - 1))) % PRIME
+    corrected = correct_shares(np.array(points, np.uint64), np.array(shares, np.uint64), t)
+    assert corrected is not None
+    assert corrected.secret.tolist() == [limb[0] for limb in polynomials]
+    assert set(np.flatnonzero(corrected.wrong).tolist()) == set(wrong)
+
+
+def test_wrong_limbs_of_different_holders_are_corrected_limb_by_limb() -> None:
+    points = np.arange(1, 5, dtype=np.uint64)
+    shares = np.stack([5 + points, 6 + points, 7 + points], axis=1)  # degree 1: each limb can lose one
+    for place in range(3):
+        shares[place, place] += np.uint64(1)
+    corrected = correct_shares(points, shares, 2)
+    assert corrected is not None
+    assert corrected.secret.tolist() == [5, 6, 7]
+    assert corrected.wrong.tolist() == [True, True, True, False]
+
+
+def test_too_many_wrong_shares_give_none() -> None:
+    points = np.arange(1, 6, dtype=np.uint64)
+    shares = (5 + points)[:, None]
+    shares[0] += np.uint64(10)
+    shares[3] += np.uint64(77)
+    assert correct_shares(points, shares, 2) is None
+    assert correct_shares(points[:1], shares[:1], 2) is None

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 
 from secagg.effects import AbortReason, Blame
-from secagg.kernels.reference import correct_shares, decode
 from secagg.primitives.agreement import public_key
 from secagg.primitives.masks import seed_commitment
 from secagg.primitives.shamir import (
     Words,
+    correct_shares,
     from_limbs,
     in_field,
     interpolate,
@@ -123,24 +123,19 @@ def _correct(
 
     returns  the secret, or None, and the points that agreed on it, or on a wrong one
     """
-    shares = dict(zip(points, (tuple(int(word) for word in row) for row in words), strict=True))
-    everything = correct_shares(points, list(shares.values()), threshold)
+    at = np.array(points, np.uint64)
+    everything = correct_shares(at, words, threshold)
     if everything is not None:
         # Another decoding without one holder would share t points with this one, and be the same.
-        secret = _checked(np.array(everything.secret, np.uint64), check)
-        return secret, tuple(point for point in points if point not in everything.wrong)
-    limbs = list(zip(*shares.values(), strict=True))
+        return _checked(everything.secret, check), tuple(at[~everything.wrong].tolist())
     agreed: tuple[int, ...] = ()
-    failing = next(i for i, limb in enumerate(limbs) if decode(points, limb, threshold) is None)
-    for left_out in points:
-        chosen = [point for point in points if point != left_out]
-        if decode(chosen, [shares[point][failing] for point in chosen], threshold) is None:
-            continue
-        correction = correct_shares(chosen, [shares[point] for point in chosen], threshold)
+    for left_out in range(len(points)):
+        chosen = np.delete(at, left_out)
+        correction = correct_shares(chosen, np.delete(words, left_out, axis=0), threshold)
         if correction is None:
             continue
-        secret = _checked(np.array(correction.secret, np.uint64), check)
-        trusted = tuple(point for point in chosen if point not in correction.wrong)
+        secret = _checked(correction.secret, check)
+        trusted = tuple(chosen[~correction.wrong].tolist())
         if secret is not None:
             return secret, trusted
         agreed = max(agreed, trusted, key=len)

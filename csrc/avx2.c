@@ -1,0 +1,38 @@
+/* AVX2 with AES-NI, without VAES: the masks of aesni.c, packing four words at a time. */
+#include "kernels_impl.h"
+
+#ifdef SA_X86
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("aes,avx2"))), apply_to = function)
+#else
+#pragma GCC target("aes,avx2")
+#endif
+#include <immintrin.h>
+
+#include "mask_128.inc.h"
+#undef load
+#undef store
+#undef add16
+#undef add32
+#undef add64
+#define block __m256i
+#include "ring_256.inc.h"
+#include "real_body.inc.h"
+
+const sa_kernels sa_kernels_avx2 = {
+    .name = "avx2",
+    .needs = SA_AES | SA_AVX2,
+    .mask_add = mask_add,
+    .pack = pack,
+    .unpack_add = unpack_add,
+    SA_REAL_KERNELS,
+};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#else
+typedef int sa_not_empty; /* a C file must declare something */
+#endif

@@ -1,0 +1,89 @@
+"""The client's path from values to the packed masked vector, chunk by chunk.
+
+A chunk is read (or quantized), masked with all seeds and packed while it is in the cache: beyond the
+source and the packed bytes a client needs the memory of one chunk per thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.kernels._parallel import check_threads, in_threads, ranges
+from secagg.kernels.mask import mask_apply
+from secagg.kernels.ring import UIntArray, lane_dtype, pack, packed_bytes
+
+CHUNK = 1 << 16  # lanes; a multiple of 8, so that every chunk packs to whole bytes
+
+
+class VectorSource(Protocol):
+    """Ring elements on demand: what a client sums, produced as it is uploaded."""
+
+    @property
+    def length(self) -> int:
+        """Entries."""
+        ...
+
+    def read(self, first: int, out: UIntArray) -> None:
+        """Write entries first .. first + out.size - 1, all below 2^ring_bits, to `out`."""
+        ...
+
+
+def masked_chunks(
+    source: VectorSource,
+    seeds: bytes | bytearray | memoryview,
+    signs: NDArray[np.int8],
+    ring_bits: int,
+    *,
+    first: int = 0,
+    end: int | None = None,
+) -> Iterator[bytearray]:
+    """Yield the packed masked entries first .. end - 1 of `source`, CHUNK entries at a time.
+
+    seeds, signs  as for mask_apply
+    first         a multiple of 8
+    raises        what the source raises, TypeError, ValueError
+    """
+    if first % 8:
+        raise ValueError(f"first: must be a multiple of 8, is {first}")
+    end = source.length if end is None else end
+    scratch = np.empty(min(CHUNK, max(end - first, 0)), lane_dtype(ring_bits))
+    try:
+        for at in range(first, end, CHUNK):
+            chunk = scratch[: min(CHUNK, end - at)]
+            source.read(at, chunk)
+            mask_apply(chunk, seeds, signs, first=at, threads=1)
+            yield pack(chunk, ring_bits)
+    finally:
+        scratch[:] = 0
+
+
+def pack_masked(
+    source: VectorSource,
+    seeds: bytes | bytearray | memoryview,
+    signs: NDArray[np.int8],
+    ring_bits: int,
+    *,
+    threads: int = 1,
+) -> bytearray:
+    """Return all of `source` masked and packed; every thread takes a range of its own.
+
+    returns  ceil(d * ring_bits / 8) bytes
+    raises   what the source raises, TypeError, ValueError
+    """
+    check_threads(threads)
+    packed = bytearray(packed_bytes(source.length, ring_bits))
+    whole = memoryview(packed)
+
+    def part(where: tuple[int, int]) -> None:
+        at = packed_bytes(where[0], ring_bits)
+        for chunk in masked_chunks(source, seeds, signs, ring_bits, first=where[0], end=where[1]):
+            whole[at : at + len(chunk)] = chunk
+            at += len(chunk)
+
+    in_threads(part, ranges(source.length, threads, CHUNK))
+    whole.release()
+    return packed
