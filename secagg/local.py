@@ -45,7 +45,7 @@ def aggregate(
     vectors       n arrays (d,) of unsigned integers below 2^ring_bits, one per client
     drop          the phase before whose answer a client vanishes, by index into `vectors`
     threat_model  default: ThreatModel()
-    threads       for masking
+    threads       for agreements and masks
 
     returns  the sum modulo 2^ring_bits over those that uploaded, and the bytes per phase
     raises   InfeasibleParameters, ParameterError, LocalProtocolError for the arguments;
@@ -78,7 +78,7 @@ def aggregate(
         maximum_vector_length=parameters.vector_length,
         adversary=model.adversary,
     )
-    server = ServerSession(parameters, admitted=[signer.identity for signer in signers])
+    server = ServerSession(parameters, admitted=[signer.identity for signer in signers], threads=threads)
     clients = {
         signer.identity: ClientSession(
             signer=signer, context=parameters.context, policy=policy, entropy=entropy, threads=threads

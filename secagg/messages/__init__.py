@@ -1,6 +1,7 @@
 """What travels: messages as frozen dataclasses, and their one canonical encoding."""
 
 from secagg.messages.frames import decode_frame, encode_frame, parameters_from_wire, parameters_to_wire
+from secagg.messages.rows import Octets, Rows, column, joined, split
 from secagg.messages.types import (
     KINDS,
     Advertisement,
@@ -20,18 +21,21 @@ from secagg.messages.types import (
     UnmaskingResponse,
     UploadProof,
 )
-from secagg.messages.wire import decode, encode
+from secagg.messages.wire import Encoded, decode, encode, encode_list
 
 __all__ = [
     "KINDS",
     "Advertisement",
+    "Encoded",
     "MaskedInput",
     "Message",
+    "Octets",
     "RevealedShare",
     "Roster",
     "RosterAnnouncement",
     "RosterEntry",
     "RoundParametersMessage",
+    "Rows",
     "SealedShare",
     "ShareDelivery",
     "SharedKeys",
@@ -40,10 +44,14 @@ __all__ = [
     "UnmaskingRequest",
     "UnmaskingResponse",
     "UploadProof",
+    "column",
     "decode",
     "decode_frame",
     "encode",
     "encode_frame",
+    "encode_list",
+    "joined",
     "parameters_from_wire",
     "parameters_to_wire",
+    "split",
 ]

@@ -7,8 +7,9 @@ from typing import cast
 
 from secagg.effects import Frame, RefusalReason
 from secagg.errors import ParameterError, RemoteProtocolError
+from secagg.messages.fields import large_octets, malformed, octets, uint, varint
 from secagg.messages.types import KINDS, Message, RoundParametersMessage, ThreatModelMessage
-from secagg.messages.wire import decode, encode, encode_parts, large_octets, malformed, octets, uint, varint
+from secagg.messages.wire import decode, encode, encode_parts
 from secagg.params import MILLION, PROTOCOL_VERSION, Buffer, RoundParameters, ThreatModel
 
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secagg.messages.wire import (
-    UINT64_LIMIT,
-    large_octets,
-    message,
-    messages,
-    octets,
-    octets_list,
-    uint,
-)
+from secagg.messages.fields import UINT64_LIMIT, large_octets, message, messages, octets, octets_list, uint
 from secagg.params import Buffer
 
 
@@ -66,7 +59,7 @@ class Roster:
 
     degree: int = uint(1)
     threshold: int = uint(2)
-    entries: tuple[RosterEntry, ...] = messages(3, RosterEntry)
+    entries: Sequence[RosterEntry] = messages(3, RosterEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ class RosterAnnouncement:
     """Server to client, phase 1: the roster and the receiver's neighbors."""
 
     roster: Roster = message(1, Roster)
-    neighbors: tuple[Advertisement, ...] = messages(2, Advertisement)
+    neighbors: Sequence[Advertisement] = messages(2, Advertisement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +83,7 @@ class SealedShare:
 class SharedKeys:
     """Client to server, phase 1."""
 
-    shares: tuple[SealedShare, ...] = messages(1, SealedShare)
+    shares: Sequence[SealedShare] = messages(1, SealedShare)
     seed_commitment: bytes = octets(2, 32)
     acceptance: bytes = octets(3, 64)
 
@@ -100,7 +93,7 @@ class ShareDelivery:
     """Server to client, phase 2: the bitmap U1 and the shares of the neighbors in it."""
 
     finished: Buffer = large_octets(1)
-    shares: tuple[SealedShare, ...] = messages(2, SealedShare)
+    shares: Sequence[SealedShare] = messages(2, SealedShare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +134,8 @@ class UnmaskingRequest:
     """Server to client, phase 4."""
 
     survivors: Buffer = large_octets(1)
-    uploads: tuple[UploadProof, ...] = messages(2, UploadProof)
-    signatures: tuple[SurvivorSignature, ...] = messages(3, SurvivorSignature)
+    uploads: Sequence[UploadProof] = messages(2, UploadProof)
+    signatures: Sequence[SurvivorSignature] = messages(3, SurvivorSignature)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -157,8 +150,8 @@ class RevealedShare:
 class UnmaskingResponse:
     """Client to server, phase 4."""
 
-    self_seed_shares: tuple[RevealedShare, ...] = messages(1, RevealedShare)
-    mask_key_shares: tuple[RevealedShare, ...] = messages(2, RevealedShare)
+    self_seed_shares: Sequence[RevealedShare] = messages(1, RevealedShare)
+    mask_key_shares: Sequence[RevealedShare] = messages(2, RevealedShare)
 
 
 Message = (

@@ -1,157 +1,44 @@
 """The Protocol Buffers wire format, strictly: one encoding per message, every other one refused.
 
 Canonical form (PROTOCOL.md, 4.3): fields in ascending order, minimal varints, default values left out,
-every list strictly ascending by its first field. Fields of a message are declared with `uint`,
-`octets`, `message`, `messages` and `octets_list`; the dataclass is the schema.
+every list strictly ascending by its first field.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from functools import cache
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
-from secagg.effects import RefusalReason
-from secagg.errors import RemoteProtocolError
+import numpy as np
+
+from secagg.messages.fields import (
+    BYTES,
+    UINT64_LIMIT,
+    VARINT,
+    Field,
+    Kind,
+    by_tag,
+    layouts,
+    malformed,
+    schema,
+    varint,
+)
+from secagg.messages.rows import Rows
 from secagg.params import Buffer
 
 M = TypeVar("M")
-_VARINT, _BYTES = 0, 2
-_ONE_BYTE = tuple(bytes([value]) for value in range(0x80))
-UINT32_LIMIT, UINT64_LIMIT = 2**32, 2**64
-
-
-class Kind(Enum):
-    """What a field holds."""
-
-    UINT = "uint"
-    OCTETS = "octets"
-    MESSAGE = "message"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a message; `number` and `name` as in secagg.proto."""
-
-    number: int
-    name: str
-    kind: Kind
-    repeated: bool = False
-    limit: int = 0  # UINT: the value is below
-    sizes: tuple[int, ...] | None = None  # OCTETS: allowed sizes; None: any, and left where it is
-    message: type | None = None
-    tag: int = dataclasses.field(init=False)
-    head: bytes = dataclasses.field(init=False)  # the tag, encoded
-    heads: dict[int, bytes] = dataclasses.field(init=False)  # tag and length, by allowed size
-
-    def __post_init__(self) -> None:
-        tag = self.number << 3 | (_VARINT if self.kind is Kind.UINT else _BYTES)
-        object.__setattr__(self, "tag", tag)
-        object.__setattr__(self, "head", varint(tag))
-        heads = {size: varint(tag) + varint(size) for size in self.sizes or ()}
-        object.__setattr__(self, "heads", heads)
-
-
-def _declare(**options: object) -> Any:
-    return dataclasses.field(metadata={"wire": options})
-
-
-def uint(number: int, limit: int = UINT32_LIMIT) -> int:
-    """Declare an unsigned integer below `limit`."""
-    return cast("int", _declare(number=number, kind=Kind.UINT, limit=limit))
-
-
-def octets(number: int, *sizes: int) -> bytes:
-    """Declare a byte string of one of these sizes; size 0 may be left out."""
-    return cast("bytes", _declare(number=number, kind=Kind.OCTETS, sizes=sizes))
-
-
-def large_octets(number: int) -> Buffer:
-    """Declare a byte string of any size, decoded as a view of the input."""
-    return cast("Buffer", _declare(number=number, kind=Kind.OCTETS, sizes=None))
-
-
-def octets_list(number: int, size: int) -> tuple[bytes, ...]:
-    """Declare a strictly ascending list of byte strings of one size."""
-    return cast("tuple[bytes, ...]", _declare(number=number, kind=Kind.OCTETS, sizes=(size,), repeated=True))
-
-
-def message(number: int, kind: type[M]) -> M:
-    """Declare an embedded message that must be there."""
-    return cast("M", _declare(number=number, kind=Kind.MESSAGE, message=kind))
-
-
-def messages(number: int, kind: type[M]) -> tuple[M, ...]:
-    """Declare a list of embedded messages, strictly ascending by their first field."""
-    return cast("tuple[M, ...]", _declare(number=number, kind=Kind.MESSAGE, message=kind, repeated=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Stands for a message that many others embed and that is encoded once."""
+    """Stands for a message, or a whole list of them, that many others embed and that is encoded once."""
 
     data: bytes
 
 
-@cache
-def schema(kind: Any) -> tuple[Field, ...]:
-    """Return the fields of a message class, ascending by number."""
-    return tuple(Field(name=field.name, **field.metadata["wire"]) for field in dataclasses.fields(kind))
-
-
-@cache
-def _by_tag(kind: Any) -> dict[int, tuple[int, Field]]:
-    return {field.tag: (place, field) for place, field in enumerate(schema(kind))}
-
-
-def malformed(detail: str) -> RemoteProtocolError:
-    """Make the error for bytes that are not the canonical encoding of a message."""
-    return RemoteProtocolError(RefusalReason.MALFORMED, detail)
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """A message of so many bytes whose fields have fixed sizes: what stands between the values is known."""
-
-    heads: tuple[tuple[slice, bytes], ...]
-    values: tuple[slice, ...]
-
-
-@cache
-def _layouts(kind: Any) -> dict[int, _Layout]:
-    """Layouts by size, of messages with nothing but byte strings of fixed sizes; lists are full of them."""
-    fields = schema(kind)
-    if any(field.kind is not Kind.OCTETS or field.repeated or field.sizes is None for field in fields):
-        return {}
-    out = {}
-    for sizes in product(*(field.sizes or () for field in fields)):
-        at, heads, values = 0, [], []
-        for field, size in zip(fields, sizes, strict=True):
-            head = field.heads[size] if size else b""
-            heads.append((slice(at, at + len(head)), head))
-            values.append(slice(at + len(head), at + len(head) + size))
-            at += len(head) + size
-        out[at] = _Layout(tuple(heads), tuple(values))
-    return out
-
-
 # --- encoding ------------------------------------------------------------------------------------
-
-
-def varint(value: int) -> bytes:
-    """Minimal varint of an unsigned integer."""
-    if value < 0x80:
-        return _ONE_BYTE[value]
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def encode_parts(value: object) -> list[Buffer]:
@@ -160,6 +47,10 @@ def encode_parts(value: object) -> list[Buffer]:
     small = bytearray()
     for field in schema(cast("Any", type(value))):
         content = getattr(value, field.name)
+        if field.repeated and isinstance(content, Encoded | Rows):
+            parts += (bytes(small), content.data if isinstance(content, Encoded) else _list(field, content))
+            small.clear()
+            continue
         for item in content if field.repeated else (content,):
             if field.kind is Kind.UINT:
                 if item:
@@ -182,6 +73,23 @@ def encode_parts(value: object) -> list[Buffer]:
     return parts
 
 
+def encode_list(kind: type, name: str, items: Sequence[object]) -> Encoded:
+    """Encode the list `name` of a message of class `kind`, to stand in many messages."""
+    field = next(field for field in schema(cast("Any", kind)) if field.name == name)
+    if isinstance(items, Rows):
+        return Encoded(_list(field, items))
+    bodies = [encode(item) for item in items]
+    return Encoded(b"".join(field.head + varint(len(body)) + body for body in bodies))
+
+
+def _list(field: Field, rows: Rows[Any]) -> bytes:
+    head = field.head + varint(rows.array.shape[1])
+    out = np.empty((len(rows), len(head) + rows.array.shape[1]), np.uint8)
+    out[:, : len(head)] = np.frombuffer(head, np.uint8)
+    out[:, len(head) :] = rows.array
+    return out.tobytes()
+
+
 def encode(value: object) -> bytes:
     """Canonical encoding of a message."""
     return b"".join(encode_parts(value))
@@ -193,12 +101,26 @@ def encode(value: object) -> bytes:
 def decode(kind: type[M], data: Buffer) -> M:
     """Decode a message. Raises RemoteProtocolError(MALFORMED) for anything but its canonical encoding."""
     fields = cast("Any", kind)
-    layout = _layouts(fields).get(len(data))
+    layout = layouts(fields).get(len(data))
     if layout is not None:
         raw = bytes(data)
         if all(raw[place] == head for place, head in layout.heads):
-            return kind(*[raw[place] for place in layout.values])
+            if not layout.numbers:
+                return kind(*[raw[place] for place in layout.values])
+            values = [_small(raw[p]) if i in layout.numbers else raw[p] for i, p in enumerate(layout.values)]
+            if None not in values:
+                return kind(*values)
     return _decode_fields(kind, data)
+
+
+def _small(raw: bytes) -> int | None:
+    """Return a varint of a layout; None unless it is minimal and fills its bytes."""
+    value = 0
+    for i, byte in enumerate(raw):
+        if (byte < 0x80) != (i == len(raw) - 1) or (byte == 0):
+            return None
+        value |= (byte & 0x7F) << 7 * i
+    return value
 
 
 def _decode_fields(kind: type[M], data: Buffer) -> M:
@@ -207,46 +129,70 @@ def _decode_fields(kind: type[M], data: Buffer) -> M:
     values: dict[str, Any] = {}
     last = -1
     fields = cast("Any", kind)
-    table = _by_tag(fields)
-    for tag, content in _fields(name, memoryview(data)):
+    table = by_tag(fields)
+    view = memoryview(data)
+    at = 0
+    while at < len(view):
+        start = at
+        tag, content, at = _field(name, view, at)
         if tag not in table:
             raise malformed(f"{name}: unknown field tag {tag}")
         place, field = table[tag]
         if place < last or (place == last and not field.repeated):
             raise malformed(f"{name}.{field.name}: out of order or repeated")
-        last = place
-        item = _value(name, field, content)
-        if field.repeated:
-            values.setdefault(field.name, []).append(item)
+        if not field.repeated:
+            values[field.name] = _value(name, field, content)
+        elif place != last and (found := _rows(field, view, start, at, content)) is not None:
+            values[field.name], at = found
         else:
-            values[field.name] = item
+            items = values.setdefault(field.name, [])
+            if isinstance(items, Rows):  # after rows of one size comes an item of another
+                items = values[field.name] = list(items)
+            items.append(_value(name, field, content))
+        last = place
     for field in schema(fields):
         if field.repeated:
-            values[field.name] = _ascending(name, field, values.get(field.name, []))
+            values[field.name] = _ascending(name, field, values.get(field.name, ()))
         elif field.name not in values:
             values[field.name] = _default(name, field)
     return kind(**values)
 
 
-def _fields(name: str, data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    at = 0
-    while at < len(data):
-        tag = data[at]
-        if tag < 0x80:
-            at += 1
-        else:
-            tag, at = _varint(name, data, at)
-        if tag & 7 == _VARINT:
-            number, at = _varint(name, data, at)
-            yield tag, number
-        elif tag & 7 == _BYTES:
-            size, at = _varint(name, data, at)
-            if size > len(data) - at:
-                raise malformed(f"{name}: a field of {size} bytes, {len(data) - at} are left")
-            yield tag, data[at : at + size]
-            at += size
-        else:
-            raise malformed(f"{name}: wire type {tag & 7} is not used")
+def _rows(
+    field: Field, data: memoryview, start: int, end: int, first: int | memoryview
+) -> tuple[Rows[Any], int] | None:
+    """Take the items of the size of the first, at data[start:end], all at once, if their form allows it.
+
+    returns  the items, and where they end
+    """
+    if field.message is None or isinstance(first, int) or len(first) not in layouts(field.message):
+        return None
+    stride, size = end - start, len(first)
+    array = np.frombuffer(data[start:], np.uint8, (len(data) - start) // stride * stride).reshape(-1, stride)
+    alike = (array[:, : stride - size] == array[0, : stride - size]).all(axis=1)
+    count = len(alike) if alike.all() else int(alike.argmin())
+    rows: Rows[Any] | None = Rows.parse(
+        field.message, array[:count, stride - size :].copy()
+    )  # the input is the caller's
+    return None if rows is None else (rows, start + count * stride)
+
+
+def _field(name: str, data: memoryview, at: int) -> tuple[int, int | memoryview, int]:
+    """Read a tag and what follows it; returns also where it ends."""
+    tag = data[at]
+    if tag < 0x80:
+        at += 1
+    else:
+        tag, at = _varint(name, data, at)
+    if tag & 7 == VARINT:
+        number, at = _varint(name, data, at)
+        return tag, number, at
+    if tag & 7 != BYTES:
+        raise malformed(f"{name}: wire type {tag & 7} is not used")
+    size, at = _varint(name, data, at)
+    if size > len(data) - at:
+        raise malformed(f"{name}: a field of {size} bytes, {len(data) - at} are left")
+    return tag, data[at : at + size], at + size
 
 
 def _varint(name: str, data: memoryview, at: int) -> tuple[int, int]:
@@ -280,7 +226,11 @@ def _value(name: str, field: Field, content: int | memoryview) -> object:
     return bytes(content)
 
 
-def _ascending(name: str, field: Field, items: list[Any]) -> tuple[Any, ...]:
+def _ascending(name: str, field: Field, items: Sequence[Any]) -> Sequence[Any]:
+    if isinstance(items, Rows):
+        if not items.ascending():
+            raise malformed(f"{name}.{field.name}: not strictly ascending")
+        return items
     key = schema(field.message)[0].name if field.message is not None else None
     keys = items if key is None else [getattr(item, key) for item in items]
     if any(b <= a for a, b in pairwise(keys)):

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from secagg.primitives.labels import digest
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.primitives.labels import digests
+
+Indices = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,7 @@ class NeighborGraph:
     @classmethod
     def build(cls, roster_digest: bytes, identities: Sequence[bytes], degree: int) -> NeighborGraph:
         """Place every identity by H("place", roster_digest, identity)."""
-        places = [digest("place", roster_digest, identity) for identity in identities]
+        places = digests("place", roster_digest, identities, 32)
         return cls(degree, tuple(sorted(range(len(places)), key=places.__getitem__)))
 
     @property
@@ -26,15 +31,33 @@ class NeighborGraph:
         """Everybody is everybody's neighbor."""
         return self.degree == len(self.circle) - 1
 
-    def neighbors(self) -> list[tuple[int, ...]]:
-        """Return the neighbors of each index, ascending."""
+    def neighbors(self) -> Indices:
+        """Return the neighbors of each index, (n, k), every row ascending."""
         n = len(self.circle)
         if self.complete:
-            return [tuple(j for j in range(n) if j != i) for i in range(n)]
-        out: list[tuple[int, ...]] = [()] * n
-        for place, index in enumerate(self.circle):
-            out[index] = self._around(place)
+            others = np.arange(n - 1, dtype=np.int32)
+            return others + (others >= np.arange(n, dtype=np.int32)[:, None])
+        half, circle = self.degree // 2, np.array(self.circle, np.int32)
+        offsets = np.concatenate([np.arange(-half, 0), np.arange(1, half + 1)])
+        out = np.empty((n, self.degree), np.int32)
+        out[circle] = np.sort(circle[(np.arange(n)[:, None] + offsets) % n], axis=1)
         return out
+
+    def positions(self) -> Indices:
+        """Return where each index stands among its neighbors' neighbors, (n, k).
+
+        positions()[i, j] is the place of i in the row of i's j-th neighbor: a holder's point, less one.
+        """
+        n, k = len(self.circle), self.degree
+        neighbors = self.neighbors()
+        own = np.arange(n, dtype=np.int32)[:, None]
+        if self.complete:
+            return own - (own > neighbors)
+        # Sorted by neighbor, then by index, the edges are the rows of the neighbors one after the other.
+        order = np.lexsort((np.repeat(own.ravel(), k), neighbors.ravel()))
+        out = np.empty(n * k, np.int32)
+        out[order] = np.arange(n * k, dtype=np.int32) % k
+        return out.reshape(n, k)
 
     def neighbors_of(self, index: int) -> tuple[int, ...]:
         """Return the neighbors of one index, ascending."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from secagg.params import Buffer
 
@@ -21,6 +22,12 @@ def encode(purpose: str, *parts: Buffer) -> bytes:
 def digest(purpose: str, *parts: Buffer) -> bytes:
     """H(...) of the specification: SHA-256 of `encode(...)`, 32 bytes."""
     return hashlib.sha256(encode(purpose, *parts)).digest()
+
+
+def digests(purpose: str, common: bytes, lasts: Iterable[bytes], size: int) -> list[bytes]:
+    """Return [digest(purpose, common, last) for last in lasts], every last of `size` bytes."""
+    head = encode(purpose, common, bytes(size))[: -size or None]
+    return [hashlib.sha256(head + last).digest() for last in lasts]
 
 
 def context_digest(*parts: Buffer) -> bytes:

@@ -16,12 +16,15 @@ def pairwise_seed(
     return hkdf(agree(mask_secret, mask_public), roster_digest, info)
 
 
-def sealing_key(
-    agreement_secret: bytes, agreement_public: bytes, roster_digest: bytes, dealer: bytes, holder: bytes
-) -> bytes:
-    """Key that seals the one message of dealer to holder, 32 bytes; both can compute it."""
-    info = encode("share-key", dealer, holder)
-    return hkdf(agree(agreement_secret, agreement_public), roster_digest, info)
+def sealing_keys(
+    agreement_secret: bytes, agreement_public: bytes, roster_digest: bytes, me: bytes, other: bytes
+) -> tuple[bytes, bytes]:
+    """Keys of the one message from me to the other, and of the one back, 32 bytes each."""
+    shared = agree(agreement_secret, agreement_public)
+    return (
+        hkdf(shared, roster_digest, encode("share-key", me, other)),
+        hkdf(shared, roster_digest, encode("share-key", other, me)),
+    )
 
 
 def share_label(roster_digest: bytes, dealer: bytes, holder: bytes) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from secagg.effects import AbortReason, RefusalReason
 from secagg.errors import RemoteProtocolError
-from secagg.messages import Advertisement, Roster, encode, parameters_to_wire
+from secagg.messages import Advertisement, Octets, Roster, column, encode, parameters_to_wire, split
 from secagg.params import GraphParameters, Identity, RoundParameters
 from secagg.primitives.bitmap import from_bitmap, to_bitmap
 from secagg.primitives.bounds import (
@@ -69,6 +69,7 @@ class RoundView:
     roster: Roster
     roster_digest: bytes
     identities: tuple[Identity, ...]
+    names: Octets = field(repr=False)  # the identities, (n, 32)
     index: dict[Identity, int] = field(repr=False)
     graph: NeighborGraph = field(repr=False)
 
@@ -76,10 +77,11 @@ class RoundView:
     def build(cls, parameters: RoundParameters, roster: Roster) -> RoundView:
         """Compute digest, circle and indices."""
         roster_digest = digest("roster", parameters_digest(parameters), encode(roster))
-        identities = tuple(Identity(entry.identity) for entry in roster.entries)
+        names = column(roster.entries, "identity", 32)
+        identities = tuple(Identity(identity) for identity in split(names))
         graph = NeighborGraph.build(roster_digest, identities, roster.degree)
         index = {identity: i for i, identity in enumerate(identities)}
-        return cls(parameters, roster, roster_digest, identities, index, graph)
+        return cls(parameters, roster, roster_digest, identities, names, index, graph)
 
     @property
     def clients(self) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import secagg
 from secagg.messages import KINDS, RevealedShare, SurvivorSet, UnmaskingResponse, decode, encode
-from secagg.messages.wire import schema
+from secagg.messages.fields import schema
 from tests.messages.strategies import BODIES, MESSAGES, name_of
 
 

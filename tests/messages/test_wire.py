@@ -27,7 +27,8 @@ from secagg.messages import (
     encode,
 )
 from secagg.messages.types import ThreatModelMessage
-from secagg.messages.wire import Encoded, Field, Kind, encode_parts, schema
+from secagg.messages.fields import Field, Kind, schema
+from secagg.messages.wire import Encoded, encode_parts
 from tests.messages.raw import field, fields_of, joined, number
 from tests.messages.strategies import MESSAGES, name_of
 

@@ -36,20 +36,30 @@ def test_places_are_the_digests_of_roster_and_identity() -> None:
 
 @given(graph=graphs())
 def test_everybody_has_as_many_neighbors_as_the_degree(graph: NeighborGraph) -> None:
-    neighbors = graph.neighbors()
+    neighbors = graph.neighbors().tolist()
     assert len(neighbors) == len(graph.circle)
     for index, around in enumerate(neighbors):
         assert len(set(around)) == len(around) == graph.degree
         assert list(around) == sorted(around)
         assert index not in around
-        assert graph.neighbors_of(index) == around
+        assert list(graph.neighbors_of(index)) == around
 
 
 @given(graph=graphs())
 def test_neighborhood_is_mutual(graph: NeighborGraph) -> None:
-    neighbors = graph.neighbors()
+    neighbors = graph.neighbors().tolist()
     for index, around in enumerate(neighbors):
         assert all(index in neighbors[other] for other in around)
+
+
+@given(graph=graphs())
+def test_a_position_is_the_place_among_the_neighbors_neighbors(graph: NeighborGraph) -> None:
+    neighbors, positions = graph.neighbors(), graph.positions()
+    assert positions.shape == neighbors.shape
+    for index, (around, places) in enumerate(zip(neighbors, positions, strict=True)):
+        assert [neighbors[other, place] for other, place in zip(around, places, strict=True)] == [
+            index
+        ] * graph.degree
 
 
 @given(graph=graphs())
@@ -57,7 +67,7 @@ def test_neighbors_are_those_within_half_the_degree_on_the_circle(graph: Neighbo
     n = len(graph.circle)
     place = {index: at for at, index in enumerate(graph.circle)}
     half = n if graph.complete else graph.degree // 2
-    for index, around in enumerate(graph.neighbors()):
+    for index, around in enumerate(graph.neighbors().tolist()):
         distances = {other: (place[other] - place[index]) % n for other in place if other != index}
         assert set(around) == {other for other, d in distances.items() if min(d, n - d) <= half}
 
@@ -66,14 +76,14 @@ def test_neighbors_are_those_within_half_the_degree_on_the_circle(graph: Neighbo
 def test_the_complete_graph_joins_everybody(n: int) -> None:
     graph = NeighborGraph.build(ROSTER, identities_of(n), n - 1)
     assert graph.complete
-    assert graph.neighbors() == [tuple(j for j in range(n) if j != i) for i in range(n)]
+    assert graph.neighbors().tolist() == [[j for j in range(n) if j != i] for i in range(n)]
 
 
 @pytest.mark.parametrize(("n", "degree"), [(6, 4), (7, 4), (100, 98)])
 def test_a_degree_below_that_of_the_complete_graph_is_not_complete(n: int, degree: int) -> None:
     graph = NeighborGraph.build(ROSTER, identities_of(n), degree)
     assert not graph.complete
-    assert {len(around) for around in graph.neighbors()} == {degree}
+    assert {len(around) for around in graph.neighbors().tolist()} == {degree}
 
 
 @given(graph=graphs(), data=st.data())

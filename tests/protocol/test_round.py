@@ -183,7 +183,7 @@ class Round(RuleBasedStateMachine):
         """Remember U1 and S as the server fixed them, as cohort indices."""
         assert self.cohort is not None
         phase = self.cohort.server._phase
-        for name, kept in (("_finished", "u1"), ("masked", "survivors")):
+        for name, kept in (("finished", "u1"), ("masked", "survivors")):
             value = getattr(phase, name, None)
             if value is None:
                 continue

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secagg.effects import AbortReason
-from secagg.kernels import UIntArray, mask_apply, pack
+from secagg.errors import ParameterError
+from secagg.kernels import UIntArray, VectorSource, map_in_threads, pack_masked, ring_mask
 from secagg.messages import Advertisement, MaskedInput, ShareDelivery
 from secagg.params import Identity, Signer
-from secagg.primitives.masks import mask_sign, pairwise_seed, sealing_key, share_label
+from secagg.primitives.masks import mask_sign, pairwise_seed, share_label
 from secagg.primitives.sealing import unseal
-from secagg.primitives.shamir import in_field, share_words
+from secagg.primitives.shamir import LIMBS, in_field, share_words
 from secagg.primitives.signatures import verify
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.round import RoundEnded, RoundView, short
@@ -45,45 +48,76 @@ def check_delivery(
 
 
 def open_shares(
-    view: RoundView,
-    delivery: ShareDelivery,
-    neighbors: Mapping[Identity, Advertisement],
-    agreement_secret: bytes,
-    me: Identity,
+    view: RoundView, delivery: ShareDelivery, opening: Mapping[Identity, bytes], me: Identity
 ) -> dict[Identity, bytes]:
-    """Return the shares (80 bytes) that open and are in range; the others are complained about."""
-    held = {}
+    """Return the shares (80 bytes) that open and are in range; the others are complained about.
+
+    opening  keys by dealer
+    """
+    opened = {}
     for share in delivery.shares:
         dealer = Identity(share.peer)
-        key = sealing_key(agreement_secret, neighbors[dealer].agreement_key, view.roster_digest, dealer, me)
-        plaintext = unseal(key, share.ciphertext, share_label(view.roster_digest, dealer, me))
-        if plaintext is not None and in_field(share_words([plaintext])).all():
-            held[dealer] = plaintext
-    return held
+        plaintext = unseal(opening[dealer], share.ciphertext, share_label(view.roster_digest, dealer, me))
+        if plaintext is not None:
+            opened[dealer] = plaintext
+    pairs = share_words(list(opened.values())).reshape(len(opened), 2 * LIMBS)
+    return {
+        dealer: plaintext
+        for (dealer, plaintext), right in zip(opened.items(), in_field(pairs), strict=True)
+        if right
+    }
 
 
-def mask_vector(
-    view: RoundView,
-    vector: UIntArray,
-    finished: frozenset[int],
-    neighbors: Mapping[Identity, Advertisement],
-    secrets: Secrets,
-    me: Identity,
-    threads: int,
-) -> None:
-    """Add the self mask and the pairwise masks of exactly the neighbors in U1, in place."""
-    seeds, signs = [secrets.self_seed], [1]
-    for identity, neighbor in neighbors.items():
-        if view.index[identity] in finished:
-            seeds.append(pairwise_seed(secrets.mask, neighbor.mask_key, view.roster_digest, me, identity))
-            signs.append(mask_sign(me, identity))
-    mask_apply(vector, b"".join(seeds), np.array(signs, np.int8), threads=threads)
+class ArraySource:
+    """A vector in memory as a VectorSource: its entries are checked as they are read."""
+
+    def __init__(self, array: UIntArray, ring_bits: int) -> None:
+        self.array = array
+        self._ring_bits = ring_bits
+
+    @property
+    def length(self) -> int:
+        """Entries."""
+        return self.array.size
+
+    def read(self, first: int, out: UIntArray) -> None:
+        """Copy entries first .. first + out.size - 1. Raises ParameterError for one not below 2^ring_bits."""
+        chunk = self.array[first : first + out.size]
+        check_entries(chunk, self._ring_bits, first)
+        np.copyto(out, chunk, casting="unsafe")
+
+
+def check_entries(chunk: NDArray[np.integer[Any]], ring_bits: int, first: int = 0) -> None:
+    """Raise ParameterError unless every entry is in 0..2^ring_bits - 1."""
+    if not chunk.size or (int(chunk.max()) <= ring_mask(ring_bits) and int(chunk.min()) >= 0):
+        return
+    outside = chunk > ring_mask(ring_bits)
+    if chunk.dtype.kind == "i":
+        outside |= chunk < 0
+    raise ParameterError(f"vector[{first + int(outside.argmax())}]: must be in 0..2^{ring_bits} - 1")
 
 
 def upload(
-    view: RoundView, masked: UIntArray, finished: bytes, complaints: tuple[Identity, ...], signer: Signer
+    view: RoundView,
+    source: VectorSource,
+    finished: frozenset[int],
+    complaints: tuple[Identity, ...],
+    neighbors: Mapping[Identity, Advertisement],
+    secrets: Secrets,
+    signer: Signer,
+    threads: int,
 ) -> MaskedInput:
-    """Pack the masked vector and sign that it was masked for this U1."""
-    packed = pack(masked, view.parameters.ring_bits)
-    text = view.upload_text(finished, hashlib.sha256(packed).digest())
+    """Add the self mask and the pairwise masks of exactly the neighbors in U1, pack, sign for this U1."""
+    me = signer.identity
+    present = [neighbor for identity, neighbor in neighbors.items() if view.index[identity] in finished]
+
+    def seed(neighbor: Advertisement) -> bytes:
+        return pairwise_seed(secrets.mask, neighbor.mask_key, view.roster_digest, me, neighbor.identity)
+
+    seeds = [secrets.self_seed, *map_in_threads(seed, present, threads=threads)]
+    signs = [1, *(mask_sign(me, neighbor.identity) for neighbor in present)]
+    packed = pack_masked(
+        source, b"".join(seeds), np.array(signs, np.int8), view.parameters.ring_bits, threads=threads
+    )
+    text = view.upload_text(view.bitmap(finished), hashlib.sha256(packed).digest())
     return MaskedInput(memoryview(packed).toreadonly(), complaints, signer.sign(text))

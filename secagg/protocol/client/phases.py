@@ -31,6 +31,7 @@ class ShareKeys:
     view: RoundView
     neighbors: dict[Identity, Advertisement]
     secrets: Secrets
+    opening: dict[Identity, bytes] = field(repr=False)  # keys of what the neighbors seal for us
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from secagg.effects import (
     Send,
 )
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
-from secagg.kernels import UIntArray, lane_dtype, ring_mask
+from secagg.kernels import UIntArray, VectorSource, lane_dtype
 from secagg.messages import (
     KINDS,
     Message,
@@ -37,7 +37,13 @@ from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParamet
 from secagg.protocol.client import snapshot as snapshots
 from secagg.protocol.client.advertise_keys import Secrets, advertise, check_policy
 from secagg.protocol.client.consistency_check import sign_survivors
-from secagg.protocol.client.masked_input_collection import check_delivery, mask_vector, open_shares, upload
+from secagg.protocol.client.masked_input_collection import (
+    ArraySource,
+    check_delivery,
+    check_entries,
+    open_shares,
+    upload,
+)
 from secagg.protocol.client.phases import (
     AdvertiseKeys,
     ClientPhase,
@@ -83,7 +89,7 @@ class ClientSession:
         self._threads = threads
         self._phase: ClientPhase = Idle()
         self._parameters: RoundParameters | None = None
-        self._vector: UIntArray | None = None
+        self._vector: VectorSource | None = None
         self._submitted = False
         self._answered: dict[int, bytes] = {}  # kind of a message taken -> digest of its frame
         self._last: tuple[Effect, ...] = ()  # what an identical retransmission gets
@@ -121,21 +127,24 @@ class ClientSession:
         self._last = tuple(effect for effect in effects if isinstance(effect, Send | InputWanted))
         return effects
 
-    def submit(self, vector: UIntArray) -> list[Effect]:
+    def submit(self, vector: UIntArray | VectorSource) -> list[Effect]:
         """Give the vector to be summed: once, from RoundParameters on, up to phase 2.
 
-        vector  (d,), unsigned integers, every value below 2^ring_bits; it is copied
-        raises  LocalProtocolError (a second vector, wrong phase), ParameterError (shape, type, range)
+        vector  (d,), unsigned integers, every value below 2^ring_bits; it is copied when it must be kept.
+                Or a VectorSource, read chunk by chunk when it is masked; it must give the same entries
+                whenever it is read
+        raises  LocalProtocolError (a second vector, wrong phase), ParameterError (shape, type, range),
+                what a source raises
         """
         if self._parameters is None or isinstance(self._phase, Uploaded | Over) or self._submitted:
             raise LocalProtocolError("submit: takes one vector per round, up to phase 2")
-        checked = _checked_vector(vector, self._parameters)
+        source = _checked_source(vector, self._parameters)
         effects: list[Effect] = []
         if isinstance(self._phase, MaskedInputCollection):
-            effects = self._upload(self._phase, checked)
+            effects = self._upload(self._phase, source)
             self._last = tuple(effects)
         else:
-            self._vector = checked
+            self._vector = _kept(source, self._parameters.ring_bits)
         self._submitted = True
         return effects
 
@@ -150,7 +159,7 @@ class ClientSession:
             self._signer.identity,
             self._phase,
             self._parameters,
-            self._vector,
+            _entries(self._vector, self._parameters.ring_bits),
             self._answered,
             self._last,
         )
@@ -177,7 +186,8 @@ class ClientSession:
         session._entropy = None
         session._phase = state.phase
         session._parameters = state.parameters
-        session._vector = state.vector
+        if state.vector is not None:
+            session._vector = ArraySource(state.vector, state.parameters.ring_bits)
         session._submitted = state.vector is not None or isinstance(state.phase, Uploaded | Over)
         session._answered = state.answered
         session._last = state.last
@@ -221,17 +231,18 @@ class ClientSession:
         return [self._send(own)]
 
     def _on_roster(self, phase: AdvertiseKeys, message: RosterAnnouncement) -> list[Effect]:
-        view = check_roster(phase.parameters, message, phase.own, self._policy)
-        shared = share_keys(view, message.neighbors, phase.secrets, self._signer)
-        phase.secrets.wipe("share_seed")
-        neighbors = {Identity(neighbor.identity): neighbor for neighbor in message.neighbors}
-        self._phase = ShareKeys(view, neighbors, phase.secrets)
+        advertisements = tuple(message.neighbors)
+        view = check_roster(phase.parameters, message.roster, advertisements, phase.own, self._policy)
+        shared, opening = share_keys(view, advertisements, phase.secrets, self._signer, self._threads)
+        phase.secrets.wipe("share_seed", "agreement")
+        neighbors = {Identity(neighbor.identity): neighbor for neighbor in advertisements}
+        self._phase = ShareKeys(view, neighbors, phase.secrets, opening)
         return [RosterAccepted(phase.parameters.round_id), self._send(shared)]
 
     def _on_delivery(self, phase: ShareKeys, message: ShareDelivery) -> list[Effect]:
         view, me = phase.view, self._signer.identity
         check_delivery(view, message, phase.neighbors, me)
-        held = open_shares(view, message, phase.neighbors, phase.secrets.agreement, me)
+        held = open_shares(view, message, phase.opening, me)
         finished = view.members("ShareDelivery.finished", bytes(message.finished))
         collecting = MaskedInputCollection(view, phase.neighbors, phase.secrets, finished, held)
         if self._vector is None:
@@ -239,24 +250,36 @@ class ClientSession:
             self._phase = collecting
         else:
             effects = self._upload(collecting, self._vector)
-        phase.secrets.wipe("agreement")
+        phase.opening.clear()
         return effects
 
-    def _upload(self, phase: MaskedInputCollection, vector: UIntArray) -> list[Effect]:
-        view, me = phase.view, self._signer.identity
-        masked = vector.copy()  # a signer may fail, and be asked again
-        mask_vector(view, masked, phase.finished, phase.neighbors, phase.secrets, me, self._threads)
+    def _upload(self, phase: MaskedInputCollection, source: VectorSource) -> list[Effect]:
+        """Mask and pack; nothing has changed when the source or the signer fails."""
+        view = phase.view
         complaints = tuple(
             dealer
             for dealer in phase.neighbors
             if view.index[dealer] in phase.finished and dealer not in phase.held
         )
-        message = upload(view, masked, view.bitmap(phase.finished), complaints, self._signer)
-        vector[:] = 0
-        self._vector = None
+        message = upload(
+            view,
+            source,
+            phase.finished,
+            complaints,
+            phase.neighbors,
+            phase.secrets,
+            self._signer,
+            self._threads,
+        )
+        self._forget_vector()
         phase.secrets.wipe("mask", "self_seed")
         self._phase = Uploaded(view, tuple(phase.neighbors), phase.finished, phase.held)
         return [self._send(message)]
+
+    def _forget_vector(self) -> None:
+        if isinstance(self._vector, ArraySource):  # our copy
+            self._vector.array[:] = 0
+        self._vector = None
 
     def _on_request(self, phase: Uploaded, message: UnmaskingRequest) -> list[Effect]:
         if phase.signed is not None and phase.signed != bytes(message.survivors):
@@ -283,9 +306,7 @@ class ClientSession:
 
     def _end(self, end: RoundEnded) -> list[Effect]:
         self._phase = Over()
-        if self._vector is not None:
-            self._vector[:] = 0
-        self._vector = None
+        self._forget_vector()
         self._last = ()
         return [Aborted(end.reason, end.blamed, end.detail)]
 
@@ -297,16 +318,33 @@ def _no_entropy(_size: int) -> bytes:
     raise LocalProtocolError("a restored session draws nothing")
 
 
-def _checked_vector(vector: UIntArray, parameters: RoundParameters) -> UIntArray:
-    """Return a copy in the lane of the ring."""
+def _checked_source(vector: UIntArray | VectorSource, parameters: RoundParameters) -> VectorSource:
+    """Check type and shape; the entries are checked as they are read."""
+    length = parameters.vector_length
+    if hasattr(vector, "read") and hasattr(vector, "length"):
+        source = cast("VectorSource", vector)
+        if source.length != length:
+            raise ParameterError(f"vector: must have {length} entries, has {source.length}")
+        return source
     array: NDArray[np.integer[Any]] = np.asarray(vector)
     if array.dtype.kind not in "ui":
         raise ParameterError(f"vector: must be of integers, is of {array.dtype}")
-    if array.shape != (parameters.vector_length,):
-        raise ParameterError(f"vector: must have shape ({parameters.vector_length},), has {array.shape}")
-    outside = array > ring_mask(parameters.ring_bits)
-    if array.dtype.kind == "i":
-        outside |= array < 0
-    if outside.any():
-        raise ParameterError(f"vector[{int(outside.argmax())}]: must be in 0..2^{parameters.ring_bits} - 1")
-    return array.astype(lane_dtype(parameters.ring_bits))
+    if array.shape != (length,):
+        raise ParameterError(f"vector: must have shape ({length},), has {array.shape}")
+    return ArraySource(cast("UIntArray", array), parameters.ring_bits)
+
+
+def _kept(source: VectorSource, ring_bits: int) -> VectorSource:
+    """Return a source that stays the same: of an array, a copy in the lane of the ring."""
+    if not isinstance(source, ArraySource):
+        return source
+    check_entries(source.array, ring_bits)
+    return ArraySource(source.array.astype(lane_dtype(ring_bits)), ring_bits)
+
+
+def _entries(source: VectorSource | None, ring_bits: int) -> UIntArray | None:
+    if source is None:
+        return None
+    out = np.empty(source.length, lane_dtype(ring_bits))
+    source.read(0, out)
+    return out

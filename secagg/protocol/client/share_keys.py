@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from secagg.effects import AbortReason, RefusalReason
 from secagg.errors import ParameterError
-from secagg.messages import Advertisement, RosterAnnouncement, SealedShare, SharedKeys
+from secagg.kernels import map_in_threads
+from secagg.messages import (
+    Advertisement,
+    Roster,
+    Rows,
+    SealedShare,
+    SharedKeys,
+    column,
+    joined,
+    split,
+)
 from secagg.params import Identity, Policy, RoundParameters, Signer
 from secagg.primitives.agreement import is_usable
 from secagg.primitives.bounds import check_parameters
-from secagg.primitives.masks import sealing_key, seed_commitment, share_label
+from secagg.primitives.masks import sealing_keys, seed_commitment, share_label
 from secagg.primitives.sealing import seal
 from secagg.primitives.shamir import share_pairs
 from secagg.primitives.signatures import verify
@@ -26,41 +38,47 @@ from secagg.protocol.round import (
 
 
 def check_roster(
-    parameters: RoundParameters, announcement: RosterAnnouncement, own: Advertisement, policy: Policy
+    parameters: RoundParameters,
+    roster: Roster,
+    neighbors: Sequence[Advertisement],
+    own: Advertisement,
+    policy: Policy,
 ) -> RoundView:
     """Return the view of a roster that stands every check.
 
     raises  RemoteProtocolError to refuse it; RoundEnded when a neighbor's key is unusable
     """
-    roster = announcement.roster
-    entries = {Identity(entry.identity): entry.advertisement_digest for entry in roster.entries}
-    if entries.get(Identity(own.identity)) != advertisement_digest(own):
+    names = split(column(roster.entries, "identity", 32))
+    included = dict(zip(names, split(column(roster.entries, "advertisement_digest", 32)), strict=True))
+    if included.get(own.identity) != advertisement_digest(own):
         raise refuse(RefusalReason.NOT_INCLUDED, "Roster: our own advertisement is missing or changed")
-    if len(entries) < parameters.minimum_cohort:
+    if len(names) < parameters.minimum_cohort:
         raise refuse(
             RefusalReason.POLICY,
-            f"Roster: must have at least {parameters.minimum_cohort} clients, has {len(entries)}",
+            f"Roster: must have at least {parameters.minimum_cohort} clients, has {len(names)}",
         )
-    if policy.known is not None and (strangers := entries.keys() - policy.known):
+    if policy.known is not None and (strangers := {*map(Identity, names)} - policy.known):
         raise refuse(RefusalReason.UNKNOWN_IDENTITY, f"Roster: {listed(strangers)} not in our registry")
     view_parameters = roster.degree, roster.threshold
     try:
         view = RoundView.build(parameters, roster)
-        check_parameters(len(entries), view.graph_parameters, parameters.threat_model)
+        check_parameters(len(names), view.graph_parameters, parameters.threat_model)
     except ParameterError as error:
         raise refuse(RefusalReason.WEAK_PARAMETERS, f"Roster {view_parameters}: {error}") from error
-    _check_neighbors(view, announcement.neighbors, Identity(own.identity))
+    _check_neighbors(view, included, neighbors, Identity(own.identity))
     return view
 
 
-def _check_neighbors(view: RoundView, neighbors: tuple[Advertisement, ...], me: Identity) -> None:
+def _check_neighbors(
+    view: RoundView, included: Mapping[bytes, bytes], neighbors: Sequence[Advertisement], me: Identity
+) -> None:
     """Check that these are the neighbors of the graph, with the keys and signatures of the roster."""
     wanted = view.graph.neighbors_of(view.index[me])
     if [neighbor.identity for neighbor in neighbors] != [view.identities[i] for i in wanted]:
         raise refuse(RefusalReason.WRONG_NEIGHBORS, "RosterAnnouncement.neighbors: not those of the graph")
     digest = parameters_digest(view.parameters)
-    for i, neighbor in zip(wanted, neighbors, strict=True):
-        if advertisement_digest(neighbor) != view.roster.entries[i].advertisement_digest:
+    for neighbor in neighbors:
+        if advertisement_digest(neighbor) != included[neighbor.identity]:
             raise refuse(
                 RefusalReason.WRONG_NEIGHBORS,
                 f"Advertisement of {short(neighbor.identity)}: not the roster's",
@@ -76,9 +94,12 @@ def _check_neighbors(view: RoundView, neighbors: tuple[Advertisement, ...], me: 
 
 
 def share_keys(
-    view: RoundView, neighbors: tuple[Advertisement, ...], secrets: Secrets, signer: Signer
-) -> SharedKeys:
-    """Share the mask private key and the self-mask seed among the neighbors, sealed for each."""
+    view: RoundView, neighbors: Sequence[Advertisement], secrets: Secrets, signer: Signer, threads: int
+) -> tuple[SharedKeys, dict[Identity, bytes]]:
+    """Share the mask private key and the self-mask seed among the neighbors, sealed for each.
+
+    returns  also the keys that open what the neighbors seal for us: agreed upon once for both ways
+    """
     digest, me = view.roster_digest, signer.identity
     shares = share_pairs(
         secrets.mask,
@@ -88,11 +109,22 @@ def share_keys(
         threshold=view.roster.threshold,
         holders=len(neighbors),
     )
-    sealed = []
-    for neighbor, share in zip(neighbors, shares, strict=True):
-        key = sealing_key(secrets.agreement, neighbor.agreement_key, digest, me, neighbor.identity)
-        ciphertext = seal(key, share, share_label(digest, me, neighbor.identity))
-        sealed.append(SealedShare(neighbor.identity, ciphertext, b""))
-    return SharedKeys(
-        tuple(sealed), seed_commitment(digest, me, secrets.self_seed), signer.sign(view.acceptance_text())
+
+    def keys(neighbor: Advertisement) -> tuple[bytes, bytes]:
+        return sealing_keys(secrets.agreement, neighbor.agreement_key, digest, me, neighbor.identity)
+
+    agreed = map_in_threads(keys, neighbors, threads=threads)
+    sealed = [
+        seal(key, share, share_label(digest, me, neighbor.identity))
+        for neighbor, share, (key, _) in zip(neighbors, shares, agreed, strict=True)
+    ]
+    rows = Rows.build(
+        SealedShare,
+        len(sealed),
+        peer=joined([neighbor.identity for neighbor in neighbors], 32),
+        ciphertext=joined(sealed, 96),
     )
+    commitment = seed_commitment(digest, me, secrets.self_seed)
+    message = SharedKeys(rows, commitment, signer.sign(view.acceptance_text()))
+    opening = {Identity(n.identity): key for n, (_, key) in zip(neighbors, agreed, strict=True)}
+    return message, opening

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,7 @@ from secagg.messages import (
     parameters_from_wire,
     parameters_to_wire,
 )
-from secagg.messages.wire import large_octets, message, messages, octets, uint
+from secagg.messages.fields import large_octets, message, messages, octets, uint
 from secagg.params import Buffer, Identity, RoundParameters
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.client.phases import (
@@ -32,7 +33,7 @@ from secagg.protocol.client.phases import (
 from secagg.protocol.round import RoundView
 from secagg.protocol.snapshot import checked_body, with_digest
 
-_VERSION = 1
+_VERSION = 2
 _PHASES: tuple[type, ...] = (AdvertiseKeys, ShareKeys, MaskedInputCollection, Uploaded, Over)
 
 
@@ -49,25 +50,32 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class _Opening:
+    dealer: bytes = octets(1, 32)
+    key: bytes = octets(2, 32)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class _Snapshot:
     version: int = uint(1)
     phase: int = uint(2)  # plus one
     parameters: RoundParametersMessage = message(3, RoundParametersMessage)
     own: Buffer = large_octets(4)
     roster: Buffer = large_octets(5)
-    neighbors: tuple[Advertisement, ...] = messages(6, Advertisement)
+    neighbors: Sequence[Advertisement] = messages(6, Advertisement)
     agreement: bytes = octets(7, 0, 32)
     mask: bytes = octets(8, 0, 32)
     self_seed: bytes = octets(9, 0, 32)
     share_seed: bytes = octets(10, 0, 32)
     finished: Buffer = large_octets(11)
-    held: tuple[_Held, ...] = messages(12, _Held)
+    held: Sequence[_Held] = messages(12, _Held)
     signed: Buffer = large_octets(13)
     vector: Buffer = large_octets(14)
-    answered: tuple[_Answered, ...] = messages(15, _Answered)
+    answered: Sequence[_Answered] = messages(15, _Answered)
     last: Buffer = large_octets(16)
     input_wanted: int = uint(17)
     identity: bytes = octets(18, 32)
+    opening: Sequence[_Opening] = messages(19, _Opening)
 
 
 @dataclass(slots=True)
@@ -94,7 +102,7 @@ def save(
     fields: dict[str, object] = dict.fromkeys(
         ("own", "roster", "agreement", "mask", "self_seed", "share_seed", "finished", "signed"), b""
     )
-    fields["neighbors"] = fields["held"] = ()
+    fields["neighbors"] = fields["held"] = fields["opening"] = ()
     match phase:
         case AdvertiseKeys(own=own):
             fields["own"] = encode(own)
@@ -110,6 +118,8 @@ def save(
     if isinstance(phase, AdvertiseKeys | ShareKeys | MaskedInputCollection):
         for name in ("agreement", "mask", "self_seed", "share_seed"):
             fields[name] = getattr(phase.secrets, name)
+    if isinstance(phase, ShareKeys):
+        fields["opening"] = tuple(_Opening(dealer, key) for dealer, key in sorted(phase.opening.items()))
     if isinstance(phase, MaskedInputCollection | Uploaded):
         fields["finished"] = phase.view.bitmap(phase.finished)
         fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in sorted(phase.held.items()))
@@ -163,7 +173,8 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:
     view = RoundView.build(parameters, decode(Roster, saved.roster))
     neighbors = {Identity(neighbor.identity): neighbor for neighbor in saved.neighbors}
     if kind is ShareKeys:
-        return ShareKeys(view, neighbors, secrets)
+        opening = {Identity(entry.dealer): entry.key for entry in saved.opening}
+        return ShareKeys(view, neighbors, secrets, opening)
     finished = view.members("snapshot.finished", bytes(saved.finished))
     held = {Identity(entry.dealer): entry.shares for entry in saved.held}
     if kind is MaskedInputCollection:

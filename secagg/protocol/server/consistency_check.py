@@ -22,16 +22,21 @@ class ConsistencyCheck:
     phase: ClassVar = Phase.CONSISTENCY_CHECK
     masked: Masked
     signatures: dict[int, bytes] = field(default_factory=dict)
+    _text: bytes = field(init=False, repr=False)
     _coverage: Coverage = field(init=False, repr=False)  # by those who signed: only they are asked
+    _asked: frozenset[Identity] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._coverage = Coverage(self.masked.needed_dealers(), self.masked.view.roster.threshold)
+        view = self.masked.view
+        self._asked = view.named(self.masked.survivors)
+        self._coverage = Coverage(view.clients, self.masked.needed_dealers(), view.roster.threshold)
+        self._text = view.survivors_text(self.masked.finished_bitmap(), self.masked.survivors_bitmap())
         for holder in self.signatures:
             self._coverage.add(self.masked.dealers_of(holder))
 
     @property
     def asked(self) -> frozenset[Identity]:
-        return self.masked.view.named(self.masked.survivors)
+        return self._asked
 
     @property
     def answered(self) -> frozenset[Identity]:
@@ -59,8 +64,7 @@ class ConsistencyCheck:
                 RefusalReason.SENDER_MISMATCH,
                 f"SurvivorSignature.index: must be the sender's, {index}, is {message.index}",
             )
-        text = view.survivors_text(self.masked.finished_bitmap(), self.masked.survivors_bitmap())
-        if not verify(sender, text, message.signature):
+        if not verify(sender, self._text, message.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "SurvivorSignature.signature")
         self.signatures[index] = message.signature
         self._coverage.add(self.masked.dealers_of(index))

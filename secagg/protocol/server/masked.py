@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from secagg.kernels import UIntArray
+from secagg.primitives.graph import Indices
 from secagg.protocol.round import RoundView
 
 
@@ -21,23 +24,20 @@ class Upload:
 class Coverage:
     """How many more shares each secret that must be rebuilt needs."""
 
-    __slots__ = ("_short", "_waiting")
+    __slots__ = ("_needed", "_short")
 
-    def __init__(self, dealers: list[int], threshold: int) -> None:
-        self._short = dict.fromkeys(dealers, threshold)
-        self._waiting = len(dealers)
+    def __init__(self, clients: int, dealers: Indices, threshold: int) -> None:
+        self._needed = dealers
+        self._short = np.full(clients, threshold, np.int32)
 
-    def add(self, dealers: Iterable[int]) -> None:
+    def add(self, dealers: Indices) -> None:
         """Count a holder that can answer for these dealers."""
-        for dealer in dealers:
-            if dealer in self._short:
-                self._short[dealer] -= 1
-                self._waiting -= self._short[dealer] == 0
+        self._short[dealers] -= 1
 
     @property
     def lacking(self) -> int:
         """Secrets with too few shares."""
-        return self._waiting
+        return int((self._short[self._needed] > 0).sum())
 
 
 @dataclass(slots=True)
@@ -50,10 +50,16 @@ class Masked:
     finished: frozenset[int]  # U1
     uploads: dict[int, Upload]  # keys: S
     total: UIntArray = field(repr=False)
-    neighbors: list[tuple[int, ...]] = field(init=False, repr=False)
+    neighbors: Indices = field(init=False, repr=False)
+    positions: Indices = field(init=False, repr=False)  # of each client among its neighbors' neighbors
+    in_finished: NDArray[np.bool_] = field(init=False, repr=False)
+    in_survivors: NDArray[np.bool_] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.neighbors = self.view.graph.neighbors()
+        self.neighbors, self.positions = self.view.graph.neighbors(), self.view.graph.positions()
+        self.in_finished, self.in_survivors = (np.zeros(self.view.clients, bool) for _ in range(2))
+        self.in_finished[list(self.finished)] = True
+        self.in_survivors[list(self.uploads)] = True
 
     @property
     def survivors(self) -> frozenset[int]:
@@ -65,15 +71,16 @@ class Masked:
     def survivors_bitmap(self) -> bytes:
         return self.view.bitmap(self.uploads.keys())
 
-    def dealers_of(self, holder: int) -> list[int]:
+    def dealers_of(self, holder: int) -> Indices:
         """Neighbors in U1 whose share the holder has not complained about, ascending."""
-        complaints = self.uploads[holder].complaints
-        return [i for i in self.neighbors[holder] if i in self.finished and i not in complaints]
+        around: Indices = self.neighbors[holder]
+        mine = self.in_finished[around]
+        if complaints := self.uploads[holder].complaints:
+            mine &= ~np.isin(around, list(complaints))
+        dealers: Indices = around[mine]
+        return dealers
 
-    def needed_dealers(self) -> list[int]:
+    def needed_dealers(self) -> Indices:
         """Those of whom one secret must be rebuilt: S, and dropouts with a neighbor in S."""
-        return sorted(
-            dealer
-            for dealer in self.finished
-            if dealer in self.uploads or any(i in self.uploads for i in self.neighbors[dealer])
-        )
+        near = self.in_survivors[self.neighbors].any(axis=1)
+        return np.flatnonzero(self.in_finished & (self.in_survivors | near)).astype(np.int32)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secagg.effects import AbortReason, Frame, RefusalReason
 from secagg.kernels import UIntArray, lane_dtype, packed_bytes, spare_bits_clear, unpack_add
-from secagg.messages import MaskedInput, Message, SealedShare, ShareDelivery, SharedKeys, encode_frame
+from secagg.messages import (
+    MaskedInput,
+    Message,
+    Octets,
+    Rows,
+    SealedShare,
+    ShareDelivery,
+    SharedKeys,
+    column,
+    encode_frame,
+    joined,
+)
 from secagg.params import Identity, Phase
+from secagg.primitives.graph import Indices
 from secagg.primitives.signatures import verify
-from secagg.protocol.round import RoundEnded, RoundView, listed, refuse, short
+from secagg.protocol.round import RoundEnded, RoundView, listed, refuse
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked import Masked, Upload
@@ -31,21 +44,32 @@ class MaskedInputCollection:
     shared: dict[Identity, SharedKeys]
     total: UIntArray = field(repr=False)  # the running masked sum, the one buffer changed in place
     uploads: dict[int, Upload] = field(default_factory=dict)
-    _neighbors: list[tuple[int, ...]] = field(init=False, repr=False)
-    _finished: frozenset[int] = field(init=False, repr=False)
-    _sealed: dict[tuple[Identity, Identity], bytes] = field(init=False, repr=False)
-    _present: Counter[int] = field(init=False, repr=False)  # neighbors in S, by dealer
-    _able: Counter[int] = field(init=False, repr=False)  # of these, those without a complaint about it
+    _neighbors: Indices = field(init=False, repr=False)
+    _positions: Indices = field(init=False, repr=False)
+    _finished: NDArray[np.bool_] = field(init=False, repr=False)  # U1, by roster index
+    _finished_bitmap: bytes = field(init=False, repr=False)
+    _sealed: Octets = field(init=False, repr=False)  # of U1 in order: (n1, k, 96)
+    _acceptances: Octets = field(init=False, repr=False)  # of U1 in order: (n1, 64)
+    _row: Indices = field(init=False, repr=False)  # where a dealer of U1 stands in these two
+    _present: Indices = field(init=False, repr=False)  # neighbors in S, by dealer
+    _able: Indices = field(init=False, repr=False)  # of these, those without a complaint about it
+    _asked: frozenset[Identity] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._neighbors = self.view.graph.neighbors()
-        self._finished = frozenset(self.view.index[identity] for identity in self.shared)
-        self._sealed = {
-            (Identity(share.peer), dealer): share.ciphertext
-            for dealer, message in self.shared.items()
-            for share in message.shares
-        }
-        self._present, self._able = Counter(), Counter()
+        view = self.view
+        self._asked = frozenset(self.shared)
+        self._neighbors, self._positions = view.graph.neighbors(), view.graph.positions()
+        members = [view.index[identity] for identity in self.shared]
+        self._finished = np.zeros(view.clients, bool)
+        self._finished[members] = True
+        self._finished_bitmap = view.bitmap(members)
+        self._sealed = np.stack(
+            [column(message.shares, "ciphertext", 96) for message in self.shared.values()]
+        )
+        self._acceptances = joined([message.acceptance for message in self.shared.values()], 64)
+        self._row = np.zeros(view.clients, np.int32)
+        self._row[members] = np.arange(len(members))
+        self._present, self._able = (np.zeros(view.clients, np.int32) for _ in range(2))
         for index in self.uploads:
             self._count(index)
 
@@ -59,8 +83,13 @@ class MaskedInputCollection:
         return cls(view, mask_keys, shared, total)
 
     @property
+    def finished(self) -> frozenset[int]:
+        """U1, by roster index."""
+        return frozenset(np.flatnonzero(self._finished).tolist())
+
+    @property
     def asked(self) -> frozenset[Identity]:
-        return frozenset(self.shared)
+        return self._asked
 
     @property
     def answered(self) -> frozenset[Identity]:
@@ -80,13 +109,17 @@ class MaskedInputCollection:
 
     def request(self, client: Identity) -> Frame:
         holder = self.view.index[client]
-        dealers = [self.view.identities[i] for i in self._neighbors[holder] if i in self._finished]
-        shares = tuple(
-            SealedShare(dealer, self._sealed[client, dealer], self.shared[dealer].acceptance)
-            for dealer in dealers
+        here = self._finished[self._neighbors[holder]]
+        dealers, positions = self._neighbors[holder][here], self._positions[holder][here]
+        rows = self._row[dealers]
+        shares = Rows.build(
+            SealedShare,
+            len(dealers),
+            peer=self.view.names[dealers],
+            ciphertext=self._sealed[rows, positions],
+            acceptance=self._acceptances[rows],
         )
-        message = ShareDelivery(self.view.bitmap(self._finished), shares)
-        return encode_frame(self.view.parameters.round_id, message)
+        return encode_frame(self.view.parameters.round_id, ShareDelivery(self._finished_bitmap, shares))
 
     def accept(self, sender: Identity, message: Message) -> bytes:
         if not isinstance(message, MaskedInput):
@@ -101,21 +134,25 @@ class MaskedInputCollection:
             )
         if not spare_bits_clear(message.packed, parameters.vector_length, parameters.ring_bits):
             raise refuse(RefusalReason.OUT_OF_RANGE, "MaskedInput.packed: spare bits are set")
-        dealers = {self.view.identities[i]: i for i in self._neighbors[index] if i in self._finished}
-        if strangers := [c for c in message.complaints if c not in dealers]:
-            raise refuse(
-                RefusalReason.WRONG_NEIGHBORS,
-                f"MaskedInput.complaints: {short(strangers[0])} is no neighbor in U1",
-            )
+        complaints = self._dealers_named(index, message.complaints)
         digest = hashlib.sha256(message.packed).digest()
-        text = self.view.upload_text(self.view.bitmap(self._finished), digest)
+        text = self.view.upload_text(self._finished_bitmap, digest)
         if not verify(sender, text, message.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "MaskedInput.signature")
         unpack_add(self.total, message.packed, parameters.ring_bits)
-        complaints = frozenset(dealers[Identity(c)] for c in message.complaints)
         self.uploads[index] = Upload(digest, complaints, message.signature)
         self._count(index)
         return digest
+
+    def _dealers_named(self, index: int, complaints: Sequence[bytes]) -> frozenset[int]:
+        """Roster indices of those complained about. Raises when one is not a neighbor in U1."""
+        if not complaints:
+            return frozenset()
+        dealers = frozenset(self.view.index.get(Identity(name), -1) for name in complaints)
+        around = self._neighbors[index]
+        if not dealers <= set(around[self._finished[around]].tolist()):
+            raise refuse(RefusalReason.WRONG_NEIGHBORS, "MaskedInput.complaints: not all are neighbors in U1")
+        return dealers
 
     def close(self) -> ConsistencyCheck | Unmasking:
         self._check_survivors()
@@ -123,7 +160,7 @@ class MaskedInputCollection:
             self.view,
             self.mask_keys,
             {self.view.index[dealer]: message.seed_commitment for dealer, message in self.shared.items()},
-            self._finished,
+            self.finished,
             self.uploads,
             self.total,
         )
@@ -138,23 +175,18 @@ class MaskedInputCollection:
                 f"{view.effective_minimum} survivors are needed, {len(survivors)} uploaded",
             )
         threshold = view.roster.threshold
-        closed = [
-            dealer
-            for dealer in sorted(self._finished)
-            if (self._present[dealer] or dealer in survivors) and self._able[dealer] < threshold
-        ]
-        if closed:
-            names = listed(view.named(closed))
-            detail = f"fewer than {threshold} neighbors can answer for {names}"
-            if all(self._able[dealer] == self._present[dealer] for dealer in closed):
+        wanted = self._finished & (self._present > 0)
+        wanted[list(survivors)] = True
+        closed = np.flatnonzero(wanted & (self._able < threshold))
+        if closed.size:
+            detail = f"fewer than {threshold} neighbors can answer for {listed(view.named(closed.tolist()))}"
+            if (self._able[closed] == self._present[closed]).all():
                 raise RoundEnded(AbortReason.TOO_FEW_SURVIVORS, detail)
             raise Suspicions.of_complaints(self.uploads).ended(view, AbortReason.COMPLAINTS, detail)
         if view.active and not view.leaves_no_gap(survivors):
             raise RoundEnded(AbortReason.SURVIVOR_GAP, "a stretch of the circle has too few survivors")
 
     def _count(self, index: int) -> None:
-        complaints = self.uploads[index].complaints
-        for dealer in self._neighbors[index]:
-            if dealer in self._finished:
-                self._present[dealer] += 1
-                self._able[dealer] += dealer not in complaints
+        self._present[self._neighbors[index]] += 1
+        self._able[self._neighbors[index]] += 1
+        self._able[list(self.uploads[index].complaints)] -= 1

@@ -6,28 +6,33 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from secagg.kernels import mask_apply, ring_mask
-from secagg.primitives.masks import mask_sign, pairwise_seed
+from secagg.kernels import map_in_threads, mask_apply, ring_mask
+from secagg.primitives.masks import pairwise_seed
 from secagg.protocol.server.masked import Masked
 
 
-def remove_masks(masked: Masked, secrets: Mapping[int, bytes]) -> None:
+def remove_masks(masked: Masked, secrets: Mapping[int, bytes], threads: int) -> None:
     """Turn the masked sum into the sum, in place, every entry below 2^ring_bits.
 
     secrets  self-mask seeds of S and mask private keys of its dropped neighbors, by roster index
     """
     view = masked.view
-    seeds, signs = [], []
+    seeds, signs, pairs = [], [], []
     for dealer, secret in secrets.items():
-        if dealer in masked.uploads:
+        if masked.in_survivors[dealer]:
             seeds.append(secret)
             signs.append(-1)
             continue
-        me = view.identities[dealer]
-        for i in masked.neighbors[dealer]:
-            if i in masked.uploads:
-                other = view.identities[i]
-                seeds.append(pairwise_seed(secret, masked.mask_keys[i], view.roster_digest, me, other))
-                signs.append(-mask_sign(other, me))  # the survivor added it with this sign
-    mask_apply(masked.total, b"".join(seeds), np.array(signs, np.int8))
+        around = masked.neighbors[dealer]
+        pairs += [(dealer, i) for i in around[masked.in_survivors[around]].tolist()]
+
+    def seed(pair: tuple[int, int]) -> bytes:
+        dealer, i = pair
+        me, other = view.identities[dealer], view.identities[i]
+        return pairwise_seed(secrets[dealer], masked.mask_keys[i], view.roster_digest, me, other)
+
+    seeds += map_in_threads(seed, pairs, threads=threads)
+    # A survivor added the mask with its own sign; the order of indices is that of identities.
+    signs += [1 if dealer < i else -1 for dealer, i in pairs]
+    mask_apply(masked.total, b"".join(seeds), np.array(signs, np.int8), threads=threads)
     masked.total &= masked.total.dtype.type(ring_mask(view.parameters.ring_bits))

@@ -31,6 +31,7 @@ from secagg.protocol.round import RoundEnded, listed, refuse
 from secagg.protocol.server import snapshot as snapshots
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.phase import Result, ServerPhase
+from secagg.protocol.server.unmasking import Unmasking
 
 
 class ServerSession:
@@ -38,11 +39,15 @@ class ServerSession:
 
     parameters  of the round
     admitted    the enrolled identities that may take part
+    threads     for agreements and masks, when the masks are removed
 
     The caller authenticates senders, and decides with `progress` when to close a phase.
     """
 
-    def __init__(self, parameters: RoundParameters, *, admitted: Collection[Identity]) -> None:
+    def __init__(
+        self, parameters: RoundParameters, *, admitted: Collection[Identity], threads: int = 1
+    ) -> None:
+        self._threads = threads
         self._parameters = parameters
         self._admitted = frozenset(check_identity(identity) for identity in admitted)
         require(
@@ -145,6 +150,8 @@ class ServerSession:
             for client in sorted(phase.asked - answered - self._gone)
         ]
         self._refused.clear()
+        if isinstance(phase, Unmasking):
+            phase.threads = self._threads
         try:
             following = phase.close()
         except RoundEnded as end:
@@ -179,13 +186,13 @@ class ServerSession:
         )
 
     @classmethod
-    def restore(cls, data: bytes) -> tuple[Self, list[Effect]]:
+    def restore(cls, data: bytes, *, threads: int = 1) -> tuple[Self, list[Effect]]:
         """Continue from a snapshot: the session, and the requests of the phase to send again.
 
         raises  ParameterError
         """
         state = snapshots.load(data)
-        session = cls(state.parameters, admitted=state.admitted)
+        session = cls(state.parameters, admitted=state.admitted, threads=threads)
         session._started = True
         session._phase = state.phase
         session._gone, session._refused = state.gone, state.refused

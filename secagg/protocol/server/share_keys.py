@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
+import numpy as np
+
 from secagg.effects import AbortReason, Frame, RefusalReason
-from secagg.messages import Advertisement, Message, RosterAnnouncement, SharedKeys, encode, encode_frame
-from secagg.messages.wire import Encoded
+from secagg.messages import (
+    Advertisement,
+    Encoded,
+    Message,
+    RosterAnnouncement,
+    Rows,
+    SharedKeys,
+    column,
+    encode,
+    encode_frame,
+    joined,
+)
 from secagg.params import Identity, Phase
+from secagg.primitives.graph import Indices
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import RoundEnded, RoundView, refuse
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
@@ -23,22 +35,25 @@ class ShareKeys:
     view: RoundView
     advertisements: tuple[Advertisement, ...]  # by roster index
     inbox: dict[Identity, SharedKeys] = field(default_factory=dict)
-    _neighbors: list[tuple[int, ...]] = field(init=False, repr=False)
+    _neighbors: Indices = field(init=False, repr=False)
     _roster: Encoded = field(init=False, repr=False)
-    _encoded: list[Encoded] = field(init=False, repr=False)
-    _reach: Counter[int] = field(init=False, repr=False)  # neighbors in the inbox, by roster index
+    _rows: Rows[Advertisement] = field(init=False, repr=False)
+    _reach: Indices = field(init=False, repr=False)  # neighbors in the inbox, by roster index
+    _asked: frozenset[Identity] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._asked = frozenset(self.view.identities)
         self._neighbors = self.view.graph.neighbors()
         self._roster = Encoded(encode(self.view.roster))
-        self._encoded = [Encoded(encode(advertisement)) for advertisement in self.advertisements]
-        self._reach = Counter()
+        encoded = [encode(advertisement) for advertisement in self.advertisements]
+        self._rows = Rows(Advertisement, joined(encoded, len(encoded[0])))
+        self._reach = np.zeros(self.view.clients, np.int32)
         for identity in self.inbox:
-            self._reach.update(self._neighbors[self.view.index[identity]])
+            self._reach[self._neighbors[self.view.index[identity]]] += 1
 
     @property
     def asked(self) -> frozenset[Identity]:
-        return frozenset(self.view.identities)
+        return self._asked
 
     @property
     def answered(self) -> frozenset[Identity]:
@@ -51,27 +66,26 @@ class ShareKeys:
     @property
     def ready(self) -> bool:
         """Enough have shared keys, and enough of them have a threshold of neighbors that did, too."""
-        threshold = self.view.roster.threshold
-        able = sum(self._reach[self.view.index[identity]] >= threshold for identity in self.inbox)
-        return able >= self.needed
+        shared = [self.view.index[identity] for identity in self.inbox]
+        return int((self._reach[shared] >= self.view.roster.threshold).sum()) >= self.needed
 
     def request(self, client: Identity) -> Frame:
-        neighbors = tuple(self._encoded[i] for i in self._neighbors[self.view.index[client]])
-        message = RosterAnnouncement(cast("Any", self._roster), cast("Any", neighbors))
+        neighbors = Rows(Advertisement, self._rows.array[self._neighbors[self.view.index[client]]])
+        message = RosterAnnouncement(cast("Any", self._roster), neighbors)
         return encode_frame(self.view.parameters.round_id, message)
 
     def accept(self, sender: Identity, message: Message) -> None:
         if not isinstance(message, SharedKeys):
             raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in ShareKeys")
-        wanted = [self.view.identities[i] for i in self._neighbors[self.view.index[sender]]]
-        if [share.peer for share in message.shares] != wanted:
+        neighbors = self._neighbors[self.view.index[sender]]
+        if not np.array_equal(column(message.shares, "peer", 32), self.view.names[neighbors]):
             raise refuse(RefusalReason.WRONG_NEIGHBORS, "SharedKeys.shares: not exactly the neighbors")
-        if any(share.acceptance for share in message.shares):
+        if not isinstance(message.shares, Rows) or message.shares.column("acceptance").size:
             raise refuse(RefusalReason.MALFORMED, "SealedShare.acceptance: is empty upward")
         if not verify(sender, self.view.acceptance_text(), message.acceptance):
             raise refuse(RefusalReason.BAD_SIGNATURE, "SharedKeys.acceptance")
         self.inbox[sender] = message
-        self._reach.update(self._neighbors[self.view.index[sender]])
+        self._reach[neighbors] += 1
 
     def close(self) -> MaskedInputCollection:
         if len(self.inbox) < self.needed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,25 +15,21 @@ from secagg.messages import (
     RevealedShare,
     Roster,
     RoundParametersMessage,
+    Rows,
     SharedKeys,
     SurvivorSignature,
+    column,
     decode,
     encode,
     parameters_from_wire,
     parameters_to_wire,
+    split,
 )
-from secagg.messages.wire import (
-    UINT64_LIMIT,
-    large_octets,
-    message,
-    messages,
-    octets,
-    octets_list,
-    uint,
-)
+from secagg.messages.fields import UINT64_LIMIT, large_octets, message, messages, octets, octets_list, uint
 from secagg.params import Buffer, Identity, Phase, RoundParameters
 from secagg.protocol.round import RoundView
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
+from secagg.protocol.server.answers import Answers
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked import Masked, Upload
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
@@ -69,7 +66,7 @@ class _Upload:
 @dataclass(frozen=True, slots=True, repr=False)
 class _Answer:
     index: int = uint(1)  # plus one
-    shares: tuple[RevealedShare, ...] = messages(2, RevealedShare)
+    shares: Sequence[RevealedShare] = messages(2, RevealedShare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +90,17 @@ class _Snapshot:
     admitted: tuple[bytes, ...] = octets_list(4, 32)
     gone: tuple[bytes, ...] = octets_list(5, 32)
     refused: tuple[bytes, ...] = octets_list(6, 32)
-    counts: tuple[_Count, ...] = messages(7, _Count)
-    taken: tuple[_Taken, ...] = messages(8, _Taken)
-    advertisements: tuple[Advertisement, ...] = messages(9, Advertisement)
+    counts: Sequence[_Count] = messages(7, _Count)
+    taken: Sequence[_Taken] = messages(8, _Taken)
+    advertisements: Sequence[Advertisement] = messages(9, Advertisement)
     roster: Buffer = large_octets(10)
-    shared: tuple[_Shared, ...] = messages(11, _Shared)
-    mask_keys: tuple[_Indexed, ...] = messages(12, _Indexed)
-    commitments: tuple[_Indexed, ...] = messages(13, _Indexed)
-    uploads: tuple[_Upload, ...] = messages(14, _Upload)
+    shared: Sequence[_Shared] = messages(11, _Shared)
+    mask_keys: Sequence[_Indexed] = messages(12, _Indexed)
+    commitments: Sequence[_Indexed] = messages(13, _Indexed)
+    uploads: Sequence[_Upload] = messages(14, _Upload)
     total: Buffer = large_octets(15)
-    signatures: tuple[SurvivorSignature, ...] = messages(16, SurvivorSignature)
-    answers: tuple[_Answer, ...] = messages(17, _Answer)
+    signatures: Sequence[SurvivorSignature] = messages(16, SurvivorSignature)
+    answers: Sequence[_Answer] = messages(17, _Answer)
 
 
 @dataclass(slots=True)
@@ -151,8 +148,8 @@ def save(state: ServerState) -> bytes:
         case Unmasking(masked=masked, signatures=signatures, answers=answers):
             fields |= _save_masked(masked, signatures)
             fields["answers"] = tuple(
-                _Answer(holder + 1, _save_answer(masked.view, shares))
-                for holder, shares in sorted(answers.items())
+                _Answer(holder + 1, _save_answer(masked.view, answers, holder))
+                for holder in sorted(answers.holders)
             )
         case _:
             raise ParameterError(f"snapshot: {type(state.phase).__name__} is not known here")
@@ -206,7 +203,7 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters, admitted: frozens
     view = RoundView.build(parameters, decode(Roster, saved.roster))
     shared = {Identity(entry.dealer): decode(SharedKeys, entry.body) for entry in saved.shared}
     if kind is Phase.SHARE_KEYS:
-        return ShareKeys(view, saved.advertisements, shared)
+        return ShareKeys(view, tuple(saved.advertisements), shared)
     lane = lane_dtype(parameters.ring_bits)
     total = np.frombuffer(saved.total, lane.newbyteorder("<")).astype(lane)
     mask_keys = tuple(entry.value for entry in saved.mask_keys)
@@ -223,11 +220,11 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters, admitted: frozens
     signatures = {entry.index: entry.signature for entry in saved.signatures}
     if kind is Phase.CONSISTENCY_CHECK:
         return ConsistencyCheck(masked, signatures)
-    answers = {
-        entry.index - 1: {view.index[Identity(share.dealer)]: share.share for share in entry.shares}
-        for entry in saved.answers
-    }
-    return Unmasking(masked, signatures, answers)
+    unmasking = Unmasking(masked, signatures)
+    for entry in saved.answers:
+        dealers = [view.index[Identity(name)] for name in split(column(entry.shares, "dealer", 32))]
+        unmasking.take(entry.index - 1, np.array(dealers, np.int32), column(entry.shares, "share", 40))
+    return unmasking
 
 
 def _save_masked(masked: Masked, signatures: dict[int, bytes]) -> dict[str, object]:
@@ -256,8 +253,9 @@ def _save_uploads(view: RoundView, uploads: dict[int, Upload]) -> tuple[_Upload,
     )
 
 
-def _save_answer(view: RoundView, shares: dict[int, bytes]) -> tuple[RevealedShare, ...]:
-    return tuple(RevealedShare(view.identities[dealer], shares[dealer]) for dealer in sorted(shares))
+def _save_answer(view: RoundView, answers: Answers, holder: int) -> Rows[RevealedShare]:
+    dealers, shares = answers.of_holder(holder)
+    return Rows.build(RevealedShare, len(dealers), dealer=view.names[dealers], share=shares)
 
 
 def _little_endian(total: UIntArray) -> bytes:

@@ -5,61 +5,79 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
+import numpy as np
+
 from secagg.effects import AbortReason, Aggregate, Frame, RefusalReason, Traffic
 from secagg.messages import (
+    Encoded,
     Message,
+    Octets,
+    Rows,
     SurvivorSignature,
     UnmaskingRequest,
     UnmaskingResponse,
     UploadProof,
-    encode,
+    column,
     encode_frame,
+    encode_list,
+    joined,
 )
-from secagg.messages.wire import Encoded
 from secagg.params import Identity, Phase
+from secagg.primitives.graph import Indices
+from secagg.primitives.shamir import SHARE_BYTES
 from secagg.protocol.round import listed, refuse
+from secagg.protocol.server.answers import Answers
 from secagg.protocol.server.blame import Suspicions
-from secagg.protocol.server.masked import Coverage, Masked
+from secagg.protocol.server.masked import Coverage, Masked, Upload
 from secagg.protocol.server.phase import Result
 from secagg.protocol.server.recovery import recover_secrets
 from secagg.protocol.server.removal import remove_masks
+
+_NO_UPLOAD = Upload(bytes(32), frozenset(), bytes(64))  # stands in the array where there is none
 
 
 @dataclass(slots=True)
 class Unmasking:
     """Collects shares; leads to the result.
 
-    signatures  survivor signatures by roster index (active); answers: shares by holder, then dealer
+    signatures  survivor signatures by roster index (active)
     """
 
     phase: ClassVar = Phase.UNMASKING
     masked: Masked
     signatures: dict[int, bytes]
-    answers: dict[int, dict[int, bytes]] = field(default_factory=dict, repr=False)
+    threads: int = 1  # for agreements and masks; the session sets it
+    answers: Answers = field(init=False, repr=False)
     _coverage: Coverage = field(init=False, repr=False)
-    _proofs: dict[int, Encoded] = field(init=False, repr=False)
-    _quorum: tuple[Encoded, ...] = field(init=False, repr=False)
+    _proofs: Rows[UploadProof] = field(init=False, repr=False)  # by roster index; of S
+    _quorum: Encoded = field(init=False, repr=False)
+    _asked: frozenset[Identity] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        view = self.masked.view
-        self._coverage = Coverage(self.masked.needed_dealers(), view.roster.threshold)
-        for shares in self.answers.values():
-            self._coverage.add(shares)
-        self._proofs = {
-            i: Encoded(encode(UploadProof(view.identities[i], upload.packed_digest, upload.signature)))
-            for i, upload in self.masked.uploads.items()
-        }
+        masked, view = self.masked, self.masked.view
+        self._asked = view.named(self.signatures if view.active else masked.uploads)
+        self.answers = Answers(masked.neighbors, masked.positions)
+        self._coverage = Coverage(view.clients, masked.needed_dealers(), view.roster.threshold)
+        uploads = [masked.uploads.get(i, _NO_UPLOAD) for i in range(view.clients)]
+        self._proofs = Rows.build(
+            UploadProof,
+            view.clients,
+            identity=view.names,
+            packed_digest=joined([upload.packed_digest for upload in uploads], 32),
+            signature=joined([upload.signature for upload in uploads], 64),
+        )
         quorum = sorted(self.signatures.items())[: view.quorum] if view.active else []
-        self._quorum = tuple(Encoded(encode(SurvivorSignature(i, signature))) for i, signature in quorum)
+        self._quorum = encode_list(
+            UnmaskingRequest, "signatures", [SurvivorSignature(i, signature) for i, signature in quorum]
+        )
 
     @property
     def asked(self) -> frozenset[Identity]:
-        members = self.signatures if self.masked.view.active else self.masked.uploads
-        return self.masked.view.named(members)
+        return self._asked
 
     @property
     def answered(self) -> frozenset[Identity]:
-        return self.masked.view.named(self.answers)
+        return self.masked.view.named(self.answers.holders)
 
     @property
     def needed(self) -> int:
@@ -70,11 +88,9 @@ class Unmasking:
         return not self._coverage.lacking
 
     def request(self, client: Identity) -> Frame:
-        holder = self.masked.view.index[client]
-        proofs = tuple(self._proofs[i] for i in self.masked.neighbors[holder] if i in self._proofs)
-        message = UnmaskingRequest(
-            self.masked.survivors_bitmap(), cast("Any", proofs), cast("Any", self._quorum)
-        )
+        around = self.masked.neighbors[self.masked.view.index[client]]
+        proofs = Rows(UploadProof, self._proofs.array[around[self.masked.in_survivors[around]]])
+        message = UnmaskingRequest(self.masked.survivors_bitmap(), proofs, cast("Any", self._quorum))
         return encode_frame(self.masked.view.parameters.round_id, message)
 
     def accept(self, sender: Identity, message: Message) -> None:
@@ -83,23 +99,22 @@ class Unmasking:
         view = self.masked.view
         holder = view.index[sender]
         dealers = self.masked.dealers_of(holder)
+        alive = self.masked.in_survivors[dealers]
         for name, shares, wanted in (
-            ("self_seed_shares", message.self_seed_shares, [i for i in dealers if i in self.masked.uploads]),
-            (
-                "mask_key_shares",
-                message.mask_key_shares,
-                [i for i in dealers if i not in self.masked.uploads],
-            ),
+            ("self_seed_shares", message.self_seed_shares, dealers[alive]),
+            ("mask_key_shares", message.mask_key_shares, dealers[~alive]),
         ):
-            if [share.dealer for share in shares] != [view.identities[i] for i in wanted]:
+            if not np.array_equal(column(shares, "dealer", 32), view.names[wanted]):
                 raise refuse(
                     RefusalReason.WRONG_NEIGHBORS, f"UnmaskingResponse.{name}: not exactly those asked for"
                 )
-        self.answers[holder] = {
-            view.index[Identity(share.dealer)]: share.share
-            for share in (*message.self_seed_shares, *message.mask_key_shares)
-        }
-        self._coverage.add(self.answers[holder])
+        self.take(holder, dealers[alive], column(message.self_seed_shares, "share", SHARE_BYTES))
+        self.take(holder, dealers[~alive], column(message.mask_key_shares, "share", SHARE_BYTES))
+
+    def take(self, holder: int, dealers: Indices, shares: Octets) -> None:
+        """Keep revealed shares (m, 40) of dealers (m,); every dealer once."""
+        self.answers.add(holder, dealers, shares)
+        self._coverage.add(dealers)
 
     def close(self) -> Result:
         view = self.masked.view
@@ -113,6 +128,7 @@ class Unmasking:
                 silent,
             )
         secrets, blamed = recover_secrets(self.masked, self.answers)
-        remove_masks(self.masked, secrets)
+        self.answers.wipe()
+        remove_masks(self.masked, secrets, self.threads)
         survivors = tuple(view.identities[i] for i in sorted(self.masked.uploads))
         return Result(Aggregate(self.masked.total, survivors, blamed, Traffic()))
