@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import CodecError
-from secagg.kernels import NotFiniteError, UIntArray, dequantize, lane_dtype, quantize, ring_mask
+from secagg.kernels import (
+    NotFiniteError,
+    QuantizedVector,
+    UIntArray,
+    dequantize,
+    lane_dtype,
+    ring_mask,
+)
 
 MAXIMUM_BITS = 40  # of a value; exact in the arithmetic of the kernel
 
@@ -24,6 +32,28 @@ class WeightedMean:
 
     mean: NDArray[np.float64]  # (d,)
     weight: int
+
+
+class EncodedVector:
+    """Quantized values and behind them the weight: what a client submits (a VectorSource)."""
+
+    def __init__(self, quantized: QuantizedVector, weight: int) -> None:
+        self._quantized = quantized
+        self._weight = weight
+
+    @property
+    def length(self) -> int:
+        """Entries."""
+        return self._quantized.length + 1
+
+    def read(self, first: int, out: UIntArray) -> None:
+        """Write entries first .. first + out.size - 1. Raises CodecError for values that are not finite."""
+        values = min(self._quantized.length - first, out.size)  # of these the last may be the weight
+        try:
+            self._quantized.read(first, out[:values])
+        except NotFiniteError as error:
+            raise CodecError(f"update[{error.index}]: must be finite") from error
+        out[values:] = self._weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,30 +107,37 @@ class Codec:
         return dimension + 1
 
     def encode(self, values: NDArray[np.float64], weight: int, seed: bytes) -> UIntArray:
-        """Encode one client's vector.
+        """Encode one client's vector: all of `source`.
 
-        values   (d,) float64; seed: 32 random bytes for the rounding, never used twice
         returns  (d + 1,), values below 2^ring_bits
         raises   CodecError: a weight outside 1..weight_cap, NaN or infinite values
+        """
+        source = self.source(values, weight, seed)
+        out = np.empty(source.length, lane_dtype(self.ring_bits))
+        source.read(0, out)
+        return out
+
+    def source(self, values: NDArray[np.floating[Any]], weight: int, seed: bytes) -> EncodedVector:
+        """Encode one client's vector as it is read: for uploads that hold one chunk at a time.
+
+        values   (d,) float64 or float32, left unchanged; seed: 32 random bytes for the rounding, never
+                 used twice
+        raises   CodecError: a weight outside 1..weight_cap; when it is read: NaN or infinite values
         """
         if not isinstance(weight, int):
             raise CodecError(f"weight: must be an integer, is {weight!r}")
         if not 1 <= weight <= self.weight_cap:
             raise CodecError(f"weight: must be in 1..{self.weight_cap}, is {weight}")
-        out = np.empty(len(values) + 1, lane_dtype(self.ring_bits))
-        try:
-            out[:-1] = quantize(
-                np.ascontiguousarray(values, np.float64),
-                clip=self.clip,
-                scale=self.levels / self.clip * (weight / self.weight_cap),
-                limit=self.levels,
-                ring_bits=self.ring_bits,
-                seed=seed,
-            )
-        except NotFiniteError as error:
-            raise CodecError(f"update[{error.index}]: must be finite") from error
-        out[-1] = weight
-        return out
+        narrow = values.dtype == np.float32
+        quantized = QuantizedVector(
+            np.ascontiguousarray(values, np.float32) if narrow else np.ascontiguousarray(values, np.float64),
+            clip=self.clip,
+            scale=self.levels / self.clip * (weight / self.weight_cap),
+            limit=self.levels,
+            ring_bits=self.ring_bits,
+            seed=seed,
+        )
+        return EncodedVector(quantized, weight)
 
     def decode(self, total: UIntArray, survivors: int) -> WeightedMean:
         """Decode a sum over `survivors` clients.

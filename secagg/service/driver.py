@@ -23,7 +23,7 @@ from secagg.effects import (
     Send,
 )
 from secagg.errors import RoundAbortedError
-from secagg.kernels import lane_dtype, packed_bytes, ring_mask, unpack_add
+from secagg.kernels import lane_dtype, packed_bytes, ring_mask, unpack_add, usable_cpus
 from secagg.messages import MaskedInput, decode_frame
 from secagg.params import Buffer, Identity, Phase, RoundParameters, require
 from secagg.protocol import ServerSession
@@ -81,7 +81,7 @@ class RoundDriver:
         deliver: Callable[[Identity, Frame | Refused], None],
     ) -> None:
         self.parameters = parameters
-        self.session = ServerSession(parameters, admitted=registry.identities)
+        self.session = ServerSession(parameters, admitted=registry.identities, threads=usable_cpus())
         self.latest: dict[Identity, Frame] = {}  # the last frame for each client
         self._registry = registry
         self._clock = clock

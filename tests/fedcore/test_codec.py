@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -225,3 +227,24 @@ def test_a_sum_outside_the_ring_is_refused() -> None:
     total[0] = 2**codec.ring_bits
     with pytest.raises(CodecError, match=rf"total: values must be below 2\^{codec.ring_bits}"):
         codec.decode(total, 1)
+
+
+@given(split=st.integers(0, 50), dtype=st.sampled_from([np.float32, np.float64]))
+def test_a_source_read_in_pieces_is_the_encoded_vector(
+    split: int, dtype: type[np.float32 | np.float64]
+) -> None:
+    codec = make()
+    values: NDArray[np.floating[Any]] = np.linspace(-2, 2, 49).astype(dtype)
+    source = codec.source(values, 7, SEED)
+    whole = codec.encode(values.astype(np.float64), 7, SEED)
+    pieces = np.empty_like(whole)
+    assert source.length == whole.size == 50
+    source.read(0, pieces[:split])
+    source.read(split, pieces[split:])
+    assert np.array_equal(pieces, whole)
+
+
+def test_a_source_names_the_value_that_is_not_finite_when_it_is_read() -> None:
+    source = make().source(np.array([0.0, 0.5, np.inf]), 1, SEED)
+    with pytest.raises(CodecError, match=r"update\[2\]: must be finite"):
+        source.read(1, np.empty(2, lane_dtype(make().ring_bits)))

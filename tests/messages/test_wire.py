@@ -26,8 +26,8 @@ from secagg.messages import (
     decode,
     encode,
 )
-from secagg.messages.types import ThreatModelMessage
 from secagg.messages.fields import Field, Kind, schema
+from secagg.messages.types import ThreatModelMessage
 from secagg.messages.wire import Encoded, encode_parts
 from tests.messages.raw import field, fields_of, joined, number
 from tests.messages.strategies import MESSAGES, name_of

@@ -35,7 +35,7 @@ from secagg.messages import (
 )
 from secagg.params import Adversary, Buffer, Identity, Phase, Policy, RoundParameters, ThreatModel
 from secagg.primitives.agreement import public_key
-from secagg.primitives.masks import sealing_key, share_label
+from secagg.primitives.masks import sealing_keys, share_label
 from secagg.primitives.sealing import seal
 from secagg.primitives.shamir import share_pairs
 from secagg.primitives.signatures import IdentityKey
@@ -337,7 +337,7 @@ class Cohort:
             holder = self.index[Identity(share.peer)]
             if holder in plaintexts:
                 public = public_key(self.secrets(holder).agreement)
-                key = sealing_key(secrets.agreement, public, digest, me, share.peer)
+                key = sealing_keys(secrets.agreement, public, digest, me, share.peer)[0]
                 ciphertext = seal(key, plaintexts[holder], share_label(digest, me, share.peer))
                 shares.append(replace(share, ciphertext=ciphertext))
             else:

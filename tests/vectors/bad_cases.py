@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -83,7 +83,7 @@ class Bad:
         )
 
 
-def _first(items: tuple[Any, ...], **fields: object) -> tuple[Any, ...]:
+def _first(items: Sequence[Any], **fields: object) -> tuple[Any, ...]:
     return (replace(items[0], **fields), *items[1:])
 
 

@@ -25,7 +25,7 @@ from secagg.primitives.bounds import (
     quorum,
     window_collusion,
 )
-from secagg.primitives.masks import pairwise_seed, sealing_key, seed_commitment, share_label
+from secagg.primitives.masks import pairwise_seed, sealing_keys, seed_commitment, share_label
 from secagg.primitives.sealing import seal
 from secagg.primitives.shamir import share_pairs
 from secagg.protocol.round import RoundView, parameters_digest
@@ -127,7 +127,7 @@ def _packing(bits: int) -> Json:
 def _sealed(
     dealer_secret: bytes, holder_secret: bytes, digest: bytes, dealer: bytes, holder: bytes, plaintext: bytes
 ) -> Json:
-    key = sealing_key(dealer_secret, public_key(holder_secret), digest, dealer, holder)
+    key = sealing_keys(dealer_secret, public_key(holder_secret), digest, dealer, holder)[0]
     associated = share_label(digest, dealer, holder)
     message = SealedShare(holder, seal(key, plaintext, associated), b"")
     return {

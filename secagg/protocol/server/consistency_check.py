@@ -30,7 +30,7 @@ class ConsistencyCheck:
         view = self.masked.view
         self._asked = view.named(self.masked.survivors)
         self._coverage = Coverage(view.clients, self.masked.needed_dealers(), view.roster.threshold)
-        self._text = view.survivors_text(self.masked.finished_bitmap(), self.masked.survivors_bitmap())
+        self._text = view.survivors_text(self.masked.finished_bitmap, self.masked.survivors_bitmap)
         for holder in self.signatures:
             self._coverage.add(self.masked.dealers_of(holder))
 
@@ -51,7 +51,7 @@ class ConsistencyCheck:
         return len(self.signatures) >= self.needed and not self._coverage.lacking
 
     def request(self, client: Identity) -> Frame:
-        message = SurvivorSet(self.masked.survivors_bitmap())
+        message = SurvivorSet(self.masked.survivors_bitmap)
         return encode_frame(self.masked.view.parameters.round_id, message)
 
     def accept(self, sender: Identity, message: Message) -> None:

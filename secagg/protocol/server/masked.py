@@ -54,22 +54,20 @@ class Masked:
     positions: Indices = field(init=False, repr=False)  # of each client among its neighbors' neighbors
     in_finished: NDArray[np.bool_] = field(init=False, repr=False)
     in_survivors: NDArray[np.bool_] = field(init=False, repr=False)
+    finished_bitmap: bytes = field(init=False, repr=False)
+    survivors_bitmap: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.neighbors, self.positions = self.view.graph.neighbors(), self.view.graph.positions()
         self.in_finished, self.in_survivors = (np.zeros(self.view.clients, bool) for _ in range(2))
         self.in_finished[list(self.finished)] = True
         self.in_survivors[list(self.uploads)] = True
+        self.finished_bitmap = self.view.bitmap(self.finished)
+        self.survivors_bitmap = self.view.bitmap(self.uploads.keys())
 
     @property
     def survivors(self) -> frozenset[int]:
         return frozenset(self.uploads)
-
-    def finished_bitmap(self) -> bytes:
-        return self.view.bitmap(self.finished)
-
-    def survivors_bitmap(self) -> bytes:
-        return self.view.bitmap(self.uploads.keys())
 
     def dealers_of(self, holder: int) -> Indices:
         """Neighbors in U1 whose share the holder has not complained about, ascending."""

@@ -90,7 +90,7 @@ class Unmasking:
     def request(self, client: Identity) -> Frame:
         around = self.masked.neighbors[self.masked.view.index[client]]
         proofs = Rows(UploadProof, self._proofs.array[around[self.masked.in_survivors[around]]])
-        message = UnmaskingRequest(self.masked.survivors_bitmap(), proofs, cast("Any", self._quorum))
+        message = UnmaskingRequest(self.masked.survivors_bitmap, proofs, cast("Any", self._quorum))
         return encode_frame(self.masked.view.parameters.round_id, message)
 
     def accept(self, sender: Identity, message: Message) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from secagg.effects import AbortReason, Effect, InputWanted, RefusalReason, Send
 from secagg.errors import LocalProtocolError, ParameterError
-from secagg.kernels import PRIME, reference
+from secagg.kernels import PRIME, UIntArray, reference
 from secagg.messages import MaskedInput, SealedShare, ShareDelivery
 from secagg.params import Identity, Phase, Signer
 from secagg.primitives.agreement import public_key
@@ -387,3 +387,50 @@ def test_nothing_of_the_vector_or_the_keys_is_kept_after_the_upload() -> None:
     kept = client.snapshot()
     for secret in (secrets.agreement, secrets.mask, secrets.self_seed, secrets.share_seed):
         assert secret not in kept
+
+
+class Counting:
+    """A source that computes its entries, as a model is quantized when it is uploaded."""
+
+    def __init__(self, length: int, *, fails: bool = False) -> None:
+        self.length = length
+        self._fails = fails
+
+    def read(self, first: int, out: UIntArray) -> None:
+        if self._fails:
+            raise RuntimeError("the model is gone")
+        out[:] = np.arange(first, first + out.size) % 5
+
+
+@pytest.mark.parametrize("phase", [Phase.ADVERTISE_KEYS, Phase.MASKED_INPUT_COLLECTION])
+def test_a_source_is_uploaded_as_the_vector_it_stands_for(phase: Phase) -> None:
+    packed = []
+    for threads in (None, 3):  # None: the vector itself
+        cohort, client = waiting(phase)
+        d = cohort.parameters.vector_length
+        client._threads = threads or 1
+        effects = client.submit(
+            np.arange(d, dtype=np.uint64) % np.uint64(5) if threads is None else Counting(d)
+        )
+        if phase is Phase.ADVERTISE_KEYS:
+            snapshot = client.snapshot()
+            assert b"".join(i.to_bytes(2, "little") for i in range(min(d, 5))) in snapshot
+            cohort.advance(Phase.MASKED_INPUT_COLLECTION)
+            effects = client.receive(cohort.request(0))
+        [answer] = [effect for effect in effects if isinstance(effect, Send)]
+        packed.append(bytes(opened(MaskedInput, bytes(answer.frame)).packed))
+    assert packed[0] == packed[1]
+
+
+def test_a_source_of_another_length_is_refused() -> None:
+    cohort, client = waiting()
+    d = cohort.parameters.vector_length
+    with pytest.raises(ParameterError, match=f"vector: must have {d} entries, has {d + 1}"):
+        client.submit(Counting(d + 1))
+
+
+def test_a_source_that_fails_changes_nothing() -> None:
+    cohort, client = waiting()
+    with pytest.raises(RuntimeError, match="the model is gone"):
+        client.submit(Counting(cohort.parameters.vector_length, fails=True))
+    assert client.submit(cohort.vector(0))

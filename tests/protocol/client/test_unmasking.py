@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import pytest
@@ -69,7 +69,7 @@ def answer(cohort: Cohort, frame: bytes) -> UnmaskingResponse:
     return opened(UnmaskingResponse, effects[0].frame.buffer())
 
 
-def dealers(cohort: Cohort, shares: tuple[RevealedShare, ...]) -> set[int]:
+def dealers(cohort: Cohort, shares: Sequence[RevealedShare]) -> set[int]:
     return {cohort.index[Identity(share.dealer)] for share in shares}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ def spoiled(cohort: Cohort, holder: int, spoil: Spoil, dealers: set[int] | None 
     """The holder's answer with wrong shares of these dealers (of everybody)."""
     message = opened(UnmaskingResponse, cohort.answer(holder))
 
-    def change(shares: tuple[RevealedShare, ...]) -> tuple[RevealedShare, ...]:
+    def change(shares: Sequence[RevealedShare]) -> tuple[RevealedShare, ...]:
         return tuple(
             replace(share, share=spoil(share.share))
             if dealers is None or cohort.index[Identity(share.dealer)] in dealers

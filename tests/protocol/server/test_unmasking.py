@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,7 +24,7 @@ def response(cohort: Cohort, i: int = 0) -> UnmaskingResponse:
     return opened(UnmaskingResponse, cohort.answer(i))
 
 
-def with_shares(cohort: Cohort, **fields: tuple[RevealedShare, ...]) -> bytes:
+def with_shares(cohort: Cohort, **fields: Sequence[RevealedShare]) -> bytes:
     return changed(cohort, UnmaskingResponse, cohort.answer(0), **fields)
 
 
