@@ -17,6 +17,13 @@ static inline uint64_t mul(uint64_t a, uint64_t b) {
     return reduce(((uint64_t)product & P) + (uint64_t)(product >> 61));
 }
 
+/* a * b for a, b below 2^62, below 2^61 + 4: congruent, not yet in [0, p). For chains of products. */
+static inline uint64_t mul_loose(uint64_t a, uint64_t b) {
+    const u128 product = (u128)a * b;
+    const uint64_t v = ((uint64_t)product & P) + (uint64_t)(product >> 61);
+    return (v & P) + (v >> 61);
+}
+
 static inline uint64_t sub(uint64_t a, uint64_t b) { return reduce(a + P - b); }
 
 /* a^(p - 2): p - 2 has all 61 bits set but the second. */
@@ -30,14 +37,59 @@ static uint64_t inverse(uint64_t a) {
     return r;
 }
 
+#define COLUMNS 5 /* limbs of a secret: their sums stay in registers */
+
+/* out[c] = sum over j < t of weights[j] * values[j][c], for c < columns. */
+static inline __attribute__((always_inline)) void dot(uint64_t *out, const uint64_t *weights,
+                                                      const uint64_t *values, size_t t, size_t m,
+                                                      size_t columns) {
+    u128 sum[COLUMNS] = {0};
+    for (size_t first = 0; first < t; first += 32) {
+        const size_t end = t - first < 32 ? t : first + 32;
+        for (size_t j = first; j < end; j++)
+            for (size_t c = 0; c < columns; c++)
+                sum[c] += (u128)weights[j] * values[j * m + c];
+        for (size_t c = 0; c < columns; c++) /* 32 products below 2^122, and a rest below 2^68 */
+            sum[c] = (sum[c] & P) + (sum[c] >> 61);
+    }
+    for (size_t c = 0; c < columns; c++) {
+        sum[c] = (sum[c] & P) + (sum[c] >> 61); /* below 2^61 + 2^7 */
+        out[c] = reduce((uint64_t)sum[c]);
+    }
+}
+
+static void dots(uint64_t *out, const uint64_t *weights, const uint64_t *values, size_t t, size_t m) {
+    size_t c = 0;
+    for (; c + COLUMNS <= m; c += COLUMNS)
+        dot(out + c, weights, values + c, t, m, COLUMNS);
+    for (; c < m; c++)
+        dot(out + c, weights, values + c, t, m, 1);
+}
+
 void sa_field_evaluate(uint64_t *out, const uint64_t *coefficients, size_t t, size_t m,
                        const uint64_t *points, size_t k) {
+    enum { STEP = 64 }; /* powers at a time, on the stack: f(x) = sum of x^first * (block of f)(x) */
     for (size_t i = 0; i < k; i++, out += m) {
+        uint64_t powers[STEP] = {1}, part[COLUMNS];
+        for (size_t j = 1; j < STEP && j < t; j++)
+            powers[j] = mul(powers[j - 1], points[i]);
+        const uint64_t next = t > STEP ? mul(powers[STEP - 1], points[i]) : 1;
         for (size_t c = 0; c < m; c++)
             out[c] = 0;
-        for (size_t j = t; j-- > 0;) /* Horner, all m polynomials side by side */
-            for (size_t c = 0; c < m; c++)
-                out[c] = reduce(mul(out[c], points[i]) + coefficients[j * m + c]);
+        for (size_t blocks = (t + STEP - 1) / STEP; blocks-- > 0;) { /* Horner over the blocks */
+            const size_t terms = t - blocks * STEP < STEP ? t - blocks * STEP : STEP;
+            const uint64_t *const block = coefficients + blocks * STEP * m;
+            for (size_t c = 0; c < m; c += COLUMNS) {
+                const size_t columns = m - c < COLUMNS ? m - c : COLUMNS;
+                if (columns == COLUMNS)
+                    dot(part, powers, block + c, terms, m, COLUMNS);
+                else
+                    for (size_t one = 0; one < columns; one++)
+                        dot(part + one, powers, block + c + one, terms, m, 1);
+                for (size_t one = 0; one < columns; one++)
+                    out[c + one] = reduce(mul(out[c + one], next) + part[one]);
+            }
+        }
     }
 }
 
@@ -47,14 +99,21 @@ void sa_field_lagrange(uint64_t *out, uint64_t *scratch, const uint64_t *points,
                        const uint64_t *ats, size_t q) {
     uint64_t *const inverted = scratch, *const prefix = scratch + t;
     uint64_t product = 1;
-    for (size_t j = 0; j < t; j++) {
-        uint64_t d = 1;
+    for (size_t j = 0; j < t; j += 4) { /* four chains of products at a time */
+        const size_t group = t - j < 4 ? t - j : 4;
+        uint64_t d[4] = {1, 1, 1, 1}, x[4] = {0, 0, 0, 0};
+        for (size_t c = 0; c < group; c++)
+            x[c] = points[j + c];
         for (size_t i = 0; i < t; i++)
-            if (i != j) /* points are public */
-                d = mul(d, sub(points[j], points[i]));
-        inverted[j] = d;
-        prefix[j] = product; /* of the denominators before j */
-        product = mul(product, d);
+            for (size_t c = 0; c < 4; c++) {
+                const uint64_t difference = x[c] + P - points[i];
+                d[c] = mul_loose(d[c], i == j + c ? 1 : difference); /* points are public */
+            }
+        for (size_t c = 0; c < group; c++) {
+            inverted[j + c] = d[c] = reduce(d[c]);
+            prefix[j + c] = product; /* of the denominators before */
+            product = mul(product, d[c]);
+        }
     }
     uint64_t inv = inverse(product);
     for (size_t j = t; j-- > 0;) {
@@ -78,17 +137,7 @@ void sa_field_lagrange(uint64_t *out, uint64_t *scratch, const uint64_t *points,
 void sa_field_weighted_sums(uint64_t *out, const uint64_t *weights, const uint64_t *values, size_t q,
                             size_t t, size_t m) {
     for (size_t i = 0; i < q; i++, out += m, weights += t)
-        for (size_t c = 0; c < m; c++) {
-            u128 sum = 0; /* of 32 products below 2^122 and a remainder below 2^67 */
-            for (size_t j = 0; j < t; j++) {
-                sum += (u128)weights[j] * values[j * m + c];
-                if (j % 32 == 31)
-                    sum = (sum & P) + (sum >> 61);
-            }
-            sum = (sum & P) + (sum >> 61); /* below 2^68 */
-            sum = (sum & P) + (sum >> 61); /* below 2^61 + 2^7 */
-            out[c] = reduce((uint64_t)sum);
-        }
+        dots(out, weights, values, t, m);
 }
 
 /* --- decoding: on revealed shares, in variable time --------------------------------------------- */

@@ -139,6 +139,8 @@ def layouts(kind: Any) -> dict[int, Layout]:
         return {}
     if any(field.kind is Kind.OCTETS and field.sizes is None for field in fields):
         return {}
+    if sum(field.kind is Kind.UINT for field in fields) > 1:  # too many layouts, and none that is alone
+        return {}
     out: dict[int, list[Layout]] = {}
     for sizes in product(*(field.sizes or _VARINT_SIZES for field in fields)):
         at, heads, values = 0, [], []
