@@ -3,11 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 C_SOURCES := $(wildcard csrc/*.c)
-C_INPUTS := $(C_SOURCES) $(wildcard csrc/*.h csrc/*.py csrc/CMakeLists.txt)
+C_HEADERS := $(wildcard csrc/*.h)
+C_INPUTS := $(C_SOURCES) $(C_HEADERS) $(wildcard csrc/*.py csrc/CMakeLists.txt)
 C_FLAGS := -std=gnu11 -O3 -Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-trapping-math -fno-math-errno -Icsrc
-C_SANITIZE := -g -fsanitize=address,undefined -fno-sanitize-recover=all
+C_SANITIZE := -O2 -g -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+ARM_CC ?= aarch64-linux-gnu-gcc
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-c test-soak check lint type fmt vectors bench clean
+.PHONY: demo test test-c test-arm test-ct test-soak fuzz check lint type fmt vectors bench clean
+.SECONDARY:
 
 demo: $(STAMP)
 	$(BIN)/fedcore demo
@@ -18,11 +22,27 @@ test: $(STAMP) test-c
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
 
-test-c: build/test_kernels build/test_kernels_sanitized
-	build/test_kernels
-	build/test_kernels_sanitized
+test-c: build/plain/test_kernels build/sanitized/test_kernels
+	build/plain/test_kernels
+	build/sanitized/test_kernels
 
-check: lint type build/test_kernels
+# ARM under emulation: known answers, and vectors written by Python.
+test-arm: build/arm/test_kernels build/arm/run_vectors $(STAMP)
+	$(BIN)/python -m tests.kernels.c_vectors build/vectors.bin
+	qemu-aarch64 build/arm/test_kernels
+	qemu-aarch64 build/arm/run_vectors build/vectors.bin
+
+# Secrets are marked undefined: valgrind tells when a branch or an address depends on one.
+test-ct: build/plain/test_constant_time build/o2/test_constant_time
+	valgrind --quiet --error-exitcode=1 build/plain/test_constant_time
+	valgrind --quiet --error-exitcode=1 build/o2/test_constant_time
+
+# The corpus is kept, so that a later run starts where this one ended.
+fuzz: build/fuzz/fuzz_kernels
+	mkdir -p build/fuzz/corpus
+	build/fuzz/fuzz_kernels -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 build/fuzz/corpus
+
+check: lint type build/plain/test_kernels
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -49,10 +69,17 @@ $(STAMP): pyproject.toml $(C_INPUTS)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-build/test_kernels: csrc/tests/test_kernels.c $(C_INPUTS)
-	mkdir -p build
-	$(CC) $(C_FLAGS) -o $@ csrc/tests/test_kernels.c $(C_SOURCES)
+# The kernels once per flavor, linked into the programs of csrc/tests: build/FLAVOR/PROGRAM.
+define FLAVOR # name, compiler, flags
+build/$(1)/%.o: csrc/%.c $$(C_HEADERS) Makefile
+	@mkdir -p $$(@D)
+	$(2) $(3) -c -o $$@ $$<
 
-build/test_kernels_sanitized: csrc/tests/test_kernels.c $(C_INPUTS)
-	mkdir -p build
-	$(CC) $(C_FLAGS) $(C_SANITIZE) -o $@ csrc/tests/test_kernels.c $(C_SOURCES)
+build/$(1)/%: csrc/tests/%.c csrc/tests/helpers.h $$(C_SOURCES:csrc/%.c=build/$(1)/%.o)
+	$(2) $(3) -o $$@ $$(filter-out %.h,$$^)
+endef
+$(eval $(call FLAVOR,plain,$(CC),$(C_FLAGS) -g))
+$(eval $(call FLAVOR,o2,$(CC),$(C_FLAGS) -g -O2))
+$(eval $(call FLAVOR,sanitized,$(CC),$(C_FLAGS) $(C_SANITIZE) -DSTANDALONE))
+$(eval $(call FLAVOR,arm,$(ARM_CC),$(C_FLAGS) -static))
+$(eval $(call FLAVOR,fuzz,clang,$(C_FLAGS) $(C_SANITIZE) -fsanitize=fuzzer))

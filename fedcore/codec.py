@@ -48,12 +48,13 @@ class EncodedVector:
 
     def read(self, first: int, out: UIntArray) -> None:
         """Write entries first .. first + out.size - 1. Raises CodecError for values that are not finite."""
-        values = min(self._quantized.length - first, out.size)  # of these the last may be the weight
+        values = out[: max(self._quantized.length - first, 0)]  # behind them only the weight
         try:
-            self._quantized.read(first, out[:values])
+            if values.size:
+                self._quantized.read(first, values)
         except NotFiniteError as error:
             raise CodecError(f"update[{error.index}]: must be finite") from error
-        out[values:] = self._weight
+        out[values.size :] = self._weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

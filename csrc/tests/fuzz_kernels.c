@@ -204,7 +204,7 @@ static void distinct(uint64_t *points, size_t count) {
 }
 
 static void fuzz_shares(void) { /* what was evaluated at t points is found again at any other */
-    const size_t t = 1 + next_byte() % 70, m = next_byte() % 4, q = next_byte() % 4;
+    const size_t t = 1 + next_byte() % 140, m = next_byte() % 13, q = next_byte() % 4;
     const uint64_t *const coefficients = next_elements(t * m), *const ats = next_elements(q);
     uint64_t *const points = next_elements(t);
     distinct(points, t);

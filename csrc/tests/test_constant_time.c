@@ -16,7 +16,7 @@
 
 #include <valgrind/memcheck.h>
 
-enum { LANES = 300, SEEDS = 3, T = 70, M = 5, K = 9 };
+enum { LANES = 300, SEEDS = 3, T = 70, M = 7, K = 9 };
 
 static uint64_t state = 251;
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.kernels._library import lib, read, vector, write
-from secagg.kernels.mask import mask_apply
+from secagg.kernels.mask import SEED_BYTES, mask_apply
 
 _TILE = 1 << 20  # values whose signs are drawn at a time: 128 KiB of keystream
 _PLUS = np.ones(1, np.int8)
@@ -34,6 +34,8 @@ def hadamard(values: NDArray[np.float32], *, seed: bytes, inverse: bool = False)
     d = array.size
     if d < 1 or d & (d - 1):
         raise ValueError(f"values: the length must be a power of two, is {d}")
+    if len(seed) != SEED_BYTES:  # before anything changes
+        raise ValueError(f"seed: must be {SEED_BYTES} bytes, is {len(seed)}")
     if not inverse:
         _flip(array, seed)
     lib.sa_hadamard(write(array, "float[]"), d, 1 / math.sqrt(d))

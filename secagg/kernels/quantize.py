@@ -70,7 +70,13 @@ class QuantizedVector:
         return self._values.size
 
     def read(self, first: int, out: UIntArray) -> None:
-        """Write ring elements first .. first + out.size - 1 to `out`. Raises NotFiniteError."""
+        """Write ring elements first .. first + out.size - 1 to `out`, lanes at least ring_bits wide.
+
+        raises  NotFiniteError, TypeError, ValueError
+        """
+        checked_lanes("out", out, self._ring_bits)
+        if not 0 <= first <= self.length - out.size:
+            raise ValueError(f"first: {first} with {out.size} entries is not within the {self.length} values")
         words = np.empty(min(_TILE, out.size), np.uint32)
         for at in range(first, first + out.size, _TILE):
             values = self._values[at : min(at + _TILE, first + out.size)]
@@ -87,6 +93,7 @@ class QuantizedVector:
                 self._scale,
                 self._limit,
             )
+            words[:] = 0
             if done != values.size:
                 raise NotFiniteError(at + done, float(values[done]))
 

@@ -50,6 +50,8 @@ def masked_chunks(
     if first % 8:
         raise ValueError(f"first: must be a multiple of 8, is {first}")
     end = source.length if end is None else end
+    if not 0 <= first <= end <= source.length:
+        raise ValueError(f"first, end: {first}, {end} are not within the {source.length} entries")
     scratch = np.empty(min(CHUNK, max(end - first, 0)), lane_dtype(ring_bits))
     try:
         for at in range(first, end, CHUNK):

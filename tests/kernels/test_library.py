@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from secagg.kernels import VARIANTS, mask_apply, runnable, select, variant
+from secagg.kernels import VARIANTS, _library, mask_apply, runnable, select, variant
 
 NAME_THE_VARIANT = "from secagg.kernels import variant; print(variant())"
 
@@ -36,6 +37,18 @@ def test_selecting_nothing_takes_the_widest_that_runs() -> None:
         widest = variant()
         select(None)
         assert variant() == widest == runnable()[0]
+    finally:
+        select(before)
+
+
+def test_any_subset_of_the_features_selects_the_widest_variant_that_it_holds() -> None:
+    before, have = variant(), _library.lib.sa_cpu_features()
+    bits = [1 << i for i in range(32) if have >> i & 1]
+    subsets = [sum(chosen) for count in range(len(bits) + 1) for chosen in combinations(bits, count)]
+    try:
+        for allowed in subsets:
+            _library.lib.sa_select(allowed)
+            assert variant() == next(name for name, needs in VARIANTS.items() if needs & allowed == needs)
     finally:
         select(before)
 

@@ -1,3 +1,4 @@
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -5,19 +6,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secagg.kernels import MAXIMUM_KEYSTREAM_BYTES, UIntArray, mask_apply, reference
-from tests.kernels.helpers import LANES, aes_masks, misaligned, period_251, seeds
+from secagg.kernels import MAXIMUM_KEYSTREAM_BYTES, UIntArray, mask, mask_apply, reference
+from tests.kernels.helpers import LANES, aes_masks, guarded, guards_stand, misaligned, period_251, seeds
 
 pytestmark = pytest.mark.usefixtures("each_variant")
 
 SEED = bytes(range(100, 132))
 OTHER_SEED = bytes(range(32))
 PLUS = np.ones(1, np.int8)
-BLOCK, TILE, LIBRARY_TILE = 16, 1 << 14, 1 << 16  # bytes
+BLOCK, GROUPS, TILE = 16, (128, 256, 512), 1 << 16  # bytes; variants take 8, 16 or 32 blocks at a time
 
 
 def around(*sizes: int) -> list[int]:
     return [size + step for size in sizes for step in (-1, 0, 1)]
+
+
+@cache
+def stream(seed: bytes, first: int, length: int, lane: int) -> UIntArray:
+    return aes_masks(seed, first, length, lane)
 
 
 @given(data=st.data(), lane=st.sampled_from(LANES), first=st.integers(0, 3000))
@@ -33,24 +39,63 @@ def test_masks_equal_the_reference(data: st.DataObject, lane: int, first: int) -
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("first", [0, 1, 7, 8, 1000, 8191, 8192, 100_003])
-def test_masks_equal_aes_on_hand_made_counter_blocks(lane: int, first: int) -> None:
-    lengths = {0, 1, 2, *(n for size in (BLOCK, 8 * BLOCK, TILE) for n in around(size // lane))}
-    for length in sorted(lengths):
-        acc = period_251(length, lane)
-        expected = acc + aes_masks(SEED, first, length, lane) - aes_masks(OTHER_SEED, first, length, lane)
+@pytest.mark.parametrize("first", [0, 1, 7, 8, 63, 255, 1000, 8191, 8192, 100_003])
+def test_masks_equal_aes_around_blocks_groups_and_tiles(lane: int, first: int) -> None:
+    sizes = [size // lane for size in (BLOCK, *GROUPS, 1024, TILE - GROUPS[-1], TILE, 2 * TILE)]
+    longest = 2 * TILE // lane + 1
+    one, other = (stream(seed, first, longest, lane) for seed in (SEED, OTHER_SEED))
+    start = period_251(longest, lane)
+    for length in sorted({0, 1, 2, *around(*sizes)}):
+        acc = start[:length].copy()
         mask_apply(acc, SEED + OTHER_SEED, np.array([1, -1], np.int8), first=first)
-        assert np.array_equal(acc, expected), length
+        assert np.array_equal(acc, start[:length] + one[:length] - other[:length]), length
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("first", [0, 5])
-def test_masks_of_several_tiles_equal_aes(lane: int, first: int) -> None:
-    for length in around(2 * TILE // lane, LIBRARY_TILE // lane):
-        acc = period_251(length, lane)
-        expected = acc - aes_masks(SEED, first, length, lane)
-        mask_apply(acc, SEED, -PLUS, first=first)
-        assert np.array_equal(acc, expected), length
+def test_a_range_may_start_and_end_anywhere_within_a_group(lane: int) -> None:
+    group = GROUPS[-1] // lane
+    whole = stream(SEED, 0, 5 * group, lane)
+    for first in range(group + 2):
+        for length in {1, group - first % group, group, group + 1, 2 * group + 7, 4 * group - first}:
+            acc = np.zeros(length, f"u{lane}")
+            mask_apply(acc, SEED, PLUS, first=first)
+            assert np.array_equal(acc, whole[first : first + length]), (first, length)
+
+
+@pytest.mark.parametrize(("lane", "length"), [(2, 300), (4, 1), (4, 129), (8, 70)])
+def test_any_number_of_seeds_up_to_300(lane: int, length: int) -> None:
+    many = np.random.default_rng(300).bytes(32 * 300)
+    signs = np.array([(1, -1, -1)[j % 3] for j in range(300)], np.int8)
+    start = period_251(length, lane)
+    total = start.copy()
+    for count in range(301):
+        acc = start.copy()
+        mask_apply(acc, many[: 32 * count], signs[:count], first=9)
+        assert np.array_equal(acc, total), count
+        if count < 300:
+            last = stream(many[32 * count : 32 * count + 32], 9, length, lane)
+            total += last if signs[count] > 0 else -last
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("blocks", [2**8, 2**16, 2**24, 2**31, 2**32 - 2**8])
+def test_the_counter_carries_into_all_its_bytes(lane: int, blocks: int) -> None:
+    first, length = (blocks * BLOCK - 1024) // lane + 3, 2500 // lane
+    acc = np.zeros(length, f"u{lane}")
+    mask_apply(acc, SEED, PLUS, first=first)
+    assert np.array_equal(acc, stream(SEED, first, length, lane))
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_nothing_is_written_around_a_range(lane: int) -> None:
+    for length in (1, 7, 64, 65, 1000):
+        for skew in (0, 1):
+            memory, inside = guarded(length * lane, skew)
+            acc = np.frombuffer(inside, f"u{lane}")
+            expected = acc + stream(SEED, 5, length, lane)
+            mask_apply(acc, SEED, PLUS, first=5)
+            assert np.array_equal(acc, expected)
+            assert guards_stand(memory, inside)
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -68,7 +113,7 @@ def test_masks_are_the_keystream_of_nist_sp_800_38a(lane: int) -> None:
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("length", [1, 7, 8, 9, 1000, TILE + 3])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 1000, TILE // 2 + 3])
 def test_misaligned_arrays_get_the_same_masks(lane: int, length: int) -> None:
     start = period_251(length, lane)
     acc, aligned = misaligned(start), start.copy()
@@ -79,16 +124,41 @@ def test_misaligned_arrays_get_the_same_masks(lane: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("length", [1, TILE - 1, TILE, TILE + 1, 3 * TILE + 7, 5 * TILE])
+@pytest.mark.parametrize("length", [1, 255, 256, 257, 3 * 256 + 7, TILE + 1])
 def test_threads_do_not_change_the_result(lane: int, length: int) -> None:
-    results: list[UIntArray] = []
-    for threads in (1, 2, 3, 4):
-        acc = period_251(length, lane)
+    start = period_251(length, lane)
+    expected = start + stream(SEED, 11, length, lane) - stream(OTHER_SEED, 11, length, lane)
+    for threads in (None, 1, 2, 3, 4, 17):
+        acc = start.copy()
         mask_apply(acc, SEED + OTHER_SEED, np.array([1, -1], np.int8), first=11, threads=threads)
-        results.append(acc)
-    assert all(np.array_equal(acc, results[0]) for acc in results)
-    expected = period_251(length, lane) + aes_masks(SEED, 11, length, lane)
-    assert np.array_equal(results[0], expected - aes_masks(OTHER_SEED, 11, length, lane))
+        assert np.array_equal(acc, expected), threads
+
+
+@pytest.mark.parametrize(
+    ("cpus", "lanes", "threads"), [(1, 10_000, 1), (3, 10_000, 3), (64, 10_000, 9), (64, 500, 1), (2, 0, 1)]
+)
+def test_threads_are_as_many_as_cpus_and_work_allow(
+    cpus: int, lanes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def ranges(length: int, parts: int, _: int) -> list[tuple[int, int]]:
+        asked.append(parts)
+        return [(0, length)]
+
+    monkeypatch.setattr(mask, "_WORTH_A_THREAD", 1 << 13)
+    monkeypatch.setattr(mask, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(mask, "ranges", ranges)
+    acc = np.zeros(lanes, np.uint32)
+    mask_apply(acc, SEED + OTHER_SEED, np.ones(2, np.int8))
+    assert asked == ([threads] if lanes else [])
+
+
+def test_the_default_takes_long_ranges_apart() -> None:
+    length = 2 * mask._WORTH_A_THREAD // 8 + 5
+    acc = np.zeros(length, np.uint64)
+    mask_apply(acc, SEED, -PLUS, first=1)
+    assert np.array_equal(acc, -stream(SEED, 1, length, 8))
 
 
 @given(lane=st.sampled_from(LANES), cuts=st.lists(st.integers(0, 500), max_size=5), first=st.integers(0, 99))
@@ -119,14 +189,20 @@ def test_the_last_four_bytes_of_a_seed_are_not_used(seed: bytes, tail: bytes) ->
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_the_keystream_can_be_used_to_its_last_byte(lane: int) -> None:
-    length = 100
-    first = MAXIMUM_KEYSTREAM_BYTES // lane - length
-    acc = np.zeros(length, f"u{lane}")
-    mask_apply(acc, SEED, PLUS, first=first)
-    assert np.array_equal(acc, aes_masks(SEED, first, length, lane))
-    with pytest.raises(ValueError, match=r"first: \d+ with 100 lanes passes 2\^36 bytes"):
-        mask_apply(acc, SEED, PLUS, first=first + 1)
+def test_the_keystream_can_be_used_to_its_last_byte_and_no_further(lane: int) -> None:
+    end = MAXIMUM_KEYSTREAM_BYTES // lane
+    longest = (TILE + 600) // lane
+    last = stream(SEED, end - longest, longest, lane)
+    for length in (1, 7, 8, 100, 256, 300, longest):
+        acc = np.zeros(length, f"u{lane}")
+        mask_apply(acc, SEED, PLUS, first=end - length)
+        assert np.array_equal(acc, last[longest - length :])
+        before = acc.copy()
+        for first in (end - length + 1, end, 2**62):
+            with pytest.raises(ValueError, match=rf"first: {first} with {length} lanes passes 2\^36 bytes"):
+                mask_apply(acc, SEED, PLUS, first=first)
+        assert np.array_equal(acc, before)
+    mask_apply(np.zeros(0, f"u{lane}"), SEED, PLUS, first=end)
 
 
 def test_seeds_may_be_any_buffer_and_are_left_alone() -> None:

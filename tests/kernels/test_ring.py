@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from secagg.kernels import (
     spare_bits_clear,
     unpack_add,
 )
-from tests.kernels.helpers import LANES, misaligned
+from tests.kernels.helpers import guarded, guards_stand, lanes_for, misaligned
 
 pytestmark = pytest.mark.usefixtures("each_variant")
 
@@ -22,13 +24,20 @@ EVERY_RING = range(1, 65)
 every_ring = st.integers(1, 64)
 
 
-def lanes_for(ring_bits: int) -> list[int]:
-    return [lane for lane in LANES if 8 * lane >= ring_bits]
+LENGTHS = range(132)  # a vector has 32 lanes at most
+LONG = [255, 256, 257, 1000, 2047, 2048, 2049]
 
 
-def random_ring(length: int, ring_bits: int, rng: np.random.Generator) -> list[int]:
-    words = rng.integers(0, 2**64, length, np.uint64).tolist()
+def random_ring(length: int, ring_bits: int) -> list[int]:
+    words = np.random.default_rng(ring_bits).integers(0, 2**64, length, np.uint64).tolist()
     return [word >> (64 - ring_bits) for word in words]
+
+
+@cache
+def packed_prefixes(ring_bits: int, lengths: tuple[int, ...]) -> tuple[list[int], dict[int, bytes]]:
+    """Random ring elements, and what the reference packs the first `length` of them to."""
+    values = random_ring(max(lengths), ring_bits)
+    return values, {length: reference.pack(values[:length], ring_bits) for length in lengths}
 
 
 @pytest.mark.parametrize("ring_bits", EVERY_RING)
@@ -57,27 +66,54 @@ def test_packed_size_is_the_ceiling(length: int, ring_bits: int) -> None:
 
 @pytest.mark.parametrize("ring_bits", EVERY_RING)
 def test_pack_equals_the_reference_at_every_short_length(ring_bits: int) -> None:
-    rng = np.random.default_rng(ring_bits)
-    for length in range(71):
-        values = random_ring(length, ring_bits, rng)
-        expected = reference.pack(values, ring_bits)
-        for lane in lanes_for(ring_bits):
-            assert pack(np.array(values, f"u{lane}"), ring_bits) == expected, (length, lane)
+    values, expected = packed_prefixes(ring_bits, tuple(LENGTHS))
+    for lane in lanes_for(ring_bits):
+        array = np.array(values, f"u{lane}")
+        for length in LENGTHS:
+            assert pack(array[:length], ring_bits) == expected[length], (length, lane)
 
 
 @pytest.mark.parametrize("ring_bits", EVERY_RING)
 def test_unpack_add_equals_the_reference_at_every_short_length(ring_bits: int) -> None:
-    rng = np.random.default_rng(ring_bits)
-    for length in range(71):
-        values = random_ring(length, ring_bits, rng)
-        packed = reference.pack(values, ring_bits)
-        assert reference.unpack(packed, length, ring_bits) == values
-        for lane in lanes_for(ring_bits):
-            start = rng.integers(0, 2 ** (8 * lane), length, f"u{lane}")
-            acc = start.copy()
-            unpack_add(acc, packed, ring_bits)
-            expected = [(a + b) % 2 ** (8 * lane) for a, b in zip(start.tolist(), values, strict=True)]
-            assert acc.tolist() == expected, (length, lane)
+    values, packed = packed_prefixes(ring_bits, tuple(LENGTHS))
+    assert reference.unpack(packed[131], 131, ring_bits) == values
+    for lane in lanes_for(ring_bits):
+        start = np.random.default_rng(lane).integers(0, 2 ** (8 * lane), 131, f"u{lane}")
+        expected = start + np.array(values, f"u{lane}")  # modulo the lane
+        for length in LENGTHS:
+            acc = start[:length].copy()
+            unpack_add(acc, packed[length], ring_bits)
+            assert np.array_equal(acc, expected[:length]), (length, lane)
+
+
+@pytest.mark.parametrize("ring_bits", EVERY_RING)
+def test_long_vectors_are_packed_and_added_like_the_reference(ring_bits: int) -> None:
+    values, packed = packed_prefixes(ring_bits, tuple(LONG))
+    for lane in lanes_for(ring_bits):
+        array = np.array(values, f"u{lane}")
+        for length in LONG:
+            assert pack(array[:length], ring_bits) == packed[length], (length, lane)
+            acc = np.ones(length, f"u{lane}")
+            unpack_add(acc, packed[length], ring_bits)
+            assert np.array_equal(acc, array[:length] + np.ones(1, f"u{lane}")), (length, lane)
+
+
+@pytest.mark.parametrize("ring_bits", EVERY_RING)
+def test_nothing_is_written_around_a_packed_vector_or_a_sum(ring_bits: int) -> None:
+    values, packed = packed_prefixes(ring_bits, tuple(LENGTHS))
+    for lane in lanes_for(ring_bits):
+        array = misaligned(np.array(values, f"u{lane}"))
+        for length in (1, 3, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 131):
+            memory, inside = guarded(packed_bytes(length, ring_bits), skew=1)
+            assert pack(misaligned(array[:length]), ring_bits, out=inside) == b""
+            assert inside == packed[length], (length, lane)
+            assert guards_stand(memory, inside)
+            memory, inside = guarded(length * lane, skew=1)
+            acc = np.frombuffer(inside, f"u{lane}")
+            expected = acc + array[:length]
+            unpack_add(acc, misaligned(np.frombuffer(packed[length], np.uint8)).data, ring_bits)
+            assert np.array_equal(acc, expected), (length, lane)
+            assert guards_stand(memory, inside)
 
 
 @given(data=st.data(), ring_bits=every_ring)
@@ -110,7 +146,7 @@ def test_unpack_add_does_not_look_at_spare_bits(data: st.DataObject, ring_bits: 
 @pytest.mark.parametrize("ring_bits", [1, 7, 16, 17, 31, 33, 63, 64])
 @pytest.mark.parametrize("length", [1, 8, 9, 1000])
 def test_misaligned_buffers_are_packed_alike(ring_bits: int, length: int) -> None:
-    values = np.array(random_ring(length, ring_bits, np.random.default_rng(1)), lane_dtype(ring_bits))
+    values = np.array(random_ring(length, ring_bits), lane_dtype(ring_bits))
     packed = pack(values, ring_bits)
     assert pack(misaligned(values), ring_bits) == packed
     acc = misaligned(np.zeros_like(values))
@@ -172,3 +208,27 @@ def test_read_only_acc_is_refused() -> None:
     acc.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         unpack_add(acc, bytes(16), 32)
+
+
+def test_a_bytearray_may_be_packed_into() -> None:
+    out = bytearray(3)
+    assert pack(np.array([1, 2, 3], np.uint16), 8, out=out) == b""
+    assert out == b"\x01\x02\x03"
+    empty = bytearray()
+    assert pack(np.empty(0, np.uint16), 8, out=empty) == b""
+
+
+@pytest.mark.parametrize(
+    ("out", "has"),
+    [
+        (bytearray(2), 2),
+        (bytearray(4), 4),
+        (memoryview(bytes(3)), 3),
+        (memoryview(bytearray(6))[::2], 3),
+        (bytearray(), 0),
+    ],
+)
+def test_packing_into_other_memory_is_refused(out: bytearray | memoryview, has: int) -> None:
+    with pytest.raises(ValueError, match=f"out: must have 3 contiguous writable bytes, has {has}"):
+        pack(np.array([1, 2, 3], np.uint16), 8, out=out)
+    assert bytes(out) == bytes(has)
