@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCH_STAMP := .venv-bench/.installed
 C_SOURCES := $(wildcard csrc/*.c)
 C_HEADERS := $(wildcard csrc/*.h)
 C_INPUTS := $(C_SOURCES) $(C_HEADERS) $(wildcard csrc/*.py csrc/CMakeLists.txt)
@@ -58,15 +59,21 @@ fmt: $(STAMP)
 vectors: $(STAMP)
 	$(BIN)/python -m tests.vectors.make
 
-bench: $(STAMP)
-	$(BIN)/python -m bench
+# In an environment of its own: the peers pin older versions of what the tests use.
+bench: $(BENCH_STAMP)
+	.venv-bench/bin/python -m bench $(BENCH)
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv .venv-bench build
 
 $(STAMP): pyproject.toml $(C_INPUTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(BENCH_STAMP): pyproject.toml $(C_INPUTS)
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --editable '.[bench-peers]'
 	touch $@
 
 # The kernels once per flavor, linked into the programs of csrc/tests: build/FLAVOR/PROGRAM.

@@ -1,43 +1,62 @@
-"""python -m bench: run the measurements, write bench/results/*.json, print what they say."""
+"""python -m bench: run the suites, write bench/results/MACHINE/*.json, their plots and bench/README.md."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from bench import local_round
-from bench.machine import RESULTS, describe
-from bench.report import write_tables
+from bench import compare, kernels, phases, primitives, scaling
+from bench.harness import FULL, NORMAL, TINY, Effort
+from bench.machine import RESULTS, describe, machine_class
+from bench.plots import draw
+from bench.report import write_readme
+
+SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
+    "kernels": kernels.run,
+    "primitives": primitives.run,
+    "phases": phases.run,
+    "peers": compare.run,
+    "scaling": scaling.run,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--length", type=int, default=100_000, help="entries of a vector")
-    parser.add_argument("--dropout", type=float, default=0.05, help="share that vanishes before it uploads")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--output", default=str(RESULTS / "local_round.json"), help="JSON file, or - for none"
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="more repeats, more rounds, n = 10 000")
+    parser.add_argument("--tiny", action="store_true", help="every benchmark once, on small inputs")
+    parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES), help="these suites")
+    parser.add_argument("--output", type=Path, help="folder for the JSON files; no tables are written then")
     options = parser.parse_args()
-    results = [
-        local_round.run(
-            clients=options.clients,
-            length=options.length,
-            dropout=options.dropout,
-            adversary=adversary,
-            repeats=options.repeats,
-        )
-        for adversary in ("active", "passive")
-    ]
-    report = {"machine": describe(), "command": "python -m bench", "rounds": results}
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.output != "-":
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        Path(options.output).write_text(text + "\n", encoding="utf-8")
-        write_tables(report)
+    effort = FULL if options.full else TINY if options.tiny else NORMAL
+    folder = options.output or RESULTS / machine_class()
+    run(effort, options.only, folder)
+    if options.output is None:
+        draw(folder)
+        write_readme(folder)
+
+
+def run(effort: Effort, suites: list[str], folder: Path) -> None:
+    """Run suites and write one JSON file for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = describe()
+    for name in suites:
+        began = time.perf_counter()
+        result = SUITES[name](effort)
+        took = time.perf_counter() - began
+        options = "" if effort == NORMAL else " --full" if effort == FULL else " --tiny"
+        report = {
+            "suite": name,
+            "command": f"python -m bench{options} --only {name}",
+            "seconds": took,
+            "machine": machine,
+            **result,
+        }
+        (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {took:.0f} s -> {folder / f'{name}.json'}")
 
 
 if __name__ == "__main__":

@@ -6,61 +6,75 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
 
-from bench.harness import Effort, measure
+from bench.harness import Effort, Figure, measure
 from bench.limits import aes_issue_seconds_per_byte, memory
 from secagg import kernels
-from secagg.kernels import UIntArray, hadamard, mask_apply, pack, quantize, unpack_add
+from secagg.kernels import UIntArray, hadamard, mask_apply, pack, unpack_add
 
 SEEDS = 64
 PLUS = np.ones(1, np.int8)
 
 
+class _Rows:
+    """The table as it grows."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, group: str, name: str, threads: int, figure: Figure, units: float = 1) -> float:
+        self.rows.append({"group": group, "name": name, "threads": threads, **figure.per(units)})
+        return float(self.rows[-1]["median_ns"])
+
+
 def run(effort: Effort) -> dict[str, Any]:
-    """Return rows of nanoseconds for one 32-bit entry (and mask), and the ratios that the issue names."""
+    """Return rows of nanoseconds for one 32-bit entry (and mask), and the ratios that matter."""
     length = max(int(4_000_000 * effort.scale), 4096)
-    before = kernels.variant()
-    rows: list[dict[str, Any]] = []
-
-    def add(group: str, name: str, threads: int, figure: Any, units: float = 1) -> float:  # noqa: ANN401
-        rows.append({"group": group, "name": name, "threads": threads, **figure.per(units)})
-        return float(rows[-1]["median_ns"])
-
-    masks: dict[str, float] = {}
-    limits: dict[str, float] = {}
+    before, rows = kernels.variant(), _Rows()
     try:
+        ratios = _masks(rows, length, effort)
+        for name, figure in memory(length, effort).items():
+            rows.add("memory, ns per entry", name, 1, figure)
         for name in kernels.runnable():
             kernels.select(name)
-            if name != "portable":
-                for threads in sorted({1, kernels.usable_cpus()}):
-                    figure = measure(_masking(length, threads), effort, calls=length * SEEDS)
-                    masks[f"{name} x{threads}"] = add("mask_apply, ns per entry and mask", name, threads, figure)
-            if (limit := aes_issue_seconds_per_byte(name, effort)) is not None:
-                limits[name] = add("AES-128 from registers alone", f"limit of {name}", 1, limit, 0.25)
-        kernels.select("portable")
-        figure = measure(_masking(length // 16, 1), effort, calls=length // 16 * SEEDS)
-        add("mask_apply, ns per entry and mask", "portable (cryptography)", 1, figure)
+            for what, call in _vector_kernels(length // 4).items():
+                rows.add(f"{what}, ns per entry", name, 1, measure(call, effort, calls=length // 4))
     finally:
         kernels.select(before)
-    for name, call in _streams(length).items():
-        masks[name] = add("other generators, ns per entry and mask", name, 1, measure(call, effort, calls=length))
-    for name, figure in memory(length, effort).items():
-        add("memory, ns per entry", name, 1, figure)
+    return {"entries": length, "seeds": SEEDS, "rows": rows.rows, "ratios": ratios}
+
+
+def _masks(rows: _Rows, length: int, effort: Effort) -> dict[str, float]:
+    """Every variant beside its own limit and other generators; ratios of the widest one."""
+    group, many, widest = "mask_apply, ns per entry and mask", kernels.usable_cpus(), kernels.runnable()[0]
+    ours: dict[tuple[str, int], float] = {}
+    limits: dict[str, float] = {}
     for name in kernels.runnable():
         kernels.select(name)
-        try:
-            for what, call in _vector_kernels(length // 4, portable=name == "portable").items():
-                add(f"{what}, ns per entry", name, 1, measure(call, effort, calls=length // 4))
-        finally:
-            kernels.select(before)
-    widest = kernels.runnable()[0]
-    ratios = {}
-    if widest in limits:
-        ratios["AES issue limit / mask_apply"] = limits[widest] / masks[f"{widest} x1"]
-        ratios["AES-CTR + numpy / mask_apply"] = masks["AES-128-CTR + numpy add"] / masks[f"{widest} x1"]
-        if (many := f"{widest} x{kernels.usable_cpus()}") in masks:
-            ratios[f"1 thread / {kernels.usable_cpus()} threads"] = masks[f"{widest} x1"] / masks[many]
-    return {"entries": length, "seeds": SEEDS, "rows": rows, "ratios": ratios}
+        if name == "portable":
+            figure = measure(_masking(length // 16, 1), effort, calls=length // 16 * SEEDS)
+            rows.add(group, "portable (AES of cryptography)", 1, figure)
+            continue
+        for threads in sorted({1, many}):
+            figure = measure(_masking(length, threads), effort, calls=length * SEEDS)
+            ours[name, threads] = rows.add(group, name, threads, figure)
+        limit = aes_issue_seconds_per_byte(name, effort)
+        if limit is not None:
+            limits[name] = rows.add("AES-128 from registers alone", f"limit of {name}", 1, limit, 0.25)
+    others = {
+        name: rows.add(
+            "other generators, ns per entry and mask", name, 1, measure(call, effort, calls=length)
+        )
+        for name, call in _streams(length).items()
+    }
+    if widest not in limits:
+        return {}
+    return {
+        "AES issue limit / mask_apply": limits[widest] / ours[widest, 1],
+        "AES-CTR + numpy / mask_apply": others["AES-128-CTR + numpy add"] / ours[widest, 1],
+        f"1 thread / {many} threads": ours[widest, 1] / ours[widest, many],
+    }
 
 
 def _masking(length: int, threads: int) -> Any:  # noqa: ANN401 - a call without arguments
@@ -94,7 +108,7 @@ def _streams(length: int) -> dict[str, Any]:
     }
 
 
-def _vector_kernels(length: int, *, portable: bool) -> dict[str, Any]:
+def _vector_kernels(length: int) -> dict[str, Any]:
     rng = np.random.default_rng(2)
     calls: dict[str, Any] = {}
     for bits, lane in ((12, np.uint16), (18, np.uint32), (25, np.uint32), (32, np.uint32), (40, np.uint64)):
@@ -105,15 +119,13 @@ def _vector_kernels(length: int, *, portable: bool) -> dict[str, Any]:
         calls[f"pack {bits} bits"] = lambda v=values, b=bits, o=out: pack(v, b, o)
         calls[f"unpack_add {bits} bits"] = lambda a=acc, p=packed, b=bits: unpack_add(a, p, b)
     for dtype in (np.float32, np.float64):
-        real = rng.standard_normal(length).astype(dtype)
+        real: NDArray[Any] = rng.standard_normal(length).astype(dtype)
         options: dict[str, Any] = {"clip": 2.0, "scale": 30_000.0, "limit": 60_000, "ring_bits": 18}
         source = kernels.QuantizedVector(real, seed=bytes(32), **options)
         lanes = np.empty(length, np.uint32)
         calls[f"quantize {real.dtype.name} with its random bits"] = lambda s=source, o=lanes: s.read(0, o)
-    calls["dequantize"] = lambda v=quantize(
-        rng.standard_normal(length), seed=bytes(32), clip=2.0, scale=1e4, limit=60_000, ring_bits=18
-    ): kernels.dequantize(v, step=0.1, ring_bits=18)
-    power = np.zeros(1 << max(length.bit_length() - 1, 0), np.float32)
-    if not portable:
-        calls["hadamard with its signs"] = lambda v=power: hadamard(v, seed=bytes(32))
+    ring = rng.integers(0, 2**18, length, np.uint64).astype(np.uint32)
+    calls["dequantize"] = lambda: kernels.dequantize(ring, step=0.1, ring_bits=18)
+    power = np.zeros(1 << (length.bit_length() - 1), np.float32)
+    calls[f"hadamard of {power.size} with its signs"] = lambda: hadamard(power, seed=bytes(32))
     return calls

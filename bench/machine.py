@@ -21,6 +21,7 @@ def describe() -> dict[str, str | int]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count() or 0,
         "kernel_variant": kernels.variant(),
+        "runnable_variants": ", ".join(kernels.runnable()),
         "compiler": _first_line("cc", "--version"),
         "python": platform.python_version(),
         "packages": ", ".join(f"{name} {version(name)}" for name in packages),
@@ -28,15 +29,30 @@ def describe() -> dict[str, str | int]:
     }
 
 
-def _cpu_model() -> str:
+def machine_class() -> str:
+    """Name of the folder of this machine's results: vendor, family and model of the CPU, cores."""
+    fields = _cpu_fields()
+    vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(fields.get("vendor_id", ""), "")
+    if not vendor:
+        return f"{platform.machine()}-{os.cpu_count()}-cores"
+    return f"{vendor}-family{fields['cpu family']}-model{fields['model']}-{os.cpu_count()}-cores"
+
+
+def _cpu_fields() -> dict[str, str]:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _cpu_model() -> str:
+    fields = _cpu_fields()
+    if not fields:
         return platform.processor()
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
-    numbers = (f"{key} {names.get(key)}" for key in ("cpu family", "model", "stepping"))
-    return f"{names.get('model name', 'unknown')} ({', '.join(numbers)})"
+    numbers = (f"{key} {fields.get(key)}" for key in ("cpu family", "model", "stepping"))
+    return f"{fields.get('model name', 'unknown')} ({', '.join(numbers)})"
 
 
 def _first_line(*command: str) -> str:

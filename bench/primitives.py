@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from bench.harness import Effort, measure
 from secagg.kernels import field_evaluate, field_lagrange, field_weighted_sums, map_in_threads, usable_cpus
 from secagg.primitives.agreement import agree, public_key
 from secagg.primitives.sealing import hkdf, seal, unseal
-from secagg.primitives.shamir import LIMBS, share_pairs, to_limbs
+from secagg.primitives.shamir import LIMBS, Words, share_pairs, to_limbs
 from secagg.primitives.signatures import IdentityKey, verify
 
 MANY = 50  # calls per measurement of what takes microseconds
@@ -90,8 +91,8 @@ def _threads(effort: Effort) -> list[dict[str, Any]]:
     rows = []
     for threads in sorted({1, usable_cpus()}):
         for library, call in (
-            ("PyNaCl (used)", lambda t=threads: map_in_threads(lambda pair: agree(*pair), pairs, threads=t)),
-            ("cryptography", lambda t=threads: map_in_threads(x_secret.exchange, keys, threads=t)),
+            ("PyNaCl (used)", partial(map_in_threads, lambda pair: agree(*pair), pairs, threads=threads)),
+            ("cryptography", partial(map_in_threads, x_secret.exchange, keys, threads=threads)),
         ):
             figure = measure(call, effort, calls=len(pairs))
             rows.append({"library": library, "threads": threads, "median_us": figure.median * 1e6})
@@ -106,17 +107,21 @@ def _shamir(effort: Effort) -> list[dict[str, Any]]:
             continue
         secret, seed = os.urandom(32), os.urandom(32)
 
-        def ours(t: int = threshold, k: int = holders, secret: bytes = secret, seed: bytes = seed) -> Any:  # noqa: ANN401
-            return share_pairs(secret, seed, share_seed=seed, roster_digest=seed, threshold=t, holders=k)
-
+        ours = partial(
+            share_pairs,
+            secret,
+            seed,
+            share_seed=seed,
+            roster_digest=seed,
+            threshold=threshold,
+            holders=holders,
+        )
         polynomials = np.random.default_rng(1).integers(0, 2**52, (threshold, LIMBS), np.uint64)
         points = np.arange(1, holders + 1, dtype=np.uint64)
         values = field_evaluate(polynomials, points)[-threshold:]
         chosen = points[-threshold:]
 
-        def rebuild(chosen: Any = chosen, values: Any = values) -> Any:  # noqa: ANN401
-            return field_weighted_sums(field_lagrange(chosen, np.zeros(1, np.uint64)), values)
-
+        rebuild = partial(_rebuild, chosen, values)
         limbs, columns = to_limbs(secret), [[int(v) for v in column] for column in values.T]
         plain = [int(x) for x in chosen]
         slow = Effort(effort.seconds, min(effort.repeats, 5), effort.scale)
@@ -125,15 +130,14 @@ def _shamir(effort: Effort) -> list[dict[str, Any]]:
                 "threshold": threshold,
                 "holders": holders,
                 "share_us": measure(ours, effort).median * 1e6 / 2,
-                "share_python_us": measure(
-                    lambda l=limbs, t=threshold, k=holders: pure_shamir.share(l, t, k), slow
-                ).median
+                "share_python_us": measure(partial(pure_shamir.share, limbs, threshold, holders), slow).median
                 * 1e6,
                 "rebuild_us": measure(rebuild, effort).median * 1e6,
-                "rebuild_python_us": measure(
-                    lambda p=plain, c=columns: pure_shamir.rebuild(p, c), slow
-                ).median
-                * 1e6,
+                "rebuild_python_us": measure(partial(pure_shamir.rebuild, plain, columns), slow).median * 1e6,
             }
         )
     return rows
+
+
+def _rebuild(points: Words, values: Words) -> Words:
+    return field_weighted_sums(field_lagrange(points, np.zeros(1, np.uint64)), values)

@@ -2,41 +2,230 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench.machine import ROOT
 
 _BEGIN, _END = "<!-- tables: begin -->", "<!-- tables: end -->"
+_PHASES = ("ADVERTISE_KEYS", "SHARE_KEYS", "MASKED_INPUT_COLLECTION", "CONSISTENCY_CHECK", "UNMASKING")
+Report = dict[str, Any]
 
 
-def tables(report: dict[str, Any]) -> str:
-    """Return the Markdown of a report of `python -m bench`."""
-    machine = report["machine"]
-    lines = [f"- {name}: {value}" for name, value in machine.items()]
-    lines += [
-        "",
-        "| clients | entries | dropouts | adversary | seconds, median (min to max) | clients | server |",
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {r['clients']} | {r['vector_length']} | {r['dropouts']} | {r['adversary']} "
-        f"| {r['seconds_median']} ({r['seconds_min']} to {r['seconds_max']}) "
-        f"| {r['sides']['clients']} | {r['sides']['server']} |"
-        for r in report["rounds"]
-    ]
-    adversaries = [r["adversary"] for r in report["rounds"]]
-    lines += ["", f"| share of the time | {' | '.join(adversaries)} |", "|---" * (1 + len(adversaries)) + "|"]
-    lines += [
-        f"| {group} | {' | '.join(format(r['profile'][group], '.1%') for r in report['rounds'])} |"
-        for group in report["rounds"][0]["profile"]
-    ]
-    return "\n".join(lines)
-
-
-def write_tables(report: dict[str, Any]) -> None:
-    """Replace the tables in bench/README.md."""
+def write_readme(folder: Path) -> None:
+    """Replace the tables in bench/README.md by those of a folder of results."""
     path = ROOT / "bench" / "README.md"
-    text = path.read_text(encoding="utf-8")
-    before, rest = text.split(_BEGIN)
+    before, rest = path.read_text(encoding="utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
-    path.write_text(f"{before}{_BEGIN}\n{tables(report)}\n{_END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{_BEGIN}\n{tables(folder)}\n{_END}{after}", encoding="utf-8")
+
+
+def tables(folder: Path) -> str:
+    """Return the Markdown of all suites that a folder has results of."""
+    makers: dict[str, Callable[[Report], list[str]]] = {
+        "kernels": _kernels,
+        "primitives": _primitives,
+        "phases": _phases,
+        "peers": _peers,
+        "scaling": _scaling,
+    }
+    lines: list[str] = []
+    for name, make in makers.items():
+        path = folder / f"{name}.json"
+        if not path.exists():
+            continue
+        report = json.loads(path.read_text(encoding="utf-8"))
+        lines += ["", f"## {name.capitalize()}", "", f"`{report['command']}`, {report['seconds']:.0f} s."]
+        lines += [f"{', '.join(f'{key}: {value}' for key, value in report['machine'].items())}.", ""]
+        lines += make(report)
+        plot = folder / f"{name}.png"
+        if plot.exists():
+            lines += ["", f"![{name}]({plot.relative_to(ROOT / 'bench')})"]
+    return "\n".join(lines).strip()
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    out = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return out + [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _spread(row: Report, unit: str) -> str:
+    return f"{_cell(row[f'median_{unit}'])} ({_cell(row[f'low_{unit}'])} to {_cell(row[f'high_{unit}'])})"
+
+
+def _kernels(report: Report) -> list[str]:
+    lines = [f"{report['entries']} entries of 32 bits, {report['seeds']} seeds; median (quartiles).", ""]
+    lines += _table(
+        ("what", "with", "threads", "ns"),
+        ((row["group"], row["name"], row["threads"], _spread(row, "ns")) for row in report["rows"]),
+    )
+    return [*lines, "", *_table(("ratio", "value"), report["ratios"].items())]
+
+
+def _primitives(report: Report) -> list[str]:
+    lines = _table(
+        ("operation", "library", "us: median (quartiles)"),
+        ((row["operation"], row["library"], _spread(row, "us")) for row in report["rows"]),
+    )
+    lines += ["", "X25519 agreements split over threads:", ""]
+    lines += _table(
+        ("library", "threads", "us each"),
+        ((row["library"], row["threads"], row["median_us"]) for row in report["threads"]),
+    )
+    lines += ["", "Shamir, one 32-byte secret:", ""]
+    return lines + _table(
+        ("t of k", "share, us", "plain Python", "times", "rebuild, us", "plain Python", "times"),
+        (
+            (
+                f"{row['threshold']} of {row['holders']}",
+                row["share_us"],
+                row["share_python_us"],
+                row["share_python_us"] / row["share_us"],
+                row["rebuild_us"],
+                row["rebuild_python_us"],
+                row["rebuild_python_us"] / row["rebuild_us"],
+            )
+            for row in report["shamir"]
+        ),
+    )
+
+
+def _phases(report: Report) -> list[str]:
+    lines = ["One core, milliseconds; `sum` is that of the primitives alone, measured in the same run.", ""]
+    head = ("n", "d", "dropouts", "adversary", "graph", "k, t", "client ms", "/ sum", "server ms", "/ sum")
+    lines += _table(
+        head,
+        (
+            (
+                *_round(row),
+                f"{row['degree']}, {row['threshold']}",
+                _spread({f"{k}_ms": v for k, v in row["client_ms"].items()}, "ms"),
+                row["client_ms"]["median"] / row["client_primitives_ms"],
+                _spread({f"{k}_ms": v for k, v in row["server_ms"].items()}, "ms"),
+                row["server_ms"]["median"] / row["server_primitives_ms"],
+            )
+            for row in report["rows"]
+        ),
+    )
+    for side in ("client", "server"):
+        lines += ["", f"The {side} by phase, milliseconds:", ""]
+        lines += _table(
+            ("n", "d", "dropouts", "adversary", "graph", *_PHASES),
+            (
+                (*_round(row), *(row[f"{side}_phases_ms"].get(phase, "-") for phase in _PHASES))
+                for row in report["rows"]
+            ),
+        )
+    lines += ["", "Bytes of one client, up / down:", ""]
+    lines += _table(
+        ("n", "d", "dropouts", "adversary", "graph", *_PHASES, "all"),
+        ((*_round(row), *_bytes(row)) for row in report["rows"]),
+    )
+    lines += ["", "Growth of the server's process over a round, peak:", ""]
+    lines += _table(
+        ("n", "d", "dropouts", "adversary", "graph", "MB", "vectors of d entries"),
+        (
+            (*_round(row), row["server_bytes"] / 1e6, row["server_bytes"] / row["vector_bytes"])
+            for row in report["memory"]
+        ),
+    )
+    lines += ["", "Bonawitz et al., CCS 2017 (Java, one thread, d = 100 000; section 8's tables), ms:", ""]
+    return lines + _table(
+        (
+            "side",
+            "n",
+            "dropouts",
+            "AdvertiseKeys",
+            "ShareKeys",
+            "MaskedInputCollection",
+            "Unmasking",
+            "total",
+            "ours",
+        ),
+        (
+            (*entry[:2], f"{entry[2]:.0%}", *entry[3:], _beside(entry, report["rows"]))
+            for entry in report["published"]
+        ),
+    )
+
+
+def _round(row: Report) -> tuple[object, ...]:
+    return row["clients"], row["length"], f"{row['dropout']:.0%}", row["adversary"], row["graph"]
+
+
+def _bytes(row: Report) -> list[str]:
+    up, down = row["up_bytes"], row["down_bytes"]
+    cells = [f"{up.get(phase, 0)} / {down.get(phase, 0)}" for phase in _PHASES]
+    return [*cells, f"{sum(up.values())} / {sum(down.values())}"]
+
+
+def _beside(entry: Sequence[Any], rows: list[Report]) -> str:
+    """Ours for the same n, d and dropouts, passive as theirs: complete graph, and chosen degree."""
+    side, n, dropout = entry[0], entry[1], entry[2]
+    found = {
+        row["graph"]: row[f"{side}_ms"]["median"]
+        for row in rows
+        if (row["clients"], row["length"], row["dropout"], row["adversary"])
+        == (n, 100_000, dropout, "passive")
+    }
+    return ", ".join(f"{graph} {_cell(found[graph])}" for graph in ("complete", "chosen") if graph in found)
+
+
+def _peers(report: Report) -> list[str]:
+    what = f"n = {report['clients']}, d = {report['length']}, {report['dropouts']} dropouts (where recovered)"
+    lines = [f"{what}; CPU seconds. `times`: over the total of secagg, passive, complete graph.", ""]
+    base = report["ours"][0]["stages"]["total"]
+    stages = ("client_share_keys", "client_vector", "server", "total", "upload_bytes")
+    lines += _table(
+        (
+            "library",
+            "client, share keys",
+            "client, vector",
+            "server",
+            "all together",
+            "upload, bytes",
+            "times",
+        ),
+        (
+            (row["name"], *(row["stages"].get(stage, "-") for stage in stages), row["stages"]["total"] / base)
+            for row in (*report["ours"], *report["peers"])
+        ),
+    )
+    lines += [f"Not run: {name}: {why}." for name, why in report["skipped"].items()]
+    lines += ["", "Settings: " + "; ".join(f"{row['name']}: {row['settings']}" for row in report["peers"])]
+    ours = report["shamir"]["ours"]
+    lines += ["", "Shamir, 32 bytes, t = 67 of 100, seconds:", ""]
+    return lines + _table(
+        ("library", "share", "times", "rebuild", "times"),
+        (
+            (name, s["share"], s["share"] / ours["share"], s["rebuild"], s["rebuild"] / ours["rebuild"])
+            for name, s in report["shamir"].items()
+        ),
+    )
+
+
+def _scaling(report: Report) -> list[str]:
+    base = report["base"]
+    lines = [
+        f"Rounds around n = {base['clients']}, d = {base['length']}, dropouts {base['dropout']:.0%}.",
+        "",
+    ]
+    return lines + _table(
+        ("series", "exponent", "seconds by x"),
+        (
+            (
+                entry["name"],
+                "-" if entry["exponent"] is None else entry["exponent"],
+                ", ".join(f"{_cell(x)}: {s:.3g}" for x, s in zip(entry["x"], entry["seconds"], strict=True)),
+            )
+            for entry in report["series"]
+        ),
+    )

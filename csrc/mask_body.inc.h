@@ -32,6 +32,7 @@
             store(part + i * sizeof(block), combine(load(part + i * sizeof(block)), k[i]));        \
         memcpy(acc, part + SKIP(at), bytes);                                                       \
         sa_wipe(part, sizeof part);                                                                \
+        sa_wipe(k, sizeof k);                                                                      \
     }                                                                                              \
     static void name(uint8_t *acc, size_t bytes, uint64_t at, const schedule *s) {                 \
         if (SKIP(at) != 0 && bytes != 0) {                                                         \

@@ -1,0 +1,138 @@
+"""Every benchmark runs once at tiny size, so that none rots; the tables are those of the JSON files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.__main__ import SUITES, run
+from bench.cohort import Cohort, Workload
+from bench.harness import TINY, Effort, figure, measure
+from bench.machine import ROOT
+from bench.plots import draw
+from bench.replay import server_bytes
+from bench.report import tables
+from bench.unit_costs import UnitCosts
+from secagg import GraphParameters, Phase
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results")
+    run(TINY, list(SUITES), out)
+    return out
+
+
+def of(folder: Path, suite: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / f"{suite}.json").read_text(encoding="utf-8"))
+    return report
+
+
+def test_every_suite_says_where_its_figures_come_from(folder: Path) -> None:
+    for name in SUITES:
+        report = of(folder, name)
+        assert report["command"] == f"python -m bench --tiny --only {name}"
+        assert {"cpu", "kernel_variant", "compiler", "python", "packages", "commit"} <= set(report["machine"])
+
+
+def test_kernels_are_measured_beside_the_limits_and_the_alternatives(folder: Path) -> None:
+    rows = of(folder, "kernels")["rows"]
+    names = {row["name"] for row in rows}
+    assert {"memcpy", "add", "ChaCha20 + numpy add", "AES-128-CTR + numpy add"} <= names
+    assert all(row["low_ns"] <= row["median_ns"] <= row["high_ns"] and row["median_ns"] > 0 for row in rows)
+
+
+def test_primitives_are_measured_with_both_libraries(folder: Path) -> None:
+    report = of(folder, "primitives")
+    both = {row["operation"] for row in report["rows"] if row["library"].startswith("PyNaCl")}
+    assert {"X25519 agreement", "X25519 key pair", "Ed25519 signature", "Ed25519 verification"} <= both
+    assert all(row["share_python_us"] > row["share_us"] for row in report["shamir"])
+
+
+def test_phases_hold_seconds_and_bytes_of_both_sides(folder: Path) -> None:
+    report = of(folder, "phases")
+    assert {(row["adversary"], row["graph"]) for row in report["rows"]} == {
+        ("active", "complete"),
+        ("active", "chosen"),
+        ("passive", "complete"),
+        ("passive", "chosen"),
+    }
+    for row in report["rows"]:
+        phases = set(row["server_phases_ms"])
+        assert set(row["client_phases_ms"]) == phases == set(row["up_bytes"]) == set(row["down_bytes"])
+        assert ("CONSISTENCY_CHECK" in phases) == (row["adversary"] == "active")
+        assert (row["degree"] == row["clients"] - 1) == (row["graph"] == "complete")
+    assert all(row["server_bytes"] > 0 for row in report["memory"])
+
+
+def test_peers_that_are_not_installed_are_named(folder: Path) -> None:
+    report = of(folder, "peers")
+    assert len(report["peers"]) + len(report["skipped"]) == 4
+    assert all("bench-peers" in why for why in report["skipped"].values())
+    assert report["ours"][0]["name"] == "secagg, passive, complete graph"
+
+
+def test_plots_and_tables_are_made_of_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(folder)
+    assert {path.stem for path in folder.glob("*.png")} == {"kernels", "phases", "peers", "scaling"}
+    monkeypatch.setattr("bench.report.ROOT", folder.parent)
+    (folder.parent / "bench").symlink_to(folder.parent)
+    for path in folder.glob("*.png"):
+        path.unlink()
+    text = tables(folder)
+    assert text.count("\n## ") == 4
+    assert "| client | 500 | 0% | 1 | 154 | 694 | 1 | 849 |" in text
+
+
+def test_the_tables_of_the_readme_are_those_of_the_committed_results() -> None:
+    text = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- tables: begin -->")[1].split("<!-- tables: end -->")[0].strip()
+    folders = [path for path in (ROOT / "bench" / "results").iterdir() if path.is_dir()]
+    assert shown in {tables(folder) for folder in folders}
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_cohort_of_stand_ins_ends_in_the_exact_sum(complete: bool) -> None:
+    work = Workload(clients=70, length=50, dropout=0.2, complete=complete, sample=2)
+    cohort = Cohort(work)
+    total = cohort.run()
+    assert total.tolist() == [int(value) * 56 % 2**18 for value in cohort.vector]
+    assert set(cohort.account.client) == set(Phase)
+    assert all(len(seconds) == 2 for seconds in cohort.account.client.values())
+
+
+def test_a_wrong_sum_is_noticed() -> None:
+    cohort = Cohort(Workload(clients=70, length=50, sample=1))
+    stand_in = next(name for name in cohort.signers if name not in cohort.real and name not in cohort.dropped)
+    masked = cohort._masked
+    cohort._masked = lambda me: masked(me) + (me == stand_in)  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="the sum is wrong"):
+        cohort.run()
+
+
+@pytest.mark.process
+def test_the_memory_of_a_server_grows_with_the_vector() -> None:
+    small, large = (server_bytes(Workload(clients=70, length=d, sample=1)) for d in (1000, 4_000_000))
+    assert large - small > 8_000_000
+
+
+def test_the_sum_of_the_primitives_grows_with_the_work() -> None:
+    costs = UnitCosts.measured(TINY)
+    graph = GraphParameters(degree=30, threshold=8)
+    small, large = (Workload(clients=70, length=d) for d in (1000, 10_000_000))
+    assert 0 < costs.client(small, graph, TINY) < costs.client(large, graph, TINY)
+    assert 0 < costs.server(small, graph, TINY) < costs.server(large, graph, TINY)
+
+
+def test_a_figure_is_the_median_between_its_quartiles() -> None:
+    taken = figure([5.0, 1.0, 2.0, 4.0, 3.0])
+    assert (taken.low, taken.median, taken.high, taken.repeats) == (2.0, 3.0, 4.0, 5)
+    assert figure([7.0]).per(7)["median_ns"] == 1e9
+
+
+def test_measuring_stops_at_the_limit_of_repeats() -> None:
+    calls = []
+    taken = measure(lambda: calls.append(1), Effort(seconds=60.0, repeats=4))
+    assert taken.repeats == 4
+    assert len(calls) == 5  # the first one warms up
