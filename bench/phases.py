@@ -27,7 +27,7 @@ CCS_2017 = (
     ("server", 1000, 0.3, 8, 143, 1169, 412446, 413767),
 )
 BOTH: tuple[Adversary, ...] = ("passive", "active")
-_REPEAT_WITHIN = 6.0  # seconds of repeats of one configuration
+_REPEAT_WITHIN = 5.0  # seconds of repeats of one configuration
 
 
 def workloads(effort: Effort) -> list[Workload]:

@@ -219,11 +219,11 @@ def _scaling(report: Report) -> list[str]:
         "",
     ]
     return lines + _table(
-        ("series", "exponent", "seconds by x"),
+        ("series", "exponent", "of the last two", "seconds by x"),
         (
             (
                 entry["name"],
-                "-" if entry["exponent"] is None else entry["exponent"],
+                *("-" if entry[key] is None else entry[key] for key in ("exponent", "last_exponent")),
                 ", ".join(f"{_cell(x)}: {s:.3g}" for x, s in zip(entry["x"], entry["seconds"], strict=True)),
             )
             for entry in report["series"]

@@ -73,5 +73,15 @@ def _threads(name: str, effort: Effort) -> dict[str, Any]:
 
 
 def _series(name: str, x: Sequence[float], seconds: list[float], fit: bool) -> dict[str, Any]:
-    exponent = float(np.polyfit(np.log(x), np.log(seconds), 1)[0]) if fit else None
-    return {"name": name, "x": list(x), "seconds": seconds, "exponent": exponent}
+    """Fit a power law to the whole series, and to its last two points, where fixed costs weigh least."""
+
+    def exponent(count: int) -> float | None:
+        return float(np.polyfit(np.log(x[-count:]), np.log(seconds[-count:]), 1)[0]) if fit else None
+
+    return {
+        "name": name,
+        "x": list(x),
+        "seconds": seconds,
+        "exponent": exponent(len(x)),
+        "last_exponent": exponent(2),
+    }
