@@ -53,12 +53,15 @@ static inline void expand(schedule *s, const uint8_t *seed) { /* FIPS 197, 5.2 *
 
 /* AESE adds the key before the round, AESMC mixes: the last key is added apart. */
 static inline void keystream(const schedule *s, uint32_t counter, block out[8]) {
+    SA_UNROLL
     for (uint32_t i = 0; i < 8; i++)
         out[i] = vreinterpretq_u8_u32(vsetq_lane_u32(__builtin_bswap32(counter + i),
                                                      vreinterpretq_u32_u8(s->nonce), 3));
     for (unsigned r = 0; r < 9; r++)
+        SA_UNROLL
         for (unsigned i = 0; i < 8; i++)
             out[i] = vaesmcq_u8(vaeseq_u8(out[i], s->key[r]));
+    SA_UNROLL
     for (unsigned i = 0; i < 8; i++)
         out[i] = veorq_u8(vaeseq_u8(out[i], s->key[9]), s->key[10]);
 }

@@ -1,5 +1,5 @@
 /* Vector arithmetic in GF(2^61 - 1). Inputs are reduced; no branch and no index depends on one. */
-#include "secagg_kernels.h"
+#include "kernels_impl.h"
 
 #define P ((uint64_t)0x1fffffffffffffff)
 
@@ -90,6 +90,7 @@ void sa_field_evaluate(uint64_t *out, const uint64_t *coefficients, size_t t, si
                     out[c + one] = reduce(mul(out[c + one], next) + part[one]);
             }
         }
+        sa_wipe(part, sizeof part);
     }
 }
 

@@ -39,7 +39,9 @@ extern const sa_kernels sa_kernels_aesni;
 extern const sa_kernels sa_kernels_avx2;
 extern const sa_kernels sa_kernels_vaes256;
 extern const sa_kernels sa_kernels_vaes512;
-#elif defined(__aarch64__) && defined(__ORDER_LITTLE_ENDIAN__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#elif defined(__aarch64__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ &&                         \
+    (!defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_AES))
+/* Older clang has the AES intrinsics only where the whole compilation may use them. */
 #define SA_ARM 1
 extern const sa_kernels sa_kernels_armv8;
 #endif
@@ -48,6 +50,13 @@ extern const sa_kernels sa_kernels_armv8;
 #define SA_REAL_KERNELS                                                                            \
     .quantize_f32 = quantize_f32, .quantize_f64 = quantize_f64, .dequantize = dequantize,          \
     .flip_signs = flip_signs, .hadamard = hadamard
+
+/* Full unrolling keeps small arrays of vectors in registers: keystream must not reach the stack. */
+#if defined(__clang__)
+#define SA_UNROLL _Pragma("unroll")
+#else
+#define SA_UNROLL _Pragma("GCC unroll 8")
+#endif
 
 static inline uint64_t sa_low_bits(unsigned bits) { return bits == 64 ? ~0ull : (1ull << bits) - 1; }
 

@@ -17,11 +17,14 @@ typedef __m128i block;
 /* The counter is a multiple of 8, so block i has counter | i. */
 static inline void keystream(const schedule *s, uint32_t counter, block out[8]) {
     const block start = first_block(s, counter);
+    SA_UNROLL
     for (int i = 0; i < 8; i++)
         out[i] = _mm_xor_si128(start, _mm_set_epi32(i << 24, 0, 0, 0));
     for (unsigned r = 1; r < 10; r++)
+        SA_UNROLL
         for (unsigned i = 0; i < 8; i++)
             out[i] = _mm_aesenc_si128(out[i], s->key[r]);
+    SA_UNROLL
     for (unsigned i = 0; i < 8; i++)
         out[i] = _mm_aesenclast_si128(out[i], s->key[10]);
 }

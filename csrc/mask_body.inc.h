@@ -28,6 +28,7 @@
         block k[IN_FLIGHT];                                                                        \
         memcpy(part + SKIP(at), acc, bytes);                                                       \
         keystream(s, COUNTER(at), k);                                                              \
+        SA_UNROLL                                                                                  \
         for (size_t i = 0; i < IN_FLIGHT; i++)                                                     \
             store(part + i * sizeof(block), combine(load(part + i * sizeof(block)), k[i]));        \
         memcpy(acc, part + SKIP(at), bytes);                                                       \
@@ -46,6 +47,7 @@
         for (; bytes >= GROUP_BYTES; acc += GROUP_BYTES, bytes -= GROUP_BYTES, at += GROUP_BYTES) {  \
             block k[IN_FLIGHT];                                                                    \
             keystream(s, COUNTER(at), k);                                                          \
+            SA_UNROLL                                                                              \
             for (size_t i = 0; i < IN_FLIGHT; i++)                                                 \
                 store(acc + i * sizeof(block), combine(load(acc + i * sizeof(block)), k[i]));      \
         }                                                                                          \

@@ -150,7 +150,6 @@ REAL void butterflies(float *restrict a, float *restrict b, size_t h) {
     }
 }
 
-/* Distances 1 to 8 within sixteen values, side by side for sixteen rows of a transposed tile. */
 static void hadamard_small(float *values, size_t n) {
     for (size_t h = 1; h < n; h *= 2)
         for (size_t i = 0; i < n; i += 2 * h)
@@ -161,7 +160,8 @@ static void hadamard_small(float *values, size_t n) {
             }
 }
 
-static void hadamard_tile(float *values) { /* 256 values: sixteen rows of sixteen */
+/* 256 values, sixteen rows of sixteen: distances 1 to 8 side by side for all rows of the transposed tile. */
+static void hadamard_tile(float *values) {
     float tile[16][16];
     for (size_t r = 0; r < 16; r++)
         for (size_t c = 0; c < 16; c++)

@@ -1,7 +1,8 @@
 /* The kernels of secagg: the one public header.
  *
  * No function here allocates, fails, keeps state or checks a length: callers do (secagg/kernels).
- * Vectors are arrays of unsigned lanes of 2, 4 or 8 bytes in host order, at any alignment. */
+ * Vectors are arrays of unsigned lanes of 2, 4 or 8 bytes in host order; given as void pointers they may
+ * stand at any alignment, others have that of their type. */
 #ifndef SECAGG_KERNELS_H
 #define SECAGG_KERNELS_H
 

@@ -23,15 +23,18 @@ typedef __m256i block;
 /* The counter is a multiple of 16, so block i has counter | i. */
 static inline void keystream(const schedule *s, uint32_t counter, block out[8]) {
     const block start = _mm256_broadcastsi128_si256(first_block(s, counter));
+    SA_UNROLL
     for (int i = 0; i < 8; i++)
         out[i] = _mm256_xor_si256(
             start, _mm256_set_epi32((2 * i + 1) << 24, 0, 0, 0, (2 * i) << 24, 0, 0, 0));
     for (unsigned r = 1; r < 10; r++) {
         const block key = _mm256_broadcastsi128_si256(s->key[r]);
+        SA_UNROLL
         for (unsigned i = 0; i < 8; i++)
             out[i] = _mm256_aesenc_epi128(out[i], key);
     }
     const block last = _mm256_broadcastsi128_si256(s->key[10]);
+    SA_UNROLL
     for (unsigned i = 0; i < 8; i++)
         out[i] = _mm256_aesenclast_epi128(out[i], last);
 }

@@ -30,15 +30,18 @@ typedef __m512i block;
 static inline void keystream(const schedule *s, uint32_t counter, block out[8]) {
     const block start = _mm512_broadcast_i32x4(first_block(s, counter));
     const block four = _mm512_set_epi32(3 << 24, 0, 0, 0, 2 << 24, 0, 0, 0, 1 << 24, 0, 0, 0, 0, 0, 0, 0);
+    SA_UNROLL
     for (int i = 0; i < 8; i++)
         out[i] = _mm512_xor_si512(
             start, _mm512_xor_si512(four, _mm512_broadcast_i32x4(_mm_set_epi32(i << 26, 0, 0, 0))));
     for (unsigned r = 1; r < 10; r++) {
         const block key = _mm512_broadcast_i32x4(s->key[r]);
+        SA_UNROLL
         for (unsigned i = 0; i < 8; i++)
             out[i] = _mm512_aesenc_epi128(out[i], key);
     }
     const block last = _mm512_broadcast_i32x4(s->key[10]);
+    SA_UNROLL
     for (unsigned i = 0; i < 8; i++)
         out[i] = _mm512_aesenclast_epi128(out[i], last);
 }

@@ -129,6 +129,7 @@ class Codec:
             raise CodecError(f"weight: must be an integer, is {weight!r}")
         if not 1 <= weight <= self.weight_cap:
             raise CodecError(f"weight: must be in 1..{self.weight_cap}, is {weight}")
+        values = np.asarray(values)
         narrow = values.dtype == np.float32
         quantized = QuantizedVector(
             np.ascontiguousarray(values, np.float32) if narrow else np.ascontiguousarray(values, np.float64),

@@ -20,7 +20,7 @@ from secagg.kernels.ring import (
     spare_bits_clear,
     unpack_add,
 )
-from secagg.kernels.upload import VectorSource, masked_chunks, pack_masked
+from secagg.kernels.upload import VectorSource, check_entries, masked_chunks, pack_masked
 
 __all__ = [
     "MAXIMUM_KEYSTREAM_BYTES",
@@ -31,6 +31,7 @@ __all__ = [
     "QuantizedVector",
     "UIntArray",
     "VectorSource",
+    "check_entries",
     "dequantize",
     "field_decode",
     "field_evaluate",

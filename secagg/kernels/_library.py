@@ -62,6 +62,14 @@ def write(array: NDArray[Any] | bytearray | memoryview, ctype: str) -> CData:
     return _native.ffi.from_buffer(ctype, array, require_writable=True)
 
 
+def check_apart(name: str, buffer: memoryview, array: NDArray[Any]) -> None:
+    """Raise ValueError when a buffer overlaps the array that a kernel changes."""
+    if not buffer.readonly and buffer.nbytes:  # what is read-only here may still overlap, but by no accident
+        other = np.frombuffer(buffer.cast("B"), np.uint8)
+        if np.may_share_memory(other, array):
+            raise ValueError(f"{name}: overlaps the array that is changed")
+
+
 def vector(name: str, array: object, dtypes: tuple[type[np.generic], ...]) -> NDArray[Any]:
     """Return `array` if it is a one-dimensional contiguous array of one of `dtypes` in host order.
 

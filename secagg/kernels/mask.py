@@ -9,7 +9,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
-from secagg.kernels._library import lib, read, vector, write
+from secagg.kernels._library import check_apart, lib, read, vector, write
 from secagg.kernels._parallel import check_threads, in_threads, ranges, usable_cpus
 from secagg.kernels.ring import LANES, UIntArray
 
@@ -17,6 +17,7 @@ SEED_BYTES = 32
 MAXIMUM_KEYSTREAM_BYTES = 2**36  # the 32-bit block counter must not wrap
 _TILE_BYTES = 1 << 16  # of the path through `cryptography`
 _GROUP_LANES = 256  # ranges start where the widest variant starts a group of blocks: 512 bytes
+_SMALLEST_SPLIT = 1 << 14  # lanes: every thread expands all the keys
 _WORTH_A_THREAD = 1 << 24  # bytes of keystream: half a millisecond; starting threads takes a tenth
 
 
@@ -45,6 +46,7 @@ def mask_apply(
         raise ValueError(
             f"seeds: {signs.size} signs need {SEED_BYTES * signs.size} contiguous bytes, got {view.nbytes}"
         )
+    check_apart("seeds", view, lanes)
     if not np.all(np.abs(signs) == 1):
         raise ValueError("signs: every entry must be +1 or -1")
     if first < 0 or (first + lanes.size) * lanes.itemsize > MAXIMUM_KEYSTREAM_BYTES:
@@ -60,7 +62,8 @@ def mask_apply(
     def part(where: tuple[int, int]) -> None:
         apply(lanes[where[0] : where[1]], seeds, signs, first + where[0])
 
-    in_threads(part, ranges(lanes.size, threads, _GROUP_LANES))
+    parts = min(threads, -(-lanes.size // _SMALLEST_SPLIT))
+    in_threads(part, ranges(lanes.size, parts, _GROUP_LANES))
 
 
 def _apply_native(

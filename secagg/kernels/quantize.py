@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from secagg.errors import ParameterError
 from secagg.kernels._library import lib, read, vector, write
-from secagg.kernels.mask import mask_apply
+from secagg.kernels.mask import SEED_BYTES, mask_apply
 from secagg.kernels.ring import UIntArray, checked_lanes, lane_dtype
 
 _TILE = 1 << 16  # values whose random words stay in the second-level cache
@@ -52,6 +52,12 @@ class QuantizedVector:
         self.dtype = lane_dtype(ring_bits)
         if not (math.isfinite(clip) and clip > 0 and math.isfinite(scale) and scale > 0):
             raise ParameterError(f"clip, scale: must be positive and finite, are {clip}, {scale}")
+        if len(seed) != SEED_BYTES:
+            raise ValueError(f"seed: must be {SEED_BYTES} bytes, is {len(seed)}")
+        if first < 0:
+            raise ValueError(f"first: must be at least 0, is {first}")
+        if not isinstance(limit, int):
+            raise ParameterError(f"limit: must be an integer, is {limit!r}")
         if not 1 <= limit < 2 ** min(ring_bits - 1, 52):
             raise ParameterError(
                 f"limit: must be in 1..2^{min(ring_bits - 1, 52)} - 1 for {ring_bits} bits, is {limit}"

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.kernels._library import lib, read, vector, write
+from secagg.kernels._library import check_apart, lib, read, vector, write
 
 UIntArray: TypeAlias = NDArray[np.unsignedinteger[Any]]  # uint16, uint32 or uint64
 Lane: TypeAlias = type[np.uint16] | type[np.uint32] | type[np.uint64]
@@ -69,6 +69,7 @@ def pack(values: UIntArray, ring_bits: int, out: bytearray | memoryview | None =
     target = memoryview(packed if out is None else out)
     if target.nbytes != size or not target.c_contiguous or target.readonly:
         raise ValueError(f"out: must have {size} contiguous writable bytes, has {target.nbytes}")
+    check_apart("out", target, lanes)
     if lanes.size:
         lib.sa_pack(write(target, "uint8_t[]"), read(lanes, "char[]"), lanes.size, lanes.itemsize, ring_bits)
     return packed
@@ -86,6 +87,7 @@ def unpack_add(acc: UIntArray, packed: bytes | bytearray | memoryview, ring_bits
     view = memoryview(packed)
     if view.nbytes != size or not view.c_contiguous:
         raise ValueError(f"packed: must have {size} contiguous bytes, has {view.nbytes}")
+    check_apart("packed", view, lanes)
     if lanes.size:
         lib.sa_unpack_add(
             write(lanes, "char[]"), read(packed, "uint8_t[]"), lanes.size, lanes.itemsize, ring_bits

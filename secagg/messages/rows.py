@@ -53,8 +53,12 @@ class Rows(Sequence[M], Generic[M]):
 
     def column(self, name: str) -> Octets:
         """Field `name` of all items, (count, size of the field), a view."""
+        return self.array[:, self.place(name)]
+
+    def place(self, name: str) -> slice:
+        """Where field `name` stands within an item."""
         names = [field.name for field in schema(cast("Any", self.kind))]
-        return self.array[:, self._layout.values[names.index(name)]]
+        return self._layout.values[names.index(name)]
 
     def strings(self, name: str) -> list[bytes]:
         """Field `name` of all items as byte strings."""

@@ -105,22 +105,22 @@ def decode(kind: type[M], data: Buffer) -> M:
     if layout is not None:
         raw = bytes(data)
         if all(raw[place] == head for place, head in layout.heads):
-            if not layout.numbers:
-                return kind(*[raw[place] for place in layout.values])
-            values = [_small(raw[p]) if i in layout.numbers else raw[p] for i, p in enumerate(layout.values)]
+            values: list[Any] = [raw[place] for place in layout.values]
+            for i in layout.numbers:
+                values[i] = _small(values[i], schema(fields)[i].limit)
             if None not in values:
                 return kind(*values)
     return _decode_fields(kind, data)
 
 
-def _small(raw: bytes) -> int | None:
-    """Return a varint of a layout; None unless it is minimal and fills its bytes."""
+def _small(raw: bytes, limit: int) -> int | None:
+    """Return a varint of a layout; None unless it is minimal, fills its bytes and is below the limit."""
     value = 0
     for i, byte in enumerate(raw):
         if (byte < 0x80) != (i == len(raw) - 1) or (byte == 0):
             return None
         value |= (byte & 0x7F) << 7 * i
-    return value
+    return value if value < limit else None
 
 
 def _decode_fields(kind: type[M], data: Buffer) -> M:

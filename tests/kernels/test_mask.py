@@ -135,7 +135,7 @@ def test_threads_do_not_change_the_result(lane: int, length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "lanes", "threads"), [(1, 10_000, 1), (3, 10_000, 3), (64, 10_000, 9), (64, 500, 1), (2, 0, 1)]
+    ("cpus", "lanes", "threads"), [(1, 70_000, 1), (3, 70_000, 3), (64, 70_000, 5), (64, 500, 1), (2, 0, 1)]
 )
 def test_threads_are_as_many_as_cpus_and_work_allow(
     cpus: int, lanes: int, threads: int, monkeypatch: pytest.MonkeyPatch
@@ -271,3 +271,9 @@ def test_negative_first_is_refused() -> None:
 def test_less_than_one_thread_is_refused(threads: int) -> None:
     with pytest.raises(ValueError, match=f"threads: must be at least 1, is {threads}"):
         mask_apply(np.zeros(3, np.uint32), SEED, PLUS, threads=threads)
+
+
+def test_seeds_within_the_vector_are_refused() -> None:
+    acc = np.zeros(100, np.uint32)
+    with pytest.raises(ValueError, match="seeds: overlaps the array that is changed"):
+        mask_apply(acc, acc.data.cast("B")[:32], PLUS)

@@ -264,7 +264,7 @@ def test_rings_of_no_lane_are_refused(ring_bits: int) -> None:
         dequantize(np.zeros(3, np.uint64), step=1.0, ring_bits=ring_bits)
 
 
-@pytest.mark.parametrize(("seed", "first", "message"), [(bytes(31), 0, "seeds: "), (SEED, -1, "first: ")])
+@pytest.mark.parametrize(("seed", "first", "message"), [(bytes(31), 0, "seed: "), (SEED, -1, "first: ")])
 def test_seed_and_first_are_those_of_the_masks(seed: bytes, first: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         quantize(np.zeros(3), clip=1.0, scale=1.0, limit=1, ring_bits=8, seed=seed, first=first)
@@ -328,3 +328,8 @@ def test_lanes_narrower_than_the_ring_are_refused() -> None:
     source = QuantizedVector(np.zeros(10), clip=1.0, scale=1e6, limit=10**6, ring_bits=22, seed=bytes(32))
     with pytest.raises(ValueError, match="out: uint16 is narrower than ring_bits = 22"):
         source.read(0, np.empty(10, np.uint16))
+
+
+def test_a_limit_that_is_no_integer_is_refused() -> None:
+    with pytest.raises(ParameterError, match="limit: must be an integer, is 2147483647.5"):
+        QuantizedVector(np.zeros(3), clip=1.0, scale=1.0, limit=2147483647.5, ring_bits=32, seed=SEED)  # type: ignore[arg-type]

@@ -232,3 +232,11 @@ def test_packing_into_other_memory_is_refused(out: bytearray | memoryview, has: 
     with pytest.raises(ValueError, match=f"out: must have 3 contiguous writable bytes, has {has}"):
         pack(np.array([1, 2, 3], np.uint16), 8, out=out)
     assert bytes(out) == bytes(has)
+
+
+def test_packed_bytes_within_the_vector_are_refused() -> None:
+    acc = np.zeros(8, np.uint32)
+    with pytest.raises(ValueError, match="packed: overlaps the array that is changed"):
+        unpack_add(acc, acc.data.cast("B")[:8], 8)
+    with pytest.raises(ValueError, match="out: overlaps the array that is changed"):
+        pack(acc, 8, acc.data.cast("B")[:8])

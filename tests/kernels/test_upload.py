@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from secagg.errors import ParameterError
 from secagg.kernels import (
     NotFiniteError,
     QuantizedVector,
@@ -230,3 +231,8 @@ def test_quantization_needs_no_second_vector() -> None:
 def test_a_range_outside_of_the_source_is_refused(first: int, end: int | None) -> None:
     with pytest.raises(ValueError, match="are not within the 100 entries"):
         next(masked_chunks(Ramp(100), SEEDS, SIGNS, 32, first=first, end=end))
+
+
+def test_an_entry_that_is_not_below_the_ring_is_refused_by_its_index() -> None:
+    with pytest.raises(ParameterError, match=r"vector\[2\]: must be in 0\.\.2\^3 - 1"):
+        pack_masked(Ramp(20, ring_bits=4), SEEDS, SIGNS, 3)

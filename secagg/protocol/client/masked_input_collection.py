@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secagg.effects import AbortReason
-from secagg.errors import ParameterError
-from secagg.kernels import UIntArray, VectorSource, map_in_threads, pack_masked, ring_mask
+from secagg.kernels import UIntArray, VectorSource, check_entries, map_in_threads, pack_masked
 from secagg.messages import Advertisement, MaskedInput, ShareDelivery
 from secagg.params import Identity, Signer
 from secagg.primitives.masks import mask_sign, pairwise_seed, share_label
@@ -85,16 +82,6 @@ class ArraySource:
         chunk = self.array[first : first + out.size]
         check_entries(chunk, self._ring_bits, first)
         np.copyto(out, chunk, casting="unsafe")
-
-
-def check_entries(chunk: NDArray[np.integer[Any]], ring_bits: int, first: int = 0) -> None:
-    """Raise ParameterError unless every entry is in 0..2^ring_bits - 1."""
-    if not chunk.size or (int(chunk.max()) <= ring_mask(ring_bits) and int(chunk.min()) >= 0):
-        return
-    outside = chunk > ring_mask(ring_bits)
-    if chunk.dtype.kind == "i":
-        outside |= chunk < 0
-    raise ParameterError(f"vector[{first + int(outside.argmax())}]: must be in 0..2^{ring_bits} - 1")
 
 
 def upload(

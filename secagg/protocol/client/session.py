@@ -20,7 +20,7 @@ from secagg.effects import (
     Send,
 )
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
-from secagg.kernels import UIntArray, VectorSource, lane_dtype
+from secagg.kernels import UIntArray, VectorSource, check_entries, lane_dtype
 from secagg.messages import (
     KINDS,
     Message,
@@ -40,7 +40,6 @@ from secagg.protocol.client.consistency_check import sign_survivors
 from secagg.protocol.client.masked_input_collection import (
     ArraySource,
     check_delivery,
-    check_entries,
     open_shares,
     upload,
 )
@@ -81,6 +80,7 @@ class ClientSession:
         threads: int = 1,
     ) -> None:
         require(len(context) == 32, "context", "32 bytes", len(context))
+        require(threads >= 1, "threads", "at least 1", threads)
         self._signer = signer
         self._context = context
         self._policy = policy
@@ -89,7 +89,7 @@ class ClientSession:
         self._threads = threads
         self._phase: ClientPhase = Idle()
         self._parameters: RoundParameters | None = None
-        self._vector: VectorSource | None = None
+        self._vector: ArraySource | None = None  # our copy
         self._submitted = False
         self._answered: dict[int, bytes] = {}  # kind of a message taken -> digest of its frame
         self._last: tuple[Effect, ...] = ()  # what an identical retransmission gets
@@ -130,9 +130,8 @@ class ClientSession:
     def submit(self, vector: UIntArray | VectorSource) -> list[Effect]:
         """Give the vector to be summed: once, from RoundParameters on, up to phase 2.
 
-        vector  (d,), unsigned integers, every value below 2^ring_bits; it is copied when it must be kept.
-                Or a VectorSource, read chunk by chunk when it is masked; it must give the same entries
-                whenever it is read
+        vector  (d,), unsigned integers, every value below 2^ring_bits, or a VectorSource. Before phase 2 it
+                is copied; when the session wants it (InputWanted) it is read and masked chunk by chunk
         raises  LocalProtocolError (a second vector, wrong phase), ParameterError (shape, type, range),
                 what a source raises
         """
@@ -144,7 +143,7 @@ class ClientSession:
             effects = self._upload(self._phase, source)
             self._last = tuple(effects)
         else:
-            self._vector = _kept(source, self._parameters.ring_bits)
+            self._vector = _copied(source, self._parameters.ring_bits)
         self._submitted = True
         return effects
 
@@ -159,7 +158,7 @@ class ClientSession:
             self._signer.identity,
             self._phase,
             self._parameters,
-            _entries(self._vector, self._parameters.ring_bits),
+            None if self._vector is None else self._vector.array,
             self._answered,
             self._last,
         )
@@ -277,7 +276,7 @@ class ClientSession:
         return [self._send(message)]
 
     def _forget_vector(self) -> None:
-        if isinstance(self._vector, ArraySource):  # our copy
+        if self._vector is not None:
             self._vector.array[:] = 0
         self._vector = None
 
@@ -334,17 +333,9 @@ def _checked_source(vector: UIntArray | VectorSource, parameters: RoundParameter
     return ArraySource(cast("UIntArray", array), parameters.ring_bits)
 
 
-def _kept(source: VectorSource, ring_bits: int) -> VectorSource:
-    """Return a source that stays the same: of an array, a copy in the lane of the ring."""
-    if not isinstance(source, ArraySource):
-        return source
-    check_entries(source.array, ring_bits)
-    return ArraySource(source.array.astype(lane_dtype(ring_bits)), ring_bits)
-
-
-def _entries(source: VectorSource | None, ring_bits: int) -> UIntArray | None:
-    if source is None:
-        return None
+def _copied(source: VectorSource, ring_bits: int) -> ArraySource:
+    """Read everything now: what is kept must not change, or fail, later."""
     out = np.empty(source.length, lane_dtype(ring_bits))
     source.read(0, out)
-    return out
+    check_entries(out, ring_bits)
+    return ArraySource(out, ring_bits)

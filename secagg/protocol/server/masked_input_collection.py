@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,13 @@ from secagg.messages import (
     SealedShare,
     ShareDelivery,
     SharedKeys,
-    column,
     encode_frame,
     joined,
 )
 from secagg.params import Identity, Phase
 from secagg.primitives.graph import Indices
 from secagg.primitives.signatures import verify
-from secagg.protocol.round import RoundEnded, RoundView, listed, refuse
+from secagg.protocol.round import RoundEnded, RoundView, listed, refuse, short
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked import Masked, Upload
@@ -63,9 +62,13 @@ class MaskedInputCollection:
         self._finished = np.zeros(view.clients, bool)
         self._finished[members] = True
         self._finished_bitmap = view.bitmap(members)
-        self._sealed = np.stack(
-            [column(message.shares, "ciphertext", 96) for message in self.shared.values()]
+        stacked = np.stack(
+            [cast("Rows[SealedShare]", message.shares).array for message in self.shared.values()]
         )
+        for rows, (dealer, message) in zip(stacked, list(self.shared.items()), strict=True):
+            # One copy of the shares, here and in the messages.
+            self.shared[dealer] = replace(message, shares=Rows(SealedShare, rows))
+        self._sealed = stacked[:, :, Rows(SealedShare, stacked[0]).place("ciphertext")]
         self._acceptances = joined([message.acceptance for message in self.shared.values()], 64)
         self._row = np.zeros(view.clients, np.int32)
         self._row[members] = np.arange(len(members))
@@ -148,11 +151,14 @@ class MaskedInputCollection:
         """Roster indices of those complained about. Raises when one is not a neighbor in U1."""
         if not complaints:
             return frozenset()
-        dealers = frozenset(self.view.index.get(Identity(name), -1) for name in complaints)
         around = self._neighbors[index]
-        if not dealers <= set(around[self._finished[around]].tolist()):
-            raise refuse(RefusalReason.WRONG_NEIGHBORS, "MaskedInput.complaints: not all are neighbors in U1")
-        return dealers
+        allowed = {self.view.identities[i]: i for i in around[self._finished[around]].tolist()}
+        if strangers := [name for name in complaints if name not in allowed]:
+            raise refuse(
+                RefusalReason.WRONG_NEIGHBORS,
+                f"MaskedInput.complaints: {short(strangers[0])} is no neighbor in U1",
+            )
+        return frozenset(allowed[Identity(name)] for name in complaints)
 
     def close(self) -> ConsistencyCheck | Unmasking:
         self._check_survivors()

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from secagg.kernels import map_in_threads, mask_apply, ring_mask
+from secagg.kernels import UIntArray, map_in_threads, mask_apply, ring_mask
 from secagg.primitives.masks import pairwise_seed
 from secagg.protocol.server.masked import Masked
 
 
-def remove_masks(masked: Masked, secrets: Mapping[int, bytes], threads: int) -> None:
-    """Turn the masked sum into the sum, in place, every entry below 2^ring_bits.
+def remove_masks(masked: Masked, secrets: Mapping[int, bytes], threads: int) -> UIntArray:
+    """Return the sum, every entry below 2^ring_bits; the masked sum stays, so that a failure can be retried.
 
     secrets  self-mask seeds of S and mask private keys of its dropped neighbors, by roster index
     """
@@ -34,5 +34,7 @@ def remove_masks(masked: Masked, secrets: Mapping[int, bytes], threads: int) -> 
     seeds += map_in_threads(seed, pairs, threads=threads)
     # A survivor added the mask with its own sign; the order of indices is that of identities.
     signs += [1 if dealer < i else -1 for dealer, i in pairs]
-    mask_apply(masked.total, b"".join(seeds), np.array(signs, np.int8), threads=threads)
-    masked.total &= masked.total.dtype.type(ring_mask(view.parameters.ring_bits))
+    total = masked.total.copy()
+    mask_apply(total, b"".join(seeds), np.array(signs, np.int8), threads=threads)
+    total &= total.dtype.type(ring_mask(view.parameters.ring_bits))
+    return total

@@ -47,6 +47,7 @@ class ServerSession:
     def __init__(
         self, parameters: RoundParameters, *, admitted: Collection[Identity], threads: int = 1
     ) -> None:
+        require(threads >= 1, "threads", "at least 1", threads)
         self._threads = threads
         self._parameters = parameters
         self._admitted = frozenset(check_identity(identity) for identity in admitted)

@@ -25,7 +25,7 @@ from secagg.messages import (
 from secagg.params import Identity, Phase
 from secagg.primitives.graph import Indices
 from secagg.primitives.shamir import SHARE_BYTES
-from secagg.protocol.round import listed, refuse
+from secagg.protocol.round import RoundEnded, listed, refuse
 from secagg.protocol.server.answers import Answers
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.masked import Coverage, Masked, Upload
@@ -127,8 +127,12 @@ class Unmasking:
                 f"shares; missing: {listed(silent)}",
                 silent,
             )
-        secrets, blamed = recover_secrets(self.masked, self.answers)
-        self.answers.wipe()
-        remove_masks(self.masked, secrets, self.threads)
+        try:
+            secrets, blamed = recover_secrets(self.masked, self.answers)
+        except RoundEnded:
+            self.answers.wipe()
+            raise
+        total = remove_masks(self.masked, secrets, self.threads)
+        self.answers.wipe()  # last: until then the phase can be closed again
         survivors = tuple(view.identities[i] for i in sorted(self.masked.uploads))
-        return Result(Aggregate(self.masked.total, survivors, blamed, Traffic()))
+        return Result(Aggregate(total, survivors, blamed, Traffic()))

@@ -429,8 +429,27 @@ def test_a_source_of_another_length_is_refused() -> None:
         client.submit(Counting(d + 1))
 
 
-def test_a_source_that_fails_changes_nothing() -> None:
-    cohort, client = waiting()
+@pytest.mark.parametrize("phase", [Phase.ADVERTISE_KEYS, Phase.MASKED_INPUT_COLLECTION])
+def test_a_source_that_fails_changes_nothing(phase: Phase) -> None:
+    cohort, client = waiting(phase)
     with pytest.raises(RuntimeError, match="the model is gone"):
         client.submit(Counting(cohort.parameters.vector_length, fails=True))
-    assert client.submit(cohort.vector(0))
+    client.submit(cohort.vector(0))
+    with pytest.raises(LocalProtocolError, match="takes one vector"):
+        client.submit(cohort.vector(0))
+
+
+@pytest.mark.parametrize("phase", [Phase.ADVERTISE_KEYS, Phase.MASKED_INPUT_COLLECTION])
+def test_entries_of_a_source_are_checked_as_those_of_a_vector(phase: Phase) -> None:
+    cohort, client = waiting(phase, ring_bits=2)
+    with pytest.raises(ParameterError, match=r"vector\[4\]: must be in 0\.\.2\^2 - 1"):
+        client.submit(Counting(cohort.parameters.vector_length))
+
+
+def test_a_source_given_early_is_read_at_once() -> None:
+    cohort, client = waiting(Phase.ADVERTISE_KEYS)
+    source = Counting(cohort.parameters.vector_length)
+    client.submit(source)
+    source._fails = True
+    cohort.advance(Phase.MASKED_INPUT_COLLECTION)
+    assert [effect for effect in client.receive(cohort.request(0)) if isinstance(effect, Send)]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.effects import Aborted, Completed, InputWanted, RefusalReason, Refused, Send
+from secagg.errors import ParameterError
 from secagg.messages import decode_frame, encode_frame
 from secagg.params import Phase
 from secagg.protocol import ClientSession
@@ -128,3 +129,9 @@ def test_a_repr_shows_the_phase_and_no_secret() -> None:
     for secret in (secrets.mask, secrets.agreement, secrets.self_seed, secrets.share_seed):
         assert repr(secret) not in shown
         assert secret.hex() not in shown
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_less_than_one_thread_is_refused(threads: int) -> None:
+    with pytest.raises(ParameterError, match=f"threads: must be at least 1, is {threads}"):
+        Cohort(4).fresh_client(0, threads=threads)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.effects import Aborted, Dropped, DropReason, PhaseClosed, RefusalReason, Refused, Send
-from secagg.errors import LocalProtocolError
+from secagg.errors import LocalProtocolError, ParameterError
 from secagg.messages import decode_frame, encode_frame
 from secagg.params import Adversary, Identity, Phase
+from secagg.protocol import ServerSession
 from tests.protocol.network import Cohort, flipped, refused_by_server, server_state
 
 PHASES = pytest.mark.parametrize("phase", list(Phase), ids=lambda p: p.name)
@@ -215,3 +216,10 @@ def test_a_repr_shows_phase_and_numbers_only() -> None:
     assert repr(cohort.server) == (
         f"ServerSession(phase=MASKED_INPUT_COLLECTION, admitted=6, gone={cohort.identities[0].hex()[:12]})"
     )
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_less_than_one_thread_is_refused(threads: int) -> None:
+    cohort = Cohort(4)
+    with pytest.raises(ParameterError, match=f"threads: must be at least 1, is {threads}"):
+        ServerSession(cohort.parameters, admitted=cohort.identities, threads=threads)

@@ -217,3 +217,18 @@ def test_the_sum_is_that_of_the_ring(ring_bits: int) -> None:
     cohort = Cohort(5, ring_bits=ring_bits, vector_length=3)
     total = cohort.total({1: Phase.MASKED_INPUT_COLLECTION})
     assert total == cohort.sum_over([0, 2, 3, 4])
+
+
+def test_a_failure_while_masks_are_removed_can_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort = revealing(lost={}).tell_all()
+
+    def fails(*_arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("secagg.protocol.server.unmasking.remove_masks", fails)
+        with pytest.raises(MemoryError):
+            cohort.server.close_phase()
+    cohort.close()
+    assert cohort.outcome is not None
+    assert total_of(cohort.outcome) == [1] * 6
