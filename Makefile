@@ -23,9 +23,11 @@ test: $(STAMP) test-c
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
 
-test-c: build/plain/test_kernels build/sanitized/test_kernels
+test-c: build/plain/test_kernels build/sanitized/test_kernels build/plain/test_stack build/o2/test_stack
 	build/plain/test_kernels
 	build/sanitized/test_kernels
+	build/plain/test_stack
+	build/o2/test_stack
 
 # ARM under emulation: known answers, and vectors written by Python.
 test-arm: build/arm/test_kernels build/arm/run_vectors $(STAMP)
