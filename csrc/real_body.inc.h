@@ -73,36 +73,46 @@ REAL int quantize_block(uint8_t *out, unsigned lane_bytes, unsigned bits, const 
     return 1;
 }
 
-#define DEFINE_QUANTIZE(name, type)                                                                \
-    REAL size_t name##_lanes(uint8_t *out, unsigned lane_bytes, unsigned bits, const type *values, \
-                             const uint32_t *random, size_t n, double clip, double scale,          \
-                             double limit, int narrow) {                                           \
-        double wide[REAL_BLOCK];                                                                   \
-        for (size_t at = 0; at < n; at += REAL_BLOCK) {                                            \
-            const size_t m = n - at < REAL_BLOCK ? n - at : REAL_BLOCK;                            \
-            for (size_t i = 0; i < m; i++)                                                         \
-                wide[i] = (double)values[at + i];                                                  \
-            if (!quantize_block(out + at * lane_bytes, lane_bytes, bits, wide, random + at, m,     \
-                                clip, scale, limit, narrow)) {                                     \
-                while (__builtin_fabs((double)values[at]) <= __DBL_MAX__)                          \
-                    at++;                                                                          \
-                return at;                                                                         \
-            }                                                                                      \
-        }                                                                                          \
-        return n;                                                                                  \
-    }                                                                                              \
+REAL const double *as_doubles(double *room, const void *values, size_t first, size_t n, int single) {
+    if (!single)
+        return (const double *)values + first;
+    const float *const v = (const float *)values + first;
+    for (size_t i = 0; i < n; i++)
+        room[i] = (double)v[i];
+    return room;
+}
+
+REAL size_t quantize_lanes(uint8_t *out, unsigned lane_bytes, unsigned bits, const void *values,
+                           const uint32_t *random, size_t n, double clip, double scale, double limit,
+                           int single) {
+    double room[REAL_BLOCK];
+    for (size_t at = 0; at < n; at += REAL_BLOCK) {
+        const size_t m = n - at < REAL_BLOCK ? n - at : REAL_BLOCK;
+        const double *const v = as_doubles(room, values, at, m, single);
+        if (!quantize_block(out + at * lane_bytes, lane_bytes, bits, v, random + at, m, clip, scale,
+                            limit, lane_bytes < 8)) {
+            size_t i = 0;
+            while (__builtin_fabs(v[i]) <= __DBL_MAX__)
+                i++;
+            return at + i;
+        }
+    }
+    return n;
+}
+
+#define DEFINE_QUANTIZE(name, single)                                                              \
     static size_t name(void *out, unsigned lane_bytes, unsigned bits, const void *values,          \
                        const uint32_t *random, size_t n, double clip, double scale,                \
                        double limit) {                                                             \
         if (lane_bytes == 2)                                                                       \
-            return name##_lanes(out, 2, bits, values, random, n, clip, scale, limit, 1);           \
+            return quantize_lanes(out, 2, bits, values, random, n, clip, scale, limit, single);    \
         if (lane_bytes == 4)                                                                       \
-            return name##_lanes(out, 4, bits, values, random, n, clip, scale, limit, 1);           \
-        return name##_lanes(out, 8, bits, values, random, n, clip, scale, limit, 0);               \
+            return quantize_lanes(out, 4, bits, values, random, n, clip, scale, limit, single);    \
+        return quantize_lanes(out, 8, bits, values, random, n, clip, scale, limit, single);        \
     }
 
-DEFINE_QUANTIZE(quantize_f64, double)
-DEFINE_QUANTIZE(quantize_f32, float)
+DEFINE_QUANTIZE(quantize_f64, 0)
+DEFINE_QUANTIZE(quantize_f32, 1)
 
 REAL void dequantize_lanes(double *out, const uint8_t *values, size_t lanes, unsigned lane_bytes,
                            unsigned bits, double step) {
