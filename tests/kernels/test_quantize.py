@@ -24,7 +24,7 @@ from tests.kernels.helpers import lanes_for, misaligned, seeds
 pytestmark = pytest.mark.usefixtures("each_variant")
 
 SEED = bytes(range(32))
-BLOCK, TILE = 256, 1 << 16  # values: of the loop in C, and whose random words are drawn at a time
+BLOCK, TILE = 256, 1 << 17  # values: of the loop in C, and whose random words are drawn at a time
 both_reals = pytest.mark.parametrize("dtype", ["float32", "float64"])
 positive = st.floats(min_value=1e-300, max_value=1e300)
 moderate = st.floats(-1e6, 1e6)
