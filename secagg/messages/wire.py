@@ -56,14 +56,12 @@ def encode_parts(value: object) -> list[Buffer]:
                 if item:
                     small += field.head + varint(item)
                 continue
-            if isinstance(item, Encoded):
-                body = item.data
-            else:
-                body = encode(item) if field.kind is Kind.MESSAGE else item
+            shared = isinstance(item, Encoded)
+            body = item.data if shared else encode(item) if field.kind is Kind.MESSAGE else item
             if not len(body) and field.kind is Kind.OCTETS and not field.repeated:
                 continue
             small += field.heads.get(len(body)) or field.head + varint(len(body))
-            if field.sizes is None and field.kind is Kind.OCTETS:
+            if shared or (field.sizes is None and field.kind is Kind.OCTETS):  # many frames refer to it
                 parts += (bytes(small), body)
                 small.clear()
             else:
