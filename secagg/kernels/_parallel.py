@@ -33,11 +33,16 @@ def ranges(length: int, parts: int, multiple: int) -> list[tuple[int, int]]:
 
 
 def in_threads(function: Callable[[T], R], jobs: Sequence[T]) -> list[R]:
-    """Return [function(job) for job in jobs], each job in a thread of its own when there are several."""
+    """Return [function(job) for job in jobs], side by side: the first here, the others in threads.
+
+    The caller works too, because a scheduler places one new thread beside a busy one on an idle CPU, but
+    may put two new ones on the same.
+    """
     if len(jobs) <= 1:
         return [function(job) for job in jobs]
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(function, jobs))
+    with ThreadPoolExecutor(len(jobs) - 1) as pool:
+        others = [pool.submit(function, job) for job in jobs[1:]]
+        return [function(jobs[0]), *(other.result() for other in others)]
 
 
 def map_in_threads(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> list[R]:
