@@ -58,6 +58,23 @@ def measure(call: Callable[[], object], effort: Effort, *, calls: int = 1) -> Fi
     return figure([value / calls for value in seconds])
 
 
+def alternate(calls: list[tuple[Callable[[], object], float]], effort: Effort) -> list[Figure]:
+    """Time several calls in turn, so that a noisy moment falls on all of them: for ratios.
+
+    calls  what to call, and how many times it does the measured work
+    """
+    taken: list[list[float]] = [[_once(call)] for call, _ in calls]
+    if effort.repeats > 1:
+        began = time.perf_counter()
+        taken = [[] for _ in calls]
+        while len(taken[0]) < effort.repeats and time.perf_counter() - began < effort.seconds * len(calls):
+            for seconds, (call, _) in zip(taken, calls, strict=True):
+                seconds.append(_once(call))
+    return [
+        figure([value / units for value in seconds]) for seconds, (_, units) in zip(taken, calls, strict=True)
+    ]
+
+
 def figure(seconds: list[float]) -> Figure:
     """Median and quartiles of repeated measurements."""
     if len(seconds) < 2:

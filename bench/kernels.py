@@ -8,8 +8,8 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from bench.harness import Effort, Figure, measure
-from bench.limits import aes_issue_seconds_per_byte, memory
+from bench.harness import Effort, Figure, alternate, measure
+from bench.limits import aes_issue, memory
 from secagg import kernels
 from secagg.kernels import UIntArray, hadamard, mask_apply, pack, unpack_add
 
@@ -56,12 +56,15 @@ def _masks(rows: _Rows, length: int, effort: Effort) -> dict[str, float]:
             figure = measure(_masking(length // 16, 1), effort, calls=length // 16 * SEEDS)
             rows.add(group, "portable (AES of cryptography)", 1, figure)
             continue
-        for threads in sorted({1, many}):
-            figure = measure(_masking(length, threads), effort, calls=length * SEEDS)
-            ours[name, threads] = rows.add(group, name, threads, figure)
-        limit = aes_issue_seconds_per_byte(name, effort)
+        counts, limit = sorted({1, many}), aes_issue(name, effort)
+        calls = [(_masking(length, threads), float(length * SEEDS)) for threads in counts]
         if limit is not None:
-            limits[name] = rows.add("AES-128 from registers alone", f"limit of {name}", 1, limit, 0.25)
+            calls.append((limit[0], limit[1] / 4))  # for an entry of four bytes
+        figures = alternate(calls, effort)
+        for threads, figure in zip(counts, figures, strict=False):
+            ours[name, threads] = rows.add(group, name, threads, figure)
+        if limit is not None:
+            limits[name] = rows.add("AES-128 from registers alone", f"limit of {name}", 1, figures[-1])
     others = {
         name: rows.add(
             "other generators, ns per entry and mask", name, 1, measure(call, effort, calls=length)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from bench.harness import Effort, Figure, measure
 from bench.machine import ROOT
-from secagg import kernels
 
 BLOCK_BYTES = {"vaes512": 64, "vaes256": 32, "avx2": 16, "aesni": 16}  # of a register, by variant
 
@@ -24,15 +24,15 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
-def aes_issue_seconds_per_byte(variant: str, effort: Effort) -> Figure | None:
-    """Seconds for a byte of AES-128 output from registers alone; None where the variant has no such loop."""
+def aes_issue(variant: str, effort: Effort) -> tuple[Callable[[], object], int] | None:
+    """AES-128 from registers alone, and the bytes that one call makes; None where there is no such loop."""
     if variant not in BLOCK_BYTES:
         return None
     name = "issue_aesni" if BLOCK_BYTES[variant] == 16 else f"issue_{variant}"
     run = getattr(_library(), name)
     run.argtypes, run.restype = [ctypes.c_size_t], ctypes.c_uint64
     groups = max(int(400_000 * effort.scale), 10)
-    return measure(lambda: run(groups), effort, calls=groups * 8 * BLOCK_BYTES[variant])
+    return lambda: run(groups), groups * 8 * BLOCK_BYTES[variant]
 
 
 def memory(length: int, effort: Effort) -> dict[str, Figure]:
@@ -46,8 +46,3 @@ def memory(length: int, effort: Effort) -> dict[str, Figure]:
         "memcpy": measure(lambda: library.copy(*pointers, 4 * length), effort, calls=length),
         "add": measure(lambda: library.add32(*pointers, length), effort, calls=length),
     }
-
-
-def aes_variant() -> str:
-    """Return the variant whose issue limit the widest kernel of this machine is compared with."""
-    return kernels.runnable()[0]
