@@ -37,6 +37,13 @@ static uint64_t inverse(uint64_t a) {
     return r;
 }
 
+int sa_field_valid(const uint64_t *words, size_t n) {
+    uint64_t above = 0; /* not 0 once a word has a bit from 61 on, or is p */
+    for (size_t i = 0; i < n; i++)
+        above |= (words[i] >> 61) | ((words[i] + 1) >> 61);
+    return above == 0;
+}
+
 #define COLUMNS 5 /* limbs of a secret: their sums stay in registers */
 
 /* out[c] = sum over j < t of weights[j] * values[j][c], for c < columns. */

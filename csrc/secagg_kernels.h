@@ -61,10 +61,12 @@ void sa_flip_signs(float *values, const uint8_t *flips, size_t n);
 void sa_hadamard(float *values, size_t n, float factor);
 
 /* GF(p), p = 2^61 - 1; every input word below p. Constant-time in coefficients and values.
+ * valid: whether all n words, of any value, are below p.
  * evaluate: out[k][m], polynomials given by coefficients[t][m], lowest degree first.
  * lagrange: out[q][t], weights with f(ats[i]) = sum of out[i][j] f(points[j]) for every f of degree
  * below t; scratch: 2 t words.
  * weighted_sums: out[q][m] = sum over j < t of weights[q][j] * values[j][m]. */
+int sa_field_valid(const uint64_t *words, size_t n);
 void sa_field_evaluate(uint64_t *out, const uint64_t *coefficients, size_t t, size_t m,
                        const uint64_t *points, size_t k);
 void sa_field_lagrange(uint64_t *out, uint64_t *scratch, const uint64_t *points, size_t t,

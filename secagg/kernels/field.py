@@ -17,7 +17,7 @@ def _matrix(name: str, array: Words, ndim: int) -> Words:
         raise ValueError(f"{name}: must be an array of uint64 with {ndim} dimensions")
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise ValueError(f"{name}: must be contiguous and aligned")
-    if array.size and int(array.max()) >= PRIME:
+    if not lib.sa_field_valid(read(array, "uint64_t[]"), array.size):
         raise ValueError(f"{name}: every word must be below 2^61 - 1")
     return array
 
