@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,14 @@ class Figure:
     high: float  # third quartile
     repeats: int
 
-    def per(self, units: float) -> dict[str, float]:
-        """Nanoseconds for each of `units`, for the JSON files."""
+    def nanoseconds(self) -> dict[str, float]:
+        """For the JSON files."""
         return {
-            "median_ns": self.median / units * 1e9,
-            "low_ns": self.low / units * 1e9,
-            "high_ns": self.high / units * 1e9,
+            "median_ns": self.median * 1e9,
+            "low_ns": self.low * 1e9,
+            "high_ns": self.high * 1e9,
             "repeats": self.repeats,
         }
-
-    def as_json(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def measure(call: Callable[[], object], effort: Effort, *, calls: int = 1) -> Figure:

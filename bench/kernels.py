@@ -23,8 +23,8 @@ class _Rows:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, group: str, name: str, threads: int, figure: Figure, units: float = 1) -> float:
-        self.rows.append({"group": group, "name": name, "threads": threads, **figure.per(units)})
+    def add(self, group: str, name: str, threads: int, figure: Figure) -> float:
+        self.rows.append({"group": group, "name": name, "threads": threads, **figure.nanoseconds()})
         return float(self.rows[-1]["median_ns"])
 
 

@@ -13,19 +13,10 @@
 #include "mask_128.inc.h"
 #include "real_body.inc.h"
 
-const sa_kernels sa_kernels_aesni = {
-    .name = "aesni",
-    .needs = SA_AES,
-    .mask_add = mask_add,
-    .pack = sa_pack_portable,
-    .unpack_add = sa_unpack_add_portable,
-    SA_REAL_KERNELS,
-};
+SA_VARIANT(aesni, SA_AES, mask_add, sa_pack_portable, sa_unpack_add_portable);
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 
-#else
-typedef int sa_not_empty; /* a C file must declare something */
 #endif

@@ -78,19 +78,10 @@ static inline void clear_registers(void) {
 #include "mask_body.inc.h"
 #include "real_body.inc.h"
 
-const sa_kernels sa_kernels_armv8 = {
-    .name = "armv8",
-    .needs = SA_ARM_AES,
-    .mask_add = mask_add,
-    .pack = sa_pack_portable,
-    .unpack_add = sa_unpack_add_portable,
-    SA_REAL_KERNELS,
-};
+SA_VARIANT(armv8, SA_ARM_AES, mask_add, sa_pack_portable, sa_unpack_add_portable);
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 
-#else
-typedef int sa_not_empty; /* a C file must declare something */
 #endif

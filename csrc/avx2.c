@@ -20,19 +20,10 @@
 #include "ring_256.inc.h"
 #include "real_body.inc.h"
 
-const sa_kernels sa_kernels_avx2 = {
-    .name = "avx2",
-    .needs = SA_AES | SA_AVX2,
-    .mask_add = mask_add,
-    .pack = pack,
-    .unpack_add = unpack_add,
-    SA_REAL_KERNELS,
-};
+SA_VARIANT(avx2, SA_AES | SA_AVX2, mask_add, pack, unpack_add);
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 
-#else
-typedef int sa_not_empty; /* a C file must declare something */
 #endif

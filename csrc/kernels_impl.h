@@ -46,10 +46,21 @@ extern const sa_kernels sa_kernels_vaes512;
 extern const sa_kernels sa_kernels_armv8;
 #endif
 
-/* The functions that the body files define, in the order of the table. */
-#define SA_REAL_KERNELS                                                                            \
-    .quantize_f32 = quantize_f32, .quantize_f64 = quantize_f64, .dequantize = dequantize,          \
-    .flip_signs = flip_signs, .hadamard = hadamard
+/* The table of a variant, at the end of its file: what it needs, its masks and packing, and the
+ * functions that real_body.inc.h defines in every file. */
+#define SA_VARIANT(variant, features, mask, packing, unpacking)                                    \
+    const sa_kernels sa_kernels_##variant = {                                                      \
+        .name = #variant,                                                                          \
+        .needs = (features),                                                                       \
+        .mask_add = (mask),                                                                        \
+        .pack = (packing),                                                                         \
+        .unpack_add = (unpacking),                                                                 \
+        .quantize_f32 = quantize_f32,                                                              \
+        .quantize_f64 = quantize_f64,                                                              \
+        .dequantize = dequantize,                                                                  \
+        .flip_signs = flip_signs,                                                                  \
+        .hadamard = hadamard,                                                                      \
+    }
 
 /* Full unrolling keeps small arrays of vectors in registers: keystream must not reach the stack. */
 #if defined(__clang__)

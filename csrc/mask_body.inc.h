@@ -17,8 +17,8 @@
 #define GROUP_BYTES (IN_FLIGHT * sizeof(block))
 #define SKIP(at) ((size_t)((at) % GROUP_BYTES))
 #define COUNTER(at) ((uint32_t)(((at) - SKIP(at)) / 16))
-/* Key expansion is a chain of latencies, 30 ns a seed: a tile is large enough to hide it, and stays
- * in the second-level cache while all the seeds pass over it. */
+/* Key expansion is one chain of latencies: a tile is large enough that it weighs little, and stays in
+ * the second-level cache while all the seeds pass over it. */
 #define TILE_BYTES ((size_t)65536)
 
 /* Combine acc with keystream from byte `at` of the stream on. */

@@ -86,11 +86,4 @@ void sa_unpack_add_portable(void *acc, const uint8_t *packed, size_t lanes, unsi
              unpack_add_lanes(acc, packed, lanes, 8, bits));
 }
 
-const sa_kernels sa_kernels_portable = {
-    .name = "portable",
-    .needs = 0,
-    .mask_add = NULL,
-    .pack = sa_pack_portable,
-    .unpack_add = sa_unpack_add_portable,
-    SA_REAL_KERNELS,
-};
+SA_VARIANT(portable, 0, NULL, sa_pack_portable, sa_unpack_add_portable);

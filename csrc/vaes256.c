@@ -44,19 +44,10 @@ static inline void clear_registers(void) { _mm256_zeroall(); }
 #include "mask_body.inc.h"
 #include "real_body.inc.h"
 
-const sa_kernels sa_kernels_vaes256 = {
-    .name = "vaes256",
-    .needs = SA_AES | SA_AVX2 | SA_VAES,
-    .mask_add = mask_add,
-    .pack = pack,
-    .unpack_add = unpack_add,
-    SA_REAL_KERNELS,
-};
+SA_VARIANT(vaes256, SA_AES | SA_AVX2 | SA_VAES, mask_add, pack, unpack_add);
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 
-#else
-typedef int sa_not_empty; /* a C file must declare something */
 #endif

@@ -71,19 +71,10 @@ static inline void clear_registers(void) {
 #include "ring_body.inc.h"
 #include "real_body.inc.h"
 
-const sa_kernels sa_kernels_vaes512 = {
-    .name = "vaes512",
-    .needs = SA_AES | SA_AVX2 | SA_VAES | SA_AVX512,
-    .mask_add = mask_add,
-    .pack = pack,
-    .unpack_add = unpack_add,
-    SA_REAL_KERNELS,
-};
+SA_VARIANT(vaes512, SA_AES | SA_AVX2 | SA_VAES | SA_AVX512, mask_add, pack, unpack_add);
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 
-#else
-typedef int sa_not_empty; /* a C file must declare something */
 #endif

@@ -11,8 +11,6 @@ from secagg.kernels import (
     PRIME,
     field_decode,
     field_evaluate,
-    field_lagrange,
-    field_weighted_sums,
     mask_apply,
 )
 from secagg.primitives.labels import digest
@@ -83,16 +81,6 @@ def share_words(shares: list[bytes]) -> Words:
 def in_field(words: Words) -> NDArray[np.bool_]:
     """Which rows are field elements only, (m,)."""
     return np.asarray((words < PRIME).all(axis=1))
-
-
-def interpolation_weights(points: Words, ats: list[int]) -> Words:
-    """Weights (q, t) that carry values at `points` (t,) to the values at each of `ats`."""
-    return field_lagrange(points, np.array(ats, np.uint64))
-
-
-def interpolate(weights: Words, shares: Words) -> Words:
-    """Values at the points of `weights` (q, t), from shares (t, 5); returns (q, 5)."""
-    return field_weighted_sums(weights, np.ascontiguousarray(shares))
 
 
 @dataclass(frozen=True, slots=True)

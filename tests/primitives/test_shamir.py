@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from secagg.kernels import PRIME, reference
+from secagg.kernels import PRIME, field_lagrange, field_weighted_sums, reference
 from secagg.primitives import shamir
 from secagg.primitives.shamir import (
     LIMBS,
@@ -16,8 +16,6 @@ from secagg.primitives.shamir import (
     correct_shares,
     from_limbs,
     in_field,
-    interpolate,
-    interpolation_weights,
     share_pairs,
     share_words,
     to_limbs,
@@ -36,8 +34,8 @@ def deal(mask_secret: bytes, self_seed: bytes, t: int, n: int, share_seed: bytes
 
 
 def recover(points: list[int], shares: list[bytes]) -> bytes | None:
-    weights = interpolation_weights(np.array(points, np.uint64), [0])
-    return from_limbs(interpolate(weights, share_words(shares))[0])
+    weights = field_lagrange(np.array(points, np.uint64), np.zeros(1, np.uint64))
+    return from_limbs(field_weighted_sums(weights, share_words(shares))[0])
 
 
 def share_pairs_in_plain_python(
@@ -193,9 +191,9 @@ def test_words_out_of_the_field_are_told() -> None:
 
 def test_shares_are_carried_to_other_points() -> None:
     pairs = deal(SEED, SEED, 3, 6)
-    weights = interpolation_weights(np.array([2, 5, 6], np.uint64), [1, 3, 4])
+    weights = field_lagrange(np.array([2, 5, 6], np.uint64), np.array([1, 3, 4], np.uint64))
     assert weights.shape == (3, 3)
-    carried = interpolate(weights, share_words([pairs[h][:40] for h in (1, 4, 5)]))
+    carried = field_weighted_sums(weights, share_words([pairs[h][:40] for h in (1, 4, 5)]))
     assert carried.tolist() == share_words([pairs[h][:40] for h in (0, 2, 3)]).tolist()
 
 
