@@ -141,9 +141,10 @@ def test_when_no_site_can_contribute_there_is_an_error_that_says_why(aggregator:
 def test_a_seeded_sum_repeats_and_a_fresh_one_does_not(aggregator: Aggregator) -> None:
     task = make_task(TaskKind.MEAN)
     seeded = [aggregator(make_sites(), {}).sum(task).total for _ in range(2)]
-    fresh = [aggregator(make_sites(seed=None), {}).sum(task).total for _ in range(2)]
+    fresh = [aggregator(make_sites(seed=None), {}).sum(task).total for _ in range(16)]
     assert np.array_equal(seeded[0], seeded[1])
-    assert not np.array_equal(fresh[0], fresh[1])
+    # Two sums of three roundings coincide now and then; sixteen that all do have no fresh randomness.
+    assert len({total.tobytes() for total in fresh}) > 1
 
 
 @both
