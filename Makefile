@@ -11,7 +11,7 @@ C_SANITIZE := -O2 -g -fsanitize=address,undefined,float-cast-overflow -fno-sanit
 ARM_CC ?= aarch64-linux-gnu-gcc
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-c test-arm test-ct test-soak fuzz check lint type fmt vectors bench clean
+.PHONY: demo test test-c test-arm test-ct test-soak mutants fuzz check lint type fmt vectors bench clean
 .SECONDARY:
 
 demo: $(STAMP)
@@ -22,6 +22,10 @@ test: $(STAMP) test-c
 
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
+
+# Each defence removed in turn: the matrix of defences and the attacks that succeed without them.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.attacks.mutants
 
 test-c: build/plain/test_kernels build/sanitized/test_kernels build/plain/test_stack build/o2/test_stack
 	build/plain/test_kernels
