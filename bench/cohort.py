@@ -256,7 +256,7 @@ class Cohort:
     def _masked(self, me: Identity) -> UIntArray:
         """Add the self mask and the masks shared with dropouts and real clients: the others cancel."""
         secrets = self.secrets[me]
-        seeds, signs = [secrets.self_seed], [1]
+        seeds, signs = [bytes(secrets.self_seed)], [1]
         for other in self._around(me):
             if other in self.dropped or other in self.real:
                 seeds.append(

@@ -6,6 +6,7 @@ from secagg.effects import (
     Aggregate,
     Blame,
     BlameReason,
+    Breach,
     Completed,
     Dropped,
     DropReason,
@@ -27,6 +28,7 @@ from secagg.errors import (
     RemoteProtocolError,
     RoundAbortedError,
     SecAggError,
+    StaleSnapshotError,
 )
 from secagg.local import LocalAggregate, aggregate
 from secagg.params import (
@@ -53,6 +55,7 @@ __all__ = [
     "Aggregate",
     "Blame",
     "BlameReason",
+    "Breach",
     "Buffer",
     "ClientSession",
     "Completed",
@@ -83,6 +86,7 @@ __all__ = [
     "Send",
     "ServerSession",
     "Signer",
+    "StaleSnapshotError",
     "ThreatModel",
     "Traffic",
     "aggregate",

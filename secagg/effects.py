@@ -146,12 +146,22 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Breach:
+    """A demand of a client's policy that a round does not meet."""
+
+    field: str  # of RoundParameters, ThreatModel or Roster
+    limit: int | str
+    value: int | str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A message failed its checks, changed nothing and counts as not sent; tell its sender."""
 
     sender: Identity | None  # None: the server
     reason: RefusalReason
     detail: str
+    breaches: tuple[Breach, ...] = ()  # with POLICY: everything that the policy forbids
 
 
 @dataclass(frozen=True, slots=True)

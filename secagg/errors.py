@@ -19,13 +19,21 @@ class InfeasibleParameters(ParameterError):  # noqa: N818 - the name is part of 
     """No degree and threshold meet the threat model; the message says which demand to relax."""
 
 
-class RemoteProtocolError(SecAggError):
-    """A peer broke the protocol. `reason` is an enumeration, safe to count and to log."""
+class StaleSnapshotError(ParameterError):
+    """A session's snapshot is older than what the session has released since."""
 
-    def __init__(self, reason: object, detail: str) -> None:
+
+class RemoteProtocolError(SecAggError):
+    """A peer broke the protocol. `reason` is an enumeration, safe to count and to log.
+
+    `breaches` are the demands of a client's policy that are not met.
+    """
+
+    def __init__(self, reason: object, detail: str, breaches: tuple[object, ...] = ()) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.breaches = breaches
 
 
 class RoundAbortedError(SecAggError):

@@ -13,6 +13,7 @@ from typing import Literal, NewType, Protocol, TypeAlias
 from secagg.errors import ParameterError
 
 Buffer: TypeAlias = bytes | memoryview
+Secret: TypeAlias = bytes | bytearray  # bytearrays can be wiped
 Entropy: TypeAlias = Callable[[int], bytes]
 Identity = NewType("Identity", bytes)
 Adversary: TypeAlias = Literal["passive", "active"]
@@ -132,9 +133,11 @@ class RoundParameters:
 class Policy:
     """What a client demands of a round before it takes part (PROTOCOL.md, 5).
 
-    known            identities enrolled in the client's own registry; None: it has none, and every
-                     identity of a roster is believed
-    minimum_cohort   at least the colluders believed to be enrolled, divided by `corrupt`
+    known             identities enrolled in the client's own registry; None: it has none, and every
+                      identity of a roster is believed
+    minimum_cohort    at least the colluders believed to be enrolled, divided by `corrupt`
+    contexts          what rounds may be about, digests of 32 bytes; None: whatever the session's context is
+    lengths and ring  bound what a server can make the client compute and send
     """
 
     known: frozenset[Identity] | None
@@ -143,11 +146,24 @@ class Policy:
     minimum_corrupt: float = 0.1
     minimum_security_bits: int = 40
     minimum_grinding_bits: int = 40
+    minimum_vector_length: int = 1
     maximum_vector_length: int = 2**27
+    minimum_ring_bits: int = 1
+    maximum_ring_bits: int = 64
     adversary: Adversary = "active"
+    contexts: frozenset[bytes] | None = None
 
     def __post_init__(self) -> None:
         require(self.minimum_cohort >= 3, "minimum_cohort", "at least 3", self.minimum_cohort)
         require(self.minimum_survivors >= 2, "minimum_survivors", "at least 2", self.minimum_survivors)
         require(0 <= self.minimum_corrupt < 1, "minimum_corrupt", "in [0, 1)", self.minimum_corrupt)
+        for name in ("minimum_security_bits", "minimum_grinding_bits"):
+            bits = getattr(self, name)
+            require(0 <= bits <= MAXIMUM_SECURITY_BITS, name, f"in 0..{MAXIMUM_SECURITY_BITS}", bits)
+        for name, most in (("vector_length", 2**36), ("ring_bits", 64)):
+            low, high = getattr(self, f"minimum_{name}"), getattr(self, f"maximum_{name}")
+            require(1 <= low <= most, f"minimum_{name}", f"in 1..{most}", low)
+            require(low <= high <= most, f"maximum_{name}", f"in {low}..{most}", high)
         require(self.adversary in {"passive", "active"}, "adversary", "'passive' or 'active'", self.adversary)
+        for context in self.contexts or ():
+            require(len(context) == DIGEST_BYTES, "contexts", "digests of 32 bytes", len(context))

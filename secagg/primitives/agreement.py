@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from nacl import bindings
 
+from secagg.params import Secret
+
 _FIELD = 2**255 - 19
 # u-coordinates below p of order 1, 2, 4 and 8, on the curve and on its twist; a test has the library
 # refuse each. (Bernstein, "Curve25519", 2006; RFC 7748, section 6.1.)
@@ -18,9 +20,9 @@ SMALL_ORDER = frozenset(
 )
 
 
-def public_key(secret: bytes) -> bytes:
+def public_key(secret: Secret) -> bytes:
     """Public key of a 32-byte private key."""
-    return bytes(bindings.crypto_scalarmult_base(secret))
+    return bytes(bindings.crypto_scalarmult_base(bytes(secret)))
 
 
 def is_usable(key: bytes) -> bool:
@@ -29,6 +31,6 @@ def is_usable(key: bytes) -> bool:
     return u < _FIELD and u not in SMALL_ORDER
 
 
-def agree(secret: bytes, public: bytes) -> bytes:
+def agree(secret: Secret, public: bytes) -> bytes:
     """Return the shared secret, 32 bytes. `public` must be usable, or the library raises."""
-    return bytes(bindings.crypto_scalarmult(secret, public))
+    return bytes(bindings.crypto_scalarmult(bytes(secret), public))

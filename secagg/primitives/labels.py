@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from secagg.params import Buffer
+from secagg.params import Buffer, Secret
 
 _VERSION = b"secagg/v1/"
 
 
-def encode(purpose: str, *parts: Buffer) -> bytes:
+def encode(purpose: str, *parts: Buffer | Secret) -> bytes:
     """ASCII "secagg/v1/" || purpose || 00 || each part behind its length, 4 bytes big-endian."""
     out = [_VERSION, purpose.encode("ascii"), b"\0"]
     for part in parts:
@@ -19,7 +19,7 @@ def encode(purpose: str, *parts: Buffer) -> bytes:
     return b"".join(out)
 
 
-def digest(purpose: str, *parts: Buffer) -> bytes:
+def digest(purpose: str, *parts: Buffer | Secret) -> bytes:
     """H(...) of the specification: SHA-256 of `encode(...)`, 32 bytes."""
     return hashlib.sha256(encode(purpose, *parts)).digest()
 
@@ -30,7 +30,7 @@ def digests(purpose: str, common: bytes, lasts: Iterable[bytes], size: int) -> l
     return [hashlib.sha256(head + last).digest() for last in lasts]
 
 
-def context_digest(*parts: Buffer) -> bytes:
+def context_digest(*parts: Buffer | Secret) -> bytes:
     """Digest of what a round is about, each party computes it itself: model, configuration, weighting.
 
     32 bytes; every part shorter than 2^32 bytes.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from secagg.params import Secret
 from secagg.primitives.agreement import agree
 from secagg.primitives.labels import digest, encode
 from secagg.primitives.sealing import hkdf
 
 
 def pairwise_seed(
-    mask_secret: bytes, mask_public: bytes, roster_digest: bytes, one: bytes, other: bytes
+    mask_secret: Secret, mask_public: bytes, roster_digest: bytes, one: bytes, other: bytes
 ) -> bytes:
     """Seed of the mask that two clients share, 32 bytes; the order of the two identities does not matter."""
     smaller, larger = sorted((one, other))
@@ -17,7 +18,7 @@ def pairwise_seed(
 
 
 def sealing_keys(
-    agreement_secret: bytes, agreement_public: bytes, roster_digest: bytes, me: bytes, other: bytes
+    agreement_secret: Secret, agreement_public: bytes, roster_digest: bytes, me: bytes, other: bytes
 ) -> tuple[bytes, bytes]:
     """Keys of the one message from me to the other, and of the one back, 32 bytes each."""
     shared = agree(agreement_secret, agreement_public)
@@ -32,7 +33,7 @@ def share_label(roster_digest: bytes, dealer: bytes, holder: bytes) -> bytes:
     return encode("share", roster_digest, dealer, holder)
 
 
-def seed_commitment(roster_digest: bytes, identity: bytes, seed: bytes) -> bytes:
+def seed_commitment(roster_digest: bytes, identity: bytes, seed: Secret) -> bytes:
     """Commit to a self-mask seed, 32 bytes; hiding because the seed is 32 random bytes."""
     return digest("self-seed", roster_digest, identity, seed)
 

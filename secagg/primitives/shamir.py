@@ -13,6 +13,7 @@ from secagg.kernels import (
     field_evaluate,
     mask_apply,
 )
+from secagg.params import Secret
 from secagg.primitives.labels import digest
 
 LIMBS = 5
@@ -24,7 +25,7 @@ _PLUS = np.ones(1, np.int8)
 Words = NDArray[np.uint64]
 
 
-def to_limbs(secret: bytes) -> list[int]:
+def to_limbs(secret: Secret) -> list[int]:
     """Five limbs of 52 bits, lowest first, of a 32-byte little-endian integer."""
     value = int.from_bytes(secret, "little")
     return [value >> LIMB_BITS * i & 2**LIMB_BITS - 1 for i in range(LIMBS)]
@@ -38,10 +39,10 @@ def from_limbs(limbs: Words) -> bytes | None:
 
 
 def share_pairs(
-    mask_secret: bytes,
-    self_seed: bytes,
+    mask_secret: Secret,
+    self_seed: Secret,
     *,
-    share_seed: bytes,
+    share_seed: Secret,
     roster_digest: bytes,
     threshold: int,
     holders: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from secagg.effects import AbortReason, RefusalReason
+from secagg.effects import AbortReason, Breach, RefusalReason
 from secagg.errors import RemoteProtocolError
 from secagg.messages import Advertisement, Octets, Roster, column, encode, parameters_to_wire, split
 from secagg.params import GraphParameters, Identity, RoundParameters
@@ -39,9 +39,9 @@ class RoundEnded(Exception):  # noqa: N818 - not an error: control flow inside a
         self.guilty = tuple(sorted(guilty))
 
 
-def refuse(reason: RefusalReason, detail: str) -> RemoteProtocolError:
+def refuse(reason: RefusalReason, detail: str, breaches: tuple[Breach, ...] = ()) -> RemoteProtocolError:
     """Make the error that refuses a message and changes nothing."""
-    return RemoteProtocolError(reason, detail)
+    return RemoteProtocolError(reason, detail, breaches)
 
 
 def parameters_digest(parameters: RoundParameters) -> bytes:

@@ -21,7 +21,7 @@ from secagg.service.records import Record, RecordReader, RecordType, encode_reco
 from secagg.service.seat import BeforeAnswer, Compute, RoundOutcome, Seat, Settings
 from secagg.service.server import GRPC_OPTIONS, METHOD
 from secagg.service.tasks import end_tasks
-from secagg.store import MemoryStore, Store
+from secagg.store import Counter, MemoryStore, Store, StoredCounter
 
 _RECORD_LIMIT = 1 << 34  # a payload may be a large model
 _RETRY_S = 0.5
@@ -45,6 +45,7 @@ class AggregationClient:
     policy         what the client demands of a round; `known` comes from its own registry file
     entropy        for the secrets of each round
     store          keeps the ids of accepted rounds and the session of the current one
+    counter        counts what was released; default: in the store
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
     on_refusal     told why the server's message, or ours, counts as not sent
     patience_s     how long to try to reach the server
@@ -59,6 +60,7 @@ class AggregationClient:
         policy: Policy,
         entropy: Entropy = os.urandom,
         store: Store | None = None,
+        counter: Counter | None = None,
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
         on_refusal: Callable[[str], None] = _print_nothing,
@@ -66,11 +68,13 @@ class AggregationClient:
     ) -> None:
         self._address = address
         self._credentials = credentials
+        store = store or MemoryStore()
         self._settings = Settings(
             signer=signer,
             policy=policy,
             entropy=entropy,
-            store=store or MemoryStore(),
+            store=store,
+            counter=counter or StoredCounter(store),
             before_answer=before_answer,
             on_refusal=on_refusal,
         )

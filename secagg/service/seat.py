@@ -13,7 +13,7 @@ from secagg.params import Buffer, Entropy, Phase, Policy, RoundParameters, Signe
 from secagg.primitives.labels import context_digest
 from secagg.protocol import ClientSession
 from secagg.service.errors import StreamError
-from secagg.store import Store
+from secagg.store import Counter, Store
 
 Compute: TypeAlias = Callable[[bytes, RoundParameters], UIntArray]
 BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
@@ -43,6 +43,7 @@ class Settings:
     policy: Policy
     entropy: Entropy = field(repr=False)
     store: Store = field(repr=False)
+    counter: Counter = field(repr=False)
     before_answer: BeforeAnswer | None
     on_refusal: Callable[[str], None]
 
@@ -128,6 +129,7 @@ class Seat:
                 if isinstance(effect, RosterAccepted):
                     kept[f"accepted/{effect.round_id.hex()}"] = b"\1"
             self._settings.store.put(kept)  # persist first, then release
+            self._settings.counter.raise_to(self._snapshot_name, session.releases)
         for effect in effects:
             match effect:
                 case Send(frame=frame):
@@ -158,6 +160,8 @@ class Seat:
         """Forget the round's secrets; what was computed but not wanted is thrown away."""
         if self.round_id:
             self._settings.store.put({self._snapshot_name: None})
+        if self._session is not None:
+            self._session.close()
         self._forget_computation()
 
     def _forget_computation(self) -> None:

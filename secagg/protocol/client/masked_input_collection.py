@@ -10,7 +10,7 @@ import numpy as np
 from secagg.effects import AbortReason
 from secagg.kernels import UIntArray, VectorSource, check_entries, map_in_threads, pack_masked
 from secagg.messages import Advertisement, MaskedInput, ShareDelivery
-from secagg.params import Identity, Signer
+from secagg.params import Identity, Secret, Signer
 from secagg.primitives.masks import mask_sign, pairwise_seed, share_label
 from secagg.primitives.sealing import unseal
 from secagg.primitives.shamir import LIMBS, in_field, share_words
@@ -45,7 +45,7 @@ def check_delivery(
 
 
 def open_shares(
-    view: RoundView, delivery: ShareDelivery, opening: Mapping[Identity, bytes], me: Identity
+    view: RoundView, delivery: ShareDelivery, opening: Mapping[Identity, Secret], me: Identity
 ) -> dict[Identity, bytes]:
     """Return the shares (80 bytes) that open and are in range; the others are complained about.
 
@@ -102,7 +102,7 @@ def upload(
     def seed(neighbor: Advertisement) -> bytes:
         return pairwise_seed(secrets.mask, neighbor.mask_key, view.roster_digest, me, neighbor.identity)
 
-    seeds = [secrets.self_seed, *map_in_threads(seed, present, threads=threads)]
+    seeds = [bytes(secrets.self_seed), *map_in_threads(seed, present, threads=threads)]
     signs = [1, *(mask_sign(me, neighbor.identity) for neighbor in present)]
     packed = pack_masked(
         source, b"".join(seeds), np.array(signs, np.int8), view.parameters.ring_bits, threads=threads

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from secagg.messages import Advertisement
 from secagg.params import Identity, Phase, RoundParameters
 from secagg.protocol.client.advertise_keys import Secrets
+from secagg.protocol.client.vault import Vault
 from secagg.protocol.round import RoundView
 
 
@@ -31,7 +32,13 @@ class ShareKeys:
     view: RoundView
     neighbors: dict[Identity, Advertisement]
     secrets: Secrets
-    opening: dict[Identity, bytes] = field(repr=False)  # keys of what the neighbors seal for us
+    opening: dict[Identity, bytearray] = field(repr=False)  # keys of what the neighbors seal for us
+
+    def wipe_opening(self) -> None:
+        """Overwrite the keys: everything that they open has been opened."""
+        for key in self.opening.values():
+            key[:] = bytes(len(key))
+        self.opening.clear()
 
 
 @dataclass(slots=True)
@@ -42,7 +49,7 @@ class MaskedInputCollection:
     neighbors: dict[Identity, Advertisement]
     secrets: Secrets
     finished: frozenset[int]
-    held: dict[Identity, bytes] = field(repr=False)  # opened shares by dealer; others: complaints
+    vault: Vault  # opened shares; a dealer of U1 that is not in it: complaint
 
 
 @dataclass(slots=True)
@@ -52,7 +59,7 @@ class Uploaded:
     view: RoundView
     neighbors: tuple[Identity, ...]
     finished: frozenset[int]
-    held: dict[Identity, bytes] = field(repr=False)
+    vault: Vault
     signed: bytes | None = None  # the S that it signed
 
 
@@ -62,6 +69,16 @@ class Over:
 
 
 ClientPhase = Idle | AdvertiseKeys | ShareKeys | MaskedInputCollection | Uploaded | Over
+
+
+def wipe(phase: ClientPhase) -> None:
+    """Overwrite every secret that a phase holds."""
+    if isinstance(phase, AdvertiseKeys | ShareKeys | MaskedInputCollection):
+        phase.secrets.wipe()
+    if isinstance(phase, ShareKeys):
+        phase.wipe_opening()
+    if isinstance(phase, MaskedInputCollection | Uploaded):
+        phase.vault.wipe()
 
 
 def public_phase(phase: ClientPhase) -> Phase | None:

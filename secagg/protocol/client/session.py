@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container
-from typing import Any, Self, cast
+from typing import Any, NoReturn, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.effects import (
     Aborted,
+    Breach,
     Completed,
     Effect,
     InputWanted,
@@ -19,7 +20,7 @@ from secagg.effects import (
     RosterAccepted,
     Send,
 )
-from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
+from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError, StaleSnapshotError
 from secagg.kernels import UIntArray, VectorSource, check_entries, lane_dtype
 from secagg.messages import (
     KINDS,
@@ -35,7 +36,7 @@ from secagg.messages import (
 )
 from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer, require
 from secagg.protocol.client import snapshot as snapshots
-from secagg.protocol.client.advertise_keys import Secrets, advertise, check_policy
+from secagg.protocol.client.advertise_keys import Secrets, advertise
 from secagg.protocol.client.consistency_check import sign_survivors
 from secagg.protocol.client.masked_input_collection import (
     ArraySource,
@@ -52,9 +53,12 @@ from secagg.protocol.client.phases import (
     ShareKeys,
     Uploaded,
     public_phase,
+    wipe,
 )
+from secagg.protocol.client.policy import check_policy
 from secagg.protocol.client.share_keys import check_roster, share_keys
 from secagg.protocol.client.unmasking import answer
+from secagg.protocol.client.vault import Vault
 from secagg.protocol.round import RoundEnded, refuse
 
 
@@ -93,6 +97,7 @@ class ClientSession:
         self._submitted = False
         self._answered: dict[int, bytes] = {}  # kind of a message taken -> digest of its frame
         self._last: tuple[Effect, ...] = ()  # what an identical retransmission gets
+        self._releases = 0
 
     @property
     def phase(self) -> Phase | None:
@@ -103,6 +108,11 @@ class ClientSession:
     def parameters(self) -> RoundParameters | None:
         """The round's parameters, once accepted."""
         return self._parameters
+
+    @property
+    def releases(self) -> int:
+        """How many frames this session has made; it never falls. See `restore`."""
+        return self._releases
 
     def receive(self, frame: Buffer) -> list[Effect]:
         """Feed one frame of the server. The first must hold RoundParameters.
@@ -120,7 +130,8 @@ class ClientSession:
                 return self._repeat(kind, fingerprint)
             effects = self._on_message(round_id, message)
         except RemoteProtocolError as error:
-            return [Refused(None, RefusalReason(str(error.reason)), error.detail)]
+            breaches = cast("tuple[Breach, ...]", error.breaches)
+            return [Refused(None, RefusalReason(str(error.reason)), error.detail, breaches)]
         except RoundEnded as end:
             return self._end(end)
         self._answered[kind] = fingerprint
@@ -155,25 +166,35 @@ class ClientSession:
         if self._parameters is None:
             raise LocalProtocolError("snapshot: there is no round to keep")
         return snapshots.save(
-            self._signer.identity,
-            self._phase,
-            self._parameters,
-            None if self._vector is None else self._vector.array,
-            self._answered,
-            self._last,
+            snapshots.ClientState(
+                self._signer.identity,
+                self._phase,
+                self._parameters,
+                None if self._vector is None else self._vector.array,
+                self._answered,
+                self._last,
+                self._releases,
+            )
         )
 
     @classmethod
     def restore(
-        cls, data: bytes, *, signer: Signer, policy: Policy, threads: int = 1
+        cls, data: bytes, *, signer: Signer, policy: Policy, threads: int = 1, releases: int = 0
     ) -> tuple[Self, list[Effect]]:
         """Continue from the newest snapshot: the session, and its last frame to send again.
 
-        It never draws new secrets and never masks a second vector.
+        It never draws new secrets and never masks a second vector. An older snapshot would: it forgot what
+        it masked, signed or revealed. So keep the session's `releases` where it cannot be set back
+        (`secagg.store.Counter`), after the snapshot and before the effects, and hand it in here.
 
-        raises  ParameterError: not a snapshot, or another identity's
+        raises  StaleSnapshotError: the snapshot has fewer releases than were counted;
+                ParameterError: not a snapshot, or another identity's
         """
         state = snapshots.load(data)
+        if state.releases < releases:
+            raise StaleSnapshotError(
+                f"snapshot: must be the newest, after {releases} released frames, has {state.releases}"
+            )
         require(state.identity == signer.identity, "signer", "the snapshot's identity", signer.identity.hex())
         session = cls(
             signer=signer,
@@ -190,6 +211,7 @@ class ClientSession:
         session._submitted = state.vector is not None or isinstance(state.phase, Uploaded | Over)
         session._answered = state.answered
         session._last = state.last
+        session._releases = state.releases
         accepted: list[Effect] = []
         if KINDS.index(RosterAnnouncement) in state.answered:  # the caller may not have kept it yet
             accepted.append(RosterAccepted(state.parameters.round_id))
@@ -241,15 +263,15 @@ class ClientSession:
     def _on_delivery(self, phase: ShareKeys, message: ShareDelivery) -> list[Effect]:
         view, me = phase.view, self._signer.identity
         check_delivery(view, message, phase.neighbors, me)
-        held = open_shares(view, message, phase.opening, me)
+        vault = Vault(open_shares(view, message, phase.opening, me))
         finished = view.members("ShareDelivery.finished", bytes(message.finished))
-        collecting = MaskedInputCollection(view, phase.neighbors, phase.secrets, finished, held)
+        collecting = MaskedInputCollection(view, phase.neighbors, phase.secrets, finished, vault)
         if self._vector is None:
             effects: list[Effect] = [InputWanted(view.parameters.vector_length, view.parameters.ring_bits)]
             self._phase = collecting
         else:
             effects = self._upload(collecting, self._vector)
-        phase.opening.clear()
+        phase.wipe_opening()
         return effects
 
     def _upload(self, phase: MaskedInputCollection, source: VectorSource) -> list[Effect]:
@@ -258,7 +280,7 @@ class ClientSession:
         complaints = tuple(
             dealer
             for dealer in phase.neighbors
-            if view.index[dealer] in phase.finished and dealer not in phase.held
+            if view.index[dealer] in phase.finished and dealer not in phase.vault
         )
         message = upload(
             view,
@@ -272,7 +294,7 @@ class ClientSession:
         )
         self._forget_vector()
         phase.secrets.wipe("mask", "self_seed")
-        self._phase = Uploaded(view, tuple(phase.neighbors), phase.finished, phase.held)
+        self._phase = Uploaded(view, tuple(phase.neighbors), phase.finished, phase.vault)
         return [self._send(message)]
 
     def _forget_vector(self) -> None:
@@ -284,15 +306,16 @@ class ClientSession:
         if phase.signed is not None and phase.signed != bytes(message.survivors):
             raise refuse(RefusalReason.EQUIVOCATION, "UnmaskingRequest.survivors: not the set that we signed")
         response = answer(
-            phase.view, message, phase.finished, phase.neighbors, phase.held, self._signer.identity
+            phase.view, message, phase.finished, phase.neighbors, phase.vault, self._signer.identity
         )
-        phase.held.clear()
+        phase.vault.wipe()
         self._phase = Over()
         return [self._send(response), Completed(None)]
 
     def _send(self, message: Message) -> Send:
         if self._parameters is None:
             raise LocalProtocolError("nothing is sent before RoundParameters")
+        self._releases += 1
         return Send(None, encode_frame(self._parameters.round_id, message))
 
     def _repeat(self, kind: int, fingerprint: bytes) -> list[Effect]:
@@ -304,10 +327,19 @@ class ClientSession:
         return list(self._last) if kind == max(self._answered) else []
 
     def _end(self, end: RoundEnded) -> list[Effect]:
+        self.close()
+        return [Aborted(end.reason, end.blamed, end.detail)]
+
+    def close(self) -> None:
+        """Leave the round and overwrite every secret that is left; the session takes nothing any more."""
+        wipe(self._phase)
         self._phase = Over()
         self._forget_vector()
         self._last = ()
-        return [Aborted(end.reason, end.blamed, end.detail)]
+        self._entropy = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ClientSession is not pickled: it holds secrets; see snapshot()")
 
     def __repr__(self) -> str:
         return f"ClientSession(phase={self.phase!r})"

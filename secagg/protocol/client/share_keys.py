@@ -95,7 +95,7 @@ def _check_neighbors(
 
 def share_keys(
     view: RoundView, neighbors: Sequence[Advertisement], secrets: Secrets, signer: Signer, threads: int
-) -> tuple[SharedKeys, dict[Identity, bytes]]:
+) -> tuple[SharedKeys, dict[Identity, bytearray]]:
     """Share the mask private key and the self-mask seed among the neighbors, sealed for each.
 
     returns  also the keys that open what the neighbors seal for us: agreed upon once for both ways
@@ -126,5 +126,5 @@ def share_keys(
     )
     commitment = seed_commitment(digest, me, secrets.self_seed)
     message = SharedKeys(rows, commitment, signer.sign(view.acceptance_text()))
-    opening = {Identity(n.identity): key for n, (_, key) in zip(neighbors, agreed, strict=True)}
+    opening = {Identity(n.identity): bytearray(key) for n, (_, key) in zip(neighbors, agreed, strict=True)}
     return message, opening

@@ -30,10 +30,11 @@ from secagg.protocol.client.phases import (
     ShareKeys,
     Uploaded,
 )
+from secagg.protocol.client.vault import Vault
 from secagg.protocol.round import RoundView
 from secagg.protocol.snapshot import checked_body, with_digest
 
-_VERSION = 2
+_VERSION = 3
 _PHASES: tuple[type, ...] = (AdvertiseKeys, ShareKeys, MaskedInputCollection, Uploaded, Over)
 
 
@@ -76,6 +77,7 @@ class _Snapshot:
     input_wanted: int = uint(17)
     identity: bytes = octets(18, 32)
     opening: Sequence[_Opening] = messages(19, _Opening)
+    releases: int = uint(20)
 
 
 @dataclass(slots=True)
@@ -88,17 +90,12 @@ class ClientState:
     vector: UIntArray | None = field(repr=False)
     answered: dict[int, bytes]
     last: tuple[Effect, ...]
+    releases: int
 
 
-def save(
-    identity: Identity,
-    phase: ClientPhase,
-    parameters: RoundParameters,
-    vector: UIntArray | None,
-    answered: dict[int, bytes],
-    last: tuple[Effect, ...],
-) -> bytes:
+def save(state: ClientState) -> bytes:
     """Encode a session that is within a round."""
+    phase, vector, last = state.phase, state.vector, state.last
     fields: dict[str, object] = dict.fromkeys(
         ("own", "roster", "agreement", "mask", "self_seed", "share_seed", "finished", "signed"), b""
     )
@@ -117,23 +114,26 @@ def save(
             pass
     if isinstance(phase, AdvertiseKeys | ShareKeys | MaskedInputCollection):
         for name in ("agreement", "mask", "self_seed", "share_seed"):
-            fields[name] = getattr(phase.secrets, name)
+            fields[name] = bytes(getattr(phase.secrets, name))
     if isinstance(phase, ShareKeys):
-        fields["opening"] = tuple(_Opening(dealer, key) for dealer, key in sorted(phase.opening.items()))
+        fields["opening"] = tuple(
+            _Opening(dealer, bytes(key)) for dealer, key in sorted(phase.opening.items())
+        )
     if isinstance(phase, MaskedInputCollection | Uploaded):
         fields["finished"] = phase.view.bitmap(phase.finished)
-        fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in sorted(phase.held.items()))
+        fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in phase.vault.saved())
     frames = [effect.frame for effect in last if isinstance(effect, Send)]
     body = encode(
         _Snapshot(
             version=_VERSION,
             phase=_PHASES.index(type(phase)) + 1,
-            parameters=parameters_to_wire(parameters),
+            parameters=parameters_to_wire(state.parameters),
             vector=vector.astype(vector.dtype.newbyteorder("<")).tobytes() if vector is not None else b"",
-            answered=tuple(_Answered(kind + 1, digest) for kind, digest in sorted(answered.items())),
+            answered=tuple(_Answered(kind + 1, digest) for kind, digest in sorted(state.answered.items())),
             last=bytes(frames[0]) if frames else b"",
             input_wanted=int(any(isinstance(effect, InputWanted) for effect in last)),
-            identity=identity,
+            identity=state.identity,
+            releases=state.releases,
             **fields,  # type: ignore[arg-type]
         )
     )
@@ -160,26 +160,29 @@ def load(data: bytes) -> ClientState:
         lane = lane_dtype(parameters.ring_bits)
         vector = np.frombuffer(saved.vector, lane.newbyteorder("<")).astype(lane)
     answered = {entry.kind - 1: entry.digest for entry in saved.answered}
-    return ClientState(Identity(saved.identity), phase, parameters, vector, answered, tuple(last))
+    return ClientState(
+        Identity(saved.identity), phase, parameters, vector, answered, tuple(last), saved.releases
+    )
 
 
 def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:
     kind = _PHASES[saved.phase - 1]
     if kind is Over:
         return Over()
-    secrets = Secrets(saved.agreement, saved.mask, saved.self_seed, saved.share_seed)
+    drawn = (saved.agreement, saved.mask, saved.self_seed, saved.share_seed)
+    secrets = Secrets(*map(bytearray, drawn))
     if kind is AdvertiseKeys:
         return AdvertiseKeys(parameters, decode(Advertisement, saved.own), secrets)
     view = RoundView.build(parameters, decode(Roster, saved.roster))
     neighbors = {Identity(neighbor.identity): neighbor for neighbor in saved.neighbors}
     if kind is ShareKeys:
-        opening = {Identity(entry.dealer): entry.key for entry in saved.opening}
+        opening = {Identity(entry.dealer): bytearray(entry.key) for entry in saved.opening}
         return ShareKeys(view, neighbors, secrets, opening)
     finished = view.members("snapshot.finished", bytes(saved.finished))
-    held = {Identity(entry.dealer): entry.shares for entry in saved.held}
+    vault = Vault({Identity(entry.dealer): entry.shares for entry in saved.held})
     if kind is MaskedInputCollection:
-        return MaskedInputCollection(view, neighbors, secrets, finished, held)
-    return Uploaded(view, tuple(neighbors), finished, held, bytes(saved.signed) or None)
+        return MaskedInputCollection(view, neighbors, secrets, finished, vault)
+    return Uploaded(view, tuple(neighbors), finished, vault, bytes(saved.signed) or None)
 
 
 def _name_only(identity: Identity) -> Advertisement:

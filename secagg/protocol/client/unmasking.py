@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from secagg.effects import RefusalReason
 from secagg.messages import RevealedShare, UnmaskingRequest, UnmaskingResponse
 from secagg.params import Identity
-from secagg.primitives.shamir import SHARE_BYTES
 from secagg.primitives.signatures import verify
 from secagg.protocol.client.consistency_check import check_survivors
+from secagg.protocol.client.vault import ShareKind, Vault
 from secagg.protocol.round import RoundView, refuse
 
 
@@ -18,13 +18,13 @@ def answer(
     request: UnmaskingRequest,
     finished: frozenset[int],
     neighbors: Iterable[Identity],
-    held: Mapping[Identity, bytes],
+    vault: Vault,
     me: Identity,
 ) -> UnmaskingResponse:
     """Reveal shares of the neighbors: the self-mask seed of survivors, the mask key of dropouts.
 
-    held    the opened shares by dealer, 80 bytes each; a neighbor without one was complained about
-    raises  RemoteProtocolError when the request fails a check
+    vault   the opened shares; a neighbor without one was complained about. What is revealed is taken out
+    raises  RemoteProtocolError when the request fails a check; the vault is as it was
     """
     survivors = bytes(request.survivors)
     members = check_survivors(view, "UnmaskingRequest", survivors, finished, view.index[me])
@@ -39,9 +39,11 @@ def answer(
         for proof in request.uploads
         if verify(proof.identity, view.upload_text(finished_bitmap, proof.packed_digest), proof.signature)
     }
+    survived = [dealer for dealer in dealers if dealer in proved and dealer in vault]
+    dropped = [dealer for dealer in dealers if dealer not in present and dealer in vault]
     return UnmaskingResponse(
-        tuple(RevealedShare(d, held[d][SHARE_BYTES:]) for d in dealers if d in proved and d in held),
-        tuple(RevealedShare(d, held[d][:SHARE_BYTES]) for d in dealers if d not in present and d in held),
+        tuple(RevealedShare(dealer, vault.release(dealer, ShareKind.SELF_SEED)) for dealer in survived),
+        tuple(RevealedShare(dealer, vault.release(dealer, ShareKind.MASK_KEY)) for dealer in dropped),
     )
 
 

@@ -148,7 +148,7 @@ def test_exactly_the_threshold_of_neighbors_is_enough() -> None:
 def masked_by_hand(cohort: Cohort, i: int, finished: set[int]) -> bytes:
     """The upload by the formula of the specification."""
     view, mine = cohort.view(), cohort.secrets(i)
-    seeds, signs = [mine.self_seed], [1]
+    seeds, signs = [bytes(mine.self_seed)], [1]
     for j in sorted(finished - {i}):
         one, other = cohort.identities[i], cohort.identities[j]
         mask_key = public_key(cohort.secrets(j).mask)
