@@ -21,9 +21,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "messages": EVERYBODY,
     "protocol": {"kernels", "primitives", "messages"} | EVERYBODY,
     "local": {"kernels", "primitives", "protocol"} | EVERYBODY,
+    "transcript": {"kernels", "primitives", "messages", "protocol"} | EVERYBODY,
     "store": EVERYBODY,
-    "service": {"kernels", "primitives", "messages", "protocol", "local", "store"} | EVERYBODY,
-    "cli": {"kernels", "service", "store", "secagg"} | EVERYBODY,
+    "service": {"kernels", "primitives", "messages", "protocol", "local", "store", "transcript"} | EVERYBODY,
+    "cli": {"kernels", "service", "store", "secagg", "transcript"} | EVERYBODY,
     "__init__": {"primitives", "protocol", "local"} | EVERYBODY,
 }
 ABOVE = {"service", "cli"}  # with sockets, clocks and threads

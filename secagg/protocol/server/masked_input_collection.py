@@ -127,7 +127,7 @@ class MaskedInputCollection:
     def accept(self, sender: Identity, message: Message) -> bytes:
         if not isinstance(message, MaskedInput):
             raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in MaskedInputCollection")
-        parameters, index = self.view.parameters, self.view.index[sender]
+        parameters = self.view.parameters
         size = packed_bytes(parameters.vector_length, parameters.ring_bits)
         if len(message.packed) != size:
             raise refuse(
@@ -137,15 +137,25 @@ class MaskedInputCollection:
             )
         if not spare_bits_clear(message.packed, parameters.vector_length, parameters.ring_bits):
             raise refuse(RefusalReason.OUT_OF_RANGE, "MaskedInput.packed: spare bits are set")
-        complaints = self._dealers_named(index, message.complaints)
-        digest = hashlib.sha256(message.packed).digest()
-        text = self.view.upload_text(self._finished_bitmap, digest)
-        if not verify(sender, text, message.signature):
-            raise refuse(RefusalReason.BAD_SIGNATURE, "MaskedInput.signature")
+        upload = self.checked(sender, upload_digest(message), message.complaints, message.signature)
         unpack_add(self.total, message.packed, parameters.ring_bits)
-        self.uploads[index] = Upload(digest, complaints, message.signature)
+        self.take(sender, upload)
+        return upload.packed_digest
+
+    def checked(
+        self, sender: Identity, packed_digest: bytes, complaints: Sequence[bytes], signature: bytes
+    ) -> Upload:
+        """Check what an upload says beside its vector. Raises RemoteProtocolError."""
+        dealers = self._dealers_named(self.view.index[sender], complaints)
+        if not verify(sender, self.view.upload_text(self._finished_bitmap, packed_digest), signature):
+            raise refuse(RefusalReason.BAD_SIGNATURE, "MaskedInput.signature")
+        return Upload(packed_digest, dealers, signature)
+
+    def take(self, sender: Identity, upload: Upload) -> None:
+        """Count an upload that was checked; its vector is added already, or is not known (a transcript)."""
+        index = self.view.index[sender]
+        self.uploads[index] = upload
         self._count(index)
-        return digest
 
     def _dealers_named(self, index: int, complaints: Sequence[bytes]) -> frozenset[int]:
         """Roster indices of those complained about. Raises when one is not a neighbor in U1."""
@@ -196,3 +206,8 @@ class MaskedInputCollection:
         self._present[self._neighbors[index]] += 1
         self._able[self._neighbors[index]] += 1
         self._able[list(self.uploads[index].complaints)] -= 1
+
+
+def upload_digest(message: MaskedInput) -> bytes:
+    """Digest of the packed vector, which the upload signature covers."""
+    return hashlib.sha256(message.packed).digest()

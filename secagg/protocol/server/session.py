@@ -91,6 +91,11 @@ class ServerSession:
             missing=missing,
         )
 
+    @property
+    def taken(self) -> int:
+        """How many messages were taken so far."""
+        return len(self._taken)
+
     def start(self) -> list[Effect]:
         """Open the round: everybody admitted gets the parameters.
 

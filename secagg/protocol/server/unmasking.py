@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from secagg.effects import AbortReason, Aggregate, Frame, RefusalReason, Traffic
+from secagg.effects import AbortReason, Aggregate, Blame, Frame, RefusalReason, Traffic
 from secagg.messages import (
     Encoded,
     Message,
@@ -117,6 +117,14 @@ class Unmasking:
         self._coverage.add(dealers)
 
     def close(self) -> Result:
+        secrets, blamed = self.recover()
+        total = remove_masks(self.masked, secrets, self.threads)
+        self.answers.wipe()  # last: until then the phase can be closed again
+        survivors = tuple(self.masked.view.identities[i] for i in sorted(self.masked.uploads))
+        return Result(Aggregate(total, survivors, blamed, Traffic()))
+
+    def recover(self) -> tuple[dict[int, bytes], tuple[Blame, ...]]:
+        """Rebuild the secrets, by dealer, and say whom the shares speak against. Raises RoundEnded."""
         view = self.masked.view
         if not self.ready:
             silent = self.asked - self.answered
@@ -128,11 +136,7 @@ class Unmasking:
                 silent,
             )
         try:
-            secrets, blamed = recover_secrets(self.masked, self.answers)
+            return recover_secrets(self.masked, self.answers)
         except RoundEnded:
             self.answers.wipe()
             raise
-        total = remove_masks(self.masked, secrets, self.threads)
-        self.answers.wipe()  # last: until then the phase can be closed again
-        survivors = tuple(view.identities[i] for i in sorted(self.masked.uploads))
-        return Result(Aggregate(total, survivors, blamed, Traffic()))

@@ -1,0 +1,97 @@
+"""A server session that writes its round down while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import BinaryIO, cast
+
+from secagg.effects import Aborted, Completed, Effect
+from secagg.messages import MaskedInput, decode_frame, encode, parameters_to_wire
+from secagg.params import Buffer, Identity, Phase, RoundParameters, Signer
+from secagg.protocol import ServerSession
+from secagg.protocol.server.masked_input_collection import upload_digest
+from secagg.transcript.entries import (
+    MAGIC,
+    VERSION,
+    EntryKind,
+    Header,
+    Seal,
+    WithheldUpload,
+    address,
+    framed,
+    outcome_of,
+    seal_text,
+    transcript_digest,
+)
+
+
+class RecordedServerSession(ServerSession):
+    """A ServerSession whose transcript goes to `file` as the round runs, sealed when it ends.
+
+    file         open for writing bytes; the caller makes it durable and closes it
+    signer       the server's own Ed25519 identity
+    keep_inputs  also keep the masked vectors: then anybody can recompute the sum, bit for bit. A transcript
+                 with them is all that the server saw: whoever reads it learns what a curious server learns
+    """
+
+    def __init__(
+        self,
+        parameters: RoundParameters,
+        *,
+        admitted: Collection[Identity],
+        file: BinaryIO,
+        signer: Signer,
+        keep_inputs: bool = False,
+        threads: int = 1,
+    ) -> None:
+        super().__init__(parameters, admitted=admitted, threads=threads)
+        self._file = file
+        self._transcript_signer = signer
+        self._keep_inputs = keep_inputs
+        self._addresses: list[bytes] = []
+        file.write(MAGIC)
+        header = Header(VERSION, signer.identity, parameters_to_wire(parameters), tuple(sorted(admitted)))
+        self._write(EntryKind.HEADER, content=encode(header))
+
+    @property
+    def transcript(self) -> bytes:
+        """Address of the transcript so far, 32 bytes; final once the round is over."""
+        return transcript_digest(self._addresses)
+
+    def receive(self, sender: Identity, frame: Buffer) -> list[Effect]:
+        """Feed one frame; one that is taken is written down."""
+        taken = self.taken
+        effects = super().receive(sender, frame)
+        if self.taken == taken:
+            return effects
+        if self.phase is Phase.MASKED_INPUT_COLLECTION and not self._keep_inputs:
+            message = cast("MaskedInput", decode_frame(frame)[1])
+            withheld = WithheldUpload(upload_digest(message), message.complaints, message.signature)
+            self._write(EntryKind.UPLOAD, sender, encode(withheld))
+        else:
+            self._write(EntryKind.TAKEN, sender, frame)
+        return effects
+
+    def drop(self, client: Identity) -> list[Effect]:
+        """Give a client up, and write it down."""
+        effects = super().drop(client)
+        if effects:
+            self._write(EntryKind.GIVEN_UP, client)
+        return effects
+
+    def close_phase(self) -> list[Effect]:
+        """Leave the current phase; when the round ends, its outcome is written down and everything sealed."""
+        effects = super().close_phase()
+        self._write(EntryKind.CLOSED)
+        if isinstance(end := effects[-1], Completed | Aborted):
+            self._write(EntryKind.OUTCOME, content=encode(outcome_of(end)))
+            signature = self._transcript_signer.sign(seal_text(self.transcript))
+            self._write(EntryKind.SEAL, content=encode(Seal(b"".join(self._addresses), signature)))
+        return effects
+
+    def _write(self, kind: EntryKind, party: bytes = b"", content: Buffer = b"") -> None:
+        length, entry = framed(kind, party, content)
+        self._file.write(length)
+        self._file.write(entry)
+        if kind is not EntryKind.SEAL:
+            self._addresses.append(address(entry))

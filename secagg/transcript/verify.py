@@ -1,0 +1,152 @@
+"""Check a transcript offline: its seal, every client's signature in it, every decision of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from secagg.errors import RemoteProtocolError
+from secagg.kernels import UIntArray
+from secagg.messages import decode
+from secagg.params import Identity, RoundParameters
+from secagg.primitives.signatures import verify as verify_signature
+from secagg.transcript.entries import (
+    DIGEST_BYTES,
+    LENGTH_BYTES,
+    MAGIC,
+    Entry,
+    EntryKind,
+    Seal,
+    address,
+    seal_text,
+    transcript_digest,
+)
+from secagg.transcript.replay import Facts, Replay, WrongEntryError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong. place: the entry, from 0; None: the transcript as a whole."""
+
+    place: int | None
+    what: str
+
+    def __str__(self) -> str:
+        return self.what if self.place is None else f"entry {self.place}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a transcript says, recomputed; it can be believed when there are no findings."""
+
+    transcript: bytes  # its address
+    server: Identity | None  # who signed it
+    entries: int
+    facts: Facts
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.findings
+
+    @property
+    def parameters(self) -> RoundParameters | None:
+        return self.facts.parameters
+
+    @property
+    def total(self) -> UIntArray | None:
+        """The sum, recomputed; None without masked inputs, or for a round without result."""
+        return self.facts.total
+
+
+def verify(file: BinaryIO, *, server: Identity | None = None, threads: int = 1) -> Report:
+    """Verify a transcript.
+
+    file    open for reading bytes, seekable
+    server  whose transcript it must be; None: whoever signed it is believed to be the server
+
+    returns  a report; whatever the bytes are, nothing is raised for them
+    """
+    return _Verifier(file, threads).run(server)
+
+
+@dataclass(slots=True)
+class _Verifier:
+    file: BinaryIO
+    threads: int
+    findings: list[Finding] = field(default_factory=list)
+    addresses: list[bytes] = field(default_factory=list)
+    seal: Seal | None = None
+
+    def run(self, server: Identity | None) -> Report:
+        replay = Replay(self.threads)
+        left = self.file.seek(0, 2)
+        self.file.seek(0)
+        if self.file.read(len(MAGIC)) != MAGIC:
+            self.findings.append(Finding(None, "the first line is not that of a transcript"))
+        left -= len(MAGIC)
+        while left > 0 and self.seal is None:
+            place = len(self.addresses)
+            length = int.from_bytes(self.file.read(LENGTH_BYTES), "big")
+            left -= LENGTH_BYTES
+            if length > left:
+                self._find(place, f"announces {length} bytes, {max(left, 0)} are left")
+                break
+            self._entry(place, self.file.read(length), replay)
+            left -= length
+        if self.seal is not None and left:
+            self._find(len(self.addresses), f"{left} bytes follow the seal")
+        self._check_seal(replay.facts.server, server)
+        if replay.running:
+            self.findings.append(Finding(None, "the record ends before the round"))
+        order = sorted(self.findings, key=lambda f: -1 if f.place is None else f.place)
+        return Report(
+            transcript_digest(self.addresses),
+            replay.facts.server,
+            len(self.addresses),
+            replay.facts,
+            tuple(order),
+        )
+
+    def _entry(self, place: int, data: bytes, replay: Replay) -> None:
+        try:
+            entry = decode(Entry, data)
+            if entry.kind == EntryKind.SEAL:
+                if entry.party:
+                    self._find(place, "a seal has no party")
+                self.seal = decode(Seal, entry.content)
+                return
+        except RemoteProtocolError as error:
+            self._find(place, error.detail)
+            self.addresses.append(address(data))
+            return
+        self.addresses.append(address(data))
+        try:
+            replay.take(entry)
+        except WrongEntryError as error:
+            self._find(place, str(error))
+        except RemoteProtocolError as error:
+            self._find(place, f"{error.reason}: {error.detail}")
+
+    def _check_seal(self, signer: Identity | None, server: Identity | None) -> None:
+        if server is not None and signer != server:
+            self.findings.append(Finding(None, "the transcript is not that of the server asked for"))
+        if self.seal is None:
+            self.findings.append(Finding(None, "there is no seal"))
+            return
+        place = len(self.addresses)
+        sealed = bytes(self.seal.addresses)
+        named = [sealed[at : at + DIGEST_BYTES] for at in range(0, len(sealed), DIGEST_BYTES)]
+        if signer is None or not verify_signature(
+            signer, seal_text(transcript_digest(named)), self.seal.signature
+        ):
+            self._find(place, "the seal's signature is not the server's")
+        if len(named) != place:
+            self._find(place, f"the seal is over {len(named)} entries, there are {place}")
+        for i, (is_, must) in enumerate(zip(self.addresses, named, strict=False)):
+            if is_ != must:
+                self._find(i, "its content is not what was sealed")
+
+    def _find(self, place: int, what: str) -> None:
+        self.findings.append(Finding(place, what))

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secagg.effects import Aborted, Aggregate
+from secagg.messages import decode, decode_frame, encode
+from secagg.messages.types import SharedKeys, SurvivorSignature, UnmaskingResponse
+from secagg.params import Phase
+from secagg.primitives.signatures import IdentityKey
+from secagg.transcript import RecordedServerSession, Report, verify
+from secagg.transcript.entries import (
+    MAGIC,
+    Entry,
+    EntryKind,
+    Outcome,
+    Seal,
+    address,
+    framed,
+    seal_text,
+    transcript_digest,
+)
+from tests.protocol.network import Cohort, CounterEntropy, changed
+
+SERVER = IdentityKey.generate(CounterEntropy("server of the transcripts"))
+LOST: Mapping[int, Phase] = {
+    5: Phase.MASKED_INPUT_COLLECTION,
+    6: Phase.CONSISTENCY_CHECK,
+    7: Phase.SHARE_KEYS,
+}
+
+
+def recorded(
+    clients: int = 10, lost: Mapping[int, Phase] = LOST, *, keep_inputs: bool = True, **options: object
+) -> tuple[Cohort, bytes]:
+    """Run a round; return its cohort and its transcript."""
+    cohort = Cohort(clients, **({"dropout": 0.4} | options))  # type: ignore[arg-type]
+    file = record(cohort, keep_inputs=keep_inputs)
+    cohort.finish(lost)
+    return cohort, file.getvalue()
+
+
+def record(cohort: Cohort, *, keep_inputs: bool = True) -> io.BytesIO:
+    file = io.BytesIO()
+    cohort.server = RecordedServerSession(
+        cohort.parameters, admitted=cohort.identities, file=file, signer=SERVER, keep_inputs=keep_inputs
+    )
+    return file
+
+
+def check(data: bytes) -> Report:
+    return verify(io.BytesIO(data), server=SERVER.identity)
+
+
+def entries_of(data: bytes) -> list[bytes]:
+    at, out = len(MAGIC), []
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "big")
+        out.append(data[at + 8 : at + 8 + length])
+        at += 8 + length
+    return out
+
+
+def sealed(entries: list[bytes], signer: IdentityKey = SERVER) -> bytes:
+    """A transcript of these entries with a right seal: what a lying server can make."""
+    addresses = [address(entry) for entry in entries]
+    signature = signer.sign(seal_text(transcript_digest(addresses)))
+    parts = [MAGIC]
+    for entry in entries:
+        parts += (len(entry).to_bytes(8, "big"), entry)
+    parts += framed(EntryKind.SEAL, content=encode(Seal(b"".join(addresses), signature)))
+    return b"".join(parts)
+
+
+def findings(data: bytes) -> list[str]:
+    return [str(finding) for finding in check(data).findings]
+
+
+@pytest.mark.parametrize("adversary", ["active", "passive"])
+def test_everything_public_is_recomputed_and_the_sum_bit_for_bit(adversary: str) -> None:
+    cohort, data = recorded(adversary=adversary)
+    report = check(data)
+    assert report.findings == ()
+    outcome, facts = cohort.outcome, report.facts
+    assert isinstance(outcome, Aggregate)
+    assert report.total is not None
+    assert report.total.dtype == outcome.total.dtype
+    assert np.array_equal(report.total, outcome.total)
+    names = cohort.identities
+    assert facts.parameters == cohort.parameters
+    assert facts.roster == names
+    assert facts.graph is not None
+    assert facts.graph.degree == 9
+    assert facts.shared_keys == set(names) - {names[7]}
+    assert facts.survivors == set(names) - {names[7], names[5]}
+    lost_signers = {names[6]} if adversary == "active" else set()
+    assert facts.signed == (facts.survivors - lost_signers if adversary == "active" else set())
+    assert facts.answered == dict.fromkeys(
+        facts.survivors - {names[6]}, (7, 1)
+    )  # its neighbors in S, and one dropout
+    assert facts.outcome == "completed"
+    assert report.server == SERVER.identity
+    assert isinstance(cohort.server, RecordedServerSession)
+    assert report.transcript == cohort.server.transcript
+
+
+def test_without_inputs_the_record_is_small_and_all_but_the_sum_is_recomputed() -> None:
+    cohort, data = recorded(vector_length=5000, keep_inputs=False)
+    _, whole = recorded(vector_length=5000)
+    assert len(data) < len(whole) - 8 * 9_900
+    report = check(data)
+    assert report.findings == ()
+    assert report.total is None
+    assert len(report.facts.survivors) == 8
+    assert isinstance(cohort.outcome, Aggregate)
+    assert report.facts.total_digest == check(whole).facts.total_digest
+
+
+def test_a_round_without_a_result_is_recorded_with_its_reason() -> None:
+    cohort, data = recorded(4, {0: Phase.MASKED_INPUT_COLLECTION, 1: Phase.MASKED_INPUT_COLLECTION},
+                            dropout=0.0)  # fmt: skip
+    assert isinstance(cohort.outcome, Aborted)
+    report = check(data)
+    assert report.findings == ()
+    assert report.facts.outcome == "aborted: too few survivors"
+    assert report.total is None
+
+
+def test_clients_that_were_given_up_and_blamed_are_in_the_record() -> None:
+    cohort = Cohort(10, dropout=0.3)
+    file = record(cohort)
+    cohort.advance(Phase.MASKED_INPUT_COLLECTION)
+    cohort.server.drop(cohort.identities[9])
+    cohort.advance(Phase.UNMASKING, {9: Phase.MASKED_INPUT_COLLECTION}).ask_all()
+    message = decode_frame(cohort.answer(3))[1]
+    assert isinstance(message, UnmaskingResponse)
+    wrong = replace(message.self_seed_shares[0], share=bytes(40))
+    shares = (wrong, *message.self_seed_shares[1:])
+    cohort.tell(3, changed(cohort, UnmaskingResponse, cohort.answer(3), self_seed_shares=shares))
+    cohort.tell_all().close()
+    report = check(file.getvalue())
+    assert report.findings == ()
+    assert report.facts.blamed == (cohort.identities[0], cohort.identities[3])
+    assert report.facts.guilty == ()
+
+
+# --- tampering by others than the server
+
+COHORT, WHOLE = recorded(7, {6: Phase.MASKED_INPUT_COLLECTION}, dropout=0.15)
+_, SMALL = recorded(7, {6: Phase.MASKED_INPUT_COLLECTION}, dropout=0.15, keep_inputs=False)
+
+
+def place_of(data: bytes, offset: int) -> int | None:
+    """The entry in which, or in whose length, a byte lies."""
+    at = len(MAGIC)
+    if offset < at:
+        return None
+    for place, entry in enumerate(entries_of(data)):
+        at += 8 + len(entry)
+        if offset < at:
+            return place
+    raise IndexError(offset)
+
+
+@pytest.mark.parametrize("data", [WHOLE, SMALL], ids=["inputs", "no inputs"])
+def test_a_changed_byte_anywhere_is_found_and_located(data: bytes) -> None:
+    step = 97 if len(data) > 20_000 else 37
+    for offset in (*range(len(MAGIC) + 40), *range(0, len(data), step), *range(len(data) - 80, len(data))):
+        damaged = bytearray(data)
+        damaged[offset] ^= 1 + offset % 255
+        report = check(bytes(damaged))
+        place = place_of(data, offset)
+        found = {finding.place for finding in report.findings}
+        assert place in found, (offset, place, report.findings)
+
+
+@pytest.mark.parametrize("cut", [0, 5, len(MAGIC), len(MAGIC) + 3, len(WHOLE) // 2, len(WHOLE) - 1])
+def test_a_record_cut_short_is_found(cut: int) -> None:
+    assert "there is no seal" in findings(WHOLE[:cut])
+
+
+def test_bytes_after_the_seal_are_found() -> None:
+    assert findings(WHOLE + b"\0") == [f"entry {len(entries_of(WHOLE)) - 1}: 1 bytes follow the seal"]
+
+
+def rebuilt(entries: list[bytes]) -> bytes:
+    """The file with these entries and the old seal."""
+    parts = [MAGIC]
+    for entry in (*entries, entries_of(WHOLE)[-1]):
+        parts += (len(entry).to_bytes(8, "big"), entry)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("place", [0, 3, 9, 20, 25])
+def test_an_entry_removed_doubled_or_moved_is_found_where_it_was(place: int) -> None:
+    entries = entries_of(WHOLE)[:-1]
+    missing = [*entries[:place], *entries[place + 1 :]]
+    doubled = [*entries[: place + 1], *entries[place:]]
+    moved = [*entries[:place], entries[place + 1], entries[place], *entries[place + 2 :]]
+    for changed_ in (missing, doubled, moved):
+        first = next(f.place for f in check(rebuilt(changed_)).findings if f.place is not None)
+        assert first in {place, place + 1}
+
+
+@settings(max_examples=100, derandomize=True)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_reported_on(data: bytes) -> None:
+    assert findings(data)
+    assert findings(MAGIC + data)
+    assert findings(MAGIC + len(data).to_bytes(8, "big") + data)
+
+
+# --- a server that seals lies
+
+
+def altered(place: int, change: Callable[[Entry], Entry], signer: IdentityKey = SERVER) -> bytes:
+    entries = entries_of(WHOLE)[:-1]
+    entries[place] = encode(change(decode(Entry, entries[place])))
+    return sealed(entries, signer)
+
+
+def place(kind: type, number: int = 0) -> int:
+    """The entry with the message of this kind by the client of this number."""
+    found = [
+        i
+        for i, entry in enumerate(entries_of(WHOLE)[:-1])
+        if (one := decode(Entry, entry)).kind == EntryKind.TAKEN
+        and isinstance(decode_frame(one.content)[1], kind)
+    ]
+    return found[number]
+
+
+def test_the_seal_of_another_server_is_found() -> None:
+    other = IdentityKey.generate(CounterEntropy("another server"))
+    entries = entries_of(WHOLE)[:-1]
+    assert findings(sealed(entries)) == []
+    assert any("signature is not the server's" in what for what in findings(sealed(entries, other)))
+    report = verify(io.BytesIO(WHOLE), server=other.identity)
+    assert [str(f) for f in report.findings] == ["the transcript is not that of the server asked for"]
+
+
+def test_a_sum_that_is_not_that_of_the_inputs_is_found() -> None:
+    last = len(entries_of(WHOLE)) - 2
+
+    def lie(entry: Entry) -> Entry:
+        outcome = replace(decode(Outcome, entry.content), total_digest=bytes(32))
+        return replace(entry, content=encode(outcome))
+
+    assert findings(altered(last, lie)) == [f"entry {last}: the sum is not that of the masked inputs"]
+
+
+def test_blame_that_does_not_follow_from_the_answers_is_found() -> None:
+    last = len(entries_of(WHOLE)) - 2
+
+    def lie(entry: Entry) -> Entry:
+        outcome = replace(decode(Outcome, entry.content), blamed=(COHORT.identities[0],))
+        return replace(entry, content=encode(outcome))
+
+    (found,) = findings(altered(last, lie))
+    assert "blame and guilt are not those that follow" in found
+
+
+def test_a_result_told_as_a_failure_is_found() -> None:
+    last = len(entries_of(WHOLE)) - 2
+
+    def lie(entry: Entry) -> Entry:
+        return replace(entry, content=encode(Outcome(b"", b"no quorum", (), ())))
+
+    assert findings(altered(last, lie)) == [f"entry {last}: the outcome must be: a sum"]
+
+
+def test_an_upload_left_out_contradicts_the_signatures_of_the_survivors() -> None:
+    entries = entries_of(WHOLE)[:-1]
+    kinds = [decode(Entry, entry) for entry in entries]
+    upload = next(
+        i
+        for i, entry in enumerate(kinds)
+        if entry.kind == EntryKind.TAKEN and type(decode_frame(entry.content)[1]).__name__ == "MaskedInput"
+    )
+    found = findings(sealed([*entries[:upload], *entries[upload + 1 :]]))
+    assert sum("bad signature: SurvivorSignature.signature" in what for what in found) >= 4
+
+
+def test_a_client_left_out_of_the_roster_contradicts_the_acceptances() -> None:
+    entries = entries_of(recorded(8, {}, dropout=0.1, minimum_cohort=7)[1])[:-1]
+    found = findings(sealed([*entries[:1], *entries[2:]]))  # without the first advertisement
+    assert sum("SharedKeys.shares: not exactly the neighbors" in what for what in found) == 7
+
+
+@pytest.mark.parametrize("kind", [SharedKeys, SurvivorSignature, UnmaskingResponse])
+def test_a_message_told_to_come_from_another_client_is_found(kind: type) -> None:
+    at = place(kind)
+    other = decode(Entry, entries_of(WHOLE)[place(kind, 1)]).party
+    data = altered(at, lambda entry: replace(entry, party=other))
+    assert any(what.startswith(f"entry {at}: ") for what in findings(data))
+
+
+def test_a_message_after_its_phase_is_found() -> None:
+    entries = entries_of(WHOLE)[:-1]
+    at = place(SharedKeys)
+    late = [*entries[:at], *entries[at + 1 : -2], entries[at], *entries[-2:]]
+    assert any("in Unmasking" in what or "was not asked" in what for what in findings(sealed(late)))
