@@ -10,8 +10,9 @@ from typing import Any
 from bench.cohort import Cohort, Workload
 from bench.harness import FULL, TINY, Effort, figure
 from bench.replay import server_bytes
-from bench.unit_costs import UnitCosts
+from bench.unit_costs import load_of, measured
 from secagg import GraphParameters, Phase
+from secagg.costs import UnitCosts
 from secagg.params import Adversary
 
 # Bonawitz et al., CCS 2017: Java, one thread, d = 100 000, milliseconds (as in the paper's tables):
@@ -63,7 +64,7 @@ def workloads(effort: Effort) -> list[Workload]:
 
 def run(effort: Effort) -> dict[str, Any]:
     """Measure every workload, with the sum of its primitives beside it; some also for memory."""
-    costs = UnitCosts.measured(effort)
+    costs = measured(effort)
     rows = [row(workload, effort, costs) for workload in workloads(effort)]
     if effort == TINY:
         watched = [Workload(clients=70, length=1000)]
@@ -89,6 +90,7 @@ def row(workload: Workload, effort: Effort, costs: UnitCosts) -> dict[str, Any]:
     accounts = [cohort.account for cohort in cohorts]
     view = cohorts[0].view
     graph = GraphParameters(degree=view.roster.degree, threshold=view.roster.threshold)
+    load = load_of(workload, graph)
     server = [sum(account.server.values()) for account in accounts]
     client = [
         sum(seconds[name] for seconds in account.client.values())
@@ -110,8 +112,8 @@ def row(workload: Workload, effort: Effort, costs: UnitCosts) -> dict[str, Any]:
         "server_phases_ms": {
             phase.name: statistics.median(a.server[phase] for a in accounts) * 1e3 for phase in last.server
         },
-        "client_primitives_ms": costs.client(workload, graph, effort) * 1e3,
-        "server_primitives_ms": costs.server(workload, graph, effort) * 1e3,
+        "client_primitives_ms": costs.client_seconds(load) * 1e3,
+        "server_primitives_ms": costs.server_seconds(load) * 1e3,
         "up_bytes": {phase.name: size for phase, size in last.up.items()},
         "down_bytes": {phase.name: size for phase, size in last.down.items()},
     }

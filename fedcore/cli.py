@@ -62,6 +62,16 @@ def serve(
     corrupt: CorruptOption = 0.1,
     dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
     minimum_cohort: MinimumCohortOption = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(help="The server's identity (mode 0600): sign a transcript of each round with it."),
+    ] = None,
+    keep_inputs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-inputs", help="Keep masked vectors in transcripts: large, but sums can be recomputed."
+        ),
+    ] = False,
     start: Annotated[float, typer.Option(help="Seconds to wait for everybody in the first round.")] = 60.0,
     deadline: Annotated[float, typer.Option(help="Seconds that a phase lasts at most.")] = 30.0,
     grace: Annotated[
@@ -77,6 +87,9 @@ def serve(
 
     enrolled = Registry.load(registry)
     columns = Schema.load(schema, _classes(classes))
+    if keep_inputs and signing_key is None:
+        raise ParameterError("--keep-inputs: needs --signing-key")
+    signer = None if signing_key is None else read_identity(signing_key)
     out.mkdir(parents=True, exist_ok=True)
     options = ServeOptions(
         address=listen,
@@ -93,6 +106,8 @@ def serve(
         start_s=start,
         deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
         show=_Progress(Console()).show,
+        signer=signer,
+        keep_inputs=keep_inputs,
     )
     asyncio.run(run_server(options))
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from fedcore.baselines import Comparison, compare
+from fedcore.checks import DemoError, check_sums, check_transcripts, completed_rounds, revealed_file
 from fedcore.datasets import DATASETS, hold_out, partition_unevenly
-from fedcore.errors import DataError, FedcoreError
+from fedcore.errors import DataError
 from fedcore.history import read_history
 from fedcore.join import Hold
 from fedcore.learner import Learner
@@ -27,17 +28,14 @@ from fedcore.sklearn_learner import LogisticRegressionLearner
 from fedcore.statistics import Standardizer
 from fedcore.tables import Table, dump_table, join_tables, load_table
 from fedcore.training import TrainedModel, TrainingPlan
-from secagg.kernels import dequantize, ring_mask
+from secagg import Identity
+from secagg.kernels import dequantize
 from secagg.service import Registry, ServerCredentials, write_identity
 
 HELD_OUT_SHARE = 0.25
 WEIGHT_CAP = 1000  # rows: a public bound on the size of a site
 _POLL_S = 0.05
 _PATIENCE_S = 120.0  # for the whole run to make progress
-
-
-class DemoError(FedcoreError):
-    """A process of the demonstration failed, or a check did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +82,7 @@ class DemoResult:
     events: list[dict[str, Any]]
     comparison: Comparison
     checked_sums: int
+    transcripts: int  # verified
     seen: tuple[str, list[int], list[int]]  # site, what the server saw, what it hides
     seconds: float
 
@@ -183,13 +182,14 @@ def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> De
         victim = sorted(setting.tables)[options.seed % len(setting.tables)]
         if not 1 <= options.drop.number <= options.rounds:
             raise DataError(f"drop: round must be in 1..{options.rounds}, is {options.drop.number}")
-    _enrol(folder, setting)
+    server = _enrol(folder, setting)
     processes = _Processes()
     try:
         events = _drive(options, setting, folder, victim, processes, show)
     finally:
         processes.end()
     checked = check_sums(folder, events)
+    transcripts = check_transcripts(folder, events, server)
     return DemoResult(
         folder,
         setting,
@@ -197,6 +197,7 @@ def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> De
         events,
         _compare(options, setting, folder, events),
         checked,
+        transcripts,
         _seen(folder, events),
         time.monotonic() - began,
     )
@@ -214,8 +215,11 @@ def _new_folder(out: Path) -> Path:
     raise DemoError(f"{out}: no free folder for {stamp}")
 
 
-def _enrol(folder: Path, setting: Setting) -> None:
-    """Give every party its key and its rows, and everybody the registry, the schema and the certificate."""
+def _enrol(folder: Path, setting: Setting) -> Identity:
+    """Give every party its key and its rows, and everybody the registry, the schema and the certificate.
+
+    returns  the identity with which the server signs its transcripts
+    """
     private = folder / "private"
     private.mkdir(mode=0o700)
     parties = []
@@ -229,6 +233,9 @@ def _enrol(folder: Path, setting: Setting) -> None:
     server = private / "server"
     server.mkdir(mode=0o700)
     ServerCredentials.generate().write(folder / "server.crt", server / "server.key")
+    identity = write_identity(server / "identity.key").identity
+    (folder / "server.identity").write_text(identity.hex() + "\n", encoding="ascii")
+    return identity
 
 
 def _public(folder: Path, setting: Setting) -> list[str]:
@@ -246,6 +253,7 @@ def _serve_arguments(options: DemoOptions, setting: Setting, folder: Path) -> li
         "serve",
         *_public(folder, setting),
         *("--key", str(folder / "private" / "server" / "server.key")),
+        *("--signing-key", str(folder / "private" / "server" / "identity.key"), "--keep-inputs"),
         *("--rounds", str(options.rounds)),
         *("--out", str(folder)),
         *("--deadline", "20", "--grace", "2"),
@@ -330,38 +338,11 @@ def _follow(path: Path, processes: _Processes) -> Iterator[dict[str, Any] | None
         time.sleep(_POLL_S)
 
 
-def completed_rounds(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rounds with a result, in order."""
-    return [event for event in events if event["event"] == "round" and event["completed"]]
-
-
-def check_sums(folder: Path, events: list[dict[str, Any]]) -> int:
-    """Compare every secure sum with the sum of the sites' own files, element by element.
-
-    returns  how many sums were compared; raises DemoError at the first difference
-    """
-    rounds = completed_rounds(events)
-    for event in rounds:
-        secure = np.load(folder / "sums" / f"{event['round_id']}.npy")
-        clear = np.zeros_like(secure)
-        for name in event["survivors"]:
-            clear += np.load(_revealed(folder, name, event["round_id"]))
-        clear &= clear.dtype.type(ring_mask(event["ring_bits"]))
-        if not np.array_equal(secure, clear):
-            different = int(np.flatnonzero(secure != clear)[0])
-            raise DemoError(f"{event['task']}: the secure sum differs at element {different}")
-    return len(rounds)
-
-
-def _revealed(folder: Path, name: str, round_id: str) -> Path:
-    return folder / "private" / name / "revealed" / f"{round_id}.npy"
-
-
 def _seen(folder: Path, events: list[dict[str, Any]]) -> tuple[str, list[int], list[int]]:
     """Return one upload of a training round, as the server saw it and as it was before masking."""
     ring_bits = {e["round_id"]: e["ring_bits"] for e in completed_rounds(events) if e["kind"] == "train"}
     upload = next(e for e in events if e["event"] == "upload" and e["round_id"] in ring_bits)
-    plain = np.load(_revealed(folder, upload["client"], upload["round_id"]))
+    plain = np.load(revealed_file(folder, upload["client"], upload["round_id"]))
     first = list(upload["first"])
     hidden = dequantize(plain[: len(first)], step=1.0, ring_bits=ring_bits[upload["round_id"]])
     return upload["client"], first, [int(value) for value in hidden]

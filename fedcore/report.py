@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from fedcore.demo import DemoResult, accuracy_by_round, completed_rounds
+from fedcore.checks import completed_rounds
+from fedcore.demo import DemoResult, accuracy_by_round
 
 _FLOAT32_BYTES = 4
 _SHOWN = 6  # words of an upload, so that a line fits a terminal
@@ -45,6 +46,7 @@ def summary_lines(result: DemoResult) -> list[str]:
             f"{result.checked_sums} secure sums equal the sums of the sites' quantized updates, "
             f"element by element; the final model {identical} that of the same training in the clear."
         ),
+        f"{result.transcripts} transcripts verify offline, each with its sum recomputed bit for bit.",
     ]
     if result.victim is not None:
         lines.append(f"{result.victim} was killed and came back; {_after_kill(result)}.")

@@ -19,11 +19,21 @@ from fedcore.learner import Learner
 from fedcore.schema import Schema
 from fedcore.task import Task, TaskKind
 from fedcore.training import Federation, RoundRecord, TrainedModel, TrainingPlan
-from secagg import ParameterError, RoundParameters, ThreatModel, choose_parameters, context_digest
+from secagg import (
+    Identity,
+    ParameterError,
+    RoundAbortedError,
+    RoundParameters,
+    Signer,
+    ThreatModel,
+    choose_parameters,
+    context_digest,
+)
 from secagg.service import (
     AggregationServer,
     Deadlines,
     Event,
+    LedgerNoted,
     MessageRefused,
     PhaseDone,
     Registry,
@@ -31,6 +41,8 @@ from secagg.service import (
     RoundFailed,
     RoundOpened,
     ServerCredentials,
+    Transcripts,
+    TranscriptSealed,
     UploadTaken,
 )
 
@@ -51,6 +63,8 @@ class ServeOptions:
 
     start_s  how long the first round waits for clients that are still starting
     show     gets every event of the history as it is written
+    signer   the server's own identity: it signs a transcript of every round, in out/transcripts
+    keep_inputs  with the masked vectors in it
     """
 
     address: str
@@ -66,6 +80,8 @@ class ServeOptions:
     start_s: float = 60.0
     deadlines: Deadlines = field(default_factory=Deadlines)
     show: Show = _show_nothing
+    signer: Signer | None = None
+    keep_inputs: bool = False
 
     def __post_init__(self) -> None:
         """Refuse before anybody waits what every round would refuse."""
@@ -105,6 +121,7 @@ class ServiceSum:
     traffic: dict[bytes, tuple[int, int]]
     on_task: Callable[[Task, bytes], None]
     _started: bool = False
+    _guilty: set[Identity] = field(default_factory=set)  # left out from then on
 
     def sum(self, task: Task) -> GroupSum:
         """Run one round about this task. Raises RoundAbortedError."""
@@ -120,9 +137,14 @@ class ServiceSum:
             deadlines = replace(deadlines, advertise_s=options.start_s, advertise_grace_s=None)
         self.on_task(task, parameters.round_id)
         future = asyncio.run_coroutine_threadsafe(
-            self.server.run_round(parameters, payload, deadlines), self.loop
+            self.server.run_round(parameters, payload, deadlines, excluded=self._guilty), self.loop
         )
-        result = future.result()
+        try:
+            result = future.result()
+        except RoundAbortedError as error:
+            self._guilty.update(map(Identity, error.guilty))
+            raise
+        self._guilty.update(blame.client for blame in result.blamed if blame.guilty)
         names = sorted(options.registry.name_of(identity) for identity in result.survivors)
         up, down = self.traffic.get(parameters.round_id, (0, 0))
         return GroupSum(result.total, tuple(names), up, down)
@@ -181,6 +203,10 @@ class Recorder:
                 self.write("completed", **fields, survivors=survivors, suspects=suspects)
             case RoundFailed(reason=reason, detail=detail, suspects=suspects):
                 self.write("failed", **fields, reason=reason, detail=detail, suspects=suspects)
+            case LedgerNoted(concern=concern, detail=detail, clients=clients):
+                self.write("ledger", **fields, concern=concern, detail=detail, clients=clients)
+            case TranscriptSealed(file=file, address=address):
+                self.write("transcript", **fields, file=file, address=address.hex())
 
     def on_round(self, record: RoundRecord) -> None:
         """Keep the sum and the model after it."""
@@ -227,11 +253,17 @@ async def serve(options: ServeOptions) -> TrainedModel:
 
 
 async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
+    transcripts = None
+    if options.signer is not None:
+        folder = options.out / "transcripts"
+        folder.mkdir()
+        transcripts = Transcripts(folder=folder, signer=options.signer, keep_inputs=options.keep_inputs)
     server = AggregationServer(
         address=options.address,
         credentials=options.credentials,
         registry=options.registry,
         observer=recorder.on_event,
+        transcripts=transcripts,
     )
     await server.start()
     host = options.address.rsplit(":", 1)[0]

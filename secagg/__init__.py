@@ -43,6 +43,7 @@ from secagg.params import (
     Signer,
     ThreatModel,
 )
+from secagg.planning import Plan, Risk, plan
 from secagg.primitives.bounds import check_parameters, choose_parameters, harary_parameters
 from secagg.primitives.labels import context_digest
 from secagg.primitives.signatures import IdentityKey, check_identity
@@ -74,11 +75,13 @@ __all__ = [
     "ParameterError",
     "Phase",
     "PhaseClosed",
+    "Plan",
     "Policy",
     "Progress",
     "RefusalReason",
     "Refused",
     "RemoteProtocolError",
+    "Risk",
     "RosterAccepted",
     "RoundAbortedError",
     "RoundParameters",
@@ -95,4 +98,5 @@ __all__ = [
     "choose_parameters",
     "context_digest",
     "harary_parameters",
+    "plan",
 ]

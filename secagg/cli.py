@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from secagg.errors import SecAggError
+from secagg import InfeasibleParameters, ParameterError, Plan, SecAggError, check_identity
+from secagg.kernels import usable_cpus
 
 try:
     import typer
@@ -18,6 +22,8 @@ except ImportError:
 __all__ = ["app", "main", "run"]
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are ours to tell, in one line
+
+_MEASURE_S = 0.02  # per figure of `plan`
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -79,6 +85,93 @@ def info() -> None:
         f"kernel variant: {kernels.variant()}; this machine can run: {usable}; "
         f"this build has: {', '.join(kernels.VARIANTS)}"
     )
+
+
+@app.command()
+def plan(
+    *,
+    clients: Annotated[int, typer.Option(min=1, help="Clients that take part.")],
+    length: Annotated[int, typer.Option(min=1, help="Entries of a vector.")],
+    value_bits: Annotated[int, typer.Option(min=1, help="Bits of an entry.")] = 16,
+    weight: Annotated[int, typer.Option(min=1, help="Largest weight of a client.")] = 1,
+    noise: Annotated[int, typer.Option(min=0, help="Largest noise that a client adds to an entry.")] = 0,
+    corrupt: Annotated[float, typer.Option(help="Share of the cohort that may collude.")] = 0.1,
+    dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
+    minimum_survivors: Annotated[int, typer.Option(min=1, help="Fewest clients in a sum.")] = 3,
+    security_bits: Annotated[int, typer.Option(help="A promise is broken with 2^-this.")] = 40,
+    correctness_bits: Annotated[int, typer.Option(help="An honest round fails with 2^-this.")] = 20,
+    grinding_bits: Annotated[int, typer.Option(help="Work of a lying server on the graph, 2^this.")] = 40,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Print what a round needs, against a passive and against an active server."""
+    from secagg.costs import UnitCosts
+    from secagg.planning import plan as plan_round
+    from secagg.reports import plans_as_json, show_plans
+
+    costs = UnitCosts.measured(_seconds, length=min(length, 1 << 20), ring_bits=min(value_bits + 16, 64))
+    demands: dict[str, Any] = {
+        "clients": clients,
+        "vector_length": length,
+        "value_bits": value_bits,
+        "maximum_weight": weight,
+        "noise_bound": noise,
+        "minimum_survivors": minimum_survivors,
+        "corrupt": corrupt,
+        "dropout": dropout,
+        "security_bits": security_bits,
+        "correctness_bits": correctness_bits,
+        "grinding_bits": grinding_bits,
+        "costs": costs,
+    }
+    plans: list[Plan | InfeasibleParameters] = []
+    for adversary in ("passive", "active"):
+        try:
+            plans.append(plan_round(**demands, adversary=adversary))
+        except InfeasibleParameters as error:
+            plans.append(error)
+    refusals = list(dict.fromkeys(str(one) for one in plans if isinstance(one, InfeasibleParameters)))
+    if not any(isinstance(one, Plan) for one in plans):
+        raise InfeasibleParameters("; ".join(refusals))
+    if as_json:
+        print(plans_as_json(plans))  # noqa: T201 - for programs
+    else:
+        show_plans(plans, Console())
+
+
+def _seconds(call: Callable[[], object], calls: int) -> float:
+    """Seconds of one call: the median of a few measurements."""
+    taken: list[float] = []
+    began = time.perf_counter()
+    while len(taken) < 3 or (time.perf_counter() - began < _MEASURE_S and len(taken) < 25):
+        start = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - start) / calls)
+    return statistics.median(taken)
+
+
+@app.command()
+def verify(
+    transcript: Annotated[Path, typer.Argument(help="Transcript of a round.")],
+    *,
+    server: Annotated[
+        str | None, typer.Option(help="Identity that must have signed it, 64 hexadecimal digits.")
+    ] = None,
+) -> None:
+    """Verify the transcript of a round, offline; exit status 1 when anything in it is wrong."""
+    from secagg.reports import show_transcript
+    from secagg.transcript import verify as verify_transcript
+
+    expected = None
+    if server is not None:
+        try:
+            expected = check_identity(bytes.fromhex(server))
+        except ValueError:
+            raise ParameterError("--server: must be an identity, 64 hexadecimal digits") from None
+    with transcript.open("rb") as file:
+        report = verify_transcript(file, server=expected, threads=usable_cpus())
+    show_transcript(report, Console())
+    if not report.ok:
+        raise typer.Exit(1)
 
 
 # Typer's usage errors; their class is click's, which newer versions of Typer carry within themselves.

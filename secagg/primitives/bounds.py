@@ -7,6 +7,7 @@ exact integers; tails of the hypergeometric distribution are summed term by term
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -259,7 +260,31 @@ def _advice(n: int, model: ThreatModel) -> str:
     more = next((m for m in range(n + 1, COMPLETE_UP_TO + 1) if _complete(m, model)), None)
     if more is not None:
         helps.append(f"{more} clients")
+    if n > COMPLETE_UP_TO:  # where one step is a small share, the largest rate that works says more
+        helps = []
+        rates: dict[str, Callable[[float], ThreatModel]] = {
+            "dropout": lambda rate: replace(model, dropout=rate),
+            "corrupt": lambda rate: replace(model, corrupt=rate),
+        }
+        for name, with_rate in rates.items():
+            rate = _largest_rate(n, with_rate, getattr(model, f"{name}_ppm"))
+            if rate is not None:
+                helps.append(f"{name}={rate:.6g}")
     return (
         f"{n} clients cannot meet corrupt={model.corrupt:g}, dropout={model.dropout:g}, "
         f"adversary={model.adversary!r}; what helps: {' or '.join(helps) or 'fewer colluders and dropouts'}"
     )
+
+
+def _largest_rate(n: int, with_rate: Callable[[float], ThreatModel], highest_ppm: int) -> float | None:
+    """Largest rate below `highest_ppm` that is feasible on the complete graph; None when not even 0 is."""
+    if not _complete(n, with_rate(0.0)):
+        return None
+    low, high = 0, highest_ppm
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _complete(n, with_rate(middle / MILLION)):
+            low = middle
+        else:
+            high = middle
+    return low / MILLION

@@ -13,18 +13,21 @@ from secagg.service.errors import (
 )
 from secagg.service.events import (
     Event,
+    LedgerNoted,
     MessageRefused,
     Observer,
     PhaseDone,
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    TranscriptSealed,
     UploadTaken,
 )
 from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
 from secagg.service.registry import Registry, check_name
 from secagg.service.seat import RoundOutcome
 from secagg.service.server import AggregationServer
+from secagg.service.transcripts import Transcripts
 
 __all__ = [
     "AggregationClient",
@@ -35,6 +38,7 @@ __all__ = [
     "Event",
     "HelloError",
     "KeyFileError",
+    "LedgerNoted",
     "ManualClock",
     "MessageRefused",
     "Observer",
@@ -49,6 +53,8 @@ __all__ = [
     "ServiceError",
     "StreamError",
     "SystemClock",
+    "TranscriptSealed",
+    "Transcripts",
     "UploadTaken",
     "check_name",
     "read_identity",

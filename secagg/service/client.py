@@ -21,7 +21,7 @@ from secagg.service.records import Record, RecordReader, RecordType, encode_reco
 from secagg.service.seat import BeforeAnswer, Compute, RoundOutcome, Seat, Settings
 from secagg.service.server import GRPC_OPTIONS, METHOD
 from secagg.service.tasks import end_tasks
-from secagg.store import Counter, MemoryStore, Store, StoredCounter
+from secagg.store import Counter, MemoryStore, ParticipationLedger, Store, StoredCounter
 
 _RECORD_LIMIT = 1 << 34  # a payload may be a large model
 _RETRY_S = 0.5
@@ -46,6 +46,7 @@ class AggregationClient:
     entropy        for the secrets of each round
     store          keeps the ids of accepted rounds and the session of the current one
     counter        counts what was released; default: in the store
+    ledger         what this client uploaded before, and how often; default: in the store, it warns only
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
     on_refusal     told why the server's message, or ours, counts as not sent
     patience_s     how long to try to reach the server
@@ -61,6 +62,7 @@ class AggregationClient:
         entropy: Entropy = os.urandom,
         store: Store | None = None,
         counter: Counter | None = None,
+        ledger: ParticipationLedger | None = None,
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
         on_refusal: Callable[[str], None] = _print_nothing,
@@ -68,6 +70,7 @@ class AggregationClient:
     ) -> None:
         self._address = address
         self._credentials = credentials
+        self._clock = clock or SystemClock()
         store = store or MemoryStore()
         self._settings = Settings(
             signer=signer,
@@ -75,10 +78,11 @@ class AggregationClient:
             entropy=entropy,
             store=store,
             counter=counter or StoredCounter(store),
+            ledger=ledger or ParticipationLedger(store),
+            wall=self._clock.wall,
             before_answer=before_answer,
             on_refusal=on_refusal,
         )
-        self._clock = clock or SystemClock()
         self._patience_s = patience_s
 
     async def take_part(self, compute: Compute) -> RoundOutcome:

@@ -8,10 +8,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds of a monotonic clock."""
+    """Seconds of a monotonic clock, and of a calendar."""
 
     def now(self) -> float:
         """Return the current time, seconds."""
+
+    def wall(self) -> float:
+        """Return the seconds since 1970."""
 
     async def sleep(self, seconds: float) -> None:
         """Return when this much of the clock's time has passed."""
@@ -23,6 +26,10 @@ class SystemClock:
     def now(self) -> float:
         """Return the current time, seconds."""
         return time.monotonic()
+
+    def wall(self) -> float:
+        """Return the seconds since 1970."""
+        return time.time()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on the event loop."""
@@ -38,6 +45,10 @@ class ManualClock:
 
     def now(self) -> float:
         """Return the current time, seconds."""
+        return self._now
+
+    def wall(self) -> float:
+        """Return the seconds since 1970."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:

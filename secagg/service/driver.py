@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,17 +30,21 @@ from secagg.protocol import ServerSession
 from secagg.service.clock import Clock
 from secagg.service.errors import StreamError
 from secagg.service.events import (
+    LedgerNoted,
     MessageRefused,
     Observer,
     PhaseDone,
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    TranscriptSealed,
     UploadTaken,
 )
 from secagg.service.registry import Registry
 from secagg.service.tasks import end_tasks
-from secagg.store import Store
+from secagg.service.transcripts import Transcripts
+from secagg.store import Concern, LedgerError, ParticipationLedger, Store
+from secagg.transcript import RecordedServerSession
 
 _SHOWN = 8  # elements of an upload that observers see
 _REFUSALS = 16  # frames of one client in one round: a client that means well needs none
@@ -79,14 +83,26 @@ class RoundDriver:
         store: Store,
         observer: Observer,
         deliver: Callable[[Identity, Frame | Refused], None],
+        ledger: ParticipationLedger,
+        excluded: Collection[Identity] = (),
+        transcripts: Transcripts | None = None,
     ) -> None:
         self.parameters = parameters
-        self.session = ServerSession(parameters, admitted=registry.identities, threads=usable_cpus())
-        self.latest: dict[Identity, Frame] = {}  # the last frame for each client
+        self._ledger = ledger
+        self._transcripts = transcripts
+        self._observer = observer
         self._registry = registry
+        admitted = registry.identities - frozenset(excluded)
+        for concern in ledger.too_often(admitted, clock.wall()):
+            self._noted(concern)
+            admitted -= frozenset(map(Identity, concern.clients))
+        if transcripts is None:
+            self.session = ServerSession(parameters, admitted=admitted, threads=usable_cpus())
+        else:
+            self.session = transcripts.session(parameters, admitted, usable_cpus())
+        self.latest: dict[Identity, Frame] = {}  # the last frame for each client
         self._clock = clock
         self._store = store
-        self._observer = observer
         self._deliver = deliver
         self._changed = asyncio.Event()
         self._refusals: Counter[Identity] = Counter()
@@ -97,12 +113,15 @@ class RoundDriver:
         """Feed a frame of an authenticated client. Raises StreamError when it sent too much nonsense."""
         if self.shuns(sender):
             raise StreamError(f"frame: {_REFUSALS} of yours were refused in this round, no more are read")
-        before = self.session.progress.received
+        before = self.session.taken
         self._carry_out(self.session.receive(sender, frame))
-        if self.session.progress.received > before:
+        if self.session.taken > before:
             self._up += memoryview(frame).nbytes
             self._changed.set()
             if self.session.phase is Phase.MASKED_INPUT_COLLECTION:
+                self._ledger.uploaded(
+                    self.parameters.context, self.parameters.round_id, sender, self._clock.wall()
+                )
                 self._observer(self._upload_seen(sender, frame))
 
     def shuns(self, client: Identity) -> bool:
@@ -122,7 +141,9 @@ class RoundDriver:
         )
 
     def begin(self) -> None:
-        """Open the round. Raises InfeasibleParameters."""
+        """Open the round. Raises InfeasibleParameters, LedgerError."""
+        for concern in self._ledger.check_clients(self.parameters.context, self.session.admitted):
+            self._noted(concern)
         opening = self.session.start()
         self._observer(
             RoundOpened(self.parameters.round_id, self.parameters.vector_length, self.parameters.ring_bits)
@@ -140,6 +161,12 @@ class RoundDriver:
                     return result
         finally:
             self._store.put({self._name: None})
+            if self._transcripts is not None and isinstance(self.session, RecordedServerSession):
+                self._sealed(self._transcripts, self.session)
+
+    def _sealed(self, transcripts: Transcripts, session: RecordedServerSession) -> None:
+        if (path := transcripts.finish(session)) is not None:
+            self._observer(TranscriptSealed(self.parameters.round_id, path.name, session.transcript))
 
     async def _wait(self, deadlines: Deadlines) -> None:
         """Return when everybody asked has answered, or the phase's time is over."""
@@ -168,7 +195,24 @@ class RoundDriver:
         if self.session.phase is not None:  # persist first, then release effects
             self._store.put({self._name: self.session.snapshot()})
         self._report(before, effects, up, down, started)
+        if before.phase is Phase.MASKED_INPUT_COLLECTION and self.session.survivors:
+            self._check_sum(self.session.survivors)  # before anybody is asked to open it
         return self._carry_out(effects)
+
+    def _check_sum(self, survivors: frozenset[Identity]) -> None:
+        """Raise RoundAbortedError when the ledger refuses a sum over these clients."""
+        try:
+            concerns = self._ledger.check_sum(self.parameters.context, survivors)
+        except LedgerError as error:
+            (kind, detail), round_id = (error.concerns[0].kind, str(error)), self.parameters.round_id
+            self._observer(RoundFailed(round_id, str(kind), detail, ()))
+            raise RoundAbortedError(kind, detail) from error
+        for concern in concerns:
+            self._noted(concern)
+
+    def _noted(self, concern: Concern) -> None:
+        names = self._names(map(Identity, concern.clients))
+        self._observer(LedgerNoted(self.parameters.round_id, str(concern.kind), concern.detail, names))
 
     def _report(self, before: Progress, effects: list[Effect], up: int, down: int, started: float) -> None:
         if before.phase is None or not any(isinstance(effect, PhaseClosed) for effect in effects):
@@ -201,6 +245,7 @@ class RoundDriver:
                     self._observer(MessageRefused(round_id, name, str(reason), detail))
                     self._deliver(Identity(sender), effect)
                 case Completed(result=Aggregate() as result):
+                    self._ledger.released(self.parameters.context, round_id, result.survivors)
                     suspects = self._names(blame.client for blame in result.blamed)
                     self._observer(RoundCompleted(round_id, self._names(result.survivors), suspects))
                     return result

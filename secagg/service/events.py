@@ -70,7 +70,35 @@ class RoundFailed:
     suspects: tuple[str, ...]
 
 
-Event: TypeAlias = RoundOpened | PhaseDone | UploadTaken | MessageRefused | RoundCompleted | RoundFailed
+@dataclass(frozen=True, slots=True)
+class LedgerNoted:
+    """The participation ledger warns, or leaves clients out of a round."""
+
+    round_id: bytes
+    concern: str
+    detail: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptSealed:
+    """The record of the round is complete."""
+
+    round_id: bytes
+    file: str
+    address: bytes  # of the transcript, 32 bytes
+
+
+Event: TypeAlias = (
+    RoundOpened
+    | PhaseDone
+    | UploadTaken
+    | MessageRefused
+    | RoundCompleted
+    | RoundFailed
+    | LedgerNoted
+    | TranscriptSealed
+)
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -13,7 +13,7 @@ from secagg.params import Buffer, Entropy, Phase, Policy, RoundParameters, Signe
 from secagg.primitives.labels import context_digest
 from secagg.protocol import ClientSession
 from secagg.service.errors import StreamError
-from secagg.store import Counter, Store
+from secagg.store import Counter, LedgerError, ParticipationLedger, Store
 
 Compute: TypeAlias = Callable[[bytes, RoundParameters], UIntArray]
 BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
@@ -44,6 +44,8 @@ class Settings:
     entropy: Entropy = field(repr=False)
     store: Store = field(repr=False)
     counter: Counter = field(repr=False)
+    ledger: ParticipationLedger = field(repr=False)
+    wall: Callable[[], float]  # seconds since 1970
     before_answer: BeforeAnswer | None
     on_refusal: Callable[[str], None]
 
@@ -103,10 +105,28 @@ class Seat:
         phase = _ANSWERS[session.phase]
         effects = session.receive(content)
         if session.parameters is not None and self._computing is None:
+            if not self._may_take_part(session.parameters):
+                return
             self._computing = asyncio.create_task(
                 asyncio.to_thread(self._compute, self._payload, session.parameters)
             )
         await self._carry_out(session, phase, effects, outlet)
+
+    def _may_take_part(self, parameters: RoundParameters) -> bool:
+        """Ask the ledger; whether a sum came out of an earlier round only the server knows."""
+        ledger, me = self._settings.ledger, self._settings.signer.identity
+        refusal: LedgerError | None = None
+        try:
+            for concern in ledger.check_clients(parameters.context, [me]):
+                self._settings.on_refusal(f"our ledger warns: {concern.kind}: {concern.detail}")
+            if often := ledger.too_often([me], self._settings.wall()):
+                refusal = LedgerError(often)
+        except LedgerError as error:
+            refusal = error
+        if refusal is not None:
+            self.leave()
+            self._over(completed=False, reason=f"our ledger refuses: {refusal}")
+        return refusal is None
 
     async def submit_when_wanted(self, outlet: Outlet) -> None:
         """Hand the vector in as soon as it is both wanted and there. Raises what `compute` raised."""
@@ -120,16 +140,24 @@ class Seat:
             effects = session.submit(vector)
             await self._carry_out(session, Phase.MASKED_INPUT_COLLECTION, effects, outlet)
 
+    def _persist(self, session: ClientSession, phase: Phase, effects: list[Effect]) -> None:
+        settings = self._settings
+        kept: dict[str, bytes | None] = {self._snapshot_name: session.snapshot()}
+        for effect in effects:
+            if isinstance(effect, RosterAccepted):
+                kept[f"accepted/{effect.round_id.hex()}"] = b"\1"
+        settings.store.put(kept)
+        settings.counter.raise_to(self._snapshot_name, session.releases)
+        parameters = session.parameters
+        if parameters is not None and phase is Phase.MASKED_INPUT_COLLECTION:
+            me, now = settings.signer.identity, settings.wall()
+            settings.ledger.uploaded(parameters.context, parameters.round_id, me, now)
+
     async def _carry_out(
         self, session: ClientSession, phase: Phase, effects: list[Effect], outlet: Outlet
     ) -> None:
         if any(isinstance(effect, Send) for effect in effects):
-            kept: dict[str, bytes | None] = {self._snapshot_name: session.snapshot()}
-            for effect in effects:
-                if isinstance(effect, RosterAccepted):
-                    kept[f"accepted/{effect.round_id.hex()}"] = b"\1"
-            self._settings.store.put(kept)  # persist first, then release
-            self._settings.counter.raise_to(self._snapshot_name, session.releases)
+            self._persist(session, phase, effects)  # first; then release
         for effect in effects:
             match effect:
                 case Send(frame=frame):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import grpc
@@ -25,7 +25,8 @@ from secagg.service.keys import ServerCredentials
 from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
 from secagg.service.registry import Registry
 from secagg.service.tasks import end_tasks
-from secagg.store import MemoryStore, Store
+from secagg.service.transcripts import Transcripts
+from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store
 
 _QUEUED_RECORDS = 32  # a round has six for a client
 _DRAIN_S = 60.0  # without a message of 1 MiB taken
@@ -79,6 +80,9 @@ class AggregationServer:
     clock        decides deadlines
     store        keeps the session of a round that is under way
     observer     is told the public facts of each round
+    ledger       who was summed with whom; default: in the store, with its own defaults. A round's subject is
+                 its context
+    transcripts  where to record the rounds; None: nowhere
     """
 
     def __init__(
@@ -90,6 +94,8 @@ class AggregationServer:
         clock: Clock | None = None,
         store: Store | None = None,
         observer: Observer = ignore,
+        ledger: ParticipationLedger | None = None,
+        transcripts: Transcripts | None = None,
     ) -> None:
         if credentials.private_key is None:
             raise ParameterError("credentials: the server needs its private key")
@@ -98,6 +104,8 @@ class AggregationServer:
         self._registry = registry
         self._clock = clock or SystemClock()
         self._store = store or MemoryStore()
+        self._ledger = ledger or ParticipationLedger(self._store)
+        self._transcripts = transcripts
         self._observer = observer
         self._connections: dict[Identity, _Connection] = {}
         self._driver: RoundDriver | None = None
@@ -133,11 +141,19 @@ class AggregationServer:
             await self._grpc.stop(grace=2.0)
 
     async def run_round(
-        self, parameters: RoundParameters, payload: bytes, deadlines: Deadlines | None = None
+        self,
+        parameters: RoundParameters,
+        payload: bytes,
+        deadlines: Deadlines | None = None,
+        *,
+        excluded: Collection[Identity] = (),
     ) -> Aggregate:
         """Run one round about `payload`, whose digest is the round's context.
 
-        raises  RoundAbortedError; InfeasibleParameters; ParameterError when the context is another one;
+        excluded  enrolled parties that have no part in it: the guilty of an earlier attempt
+
+        raises  RoundAbortedError; LedgerError; InfeasibleParameters; ParameterError when the context is
+                another one, or too few may take part;
                 LocalProtocolError while another round runs; ServiceError when the server is stopped
         """
         if self._driver is not None:
@@ -151,6 +167,9 @@ class AggregationServer:
             store=self._store,
             observer=self._observer,
             deliver=self._deliver,
+            ledger=self._ledger,
+            excluded=excluded,
+            transcripts=self._transcripts,
         )
         self._payload = payload
         self._driver = driver
@@ -164,6 +183,9 @@ class AggregationServer:
             result = await self._running
         except RoundAbortedError as error:
             outcome |= {"reason": str(error.reason), "detail": error.detail}
+            raise
+        except LedgerError as error:
+            outcome |= {"reason": "the ledger refuses", "detail": str(error)}
             raise
         except asyncio.CancelledError:
             current = asyncio.current_task()

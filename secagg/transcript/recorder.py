@@ -45,7 +45,8 @@ class RecordedServerSession(ServerSession):
         threads: int = 1,
     ) -> None:
         super().__init__(parameters, admitted=admitted, threads=threads)
-        self._file = file
+        self.file = file
+        self.sealed = False
         self._transcript_signer = signer
         self._keep_inputs = keep_inputs
         self._addresses: list[bytes] = []
@@ -87,11 +88,12 @@ class RecordedServerSession(ServerSession):
             self._write(EntryKind.OUTCOME, content=encode(outcome_of(end)))
             signature = self._transcript_signer.sign(seal_text(self.transcript))
             self._write(EntryKind.SEAL, content=encode(Seal(b"".join(self._addresses), signature)))
+            self.sealed = True
         return effects
 
     def _write(self, kind: EntryKind, party: bytes = b"", content: Buffer = b"") -> None:
         length, entry = framed(kind, party, content)
-        self._file.write(length)
-        self._file.write(entry)
+        self.file.write(length)
+        self.file.write(entry)
         if kind is not EntryKind.SEAL:
             self._addresses.append(address(entry))

@@ -13,7 +13,7 @@ from bench.machine import ROOT
 from bench.plots import draw
 from bench.replay import server_bytes
 from bench.report import tables
-from bench.unit_costs import UnitCosts
+from bench.unit_costs import load_of, measured
 from secagg import GraphParameters, Phase
 
 
@@ -118,11 +118,11 @@ def test_the_memory_of_a_server_grows_with_the_vector() -> None:
 
 
 def test_the_sum_of_the_primitives_grows_with_the_work() -> None:
-    costs = UnitCosts.measured(TINY)
+    costs = measured(TINY)
     graph = GraphParameters(degree=30, threshold=8)
-    small, large = (Workload(clients=70, length=d) for d in (1000, 10_000_000))
-    assert 0 < costs.client(small, graph, TINY) < costs.client(large, graph, TINY)
-    assert 0 < costs.server(small, graph, TINY) < costs.server(large, graph, TINY)
+    small, large = (load_of(Workload(clients=70, length=d), graph) for d in (1000, 10_000_000))
+    assert 0 < costs.client_seconds(small) < costs.client_seconds(large)
+    assert 0 < costs.server_seconds(small) < costs.server_seconds(large)
 
 
 def test_a_figure_is_the_median_between_its_quartiles() -> None:

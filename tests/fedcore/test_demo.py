@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedcore.checks import DemoError, check_sums, check_transcripts
 from fedcore.datasets import breast_cancer, partition_unevenly
-from fedcore.demo import DemoError, DemoOptions, DemoResult, check_sums, run_demo
+from fedcore.demo import DemoOptions, DemoResult, run_demo
 from fedcore.history import read_history
 from fedcore.join import Hold
 from fedcore.report import write_report
 from fedcore.tables import dump_table
-from secagg import Phase
+from secagg import Phase, check_identity
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
@@ -130,3 +131,16 @@ def test_a_sum_that_differs_from_the_revealed_updates_is_found(tmp_path: Path) -
     np.save(path, total)
     with pytest.raises(DemoError, match="mean 1: the secure sum differs at element 3"):
         check_sums(result.folder, events)
+
+
+def test_the_transcripts_of_a_run_are_verified_and_a_changed_one_is_found(tmp_path: Path) -> None:
+    result = run(tmp_path, rounds=1, clients=4)
+    events = list(read_history(result.folder / "history.jsonl"))
+    server = check_identity(bytes.fromhex((result.folder / "server.identity").read_text(encoding="ascii")))
+    assert result.transcripts == check_transcripts(result.folder, events, server) == 3
+    path = next((result.folder / "transcripts").iterdir())
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DemoError, match=f"{path.name}: entry 0: "):
+        check_transcripts(result.folder, events, server)

@@ -41,6 +41,7 @@ def make_result(*, victim: str | None = None, identical: bool = True) -> DemoRes
             identical=identical,
         ),
         checked_sums=5,
+        transcripts=6,
         seen=("hospital-1", [11, 22, 33], [1, -2, 3]),
         seconds=12.3,
     )

@@ -23,12 +23,13 @@ from secagg.service import (
     Registry,
     RoundOutcome,
     ServerCredentials,
+    Transcripts,
 )
 from secagg.service.hello import make_hello
 from secagg.service.keys import SERVER_NAME
 from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
 from secagg.service.server import GRPC_OPTIONS, METHOD
-from secagg.store import Store
+from secagg.store import ParticipationLedger, Store
 
 CREDENTIALS = ServerCredentials.generate()
 PINNED = ServerCredentials(CREDENTIALS.certificate)
@@ -94,6 +95,8 @@ async def cohort(
     clock: Clock | None = None,
     observer: Callable[[Event], None] | None = None,
     store: Store | None = None,
+    ledger: ParticipationLedger | None = None,
+    transcripts: Transcripts | None = None,
 ) -> AsyncIterator[Cohort]:
     """Start a server for n parties."""
     keys = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(n)]
@@ -112,6 +115,8 @@ async def cohort(
         clock=clock,
         store=store,
         observer=observe,
+        ledger=ledger,
+        transcripts=transcripts,
     )
     await server.start()
     rng = np.random.default_rng(7)

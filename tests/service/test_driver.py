@@ -5,7 +5,7 @@ import pytest
 from secagg import Aborted, AbortReason, IdentityKey, RoundAbortedError, RoundParameters
 from secagg.service import Event, ManualClock, Registry, RoundFailed
 from secagg.service.driver import RoundDriver
-from secagg.store import MemoryStore
+from secagg.store import MemoryStore, ParticipationLedger
 
 KEYS = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(4)]
 
@@ -17,6 +17,7 @@ def test_an_abort_tells_the_caller_who_is_suspected_and_who_is_guilty() -> None:
         registry=Registry.of((f"party-{i}", key.identity) for i, key in enumerate(KEYS)),
         clock=ManualClock(),
         store=MemoryStore(),
+        ledger=ParticipationLedger(MemoryStore()),
         observer=events.append,
         deliver=lambda _client, _item: None,
     )

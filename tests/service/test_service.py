@@ -34,7 +34,7 @@ from secagg.service import (
     UploadTaken,
 )
 from secagg.service.seat import Seat, Settings
-from secagg.store import MemoryStore, StoredCounter
+from secagg.store import MemoryStore, ParticipationLedger, StoredCounter
 from tests.service.cohort import CREDENTIALS, PAYLOAD, PINNED, cohort, settle
 
 SOON = Deadlines(advertise_s=20, phase_s=20)
@@ -425,6 +425,8 @@ def test_a_seat_forgets_the_session_of_a_round_when_the_next_begins() -> None:
                     policy=c.policy(),
                     entropy=os.urandom,
                     counter=StoredCounter(store),
+                    ledger=ParticipationLedger(store),
+                    wall=lambda: 0.0,
                     store=store,
                     before_answer=None,
                     on_refusal=c.refusals.append,

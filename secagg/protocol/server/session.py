@@ -30,6 +30,7 @@ from secagg.primitives.signatures import check_identity
 from secagg.protocol.round import RoundEnded, listed, refuse
 from secagg.protocol.server import snapshot as snapshots
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
+from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.phase import Result, ServerPhase
 from secagg.protocol.server.unmasking import Unmasking
 
@@ -92,9 +93,23 @@ class ServerSession:
         )
 
     @property
+    def admitted(self) -> frozenset[Identity]:
+        """Who may take part."""
+        return self._admitted
+
+    @property
     def taken(self) -> int:
         """How many messages were taken so far."""
         return len(self._taken)
+
+    @property
+    def survivors(self) -> frozenset[Identity]:
+        """The set S, from the end of MaskedInputCollection to that of the round."""
+        match self._phase:
+            case ConsistencyCheck(masked=masked) | Unmasking(masked=masked):
+                return masked.view.named(masked.survivors)
+            case _:
+                return frozenset()
 
     def start(self) -> list[Effect]:
         """Open the round: everybody admitted gets the parameters.

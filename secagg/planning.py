@@ -1,0 +1,327 @@
+"""What a round will need, before it is run: parameters, the risks that remain, bytes and seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+
+from secagg.costs import Load, UnitCosts
+from secagg.errors import InfeasibleParameters
+from secagg.kernels import packed_bytes
+from secagg.messages import (
+    Advertisement,
+    Encoded,
+    MaskedInput,
+    Message,
+    RevealedShare,
+    Roster,
+    RosterAnnouncement,
+    RosterEntry,
+    Rows,
+    SealedShare,
+    ShareDelivery,
+    SharedKeys,
+    SurvivorSet,
+    SurvivorSignature,
+    UnmaskingRequest,
+    UnmaskingResponse,
+    UploadProof,
+    encode_frame,
+    encode_list,
+    parameters_to_wire,
+)
+from secagg.params import (
+    MILLION,
+    Adversary,
+    GraphParameters,
+    Phase,
+    RoundParameters,
+    ThreatModel,
+    require,
+)
+from secagg.primitives.bounds import (
+    choose_for,
+    colluders,
+    effective_minimum,
+    quorum,
+    window_collusion,
+)
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """A bad event, the logarithm (base 2) of its exact probability, and how large that may be.
+
+    -inf: impossible as long as no more collude and drop out than declared.
+    """
+
+    event: str
+    log2: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A round for so many clients. Bytes are those of one client's frames when everybody stays.
+
+    colluders, dropouts  most of each that the plan holds against
+    quorum               survivor signatures; 0 in a passive round
+    fewest_survivors     below this many no sum is opened
+    client_s, server_s   predicted seconds of all phases, one thread; None without unit costs
+    """
+
+    clients: int
+    vector_length: int
+    ring_bits: int
+    threat_model: ThreatModel
+    graph: GraphParameters
+    colluders: int
+    dropouts: int
+    quorum: int
+    fewest_survivors: int
+    risks: tuple[Risk, ...]
+    up: Mapping[Phase, int]
+    down: Mapping[Phase, int]
+    client_s: float | None
+    server_s: float | None
+
+    @property
+    def complete(self) -> bool:
+        """Everybody is everybody's neighbor."""
+        return self.graph.degree == self.clients - 1
+
+
+def plan(
+    *,
+    clients: int,
+    vector_length: int,
+    value_bits: int,
+    maximum_weight: int = 1,
+    noise_bound: int = 0,
+    minimum_survivors: int = 3,
+    corrupt: float = 0.1,
+    dropout: float = 0.1,
+    adversary: Adversary = "active",
+    security_bits: int = 40,
+    correctness_bits: int = 20,
+    grinding_bits: int = 40,
+    costs: UnitCosts | None = None,
+) -> Plan:
+    """Plan a round.
+
+    value_bits      of an entry of a vector: entries are below 2^value_bits
+    maximum_weight  by which a client multiplies its vector
+    noise_bound     largest magnitude of what a client adds to an entry, for privacy; doubles the range
+    costs           of this machine, to predict seconds
+
+    raises  ParameterError; InfeasibleParameters, which says what to relax
+    """
+    for name, value, limit in (
+        ("value_bits", value_bits, 64),
+        ("maximum_weight", maximum_weight, 2**63),
+        ("vector_length", vector_length, 2**35),
+        ("clients", clients, 2**32 - 1),
+    ):
+        require(isinstance(value, int) and 1 <= value <= limit, name, f"an integer in 1..{limit}", value)
+    require(noise_bound >= 0, "noise_bound", "at least 0", noise_bound)
+    model = ThreatModel(
+        corrupt=corrupt,
+        dropout=dropout,
+        adversary=adversary,
+        security_bits=security_bits,
+        correctness_bits=correctness_bits,
+        grinding_bits=grinding_bits,
+    )
+    ring_bits = _ring_bits(clients, value_bits, maximum_weight, noise_bound)
+    graph = choose_for(clients, model)
+    k = graph.degree
+    parameters = RoundParameters(
+        round_id=bytes(16),
+        vector_length=vector_length,
+        ring_bits=ring_bits,
+        context=bytes(32),
+        threat_model=model,
+        minimum_cohort=clients,
+        minimum_survivors=minimum_survivors,
+    )
+    signatures = quorum(clients, k, model) if model.active else 0
+    up, down = _traffic(parameters, clients, graph, signatures)
+    dropouts = _dropouts(clients, k, model)
+    load = Load(
+        clients=clients,
+        dropouts=dropouts,
+        length=vector_length,
+        ring_bits=ring_bits,
+        graph=graph,
+        quorum=signatures,
+    )
+    return Plan(
+        clients=clients,
+        vector_length=vector_length,
+        ring_bits=ring_bits,
+        threat_model=model,
+        graph=graph,
+        colluders=colluders(clients, k, model),
+        dropouts=dropouts,
+        quorum=signatures,
+        fewest_survivors=effective_minimum(clients, k, model, minimum_survivors),
+        risks=_risks(clients, graph, model),
+        up=up,
+        down=down,
+        client_s=None if costs is None else costs.client_seconds(load),
+        server_s=None if costs is None else costs.server_seconds(load),
+    )
+
+
+def _ring_bits(clients: int, value_bits: int, maximum_weight: int, noise_bound: int) -> int:
+    """Bits in which no sum can wrap."""
+    largest = clients * (((1 << value_bits) - 1) * maximum_weight + 2 * noise_bound)
+    bits = largest.bit_length()
+    if bits > 64:
+        raise InfeasibleParameters(
+            f"ring_bits: sums up to {clients} x ((2^{value_bits} - 1) x {maximum_weight} "
+            f"+ {2 * noise_bound}) need {bits} bits, 64 is the limit: lower value_bits by {bits - 64}, "
+            f"or maximum_weight, noise_bound or clients by a factor of {1 << bits - 64}"
+        )
+    return max(bits, 1)
+
+
+def _dropouts(clients: int, degree: int, model: ThreatModel) -> int:
+    exact = model.dropout_ppm * clients
+    return -(-exact // MILLION) if degree == clients - 1 else exact // MILLION
+
+
+# --- risks: the exact probabilities behind degree and threshold (PROTOCOL.md, 1) -------------------
+
+
+@lru_cache(maxsize=256)
+def exact_upper_tail(population: int, marked: int, draws: int, x: int) -> Fraction:
+    """P[X > x], X the marked ones among `draws` drawn without replacement: exact, no floating point."""
+    unmarked = population - marked
+    first, last = max(x + 1, draws - unmarked, 0), min(marked, draws)
+    if first > last:
+        return Fraction(0)
+    term = math.comb(marked, first) * math.comb(unmarked, draws - first)
+    total = term
+    for j in range(first, last):
+        term = term * (marked - j) * (draws - j) // ((j + 1) * (unmarked - draws + j + 1))
+        total += term
+    return Fraction(total, math.comb(population, draws))
+
+
+def log2_of(probability: Fraction) -> float:
+    """Logarithm of an exact probability of any size."""
+    if not probability:
+        return -math.inf
+    numerator, denominator = probability.numerator, probability.denominator
+    shift = numerator.bit_length() - denominator.bit_length()
+    ratio = Fraction(numerator, denominator) / (Fraction(2) ** shift)
+    return shift + math.log2(float(ratio))
+
+
+def _risks(n: int, graph: GraphParameters, model: ThreatModel) -> tuple[Risk, ...]:
+    k, t = graph.degree, graph.threshold
+    c, d = colluders(n, k, model), _dropouts(n, k, model)
+    strength = model.security_bits + (model.grinding_bits if model.active else 0)
+    secure, correct = -float(strength + 1), -float(model.correctness_bits)
+    if k == n - 1:  # every count is certain
+        return (
+            Risk(f"{t} or more of {c} colluders are somebody's neighbors", -math.inf, secure),
+            Risk(f"fewer than {t} of somebody's {k} neighbors stay", -math.inf, correct),
+        )
+
+    def somebody(tail: Fraction) -> float:
+        return log2_of(min(n * tail, Fraction(1)))
+
+    collude = Risk(
+        f"{t} or more of somebody's {k} neighbors collude",
+        somebody(exact_upper_tail(n, c, k, t - 1)),
+        secure,
+    )
+    stay = Risk(
+        f"fewer than {t} of somebody's {k} neighbors stay",
+        somebody(exact_upper_tail(n, d, k, k - t)),
+        correct,
+    )
+    if not model.active:
+        pairs = Fraction(n * (n - k - 1), 2)
+        apart = log2_of(min(pairs * exact_upper_tail(n, c + d, k, k - 1), Fraction(1)))
+        return collude, Risk("the graph without colluders and dropouts falls apart", apart, secure), stay
+    w, half = window_collusion(n, k, model), k // 2
+    return (
+        collude,
+        Risk(
+            f"more than {w} of some {half} successive clients collude",
+            somebody(exact_upper_tail(n, c, half, w)),
+            secure,
+        ),
+        stay,
+        Risk(
+            f"at most {w} of some {half} successive clients stay",
+            somebody(exact_upper_tail(n, d, half, half - w - 1)),
+            correct,
+        ),
+    )
+
+
+# --- bytes: the frames of one client, made of zeros ---------------------------------------------------
+
+
+def _traffic(
+    parameters: RoundParameters, n: int, graph: GraphParameters, signatures: int
+) -> tuple[dict[Phase, int], dict[Phase, int]]:
+    """Bytes of the frames of one client by phase, up and down; everybody stays and is honest.
+
+    A survivor signature is counted for the last in the roster: its index is the longest.
+    """
+    k = graph.degree
+    bitmap, name, signature = bytes(-(-n // 8)), bytes(32), bytes(64)
+    octets = np.zeros(packed_bytes(parameters.vector_length, parameters.ring_bits), np.uint8)
+    packed = octets.data  # zero pages: no memory is taken
+
+    def size(message: Message) -> int:
+        return encode_frame(parameters.round_id, message).size
+
+    def rows(kind: type[M], count: int, **sizes: int) -> Rows[M]:
+        return Rows.build(kind, count, **{field: bytes(length) for field, length in sizes.items()})
+
+    entries = rows(RosterEntry, n, identity=32, advertisement_digest=32)
+    neighbors = rows(Advertisement, k, identity=32, agreement_key=32, mask_key=32, signature=64)
+    dealt = rows(SealedShare, k, peer=32, ciphertext=96)
+    delivered = rows(SealedShare, k, peer=32, ciphertext=96, acceptance=64)
+    proofs = rows(UploadProof, k, identity=32, packed_digest=32, signature=64)
+    revealed = rows(RevealedShare, k, dealer=32, share=40)
+    signers: Any = Encoded(bytes(_signers_bytes(signatures)))
+    up = {
+        Phase.ADVERTISE_KEYS: size(Advertisement(name, name, name, signature)),
+        Phase.SHARE_KEYS: size(SharedKeys(dealt, name, signature)),
+        Phase.MASKED_INPUT_COLLECTION: size(MaskedInput(packed, (), signature)),
+        Phase.CONSISTENCY_CHECK: size(SurvivorSignature(n - 1, signature)) if signatures else 0,
+        Phase.UNMASKING: size(UnmaskingResponse(revealed, ())),
+    }
+    down = {
+        Phase.ADVERTISE_KEYS: size(parameters_to_wire(parameters)),
+        Phase.SHARE_KEYS: size(RosterAnnouncement(Roster(k, graph.threshold, entries), neighbors)),
+        Phase.MASKED_INPUT_COLLECTION: size(ShareDelivery(bitmap, delivered)),
+        Phase.CONSISTENCY_CHECK: size(SurvivorSet(bitmap)) if signatures else 0,
+        Phase.UNMASKING: size(UnmaskingRequest(bitmap, proofs, signers)),
+    }
+    return up, down
+
+
+def _signers_bytes(count: int) -> int:
+    """Bytes of the list of the survivor signatures 0 .. count - 1; an index takes 0 to 5 bytes."""
+    total, limits = 0, (0, 1, *(2**bits for bits in range(7, 36, 7)))
+    for first, last in pairwise(limits):
+        one = encode_list(UnmaskingRequest, "signatures", [SurvivorSignature(first, bytes(64))])
+        total += max(min(count, last) - first, 0) * len(one.data)
+    return total

@@ -1,0 +1,53 @@
+"""Where the service keeps the transcripts of its rounds: one file per round, named by the round's id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from secagg.params import Identity, RoundParameters, Signer
+from secagg.transcript import RecordedServerSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcripts:
+    """Record every round.
+
+    folder       exists; gets <round id>.transcript when a round is over, .partial while it runs
+    signer       the server's own identity, not a client's
+    keep_inputs  keep masked vectors, too: large, and all that a curious server sees
+    """
+
+    folder: Path
+    signer: Signer = field(repr=False)
+    keep_inputs: bool = False
+
+    def session(
+        self, parameters: RoundParameters, admitted: Collection[Identity], threads: int
+    ) -> RecordedServerSession:
+        """Begin a round. Raises OSError."""
+        return RecordedServerSession(
+            parameters,
+            admitted=admitted,
+            file=self._partial(parameters).open("xb"),
+            signer=self.signer,
+            keep_inputs=self.keep_inputs,
+            threads=threads,
+        )
+
+    def finish(self, session: RecordedServerSession) -> Path | None:
+        """Make the file of a round durable; None, and no file, when the round did not come to its end."""
+        partial = self._partial(session.parameters)
+        file = session.file
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        if not session.sealed:
+            partial.unlink()
+            return None
+        return partial.rename(partial.with_suffix(".transcript"))
+
+    def _partial(self, parameters: RoundParameters) -> Path:
+        return self.folder / f"{parameters.round_id.hex()}.partial"
