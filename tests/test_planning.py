@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -143,9 +144,11 @@ def test_numbers_out_of_range_are_refused(wrong: dict[str, int]) -> None:
 
 
 def test_predicted_seconds_grow_with_the_work() -> None:
-    costs = UnitCosts.measured(
-        lambda call, calls: 1e-6 if call() is None else 1e-6, length=1000, ring_bits=20
-    )
+    def timer(call: Callable[[], object], calls: int) -> float:
+        call()
+        return 1e-3 / calls
+
+    costs = UnitCosts.measured(timer, length=1000, ring_bits=20)
     small, large = (plan(clients=100, vector_length=d, value_bits=8, costs=costs) for d in (1000, 100_000))
     assert small.client_s is not None
     assert small.server_s is not None

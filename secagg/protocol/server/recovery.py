@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from functools import partial
 
@@ -129,10 +130,10 @@ def _checked(limbs: Words, check: Check) -> bytes | None:
 def _check_of(masked: Masked, dealer: int) -> Check:
     if masked.in_survivors[dealer]:
         return partial(_opens, masked, dealer)
-    return lambda secret: public_key(secret) == masked.mask_keys[dealer]
+    return lambda secret: hmac.compare_digest(public_key(secret), masked.mask_keys[dealer])
 
 
 def _opens(masked: Masked, dealer: int, secret: bytes) -> bool:
     view = masked.view
     commitment = seed_commitment(view.roster_digest, view.identities[dealer], secret)
-    return commitment == masked.commitments[dealer]
+    return hmac.compare_digest(commitment, masked.commitments[dealer])
