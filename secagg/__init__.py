@@ -30,6 +30,7 @@ from secagg.errors import (
     SecAggError,
     StaleSnapshotError,
 )
+from secagg.explanation import Statement, explain
 from secagg.local import LocalAggregate, aggregate
 from secagg.params import (
     Adversary,
@@ -90,6 +91,7 @@ __all__ = [
     "ServerSession",
     "Signer",
     "StaleSnapshotError",
+    "Statement",
     "ThreatModel",
     "Traffic",
     "aggregate",
@@ -97,6 +99,7 @@ __all__ = [
     "check_parameters",
     "choose_parameters",
     "context_digest",
+    "explain",
     "harary_parameters",
     "plan",
 ]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from secagg import InfeasibleParameters, ParameterError, Plan, SecAggError, check_identity
+from secagg import explain as explain_plan
+from secagg import plan as plan_round
 from secagg.kernels import usable_cpus
 
 try:
@@ -105,7 +107,6 @@ def plan(
 ) -> None:
     """Print what a round needs, against a passive and against an active server."""
     from secagg.costs import UnitCosts
-    from secagg.planning import plan as plan_round
     from secagg.reports import plans_as_json, show_plans
 
     costs = UnitCosts.measured(_seconds, length=min(length, 1 << 20), ring_bits=min(value_bits + 16, 64))
@@ -136,6 +137,42 @@ def plan(
         print(plans_as_json(plans))  # noqa: T201 - for programs
     else:
         show_plans(plans, Console())
+
+
+@app.command()
+def explain(
+    *,
+    clients: Annotated[int, typer.Option(min=1, help="Clients that take part.")],
+    length: Annotated[int, typer.Option(min=1, help="Entries of a vector.")] = 1,
+    value_bits: Annotated[int, typer.Option(min=1, help="Bits of an entry.")] = 16,
+    corrupt: Annotated[float, typer.Option(help="Share of the cohort that may collude.")] = 0.1,
+    dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
+    minimum_survivors: Annotated[int, typer.Option(min=1, help="Fewest clients in a sum.")] = 3,
+    passive: Annotated[
+        bool, typer.Option("--passive", help="Trust the server to follow the protocol.")
+    ] = False,
+    colluding: Annotated[
+        int | None, typer.Option(min=0, help="Clients that collude; default: as many as planned for.")
+    ] = None,
+    keep_inputs: Annotated[
+        bool, typer.Option("--keep-inputs", help="Transcripts hold the masked vectors.")
+    ] = False,
+    plaintext: Annotated[bool, typer.Option("--plaintext", help="The links are not encrypted.")] = False,
+) -> None:
+    """Print what each party of a round learns, and the test that backs each statement."""
+    from secagg.reports import show_statements
+
+    planned = plan_round(
+        clients=clients,
+        vector_length=length,
+        value_bits=value_bits,
+        corrupt=corrupt,
+        dropout=dropout,
+        minimum_survivors=minimum_survivors,
+        adversary="passive" if passive else "active",
+    )
+    statements = explain_plan(planned, colluding=colluding, keep_inputs=keep_inputs, encrypted=not plaintext)
+    show_statements(planned, statements, Console())
 
 
 def _seconds(call: Callable[[], object], calls: int) -> float:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secagg.errors import InfeasibleParameters
+from secagg.explanation import Statement
 from secagg.params import Phase
 from secagg.planning import Plan
 from secagg.transcript import Report
@@ -84,6 +85,17 @@ def _plan_fields(one: Plan | InfeasibleParameters) -> dict[str, object]:
         "client_s": one.client_s,
         "server_s": one.server_s,
     }
+
+
+def show_statements(planned: Plan, statements: Sequence[Statement], console: Console) -> None:
+    """Print who learns what."""
+    adversary, threshold = planned.threat_model.adversary, planned.graph.threshold
+    title = f"{planned.clients} clients, {adversary} server, threshold {threshold}"
+    table = Table("who", "learns", "test", title=title, title_justify="left", show_lines=True)
+    table.columns[2].overflow = "fold"
+    for statement in statements:
+        table.add_row(statement.party, statement.learns, statement.test)
+    console.print(table, highlight=False)
 
 
 def _seconds(value: float | None) -> str:

@@ -26,10 +26,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": {"kernels", "primitives", "messages", "protocol", "local", "store", "transcript"} | EVERYBODY,
     "costs": {"kernels", "primitives"} | EVERYBODY,
     "planning": {"kernels", "primitives", "messages", "costs"} | EVERYBODY,
-    "reports": {"transcript", "planning"} | EVERYBODY,
-    "cli": {"kernels", "service", "store", "secagg", "transcript", "reports", "planning", "costs"}
+    "explanation": {"planning"} | EVERYBODY,
+    "reports": {"transcript", "planning", "explanation"} | EVERYBODY,
+    "cli": {
+        "kernels",
+        "service",
+        "store",
+        "secagg",
+        "transcript",
+        "reports",
+        "planning",
+        "costs",
+        "explanation",
+    }
     | EVERYBODY,
-    "__init__": {"primitives", "protocol", "local", "planning"} | EVERYBODY,
+    "__init__": {"primitives", "protocol", "local", "planning", "explanation"} | EVERYBODY,
 }
 ABOVE = {"service", "cli"}  # with sockets, clocks and threads
 NEVER_BELOW_SERVICE = {
