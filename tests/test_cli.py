@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import stat
 import subprocess
 import sys
@@ -459,3 +460,70 @@ def test_a_learning_rate_that_is_none_is_refused(party: Path, call: Call, rate: 
 def test_times_that_are_no_times_are_refused(party: Path, call: Call, name: str) -> None:
     for seconds in ("nan", "-1"):
         call("fedcore", *serve(party, **{name: seconds})).refused("fedcore", "must be positive and finite")
+
+
+def test_plan_prints_both_adversaries_side_by_side_with_risks(call: Call) -> None:
+    done = call("secagg", "plan", "--clients", 1000, "--length", 1000, "--value-bits", 8)
+    assert done.status == 0, done
+    for text in ("passive server", "active server", "degree", "128", "551", "-84.2", "seconds of a client"):
+        assert text in done.out
+
+
+def test_plan_as_json_is_for_programs(call: Call) -> None:
+    done = call("secagg", "plan", "--clients", 100, "--length", 10, "--dropout", 0.5, "--json")
+    passive, active = json.loads(done.out)
+    assert (passive["degree"], passive["threshold"], passive["ring_bits"]) == (50, 11, 23)
+    assert passive["client_s"] > 0
+    assert active == {
+        "infeasible": "100 clients cannot meet corrupt=0.1, dropout=0.5, adversary='active'; "
+        "what helps: dropout=0.44"
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--clients", 2, "--length", 1), "2 clients cannot meet"),
+        (("--clients", 100, "--length", 1, "--value-bits", 60), "lower value_bits by 3"),
+        (("--clients", 10, "--length", 1, "--corrupt", 1.5), "corrupt: must be in [0, 1)"),
+        (("--clients", 0, "--length", 1), "--clients"),
+    ],
+    ids=str,
+)
+def test_plan_says_in_one_line_what_to_relax(call: Call, options: tuple[object, ...], message: str) -> None:
+    call("secagg", "plan", *options).refused("secagg", message)
+
+
+def test_explain_prints_who_learns_what_and_the_tests(call: Call) -> None:
+    done = call("secagg", "explain", "--clients", 12, "--colluding", 2)
+    assert done.status == 0, done
+    for text in ("server and 2 colluding clients", "at least 2 of them", "network", "test_hiding.py"):
+        assert text in done.out
+    assert "POSSIBLY EVERYTHING" in call("secagg", "explain", "--clients", 12, "--passive").out
+    call("secagg", "explain", "--clients", 12, "--colluding", 13).refused(
+        "secagg", "colluding: must be in 0..12"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("missing", (), "No such file"),
+        ("here", ("--server", "00"), "--server: must be an identity"),
+        ("here", ("--server", "xyz"), "--server: must be an identity"),
+    ],
+)
+def test_verify_says_in_one_line_what_is_bad(
+    tmp_path: Path, call: Call, name: str, options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "here").write_bytes(b"")
+    call("secagg", "verify", tmp_path / name, *options).refused("secagg", message)
+
+
+def test_verify_of_what_is_no_transcript_fails_with_what_is_wrong(tmp_path: Path, call: Call) -> None:
+    path = tmp_path / "transcript"
+    path.write_bytes(b"something else")
+    done = call("secagg", "verify", path)
+    assert done.status == 1
+    assert "the first line is not that of a transcript" in done.out
+    assert "NOT verified" in done.out

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import io
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -30,9 +31,10 @@ from secagg.messages import KINDS, decode_frame
 from secagg.params import Entropy, Identity, Policy, RoundParameters, ThreatModel
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession, ServerSession
+from secagg.transcript import verify
 from tests.vectors import make
 
-FILES = ("active_round.json", "passive_round.json", "bad_cases.json", "primitives.json")
+FILES = ("active_round.json", "passive_round.json", "bad_cases.json", "primitives.json", "transcripts.json")
 
 
 @cache
@@ -55,6 +57,31 @@ def test_no_vector_file_is_left_over() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_says_what_it_is(name: str) -> None:
     assert next(iter(vectors(name))) == "_comment"
+
+
+@pytest.mark.parametrize(
+    ("name", "address"), [("with_inputs", "address"), ("without_inputs", "address_without")]
+)
+def test_the_recorded_transcripts_are_right(name: str, address: str) -> None:
+    data = vectors("transcripts.json")
+    server = Identity(bytes.fromhex(data["server"]))
+    report = verify(io.BytesIO(bytes.fromhex(data[name])), server=server)
+    assert report.findings == ()
+    assert report.transcript.hex() == data[address]
+    if name == "with_inputs":
+        assert report.total is not None
+        assert report.total.tolist() == data["sum"] == vectors("active_round.json")["sum"]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_a_changed_byte_of_a_recorded_transcript_is_found_where_it_is(number: int) -> None:
+    data = vectors("transcripts.json")
+    case, file = data["bad"][number], bytearray.fromhex(data["with_inputs"])
+    assert file[case["offset"]] == case["byte"]
+    file[case["offset"]] = case["value"]
+    found = [[finding.place, finding.what] for finding in verify(io.BytesIO(bytes(file))).findings]
+    assert found
+    assert found == case["findings"]
 
 
 class Replay:
@@ -225,7 +252,7 @@ def test_bad_cases_are_many_named_and_over_every_kind_of_message() -> None:
         f"AbortReason.{r.name}" for r in AbortReason
     }
     assert {case["error"] for case in CASES} <= names
-    kinds = {case["corrupted"].split(".")[0] for case in CASES}
+    kinds = {re.split(r"\W", case["corrupted"])[0] for case in CASES}
     assert kinds == {kind.__name__ for kind in KINDS} | {"Frame"}
 
 

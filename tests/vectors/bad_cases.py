@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from secagg.messages import (
     Advertisement,
     MaskedInput,
+    RevealedShare,
     RosterAnnouncement,
     RosterEntry,
     RoundParametersMessage,
@@ -93,6 +95,27 @@ def _entry(message: RosterAnnouncement, place: int, **fields: bytes) -> RosterAn
     return replace(message, roster=replace(message.roster, entries=tuple(entries)))
 
 
+def _late(bad: Bad) -> RosterEntry:
+    """The client that never advertised, with a digest that it does not have."""
+    return RosterEntry(max(bad.identities), bytes(32))
+
+
+def _with_entries(change: Callable[[Any], Any], message: RosterAnnouncement) -> RosterAnnouncement:
+    return replace(message, roster=replace(message.roster, entries=change(tuple(message.roster.entries))))
+
+
+def _with_neighbors(change: Callable[[Any], Any], message: RosterAnnouncement) -> RosterAnnouncement:
+    return replace(message, neighbors=change(tuple(message.neighbors)))
+
+
+def _dealer(share: RevealedShare) -> bytes:
+    return share.dealer
+
+
+def _length_bomb(frame: bytes) -> bytes:
+    return frame[:23] + b"\xff" * 8 + b"\x7f" + frame[25:]
+
+
 def _model(message: RoundParametersMessage, **fields: int) -> RoundParametersMessage:
     return replace(message, threat_model=replace(message.threat_model, **fields))
 
@@ -117,6 +140,14 @@ def bad_vectors() -> Json:
     parameters("threat_model.adversary", lambda m: _model(m, adversary=3), "MALFORMED")
     parameters("threat_model.security_bits", lambda m: _model(m, security_bits=39), "POLICY")
     parameters("threat_model.grinding_bits", lambda m: _model(m, grinding_bits=39), "POLICY")
+
+    parameters("minimum_cohort", lambda m: replace(m, minimum_cohort=2), "POLICY")
+    parameters("minimum_cohort", lambda m: replace(m, minimum_cohort=0), "MALFORMED")
+    parameters("minimum_survivors", lambda m: replace(m, minimum_survivors=0), "MALFORMED")
+    parameters("ring_bits", lambda m: replace(m, ring_bits=0), "MALFORMED")
+    parameters("vector_length", lambda m: replace(m, vector_length=2**36), "MALFORMED")
+    parameters("threat_model.corrupt_ppm", lambda m: _model(m, corrupt_ppm=1_000_000), "MALFORMED")
+    parameters("threat_model.security_bits", lambda m: _model(m, security_bits=257), "MALFORMED")
 
     def advertisement(field: str, value: Callable[[Advertisement], bytes], error: str) -> None:
         a.add("accept", Advertisement, field, lambda m: replace(m, **{field: value(m)}), refusal + error)
@@ -160,6 +191,25 @@ def bad_vectors() -> Json:
         "BAD_SIGNATURE",
     )
 
+    for field, entries, error in (
+        ("roster.entries[4] left out", lambda e: (*e[:4], *e[5:]), "POLICY"),
+        ("roster.entries[4] twice", lambda e: (*e[:5], *e[4:]), "MALFORMED"),
+        ("roster.entries reordered", lambda e: (e[1], e[0], *e[2:]), "MALFORMED"),
+        ("roster.entries with one more", lambda e: (*e, _late(a)), "WEAK_PARAMETERS"),
+    ):
+        announcement(field, partial(_with_entries, entries), error)
+    for field, neighbors, error in (
+        ("neighbors[3] left out", lambda n: (*n[:3], *n[4:]), "WRONG_NEIGHBORS"),
+        ("neighbors[3] twice", lambda n: (*n[:4], *n[3:]), "MALFORMED"),
+        ("neighbors[0].agreement_key", lambda n: _first(n, agreement_key=bytes(32)), "WRONG_NEIGHBORS"),
+        (
+            "neighbors[0].signature of the next",
+            lambda n: _first(n, signature=n[1].signature),
+            "BAD_SIGNATURE",
+        ),
+    ):
+        announcement(field, partial(_with_neighbors, neighbors), error)
+
     def shared(field: str, change: Callable[[SharedKeys], Any], error: str) -> None:
         a.add("accept", SharedKeys, field, change, refusal + error)
 
@@ -174,6 +224,8 @@ def bad_vectors() -> Json:
         lambda m: replace(m, shares=_first(m.shares, ciphertext=bytes(95))),
         "MALFORMED",
     )
+    shared("shares[0] left out", lambda m: replace(m, shares=tuple(m.shares)[1:]), "WRONG_NEIGHBORS")
+    shared("shares[0] twice", lambda m: replace(m, shares=(m.shares[0], *m.shares)), "MALFORMED")
     shared("acceptance", lambda m: replace(m, acceptance=flipped(m.acceptance, 8)), "BAD_SIGNATURE")
     a.add(
         "accept",
@@ -200,6 +252,13 @@ def bad_vectors() -> Json:
     delivery(
         "shares[0].peer",
         lambda m: replace(m, shares=_first(m.shares, peer=bytes(32))),
+        abort + "WRONG_SHARES",
+    )
+
+    delivery("shares[0] left out", lambda m: replace(m, shares=tuple(m.shares)[1:]), abort + "WRONG_SHARES")
+    delivery(
+        "shares[0].acceptance of the next",
+        lambda m: replace(m, shares=_first(m.shares, acceptance=m.shares[1].acceptance)),
         abort + "WRONG_SHARES",
     )
 
@@ -263,6 +322,20 @@ def bad_vectors() -> Json:
         lambda m: replace(m, uploads=_first(m.uploads, identity=bytes(32))),
         "WRONG_NEIGHBORS",
     )
+    request(
+        a,
+        "signatures[0] twice",
+        lambda m: replace(m, signatures=(m.signatures[0], *m.signatures)),
+        "MALFORMED",
+    )
+    request(
+        a,
+        "signatures[0].signature of the next",
+        lambda m: replace(m, signatures=_first(m.signatures, signature=m.signatures[1].signature)),
+        "NO_QUORUM",
+    )
+    request(a, "signatures left out", lambda m: replace(m, signatures=()), "NO_QUORUM")
+    request(a, "uploads[0] twice", lambda m: replace(m, uploads=(m.uploads[0], *m.uploads)), "MALFORMED")
     request(p, "survivors", lambda m: replace(m, survivors=b"\xe5\x03"), "WRONG_NEIGHBORS")
     request(p, "survivors", lambda m: replace(m, survivors=b"\xf1\x03"), "NOT_INCLUDED")
     request(
@@ -280,6 +353,22 @@ def bad_vectors() -> Json:
     response(
         "self_seed_shares[0].dealer",
         lambda m: replace(m, self_seed_shares=_first(m.self_seed_shares, dealer=bytes(32))),
+        refusal + "WRONG_NEIGHBORS",
+    )
+    response(
+        "self_seed_shares[0] in mask_key_shares, too",
+        lambda m: replace(
+            m, mask_key_shares=tuple(sorted((*m.mask_key_shares, m.self_seed_shares[0]), key=_dealer))
+        ),
+        refusal + "WRONG_NEIGHBORS",
+    )
+    response(
+        "self_seed_shares[0] in mask_key_shares instead",
+        lambda m: replace(
+            m,
+            self_seed_shares=tuple(m.self_seed_shares)[1:],
+            mask_key_shares=tuple(sorted((*m.mask_key_shares, m.self_seed_shares[0]), key=_dealer)),
+        ),
         refusal + "WRONG_NEIGHBORS",
     )
     response("mask_key_shares", lambda m: replace(m, mask_key_shares=()), refusal + "WRONG_NEIGHBORS")
@@ -305,6 +394,18 @@ def bad_vectors() -> Json:
     a.raw("accept", Advertisement, "Frame.round_id", lambda f: flipped(f, 8 * 4), refusal + "WRONG_ROUND")
     a.raw("accept", Advertisement, "Frame.kind", lambda f: f[:21] + b"\x0b" + f[22:], refusal + "MALFORMED")
     a.raw("accept", SharedKeys, "Frame.kind", lambda f: f[:21] + b"\x02" + f[22:], refusal + "MALFORMED")
+    a.raw("accept", Advertisement, "Frame.kind", lambda f: f[:21] + b"\0" + f[22:], refusal + "MALFORMED")
+    a.raw(
+        "accept", Advertisement, "Frame with a fifth field", lambda f: f + b"\x28\x01", refusal + "MALFORMED"
+    )
+    a.raw(
+        "accept",
+        Advertisement,
+        "Frame.version, not minimal",
+        lambda f: b"\x08\x81\0" + f[2:],
+        refusal + "MALFORMED",
+    )
+    a.raw("accept", Advertisement, "Frame.body of 2^63 bytes", _length_bomb, refusal + "MALFORMED")
     a.raw("accept", MaskedInput, "Frame.body", lambda f: f[:-1], refusal + "MALFORMED")
     a.raw("receive", SurvivorSet, "Frame.body", lambda f: f + b"\0", refusal + "MALFORMED")
     return {

@@ -13,6 +13,7 @@ from typing import Any
 from tests.vectors.bad_cases import bad_vectors
 from tests.vectors.primitives import primitive_vectors
 from tests.vectors.rounds import Json, recorded
+from tests.vectors.transcripts import transcript_vectors
 
 FOLDER = Path(__file__).parent
 
@@ -24,6 +25,7 @@ def build() -> dict[str, Json]:
         "passive_round.json": recorded("passive"),
         "bad_cases.json": bad_vectors(),
         "primitives.json": primitive_vectors(),
+        "transcripts.json": transcript_vectors(),
     }
 
 
