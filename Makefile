@@ -11,7 +11,7 @@ C_SANITIZE := -O2 -g -fsanitize=address,undefined,float-cast-overflow -fno-sanit
 ARM_CC ?= aarch64-linux-gnu-gcc
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-c test-arm test-ct test-soak mutants fuzz check lint type fmt vectors bench clean
+.PHONY: demo test test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
 .SECONDARY:
 
 demo: $(STAMP)
@@ -48,6 +48,10 @@ test-ct: build/plain/test_constant_time build/o2/test_constant_time
 fuzz: build/fuzz/fuzz_kernels
 	mkdir -p build/fuzz/corpus
 	build/fuzz/fuzz_kernels -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 build/fuzz/corpus
+
+# Decoders and sessions, guided by coverage; the corpus is kept in build/fuzz/python.
+fuzz-py: $(STAMP)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz
 
 check: lint type build/plain/test_kernels
 

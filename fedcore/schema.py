@@ -47,10 +47,10 @@ class Schema:
         """Read a CSV file with the columns column, low, high. Raises DataError."""
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                columns = [
-                    Column(row["column"], float(row["low"]), float(row["high"]))
-                    for row in csv.DictReader(file)
-                ]
+                rows = list(csv.DictReader(file))
+            if any(None in row or None in row.values() for row in rows):
+                raise DataError("a row has another number of values than the first line")
+            columns = [Column(row["column"], float(row["low"]), float(row["high"])) for row in rows]
         except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise DataError(f"{path}: not a schema of column,low,high: {error}") from error
         return cls(tuple(columns), classes)

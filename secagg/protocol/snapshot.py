@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from secagg.errors import ParameterError
 
@@ -21,3 +23,14 @@ def checked_body(data: bytes) -> bytes:
     if not hmac.compare_digest(hashlib.sha256(body).digest(), digest):
         raise ParameterError("snapshot: its digest is wrong; it was cut or changed")
     return body
+
+
+@contextmanager
+def parts_must_fit() -> Iterator[None]:
+    """Turn what contradictory parts of a well-formed snapshot lead to into ParameterError."""
+    try:
+        yield
+    except ParameterError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ParameterError("snapshot: its parts do not fit together") from error

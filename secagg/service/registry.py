@@ -58,7 +58,7 @@ class Registry:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
             parties = [(str(party["name"]), bytes.fromhex(party["identity"])) for party in table["party"]]
-        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RegistryError(f"{path}: not a registry: {error}") from error
         return cls.of(parties)
 

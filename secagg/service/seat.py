@@ -71,6 +71,7 @@ class Seat:
         self._computing: asyncio.Task[UIntArray] | None = None
         self._wanted = asyncio.Event()
         self._submitted = False
+        self._released = 0  # frames of this session that were counted
         self.heard = False  # anything of a round since the stream was opened
         self.outcome: RoundOutcome | None = None
 
@@ -88,6 +89,7 @@ class Seat:
         self.leave()
         self.heard = True
         self._payload = payload
+        self._released = 0
         self._session = ClientSession(
             signer=self._settings.signer,
             context=context_digest(payload),
@@ -147,7 +149,9 @@ class Seat:
             if isinstance(effect, RosterAccepted):
                 kept[f"accepted/{effect.round_id.hex()}"] = b"\1"
         settings.store.put(kept)
-        settings.counter.raise_to(self._snapshot_name, session.releases)
+        if session.releases > self._released:  # not only sent again
+            settings.counter.advance(self._snapshot_name, session.releases)
+            self._released = session.releases
         parameters = session.parameters
         if parameters is not None and phase is Phase.MASKED_INPUT_COLLECTION:
             me, now = settings.signer.identity, settings.wall()

@@ -1,4 +1,4 @@
-"""Counters that never fall: they tell a store that was set back from one that was not."""
+"""Counters that only rise: they tell a store that was set back from one that was not."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Counter(Protocol):
     """
 
     def value(self, name: str) -> int:
-        """Return the highest value ever raised to; 0 for a new name."""
+        """Return the last value; 0 for a new name."""
 
-    def raise_to(self, name: str, value: int) -> None:
-        """Keep a value, durably, before returning. Raises ParameterError when it is below the last."""
+    def advance(self, name: str, value: int) -> None:
+        """Keep a value, durably, before returning. Raises ParameterError unless it is above the last."""
 
 
 class StoredCounter:
@@ -32,11 +32,11 @@ class StoredCounter:
         self._store = store
 
     def value(self, name: str) -> int:
-        """Return the highest value ever raised to; 0 for a new name."""
+        """Return the last value; 0 for a new name."""
         return int.from_bytes(self._store.get(_PREFIX + name) or b"", "big")
 
-    def raise_to(self, name: str, value: int) -> None:
-        """Keep a value. Raises ParameterError when it is below the last."""
-        if value < (last := self.value(name)):
-            raise ParameterError(f"counter {name}: never falls, was {last}, is {value}")
+    def advance(self, name: str, value: int) -> None:
+        """Keep a value. Raises ParameterError unless it is above the last."""
+        if value <= (last := self.value(name)):
+            raise ParameterError(f"counter {name}: must be above {last}, is {value}")
         self._store.put({_PREFIX + name: value.to_bytes(_BYTES, "big")})

@@ -1,7 +1,9 @@
 """Remove each defence in turn and see which attacks succeed: `make mutants`.
 
 A mutant is a change of the source that is made while the module is imported; nothing on disk changes.
-Exits with status 1 when a defence can be removed unnoticed.
+`matrix.json` keeps, for each defence, some attacks that succeeded without it when they were last looked
+for; they are tried first, and when they all fail the whole suite is run. Exits with status 1 when a
+defence can be removed unnoticed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -21,11 +23,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.attacks.defences import DEFENCES, Defence
+from tests.attacks.defence import Defence
+from tests.attacks.defences import DEFENCES
 
 ROOT = Path(__file__).parents[2]
-SUITE = ("test_lying_server.py", "test_lying_clients.py", "test_network.py", "test_hiding.py")
-_TIMEOUT_S = 600
+MATRIX = Path(__file__).parent / "matrix.json"
+# The quick ones first: what is looked for is mostly found there.
+SUITE = (
+    "tests/attacks/test_lying_server.py",
+    "tests/attacks/test_lying_clients.py",
+    "tests/attacks/test_network.py",
+    "tests/attacks/test_hiding.py",
+    "tests/protocol/client/test_vault.py",
+    "tests/protocol/client/test_policy.py",
+    "tests/protocol/client/test_share_keys.py",
+    "tests/store",
+    "tests/transcript",
+    "tests/test_hygiene.py",
+)
+_FOUND = 3  # attacks per defence, unless all are asked for
+_TIMEOUT_S = 900
 
 
 class _Mutator(MetaPathFinder):
@@ -39,10 +56,9 @@ class _Mutator(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != self._defence.module:
             return None
-        location = self._defence.path
-        return importlib.util.spec_from_file_location(
-            fullname, location, loader=_MutatedLoader(fullname, str(location), self._defence)
-        )
+        location = str(self._defence.path)
+        loader = _MutatedLoader(fullname, location, self._defence)
+        return importlib.util.spec_from_file_location(fullname, location, loader=loader)
 
 
 class _MutatedLoader(SourceFileLoader):
@@ -61,17 +77,17 @@ class _Failures:
         self.names: list[str] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed:
-            self.names.append(report.nodeid.removeprefix("tests/attacks/"))
+        if report.failed and report.nodeid not in self.names:
+            self.names.append(report.nodeid)
 
     def pytest_collectreport(self, report: Any) -> None:
-        if report.failed:
-            raise SystemExit(f"{report.nodeid}: cannot be collected: {report.longrepr}")
+        if report.failed:  # an attack that plays its round when it is imported
+            self.names.append(report.nodeid)
 
 
-def _run_one(name: str, out: Path) -> None:
-    """In a process of its own: install the mutant, run the suite, write the names of failing tests."""
-    if name != "none":
+def _run_one(name: str, tests: Sequence[str], limit: int, out: Path) -> None:
+    """In a process of its own: install the mutant, run tests, write the names of those that fail."""
+    if name:
         defence = next(defence for defence in DEFENCES if defence.name == name)
         if defence.module in sys.modules:
             raise SystemExit(f"{defence.module} is imported already")
@@ -79,56 +95,83 @@ def _run_one(name: str, out: Path) -> None:
     import pytest
 
     failures = _Failures()
-    suite = [str(path) for path in (Path(__file__).parent / name for name in SUITE) if path.exists()]
-    status = pytest.main(
-        ["-q", "--no-header", "-p", "no:cacheprovider", "--tb=no", "-W", "ignore", *suite], [failures]
-    )
-    if status not in {0, 1}:
+    options = ["-q", "--no-header", "-p", "no:cacheprovider", "--tb=no", "-W", "ignore", "--timeout=120"]
+    options += [f"--maxfail={limit}"] if limit else ["--continue-on-collection-errors"]
+    status = pytest.main([*options, *tests], [failures])
+    # 2: stopped early; 4: a test of the matrix is gone, or its module cannot be imported
+    if status not in {0, 1, 2, 4} or (status == 4 and not failures.names and not name):
         raise SystemExit(f"pytest: status {int(status)}")
     out.write_text(json.dumps(failures.names))
 
 
-def failing(name: str) -> list[str]:
-    """Names of the attacks that succeed without this defence ("none": with all of them)."""
+def failing(name: str, tests: Sequence[str], limit: int) -> list[str]:
+    """Attacks among these tests that succeed without a defence ("": with all of them)."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "failures.json"
         command = [sys.executable, "-m", "tests.attacks.mutants", "--one", name, "--out", str(out)]
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+            [*command, "--limit", str(limit), *tests],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
         )
         if done.returncode:
             raise SystemExit(f"{name}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         return list(json.loads(out.read_text()))
 
 
+def find(defence: Defence, known: Mapping[str, list[str]], *, every: bool) -> list[str]:
+    """Attacks that succeed without a defence: those known to, or else what the suite shows."""
+    tests = known.get(defence.name, [])
+    if not every and tests and (found := failing(defence.name, tests, 0)):
+        return found
+    return failing(defence.name, SUITE, 0 if every else _FOUND)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these defences")
+    parser.add_argument("--all", action="store_true", help="find every attack, in the whole suite")
+    parser.add_argument("--record", action="store_true", help="write what was found to matrix.json")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        _run_one(arguments.one, arguments.out)
+    if arguments.out:
+        _run_one(arguments.one, arguments.names, arguments.limit, arguments.out)
         return
-    names = arguments.names or [defence.name for defence in DEFENCES]
-    if unknown := set(names) - {defence.name for defence in DEFENCES}:
+    chosen = [one for one in DEFENCES if not arguments.names or one.name in arguments.names]
+    if unknown := set(arguments.names) - {one.name for one in chosen}:
         raise SystemExit(f"no such defence: {', '.join(sorted(unknown))}")
+    known: dict[str, list[str]] = json.loads(MATRIX.read_text()) if MATRIX.exists() else {}
+    whole = sorted({test for one in chosen for test in known.get(one.name, ())})
+    if whole and (broken := failing("", whole, 0)):
+        raise SystemExit(f"these fail with all defences in place: {broken}")
+
+    def search(defence: Defence) -> list[str]:
+        return find(defence, known, every=arguments.all)
+
+    found = _show(chosen, search)
+    if arguments.record:
+        kept = {one.name: found.get(one.name) or known.get(one.name, []) for one in DEFENCES}
+        MATRIX.write_text(json.dumps({name: tests[:_FOUND] for name, tests in kept.items()}, indent=1) + "\n")
+    unnoticed = [name for name, attacks in found.items() if not attacks]
+    print(f"{len(found)} defences removed in turn; unnoticed: {', '.join(unnoticed) or 'none'}")
+    sys.exit(bool(unnoticed))
+
+
+def _show(chosen: Sequence[Defence], search: Callable[[Defence], list[str]]) -> dict[str, list[str]]:
+    """Print the matrix as it comes."""
+    found = {}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = dict(zip(["none", *names], pool.map(failing, ["none", *names]), strict=True))
-    if found["none"]:
-        raise SystemExit(f"the suite fails with all defences in place: {found['none']}")
-    for defence in DEFENCES:
-        if defence.name not in found:
-            continue
-        attacks = found[defence.name]
-        print(f"{defence.name}: {defence.about}")
-        for attack in attacks or ["NOTHING FAILS: this defence can be removed unnoticed"]:
-            print(f"    {attack}")
-    survived = [name for name in names if not found[name]]
-    print(
-        f"{len(names)} defences removed in turn; {len(survived)} unnoticed: {', '.join(survived) or 'none'}"
-    )
-    sys.exit(bool(survived))
+        for defence, attacks in zip(chosen, pool.map(search, chosen), strict=True):
+            found[defence.name] = attacks
+            print(f"{defence.name}: {defence.about}")
+            for attack in attacks or ["NOTHING FAILS: this defence can be removed unnoticed"]:
+                print(f"    {attack.removeprefix('tests/')}", flush=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from tests.attacks.defences import DEFENCES, Defence
+from tests.attacks.defence import Defence
+from tests.attacks.defences import DEFENCES
 
 
 @pytest.mark.parametrize("defence", DEFENCES, ids=lambda defence: defence.name)

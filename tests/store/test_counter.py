@@ -1,26 +1,27 @@
 import pytest
 
 from secagg.errors import ParameterError, StaleSnapshotError
+from secagg.params import Phase
 from secagg.protocol import ClientSession
 from secagg.store import MemoryStore, StoredCounter
 from tests.protocol.network import Cohort
 
 
-def test_a_counter_begins_at_zero_and_keeps_what_it_was_raised_to() -> None:
+def test_a_counter_begins_at_zero_and_keeps_its_last_value() -> None:
     store = MemoryStore()
     counter = StoredCounter(store)
     assert counter.value("a") == 0
-    counter.raise_to("a", 2)
-    counter.raise_to("a", 2)
-    counter.raise_to("b", 2**40)
+    counter.advance("a", 2)
+    counter.advance("b", 2**40)
     assert (StoredCounter(store).value("a"), counter.value("b")) == (2, 2**40)
 
 
-def test_a_counter_never_falls() -> None:
+@pytest.mark.parametrize("value", [1, 2])
+def test_a_counter_only_rises(value: int) -> None:
     counter = StoredCounter(MemoryStore())
-    counter.raise_to("a", 2)
-    with pytest.raises(ParameterError, match="counter a: never falls, was 2, is 1"):
-        counter.raise_to("a", 1)
+    counter.advance("a", 2)
+    with pytest.raises(ParameterError, match=f"counter a: must be above 2, is {value}"):
+        counter.advance("a", value)
     assert counter.value("a") == 2
 
 
@@ -30,7 +31,7 @@ def test_a_session_set_back_behind_its_counter_is_not_restored() -> None:
     while cohort.outcome is None:
         for i in cohort.waiting():
             cohort.ask(i)
-        counter.raise_to("round", cohort.clients[0].releases)
+        counter.advance("round", cohort.clients[0].releases)
         snapshots.append(cohort.clients[0].snapshot())
         cohort.tell_all().close()
     assert counter.value("round") == 5  # advertisement, shares, upload, signature, answer
@@ -40,3 +41,21 @@ def test_a_session_set_back_behind_its_counter_is_not_restored() -> None:
             ClientSession.restore(stale, **arguments)  # type: ignore[arg-type]
     session, _ = ClientSession.restore(snapshots[-1], **arguments)  # type: ignore[arg-type]
     assert session.releases == 5
+
+
+def test_of_two_sessions_from_one_snapshot_only_one_masks_a_vector() -> None:
+    cohort = Cohort(4).advance(Phase.MASKED_INPUT_COLLECTION)
+    cohort.clients[0].receive(cohort.request(0))  # now it wants its input
+    snapshot, counter = cohort.clients[0].snapshot(), StoredCounter(MemoryStore())
+    counter.advance("round", cohort.clients[0].releases)
+    twins = [
+        ClientSession.restore(
+            snapshot, signer=cohort.signers[0], policy=cohort.policy, releases=counter.value("round")
+        )[0]
+        for _ in range(2)
+    ]
+    twins[0].submit(cohort.vector(0))
+    counter.advance("round", twins[0].releases)  # before the effects are released
+    twins[1].submit(cohort.vector(1))
+    with pytest.raises(ParameterError, match="must be above 3, is 3"):
+        counter.advance("round", twins[1].releases)

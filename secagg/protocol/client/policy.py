@@ -39,10 +39,15 @@ def check_policy(parameters: RoundParameters, policy: Policy, context: bytes, se
     """Raise RemoteProtocolError when the client would not take part in such a round."""
     if parameters.context != context:
         raise refuse(RefusalReason.CONTEXT_MISMATCH, "RoundParameters.context is not that of our task")
-    if parameters.round_id in seen:
-        raise refuse(RefusalReason.ROUND_REUSED, f"round {parameters.round_id.hex()} was accepted before")
+    check_unseen(parameters, seen)
     if found := breaches(parameters, policy):
         raise refuse(RefusalReason.POLICY, "; ".join(map(_sentence, found)), found)
+
+
+def check_unseen(parameters: RoundParameters, seen: Container[bytes]) -> None:
+    """Raise RemoteProtocolError when a roster was accepted in this round before."""
+    if parameters.round_id in seen:
+        raise refuse(RefusalReason.ROUND_REUSED, f"round {parameters.round_id.hex()} was accepted before")
 
 
 def _sentence(breach: Breach) -> str:

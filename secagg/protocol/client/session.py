@@ -55,7 +55,7 @@ from secagg.protocol.client.phases import (
     public_phase,
     wipe,
 )
-from secagg.protocol.client.policy import check_policy
+from secagg.protocol.client.policy import check_policy, check_unseen
 from secagg.protocol.client.share_keys import check_roster, share_keys
 from secagg.protocol.client.unmasking import answer
 from secagg.protocol.client.vault import Vault
@@ -179,13 +179,21 @@ class ClientSession:
 
     @classmethod
     def restore(
-        cls, data: bytes, *, signer: Signer, policy: Policy, threads: int = 1, releases: int = 0
+        cls,
+        data: bytes,
+        *,
+        signer: Signer,
+        policy: Policy,
+        seen: Container[bytes] = (),
+        threads: int = 1,
+        releases: int = 0,
     ) -> tuple[Self, list[Effect]]:
         """Continue from the newest snapshot: the session, and its last frame to send again.
 
         It never draws new secrets and never masks a second vector. An older snapshot would: it forgot what
         it masked, signed or revealed. So keep the session's `releases` where it cannot be set back
-        (`secagg.store.Counter`), after the snapshot and before the effects, and hand it in here.
+        (`secagg.store.Counter`), after the snapshot and before the effects, and hand it in here. A counter
+        that rises with every release also tells two sessions of one snapshot apart.
 
         raises  StaleSnapshotError: the snapshot has fewer releases than were counted;
                 ParameterError: not a snapshot, or another identity's
@@ -201,6 +209,7 @@ class ClientSession:
             context=state.parameters.context,
             policy=policy,
             entropy=_no_entropy,
+            seen=seen,
             threads=threads,
         )
         session._entropy = None
@@ -252,6 +261,7 @@ class ClientSession:
         return [self._send(own)]
 
     def _on_roster(self, phase: AdvertiseKeys, message: RosterAnnouncement) -> list[Effect]:
+        check_unseen(phase.parameters, self._seen)  # another session of ours may have accepted one meanwhile
         advertisements = tuple(message.neighbors)
         view = check_roster(phase.parameters, message.roster, advertisements, phase.own, self._policy)
         shared, opening = share_keys(view, advertisements, phase.secrets, self._signer, self._threads)

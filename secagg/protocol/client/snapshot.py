@@ -20,7 +20,7 @@ from secagg.messages import (
     parameters_to_wire,
 )
 from secagg.messages.fields import large_octets, message, messages, octets, uint
-from secagg.params import Buffer, Identity, RoundParameters
+from secagg.params import Buffer, Identity, RoundParameters, require
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.client.phases import (
     AdvertiseKeys,
@@ -32,7 +32,7 @@ from secagg.protocol.client.phases import (
 )
 from secagg.protocol.client.vault import Vault
 from secagg.protocol.round import RoundView
-from secagg.protocol.snapshot import checked_body, with_digest
+from secagg.protocol.snapshot import checked_body, parts_must_fit, with_digest
 
 _VERSION = 3
 _PHASES: tuple[type, ...] = (AdvertiseKeys, ShareKeys, MaskedInputCollection, Uploaded, Over)
@@ -142,6 +142,11 @@ def save(state: ClientState) -> bytes:
 
 def load(data: bytes) -> ClientState:
     """Decode a session. Raises ParameterError when the bytes are not a snapshot of this version."""
+    with parts_must_fit():
+        return _load(data)
+
+
+def _load(data: bytes) -> ClientState:
     try:
         saved = decode(_Snapshot, checked_body(data))
         parameters = parameters_from_wire(saved.parameters)
@@ -159,6 +164,12 @@ def load(data: bytes) -> ClientState:
     if len(saved.vector):
         lane = lane_dtype(parameters.ring_bits)
         vector = np.frombuffer(saved.vector, lane.newbyteorder("<")).astype(lane)
+        require(
+            vector.size == parameters.vector_length,
+            "snapshot",
+            f"with a vector of {parameters.vector_length} entries",
+            vector.size,
+        )
     answered = {entry.kind - 1: entry.digest for entry in saved.answered}
     return ClientState(
         Identity(saved.identity), phase, parameters, vector, answered, tuple(last), saved.releases

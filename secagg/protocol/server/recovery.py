@@ -13,7 +13,7 @@ from secagg.effects import AbortReason, Blame
 from secagg.kernels import field_lagrange, field_weighted_sums
 from secagg.primitives.agreement import public_key
 from secagg.primitives.masks import seed_commitment
-from secagg.primitives.shamir import Words, correct_shares, from_limbs, in_field
+from secagg.primitives.shamir import LIMBS, Words, correct_shares, from_limbs, in_field
 from secagg.protocol.round import listed
 from secagg.protocol.server.answers import Answers
 from secagg.protocol.server.blame import Suspicions
@@ -31,10 +31,10 @@ def recover_secrets(masked: Masked, answers: Answers) -> tuple[dict[int, bytes],
     raises   RoundEnded when a secret cannot be rebuilt
     """
     suspicions = Suspicions.of_complaints(masked.uploads)
-    weights = _weight_cache()
+    weights, effort = _weight_cache(), _Effort()
     secrets, failed = {}, []
     for dealer in masked.needed_dealers().tolist():
-        secret = _recover(masked, dealer, answers, suspicions, weights)
+        secret = _recover(masked, dealer, answers, suspicions, weights, effort)
         if secret is None:
             failed.append(dealer)
         else:
@@ -68,8 +68,28 @@ def _weight_cache() -> Weights:
     return weights
 
 
+class _Effort:
+    """What a round may spend on leaving out holders: garbage of colluders must not cost minutes.
+
+    A decoding among m shares costs m^2; the bound is some ten seconds.
+    """
+
+    def __init__(self) -> None:
+        self._left = 2**28
+
+    def spend(self, shares: int) -> bool:
+        """Whether one more secret may be decoded among so many shares."""
+        self._left -= LIMBS * shares**2
+        return self._left >= 0
+
+
 def _recover(
-    masked: Masked, dealer: int, answers: Answers, suspicions: Suspicions, weights: Weights
+    masked: Masked,
+    dealer: int,
+    answers: Answers,
+    suspicions: Suspicions,
+    weights: Weights,
+    effort: _Effort,
 ) -> bytes | None:
     view, threshold = masked.view, masked.view.roster.threshold
     check = _check_of(masked, dealer)
@@ -85,7 +105,7 @@ def _recover(
     if np.array_equal(values[1:], words[threshold:]):  # all on one polynomial
         secret = _checked(values[0], check)
     else:
-        secret, right = _correct(points, words, threshold, check)
+        secret, right = _correct(points, words, threshold, check, effort)
     if secret is None:
         # At least t of so many agreeing answers are honest: the dealer shared this polynomial.
         if right.sum() >= threshold + view.suspicion_limit:
@@ -96,9 +116,13 @@ def _recover(
 
 
 def _correct(
-    points: Words, words: Words, threshold: int, check: Check
+    points: Words, words: Words, threshold: int, check: Check, effort: _Effort
 ) -> tuple[bytes | None, NDArray[np.bool_]]:
     """Decode; if that does not give the right secret, once more without each holder in turn.
+
+    Leaving one out helps only when the surplus is odd: then the rest corrects as many wrong shares, and the
+    one is extra. When it is even, the rest corrects one less, and what it decodes to agrees with enough of
+    all shares to have been found among them.
 
     returns  the secret, or None, and which shares agree on it, or on a wrong one
     """
@@ -107,7 +131,10 @@ def _correct(
         # Another decoding without one holder would share t points with this one, and be the same.
         return _checked(everything.secret, check), ~everything.wrong
     agreed = np.zeros(points.size, bool)
-    for left_out in range(points.size):
+    odd = (points.size - threshold) % 2
+    for left_out in range(points.size if odd else 0):
+        if not effort.spend(points.size):
+            break
         correction = correct_shares(
             np.delete(points, left_out), np.delete(words, left_out, axis=0), threshold
         )

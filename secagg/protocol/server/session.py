@@ -33,6 +33,7 @@ from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.phase import Result, ServerPhase
 from secagg.protocol.server.unmasking import Unmasking
+from secagg.protocol.snapshot import parts_must_fit
 
 
 class ServerSession:
@@ -212,6 +213,11 @@ class ServerSession:
 
         raises  ParameterError
         """
+        with parts_must_fit():
+            return cls._restored(data, threads)
+
+    @classmethod
+    def _restored(cls, data: bytes, threads: int) -> tuple[Self, list[Effect]]:
         state = snapshots.load(data)
         session = cls(state.parameters, admitted=state.admitted, threads=threads)
         session._started = True

@@ -26,7 +26,7 @@ from secagg.messages import (
     split,
 )
 from secagg.messages.fields import UINT64_LIMIT, large_octets, message, messages, octets, octets_list, uint
-from secagg.params import Buffer, Identity, Phase, RoundParameters
+from secagg.params import Buffer, Identity, Phase, RoundParameters, require
 from secagg.protocol.round import RoundView
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.answers import Answers
@@ -200,7 +200,9 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters, admitted: frozens
     if kind is Phase.ADVERTISE_KEYS:
         advertised = {Identity(entry.identity): entry for entry in saved.advertisements}
         return AdvertiseKeys(parameters, admitted, advertised)
-    view = RoundView.build(parameters, decode(Roster, saved.roster))
+    roster = decode(Roster, saved.roster)
+    require(roster.degree < len(roster.entries), "snapshot", "of a graph with its roster", roster.degree)
+    view = RoundView.build(parameters, roster)
     shared = {Identity(entry.dealer): decode(SharedKeys, entry.body) for entry in saved.shared}
     if kind is Phase.SHARE_KEYS:
         return ShareKeys(view, tuple(saved.advertisements), shared)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from secagg.effects import AbortReason, RefusalReason, RosterAccepted, Send
+from secagg.effects import AbortReason, RefusalReason, Refused, RosterAccepted, Send
 from secagg.kernels import PRIME
 from secagg.kernels.reference import lagrange
 from secagg.messages import Advertisement, Roster, RosterAnnouncement, RosterEntry, SharedKeys
@@ -291,3 +291,16 @@ def test_a_sparse_graph_weaker_than_the_threat_model_is_refused(degree: int, thr
     neighbors = tuple(advertisements[cohort.identities[i]] for i in places)
     frame = cohort.frame(RosterAnnouncement(roster, neighbors))
     refused_by_client(cohort, 0, frame, RefusalReason.WEAK_PARAMETERS)
+
+
+def test_of_two_sessions_of_one_identity_only_one_accepts_a_roster() -> None:
+    cohort = Cohort(4).advance(Phase.SHARE_KEYS)
+    seen: set[bytes] = set()
+    one, two = (cohort.fresh_client(0, seen=seen) for _ in range(2))
+    for session in (one, two):
+        session.receive(cohort.parameters_frame())
+    effects = one.receive(cohort.request(0))
+    seen |= {effect.round_id for effect in effects if isinstance(effect, RosterAccepted)}
+    (refused,) = two.receive(cohort.request(0))
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusalReason.ROUND_REUSED

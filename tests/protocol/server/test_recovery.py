@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,8 @@ from secagg.effects import Aborted, AbortReason, Aggregate, BlameReason
 from secagg.kernels import PRIME
 from secagg.messages import MaskedInput, RevealedShare, SharedKeys, UnmaskingResponse
 from secagg.params import Adversary, Identity, Phase
+from secagg.primitives.shamir import Correction, correct_shares
+from secagg.protocol.server import recovery
 from tests.protocol.network import Cohort, changed, flipped, opened, total_of
 
 Spoil = Callable[[bytes], bytes]
@@ -410,3 +413,34 @@ def test_whatever_few_holders_answer_the_sum_is_exact(data: st.DataObject) -> No
     }
     assert set(blamed(cohort)) == (wrong | {liar} if wrong else set())
     assert {i for i, (guilty, _) in blamed(cohort).items() if guilty} == ({liar} if len(wrong) > 1 else set())
+
+
+def test_without_a_surplus_of_one_more_no_holder_left_out_helps() -> None:
+    """With an even surplus, what decodes without one holder decodes with all."""
+    rng = np.random.default_rng(3)
+    for size, threshold in ((5, 3), (6, 2), (7, 3)):
+        points = np.arange(1, size + 1, dtype=np.uint64)
+        for _ in range(60):
+            shares = rng.integers(0, 4, (size, 5), dtype=np.uint64)  # small values agree by chance often
+            if correct_shares(points, shares, threshold) is not None:
+                continue
+            for out in range(size):
+                rest = correct_shares(np.delete(points, out), np.delete(shares, out, axis=0), threshold)
+                assert rest is None
+
+
+def test_garbage_of_many_dealers_costs_a_bounded_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def counted(*_: object) -> Correction | None:
+        nonlocal calls
+        calls += 1
+        return None
+
+    monkeypatch.setattr(recovery, "correct_shares", counted)
+    effort = recovery._Effort()
+    points, words = np.arange(1, 1002, dtype=np.uint64), np.ones((1001, 5), np.uint64)
+    for _ in range(5):
+        secret, _agreed = recovery._correct(points, words, 500, lambda _: True, effort)
+        assert secret is None
+    assert 5 < calls < 5 + 2**28 // (5 * 1001**2) + 1
