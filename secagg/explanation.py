@@ -101,7 +101,7 @@ def _server(planned: Plan) -> list[Statement]:
         Statement(
             "server that lies",
             "in any of these and other ways, in any order: no sum but the one over all honest survivors",
-            _SCHEDULES + "test_no_lie_of_the_server_opens_more_than_the_one_sum",
+            _SCHEDULES + "test_no_schedule_of_a_lying_server_tells_it_more_than_one_sum",
         ),
     ]
 
