@@ -21,7 +21,7 @@ def names_in(folder: Path) -> set[str]:
 def test_every_test_that_the_security_statement_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", TEXT))
     assert len(named) > 70
-    assert named <= names_in(ROOT / "tests"), named - tests_in(ROOT / "tests")
+    assert named <= names_in(ROOT / "tests"), named - names_in(ROOT / "tests")
 
 
 def test_every_row_of_attacks_names_its_test() -> None:
