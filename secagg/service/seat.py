@@ -137,7 +137,11 @@ class Seat:
             self._wanted.clear()
             if self._submitted or self._computing is None or self._session is None:
                 continue
-            session, vector = self._session, await asyncio.shield(self._computing)
+            session, computing = self._session, self._computing
+            await asyncio.wait({computing})
+            if session is not self._session or computing.cancelled():
+                continue  # the round was left meanwhile
+            vector = computing.result()
             self._submitted = True
             effects = session.submit(vector)
             await self._carry_out(session, Phase.MASKED_INPUT_COLLECTION, effects, outlet)
@@ -194,6 +198,7 @@ class Seat:
             self._settings.store.put({self._snapshot_name: None})
         if self._session is not None:
             self._session.close()
+            self._session = None
         self._forget_computation()
 
     def _forget_computation(self) -> None:

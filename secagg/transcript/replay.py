@@ -164,6 +164,8 @@ class Replay:
             self._phase = None
             self._end = outcome_of(Aborted(end.reason, end.blamed, end.detail, end.guilty))
             return
+        except MemoryError:
+            raise WrongEntryError(f"{facts.parameters}: too large for this machine") from None
         if isinstance(following, Result):
             self._phase = None
             self._end = outcome_of(Completed(following.aggregate))
