@@ -41,6 +41,7 @@ from secagg.service import (
     RoundFailed,
     RoundOpened,
     ServerCredentials,
+    TranscriptFailed,
     Transcripts,
     TranscriptSealed,
     UploadTaken,
@@ -207,6 +208,8 @@ class Recorder:
                 self.write("ledger", **fields, concern=concern, detail=detail, clients=clients)
             case TranscriptSealed(file=file, address=address):
                 self.write("transcript", **fields, file=file, address=address.hex())
+            case TranscriptFailed(reason=reason):
+                self.write("transcript_failed", **fields, reason=reason)
 
     def on_round(self, record: RoundRecord) -> None:
         """Keep the sum and the model after it."""

@@ -109,7 +109,6 @@ def plan(
     from secagg.costs import UnitCosts
     from secagg.reports import plans_as_json, show_plans
 
-    costs = UnitCosts.measured(_seconds, length=min(length, 1 << 20), ring_bits=min(value_bits + 16, 64))
     demands: dict[str, Any] = {
         "clients": clients,
         "vector_length": length,
@@ -122,12 +121,13 @@ def plan(
         "security_bits": security_bits,
         "correctness_bits": correctness_bits,
         "grinding_bits": grinding_bits,
-        "costs": costs,
     }
     plans: list[Plan | InfeasibleParameters] = []
     for adversary in ("passive", "active"):
         try:
-            plans.append(plan_round(**demands, adversary=adversary))
+            bits = plan_round(**demands, adversary=adversary).ring_bits
+            costs = UnitCosts.measured(_seconds, length=min(length, 1 << 20), ring_bits=bits)
+            plans.append(plan_round(**demands, adversary=adversary, costs=costs))
         except InfeasibleParameters as error:
             plans.append(error)
     refusals = list(dict.fromkeys(str(one) for one in plans if isinstance(one, InfeasibleParameters)))
@@ -193,9 +193,11 @@ def verify(
     server: Annotated[
         str | None, typer.Option(help="Identity that must have signed it, 64 hexadecimal digits.")
     ] = None,
+    registry: Annotated[Path | None, typer.Option(help="Registry file: who may be in it.")] = None,
 ) -> None:
     """Verify the transcript of a round, offline; exit status 1 when anything in it is wrong."""
     from secagg.reports import show_transcript
+    from secagg.service import Registry
     from secagg.transcript import verify as verify_transcript
 
     expected = None
@@ -204,9 +206,10 @@ def verify(
             expected = check_identity(bytes.fromhex(server))
         except ValueError:
             raise ParameterError("--server: must be an identity, 64 hexadecimal digits") from None
+    known = None if registry is None else Registry.load(registry).identities
     with transcript.open("rb") as file:
-        report = verify_transcript(file, server=expected, threads=usable_cpus())
-    show_transcript(report, Console())
+        report = verify_transcript(file, server=expected, known=known, threads=usable_cpus())
+    show_transcript(report, Console(), server_known=expected is not None, parties_known=known is not None)
     if not report.ok:
         raise typer.Exit(1)
 

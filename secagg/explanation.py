@@ -118,19 +118,37 @@ def _together(planned: Plan, k: int) -> list[Statement]:
                 + "test_the_smallest_set_holds_two_honest_clients_by_the_rounding_of_the_complete_graph",
             )
         ]
+    beyond = f"they are more than the {planned.colluders} of the plan; "
     n, graph = planned.clients, planned.graph
-    test = _SHAMIR + "test_any_threshold_of_shares_recovers_both_secrets"
-    if planned.complete:
-        opens = "every single vector" if k >= graph.threshold else "single vectors, when the server lies"
-        detail = f"they are more than the {planned.colluders} of the plan; {graph.threshold} open any secret"
-        return [Statement(party, f"POSSIBLY {opens}: {detail}", test)]
-    tail = min(n * exact_upper_tail(n, k, graph.degree, graph.threshold - 1), Fraction(1))
+    if planned.quorum and 2 * planned.quorum - n <= k:
+        return [
+            Statement(
+                party,
+                f"EVERY SINGLE VECTOR, when the server lies: {beyond}with their signatures two different "
+                "sets of survivors find a quorum, and both secrets of a client open",
+                _HERE + "test_more_colluders_than_planned_open_a_single_vector",
+            )
+        ]
+    shamir = _SHAMIR + "test_any_threshold_of_shares_recovers_both_secrets"
+    if planned.complete and k < graph.threshold:
+        fewest = max(planned.fewest_survivors - k, 1)
+        return [
+            Statement(
+                party,
+                f"the sum over the honest survivors, POSSIBLY only {fewest} of them: {beyond}"
+                f"{graph.threshold} shares open a secret",
+                _SHAMIR + "test_fewer_shares_are_consistent_with_every_secret",
+            )
+        ]
+    tries = planned.threat_model.grinding_bits if planned.threat_model.active else 0
+    neighbors = n * exact_upper_tail(n, k, graph.degree, graph.threshold - 1)
+    tail = log2_of(min(neighbors * 2**tries, Fraction(1)))
     return [
         Statement(
             party,
-            f"POSSIBLY single vectors: they are more than the {planned.colluders} of the plan; with a "
-            f"probability of up to 2^{log2_of(tail):.1f} they open somebody's secrets",
-            test,
+            f"POSSIBLY single vectors: {beyond}with a probability of up to 2^{tail:.1f} a threshold of "
+            f"{graph.threshold} of them are neighbors of somebody, and open its secrets",
+            shamir,
         )
     ]
 
@@ -145,8 +163,8 @@ def _clients(planned: Plan, k: int) -> list[Statement]:
         ),
         Statement(
             f"{k} colluding clients",
-            f"without the server nothing: {planned.graph.threshold} shares rebuild a secret, fewer say "
-            "nothing about it",
+            f"without the server and the sum nothing: {planned.graph.threshold} shares rebuild a secret, "
+            "fewer say nothing about it",
             _SHAMIR + "test_fewer_shares_are_consistent_with_every_secret",
         ),
         Statement(

@@ -10,8 +10,6 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
-import numpy as np
-
 from secagg.costs import Load, UnitCosts
 from secagg.errors import InfeasibleParameters
 from secagg.kernels import packed_bytes
@@ -33,11 +31,14 @@ from secagg.messages import (
     UnmaskingRequest,
     UnmaskingResponse,
     UploadProof,
+    encode,
     encode_frame,
     encode_list,
     parameters_to_wire,
 )
+from secagg.messages.fields import varint
 from secagg.params import (
+    MAXIMUM_SECURITY_BITS,
     MILLION,
     Adversary,
     GraphParameters,
@@ -55,6 +56,7 @@ from secagg.primitives.bounds import (
 )
 
 M = TypeVar("M")
+MOST_CLIENTS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +127,19 @@ def plan(
 
     raises  ParameterError; InfeasibleParameters, which says what to relax
     """
-    for name, value, limit in (
-        ("value_bits", value_bits, 64),
-        ("maximum_weight", maximum_weight, 2**63),
-        ("vector_length", vector_length, 2**35),
-        ("clients", clients, 2**32 - 1),
+    for name, value, lowest, limit in (
+        ("clients", clients, 1, MOST_CLIENTS),
+        ("vector_length", vector_length, 1, 2**35),
+        ("value_bits", value_bits, 1, 64),
+        ("maximum_weight", maximum_weight, 1, 2**63),
+        ("noise_bound", noise_bound, 0, 2**63),
+        ("minimum_survivors", minimum_survivors, 1, 2**32 - 1),
+        ("security_bits", security_bits, 0, MAXIMUM_SECURITY_BITS),
+        ("correctness_bits", correctness_bits, 0, MAXIMUM_SECURITY_BITS),
+        ("grinding_bits", grinding_bits, 0, MAXIMUM_SECURITY_BITS),
     ):
-        require(isinstance(value, int) and 1 <= value <= limit, name, f"an integer in 1..{limit}", value)
-    require(noise_bound >= 0, "noise_bound", "at least 0", noise_bound)
+        in_range = isinstance(value, int) and lowest <= value <= limit
+        require(in_range, name, f"an integer in {lowest}..{limit}", value)
     model = ThreatModel(
         corrupt=corrupt,
         dropout=dropout,
@@ -154,8 +161,14 @@ def plan(
         minimum_survivors=minimum_survivors,
     )
     signatures = quorum(clients, k, model) if model.active else 0
-    up, down = _traffic(parameters, clients, graph, signatures)
     dropouts = _dropouts(clients, k, model)
+    fewest = effective_minimum(clients, k, model, minimum_survivors)
+    if fewest > clients - dropouts:
+        raise InfeasibleParameters(
+            f"minimum_survivors: a sum needs {fewest} of {clients} clients, {clients - dropouts} stay when "
+            f"{dropouts} drop out: lower minimum_survivors, corrupt or dropout"
+        )
+    up, down = _traffic(parameters, clients, graph, signatures)
     load = Load(
         clients=clients,
         dropouts=dropouts,
@@ -173,7 +186,7 @@ def plan(
         colluders=colluders(clients, k, model),
         dropouts=dropouts,
         quorum=signatures,
-        fewest_survivors=effective_minimum(clients, k, model, minimum_survivors),
+        fewest_survivors=fewest,
         risks=_risks(clients, graph, model),
         up=up,
         down=down,
@@ -187,10 +200,13 @@ def _ring_bits(clients: int, value_bits: int, maximum_weight: int, noise_bound: 
     largest = clients * (((1 << value_bits) - 1) * maximum_weight + 2 * noise_bound)
     bits = largest.bit_length()
     if bits > 64:
+        excess = bits - 64
+        smaller = clients * (((1 << max(value_bits - excess, 0)) - 1) * maximum_weight + 2 * noise_bound)
+        helps = [f"value_bits by {excess}"] if value_bits > excess and smaller.bit_length() <= 64 else []
+        helps.append(f"the product of all by a factor of 2^{excess}")
         raise InfeasibleParameters(
             f"ring_bits: sums up to {clients} x ((2^{value_bits} - 1) x {maximum_weight} "
-            f"+ {2 * noise_bound}) need {bits} bits, 64 is the limit: lower value_bits by {bits - 64}, "
-            f"or maximum_weight, noise_bound or clients by a factor of {1 << bits - 64}"
+            f"+ {2 * noise_bound}) need {bits} bits, 64 is the limit: lower {', or '.join(helps)}"
         )
     return max(bits, 1)
 
@@ -285,8 +301,6 @@ def _traffic(
     """
     k = graph.degree
     bitmap, name, signature = bytes(-(-n // 8)), bytes(32), bytes(64)
-    octets = np.zeros(packed_bytes(parameters.vector_length, parameters.ring_bits), np.uint8)
-    packed = octets.data  # zero pages: no memory is taken
 
     def size(message: Message) -> int:
         return encode_frame(parameters.round_id, message).size
@@ -304,7 +318,7 @@ def _traffic(
     up = {
         Phase.ADVERTISE_KEYS: size(Advertisement(name, name, name, signature)),
         Phase.SHARE_KEYS: size(SharedKeys(dealt, name, signature)),
-        Phase.MASKED_INPUT_COLLECTION: size(MaskedInput(packed, (), signature)),
+        Phase.MASKED_INPUT_COLLECTION: _upload_bytes(parameters),
         Phase.CONSISTENCY_CHECK: size(SurvivorSignature(n - 1, signature)) if signatures else 0,
         Phase.UNMASKING: size(UnmaskingResponse(revealed, ())),
     }
@@ -316,6 +330,15 @@ def _traffic(
         Phase.UNMASKING: size(UnmaskingRequest(bitmap, proofs, signers)),
     }
     return up, down
+
+
+def _upload_bytes(parameters: RoundParameters) -> int:
+    """Bytes of the frame of an upload, without making a vector of so many."""
+    packed = packed_bytes(parameters.vector_length, parameters.ring_bits)
+    rest = len(encode(MaskedInput(b"", (), bytes(64))))
+    body = 1 + len(varint(packed)) + packed + rest
+    empty = len(bytes(encode_frame(parameters.round_id, MaskedInput(b"", (), bytes(64)))))
+    return empty - len(varint(rest)) - rest + len(varint(body)) + body
 
 
 def _signers_bytes(count: int) -> int:

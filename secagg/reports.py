@@ -102,8 +102,10 @@ def _seconds(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3g}"
 
 
-def show_transcript(report: Report, console: Console) -> None:
-    """Print what a transcript says, and what is wrong with it."""
+def show_transcript(
+    report: Report, console: Console, *, server_known: bool = False, parties_known: bool = False
+) -> None:
+    """Print what a transcript says, what is wrong with it, and what verifying it leaves open."""
     facts = report.facts
     table = Table("fact", "recomputed", title=f"Transcript {report.transcript.hex()}", title_justify="left")
     table.add_row("signed by", report.server.hex() if report.server is not None else "nobody")
@@ -147,3 +149,10 @@ def show_transcript(report: Report, console: Console) -> None:
         console.print(str(finding), highlight=False, markup=False)
     verdict = "verified" if report.ok else f"NOT verified: {len(report.findings)} findings"
     console.print(f"{report.entries} entries: {verdict}", highlight=False)
+    open_questions = []
+    if not server_known:
+        open_questions.append("that the identity above is the server's (--server)")
+    if not parties_known:
+        open_questions.append("that the identities in it are parties (--registry)")
+    open_questions.append("the shares and seed commitments, which clients do not sign")
+    console.print(f"taken on the server's word: {'; '.join(open_questions)}", highlight=False, markup=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from secagg import ParameterError, plan
 from secagg.effects import Send
 from secagg.explanation import explain
 from secagg.kernels import mask_apply, unpack_add
-from secagg.messages import MaskedInput, UnmaskingRequest, UnmaskingResponse, decode_frame
+from secagg.messages import (
+    MaskedInput,
+    SurvivorSet,
+    SurvivorSignature,
+    UnmaskingRequest,
+    UnmaskingResponse,
+    UploadProof,
+    decode_frame,
+)
 from secagg.params import Identity, Phase
 from secagg.primitives.agreement import public_key
 from secagg.primitives.masks import mask_sign, pairwise_seed
@@ -24,6 +33,7 @@ PLANS = {
     "active": plan(clients=10, vector_length=100, value_bits=8),
     "passive": plan(clients=10, vector_length=100, value_bits=8, adversary="passive"),
     "sparse": plan(clients=1000, vector_length=100, value_bits=8),
+    "sparse passive": plan(clients=1000, vector_length=100, value_bits=8, adversary="passive"),
 }
 
 
@@ -58,10 +68,12 @@ def test_a_passive_plan_promises_nothing_against_a_server_that_lies() -> None:
     ("name", "colluding", "said"),
     [
         ("active", 1, "at least 2 of them"),
-        ("active", 2, "POSSIBLY single vectors, when the server lies"),
-        ("active", 7, "POSSIBLY every single vector"),
+        ("active", 2, "EVERY SINGLE VECTOR, when the server lies"),
+        ("passive", 2, "POSSIBLY only 1 of them"),
+        ("passive", 7, "POSSIBLY single vectors"),
         ("sparse", 100, "at least 2 of them"),
-        ("sparse", 300, "POSSIBLY single vectors"),
+        ("sparse", 102, "EVERY SINGLE VECTOR, when the server lies"),
+        ("sparse passive", 300, "POSSIBLY single vectors"),
     ],
 )
 def test_more_colluders_than_planned_are_told_what_they_open(name: str, colluding: int, said: str) -> None:
@@ -145,3 +157,53 @@ def test_in_a_passive_round_a_server_that_lies_opens_a_single_vector() -> None:
     unpack_add(plain, upload.packed, 16)
     mask_apply(plain, b"".join(seeds), np.array(signs, np.int8))
     assert np.array_equal(plain, cohort.vector(victim))
+
+
+def test_more_colluders_than_planned_open_a_single_vector() -> None:
+    """Two more on a sparse graph: the server tells half the cohort that the victim dropped out."""
+    n, planned = 120, 3
+    cohort = Cohort(
+        n,
+        corrupt=0.03,
+        security_bits=4,
+        correctness_bits=2,
+        grinding_bits=0,
+        vector_length=4,
+        minimum_cohort=n,
+    )
+    cohort.advance(Phase.CONSISTENCY_CHECK)
+    view, names = cohort.view(), cohort.identities
+    victim, bad = 0, set(range(n - planned - 2, n))
+    around = set(view.graph.neighbors_of(victim))
+    honest = [i for i in range(n) if i not in bad and i != victim]
+    halves = ({victim, *honest[::2]}, set(honest[1::2]))
+    told = (frozenset(range(n)), frozenset(range(n)) - {victim})
+    proofs = {names[i]: _proof(cohort, i) for i in range(n)}
+    held = [bad & around, bad & around]  # who reveals the victim's seed, and its mask key
+    for kind, (half, survivors) in enumerate(zip(halves, told, strict=True)):
+        bitmap = view.bitmap(survivors)
+        signatures = {}
+        for i in half:
+            (signed,) = cohort.clients[i].receive(cohort.frame(SurvivorSet(bitmap)))
+            assert isinstance(signed, Send)
+            signatures[i] = opened(SurvivorSignature, bytes(signed.frame)).signature
+        for i in bad:
+            text = view.survivors_text(view.bitmap(range(n)), bitmap)
+            signatures[i] = cohort.signers[i].sign(text)
+        quorum = tuple(SurvivorSignature(i, signatures[i]) for i in sorted(signatures))[: view.quorum]
+        assert len(quorum) == view.quorum
+        for i in half & around:
+            mine = [names[j] for j in view.graph.neighbors_of(i) if j in survivors]
+            request = UnmaskingRequest(bitmap, tuple(proofs[name] for name in mine), quorum)
+            (answer, *_) = cohort.clients[i].receive(cohort.frame(request))
+            assert isinstance(answer, Send)
+            response = opened(UnmaskingResponse, bytes(answer.frame))
+            shares = (response.self_seed_shares, response.mask_key_shares)[kind]
+            if any(share.dealer == names[victim] for share in shares):
+                held[kind].add(i)
+    assert min(map(len, held)) >= view.roster.threshold
+
+
+def _proof(cohort: Cohort, i: int) -> UploadProof:
+    upload = opened(MaskedInput, cohort.answer(i))
+    return UploadProof(cohort.identities[i], hashlib.sha256(upload.packed).digest(), upload.signature)

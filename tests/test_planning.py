@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -111,6 +112,8 @@ def test_a_sum_that_no_ring_holds_is_refused_with_what_to_lower() -> None:
 @pytest.mark.parametrize(
     ("demand", "helps"),
     [
+        ({"clients": 10, "minimum_survivors": 10}, "lower minimum_survivors"),
+        ({"clients": 5, "minimum_survivors": 50}, "lower minimum_survivors"),
         ({"clients": 100, "dropout": 0.5}, "dropout=0.44"),
         ({"clients": 1000, "corrupt": 0.5, "dropout": 0.3}, "dropout=0.249"),
         ({"clients": 5, "dropout": 0.5}, "dropout=0"),
@@ -136,9 +139,39 @@ def test_the_largest_rate_that_is_named_is_feasible_and_the_next_is_not(name: st
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"value_bits": 0}, {"maximum_weight": 0}, {"noise_bound": -1}, {"clients": 0}], ids=str
+    ("demand", "text"),
+    [
+        ({"noise_bound": 2**62}, "lower the product of all by a factor of 2^3"),
+        ({"value_bits": 1, "maximum_weight": 2**63}, "lower the product of all by a factor of 2^3"),
+        ({"value_bits": 62}, "lower value_bits by 2, or the product"),
+    ],
+    ids=str,
 )
-def test_numbers_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+def test_only_what_helps_is_advised_about_a_ring(demand: dict[str, int], text: str) -> None:
+    with pytest.raises(InfeasibleParameters, match=re.escape(text)):
+        plan(**({"clients": 10, "vector_length": 1, "value_bits": 8} | demand))  # type: ignore[arg-type]
+
+
+def test_the_longest_vectors_and_largest_cohorts_are_planned_without_their_memory() -> None:
+    long = plan(clients=10, vector_length=2**33, value_bits=40)
+    assert long.up[Phase.MASKED_INPUT_COLLECTION] == -(-(2**33) * 44 // 8) + 102
+    assert plan(clients=200_000, vector_length=1, value_bits=1).quorum == 110_001
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value_bits": 0},
+        {"noise_bound": 1.5},
+        {"security_bits": 40.5},
+        {"minimum_survivors": 2.5},
+        {"maximum_weight": 0},
+        {"noise_bound": -1},
+        {"clients": 0},
+    ],
+    ids=str,
+)
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         plan(**({"clients": 10, "vector_length": 1, "value_bits": 8} | wrong))  # type: ignore[arg-type]
 

@@ -20,6 +20,7 @@ from secagg.service.events import (
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    TranscriptFailed,
     TranscriptSealed,
     UploadTaken,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "ServiceError",
     "StreamError",
     "SystemClock",
+    "TranscriptFailed",
     "TranscriptSealed",
     "Transcripts",
     "UploadTaken",

@@ -44,7 +44,8 @@ class AggregationClient:
     credentials    the server's pinned certificate
     policy         what the client demands of a round; `known` comes from its own registry file
     entropy        for the secrets of each round
-    store          keeps the ids of accepted rounds and the session of the current one
+    store          keeps the ids of accepted rounds; secrets of a round are in memory only: a client that is
+                   killed has no part in the rest of its round
     counter        counts what was released; default: in the store
     ledger         what this client uploaded before, and how often; default: in the store, it warns only
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests

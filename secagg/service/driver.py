@@ -22,7 +22,7 @@ from secagg.effects import (
     Refused,
     Send,
 )
-from secagg.errors import RoundAbortedError
+from secagg.errors import InfeasibleParameters, RoundAbortedError
 from secagg.kernels import lane_dtype, packed_bytes, ring_mask, unpack_add, usable_cpus
 from secagg.messages import MaskedInput, decode_frame
 from secagg.params import Buffer, Identity, Phase, RoundParameters, require
@@ -37,6 +37,7 @@ from secagg.service.events import (
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    TranscriptFailed,
     TranscriptSealed,
     UploadTaken,
 )
@@ -142,9 +143,13 @@ class RoundDriver:
 
     def begin(self) -> None:
         """Open the round. Raises InfeasibleParameters, LedgerError."""
-        for concern in self._ledger.check_clients(self.parameters.context, self.session.admitted):
-            self._noted(concern)
-        opening = self.session.start()
+        try:
+            for concern in self._ledger.check_clients(self.parameters.context, self.session.admitted):
+                self._noted(concern)
+            opening = self.session.start()
+        except (LedgerError, InfeasibleParameters):
+            self.leave()
+            raise
         self._observer(
             RoundOpened(self.parameters.round_id, self.parameters.vector_length, self.parameters.ring_bits)
         )
@@ -160,12 +165,21 @@ class RoundDriver:
                 if result is not None:
                     return result
         finally:
-            self._store.put({self._name: None})
-            if self._transcripts is not None and isinstance(self.session, RecordedServerSession):
-                self._sealed(self._transcripts, self.session)
+            self.leave()
+
+    def leave(self) -> None:
+        """Forget the round; its transcript stays if the round came to an end."""
+        self._store.put({self._name: None})
+        if self._transcripts is not None and isinstance(self.session, RecordedServerSession):
+            self._sealed(self._transcripts, self.session)
 
     def _sealed(self, transcripts: Transcripts, session: RecordedServerSession) -> None:
-        if (path := transcripts.finish(session)) is not None:
+        try:
+            path = transcripts.finish(session)
+        except OSError as error:
+            self._observer(TranscriptFailed(self.parameters.round_id, str(error)))
+            return
+        if path is not None:
             self._observer(TranscriptSealed(self.parameters.round_id, path.name, session.transcript))
 
     async def _wait(self, deadlines: Deadlines) -> None:
@@ -206,6 +220,8 @@ class RoundDriver:
         except LedgerError as error:
             (kind, detail), round_id = (error.concerns[0].kind, str(error)), self.parameters.round_id
             self._observer(RoundFailed(round_id, str(kind), detail, ()))
+            if isinstance(self.session, RecordedServerSession):
+                self.session.end(str(kind))
             raise RoundAbortedError(kind, detail) from error
         for concern in concerns:
             self._noted(concern)

@@ -89,6 +89,14 @@ class TranscriptSealed:
     address: bytes  # of the transcript, 32 bytes
 
 
+@dataclass(frozen=True, slots=True)
+class TranscriptFailed:
+    """The record of the round could not be written; the round went on without it."""
+
+    round_id: bytes
+    reason: str
+
+
 Event: TypeAlias = (
     RoundOpened
     | PhaseDone
@@ -98,6 +106,7 @@ Event: TypeAlias = (
     | RoundFailed
     | LedgerNoted
     | TranscriptSealed
+    | TranscriptFailed
 )
 Observer: TypeAlias = Callable[[Event], None]
 

@@ -18,15 +18,16 @@ from secagg.store import Counter, LedgerError, ParticipationLedger, Store
 Compute: TypeAlias = Callable[[bytes, RoundParameters], UIntArray]
 BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
 
-# Which phase an answer belongs to, by the phase the session was in before it.
-_ANSWERS: dict[Phase | None, Phase] = {
-    None: Phase.ADVERTISE_KEYS,
-    Phase.ADVERTISE_KEYS: Phase.SHARE_KEYS,
-    Phase.SHARE_KEYS: Phase.MASKED_INPUT_COLLECTION,
-    Phase.MASKED_INPUT_COLLECTION: Phase.MASKED_INPUT_COLLECTION,
-    Phase.CONSISTENCY_CHECK: Phase.CONSISTENCY_CHECK,
-    Phase.UNMASKING: Phase.UNMASKING,
-}
+
+def _phase_of(session: ClientSession) -> Phase:
+    """Return the phase that the session's newest frame belongs to: it makes one in each."""
+    parameters = session.parameters
+    phases = [
+        phase
+        for phase in Phase
+        if phase is not Phase.CONSISTENCY_CHECK or (parameters is not None and parameters.threat_model.active)
+    ]
+    return phases[max(session.releases, 1) - 1]
 
 
 class Outlet(Protocol):
@@ -104,7 +105,6 @@ class Seat:
         if session is None:
             raise StreamError("record: FRAME before PAYLOAD")
         self.heard = True
-        phase = _ANSWERS[session.phase]
         effects = session.receive(content)
         if session.parameters is not None and self._computing is None:
             if not self._may_take_part(session.parameters):
@@ -112,11 +112,15 @@ class Seat:
             self._computing = asyncio.create_task(
                 asyncio.to_thread(self._compute, self._payload, session.parameters)
             )
-        await self._carry_out(session, phase, effects, outlet)
+        await self._carry_out(session, effects, outlet)
 
     def _may_take_part(self, parameters: RoundParameters) -> bool:
-        """Ask the ledger; whether a sum came out of an earlier round only the server knows."""
+        """Ask the counter and the ledger; whether a sum came out before only the server knows."""
         ledger, me = self._settings.ledger, self._settings.signer.identity
+        if self._settings.counter.value(_counter_name(parameters)):  # the session that began it is gone
+            self.leave()
+            self._over(completed=False, reason="we were in this round before, and have forgotten its secrets")
+            return False
         refusal: LedgerError | None = None
         try:
             for concern in ledger.check_clients(parameters.context, [me]):
@@ -144,33 +148,30 @@ class Seat:
             vector = computing.result()
             self._submitted = True
             effects = session.submit(vector)
-            await self._carry_out(session, Phase.MASKED_INPUT_COLLECTION, effects, outlet)
+            await self._carry_out(session, effects, outlet)
 
-    def _persist(self, session: ClientSession, phase: Phase, effects: list[Effect]) -> None:
-        settings = self._settings
-        kept: dict[str, bytes | None] = {self._snapshot_name: session.snapshot()}
+    def _persist(self, session: ClientSession, effects: list[Effect]) -> None:
+        """Keep what must not be forgotten before a new frame is released."""
+        settings, parameters = self._settings, session.parameters
+        if parameters is None or session.releases == self._released:
+            return  # nothing new: it is sent again
         for effect in effects:
             if isinstance(effect, RosterAccepted):
-                kept[f"accepted/{effect.round_id.hex()}"] = b"\1"
-        settings.store.put(kept)
-        if session.releases > self._released:  # not only sent again
-            settings.counter.advance(self._snapshot_name, session.releases)
-            self._released = session.releases
-        parameters = session.parameters
-        if parameters is not None and phase is Phase.MASKED_INPUT_COLLECTION:
+                settings.store.put({f"accepted/{effect.round_id.hex()}": b"\1"})
+        settings.counter.advance(_counter_name(parameters), session.releases)
+        self._released = session.releases
+        if _phase_of(session) is Phase.MASKED_INPUT_COLLECTION:
             me, now = settings.signer.identity, settings.wall()
             settings.ledger.uploaded(parameters.context, parameters.round_id, me, now)
 
-    async def _carry_out(
-        self, session: ClientSession, phase: Phase, effects: list[Effect], outlet: Outlet
-    ) -> None:
+    async def _carry_out(self, session: ClientSession, effects: list[Effect], outlet: Outlet) -> None:
         if any(isinstance(effect, Send) for effect in effects):
-            self._persist(session, phase, effects)  # first; then release
+            self._persist(session, effects)  # first; then release
         for effect in effects:
             match effect:
                 case Send(frame=frame):
                     if self._settings.before_answer is not None:
-                        await self._settings.before_answer(phase, self._payload)
+                        await self._settings.before_answer(_phase_of(session), self._payload)
                     await outlet.send(frame)
                 case InputWanted():
                     self._wanted.set()
@@ -194,8 +195,6 @@ class Seat:
 
     def leave(self) -> None:
         """Forget the round's secrets; what was computed but not wanted is thrown away."""
-        if self.round_id:
-            self._settings.store.put({self._snapshot_name: None})
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -209,9 +208,9 @@ class Seat:
         self._wanted.clear()
         self._submitted = False
 
-    @property
-    def _snapshot_name(self) -> str:
-        return f"rounds/{self.round_id.hex()}/client"
+
+def _counter_name(parameters: RoundParameters) -> str:
+    return f"rounds/{parameters.round_id.hex()}"
 
 
 def _look_at(task: asyncio.Task[UIntArray]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from secagg.errors import ParameterError
 from secagg.params import Identity, RoundParameters, Signer
 from secagg.transcript import RecordedServerSession
 
@@ -27,27 +28,45 @@ class Transcripts:
     def session(
         self, parameters: RoundParameters, admitted: Collection[Identity], threads: int
     ) -> RecordedServerSession:
-        """Begin a round. Raises OSError."""
-        return RecordedServerSession(
-            parameters,
-            admitted=admitted,
-            file=self._partial(parameters).open("xb"),
-            signer=self.signer,
-            keep_inputs=self.keep_inputs,
-            threads=threads,
-        )
+        """Begin a round. Raises OSError; ParameterError when too few are admitted."""
+        partial = self._partial(parameters)
+        file = partial.open("xb")
+        try:
+            return RecordedServerSession(
+                parameters,
+                admitted=admitted,
+                file=file,
+                signer=self.signer,
+                keep_inputs=self.keep_inputs,
+                threads=threads,
+            )
+        except ParameterError:
+            file.close()
+            partial.unlink()
+            raise
 
     def finish(self, session: RecordedServerSession) -> Path | None:
-        """Make the file of a round durable; None, and no file, when the round did not come to its end."""
+        """Make the file of a round durable; None, and no file, when the round did not come to its end.
+
+        raises  OSError when it could not be written
+        """
         partial = self._partial(session.parameters)
-        file = session.file
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
+        with session.file as file:
+            if session.failure is not None:
+                partial.unlink()
+                raise session.failure
+            file.flush()
+            os.fsync(file.fileno())
         if not session.sealed:
             partial.unlink()
             return None
-        return partial.rename(partial.with_suffix(".transcript"))
+        path = partial.rename(partial.with_suffix(".transcript"))
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return path
 
     def _partial(self, parameters: RoundParameters) -> Path:
         return self.folder / f"{parameters.round_id.hex()}.partial"

@@ -20,7 +20,7 @@ from secagg.store.store import Store
 Reaction: TypeAlias = Literal["refuse", "warn"]
 
 DAY_S = 86_400
-_SUMS, _OPEN, _CLIENTS, _TIMES = (f"ledger/{name}/" for name in ("sums", "open", "clients", "times"))
+_SUMS, _OPEN, _TIMES = (f"ledger/{name}/" for name in ("sums", "open", "times"))
 _NAME_BYTES, _TIME_BYTES = 32, 8
 
 
@@ -94,7 +94,7 @@ class ParticipationLedger:
 
     def check_clients(self, subject: bytes, clients: Collection[bytes]) -> tuple[Concern, ...]:
         """Whose vector about this subject went into a round without result. Raises LedgerError."""
-        known = {name[-2 * _NAME_BYTES :] for name in self._store.names(f"{_OPEN}{subject.hex()}/")}
+        known = {name.split("/")[-2] for name in self._store.names(f"{_OPEN}{subject.hex()}/")}
         found = sorted(client for client in clients if client.hex() in known)
         if not found:
             return ()
@@ -118,7 +118,7 @@ class ParticipationLedger:
         times = [*self._times(client, now_s), int(now_s)]
         self._store.put(
             {
-                _open(subject, client): round_id,
+                _open(subject, client, round_id): b"\1",
                 _TIMES + client.hex(): b"".join(t.to_bytes(_TIME_BYTES, "big") for t in times),
             }
         )
@@ -146,20 +146,17 @@ class ParticipationLedger:
         values: dict[str, bytes | None] = {
             f"{_SUMS}{subject.hex()}/{round_id.hex()}": b"".join(sorted(members))
         }
-        for client in members:
-            values[f"{_CLIENTS}{client.hex()}/{round_id.hex()}"] = subject
-            if self._store.get(_open(subject, client)) == round_id:
-                values[_open(subject, client)] = None
+        values |= {_open(subject, client, round_id): None for client in members}
         self._store.put(values)
 
     def participations(self, client: bytes) -> tuple[Participation, ...]:
-        """Return the sums that a client is in, by round id."""
+        """Return the sums that a client is in, by round id; looks at every sum that was kept."""
         out = []
-        for name in self._store.names(f"{_CLIENTS}{client.hex()}/"):
-            round_id, subject = bytes.fromhex(name.rsplit("/", 1)[1]), self._store.get(name) or b""
-            members = dict(self._sums(subject)).get(round_id, frozenset())
-            out.append(Participation(round_id, subject, members))
-        return tuple(out)
+        for subject in sorted({name.split("/")[2] for name in self._store.names(_SUMS)}):
+            for round_id, members in self._sums(bytes.fromhex(subject)):
+                if client in members:
+                    out.append(Participation(round_id, bytes.fromhex(subject), members))
+        return tuple(sorted(out, key=lambda one: one.round_id))
 
     def _react(self, reaction: Reaction, *concerns: Concern) -> tuple[Concern, ...]:
         if concerns and reaction == "refuse":
@@ -178,5 +175,5 @@ class ParticipationLedger:
         return [t for t in (int.from_bytes(raw, "big") for raw in times) if t > now_s - DAY_S]
 
 
-def _open(subject: bytes, client: bytes) -> str:
-    return f"{_OPEN}{subject.hex()}/{client.hex()}"
+def _open(subject: bytes, client: bytes, round_id: bytes) -> str:
+    return f"{_OPEN}{subject.hex()}/{client.hex()}/{round_id.hex()}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 from secagg.effects import Aborted, Completed, Effect
+from secagg.errors import LocalProtocolError
 from secagg.messages import MaskedInput, decode_frame, encode, parameters_to_wire
 from secagg.params import Buffer, Identity, Phase, RoundParameters, Signer
 from secagg.protocol import ServerSession
@@ -15,6 +16,7 @@ from secagg.transcript.entries import (
     VERSION,
     EntryKind,
     Header,
+    Outcome,
     Seal,
     WithheldUpload,
     address,
@@ -28,7 +30,8 @@ from secagg.transcript.entries import (
 class RecordedServerSession(ServerSession):
     """A ServerSession whose transcript goes to `file` as the round runs, sealed when it ends.
 
-    file         open for writing bytes; the caller makes it durable and closes it
+    file         open for writing bytes; the caller makes it durable and closes it. When writing fails, see
+                 `failure`, the round goes on without a record
     signer       the server's own Ed25519 identity
     keep_inputs  also keep the masked vectors: then anybody can recompute the sum, bit for bit. A transcript
                  with them is all that the server saw: whoever reads it learns what a curious server learns
@@ -47,6 +50,7 @@ class RecordedServerSession(ServerSession):
         super().__init__(parameters, admitted=admitted, threads=threads)
         self.file = file
         self.sealed = False
+        self.failure: OSError | None = None  # of the file: nothing is written after it, nor sealed
         self._transcript_signer = signer
         self._keep_inputs = keep_inputs
         self._addresses: list[bytes] = []
@@ -85,15 +89,33 @@ class RecordedServerSession(ServerSession):
         effects = super().close_phase()
         self._write(EntryKind.CLOSED)
         if isinstance(end := effects[-1], Completed | Aborted):
-            self._write(EntryKind.OUTCOME, content=encode(outcome_of(end)))
-            signature = self._transcript_signer.sign(seal_text(self.transcript))
-            self._write(EntryKind.SEAL, content=encode(Seal(b"".join(self._addresses), signature)))
-            self.sealed = True
+            self._seal(outcome_of(end))
         return effects
 
+    def end(self, reason: str) -> None:
+        """End the record of a round that its caller does not go on with. The session is not used any more."""
+        if not self.sealed:
+            self._seal(Outcome(b"", reason.encode(), (), ()))
+
+    @classmethod
+    def restore(cls, data: bytes, *, threads: int = 1) -> tuple[Self, list[Effect]]:  # noqa: ARG003
+        """Refuse: the record of what came before the snapshot is elsewhere. Raises LocalProtocolError."""
+        raise LocalProtocolError("a RecordedServerSession is not restored: restore a ServerSession instead")
+
+    def _seal(self, outcome: Outcome) -> None:
+        self._write(EntryKind.OUTCOME, content=encode(outcome))
+        signature = self._transcript_signer.sign(seal_text(self.transcript))
+        self._write(EntryKind.SEAL, content=encode(Seal(b"".join(self._addresses), signature)))
+        self.sealed = self.failure is None
+
     def _write(self, kind: EntryKind, party: bytes = b"", content: Buffer = b"") -> None:
+        if self.failure is not None:
+            return
         length, entry = framed(kind, party, content)
-        self.file.write(length)
-        self.file.write(entry)
+        try:
+            self.file.write(length)
+            self.file.write(entry)
+        except OSError as error:  # the round goes on without its record
+            self.failure = error
         if kind is not EntryKind.SEAL:
             self._addresses.append(address(entry))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from secagg.effects import Aborted, Aggregate, Completed, Traffic
 from secagg.errors import ParameterError
-from secagg.kernels import UIntArray
+from secagg.kernels import UIntArray, lane_dtype
 from secagg.messages import MaskedInput, decode, decode_frame, parameters_from_wire
-from secagg.params import GraphParameters, Identity, RoundParameters
+from secagg.params import GraphParameters, Identity, Phase, RoundParameters
+from secagg.primitives.bounds import choose_for
 from secagg.primitives.signatures import check_identity
-from secagg.protocol.round import RoundEnded, RoundView, short
+from secagg.protocol.round import RoundEnded, RoundView, listed, short
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
@@ -54,12 +57,20 @@ class Facts:
 
 
 class Replay:
-    """Takes the entries of a transcript in their order. threads: to remove the masks."""
+    """Takes the entries of a transcript in their order.
 
-    def __init__(self, threads: int = 1) -> None:
+    known         the registry, or None
+    threads       to remove the masks
+    memory_limit  bytes of vectors and of shares
+    """
+
+    def __init__(self, known: frozenset[Identity] | None, threads: int, memory_limit: int) -> None:
         self.facts = Facts()
         self.running = True  # until the outcome
+        self._known = known
         self._threads = threads
+        self._memory_limit = memory_limit
+        self._heard: set[tuple[Identity, Phase]] = set()
         self._phase: ServerPhase | None = None
         self._gone: set[Identity] = set()
         self._end: Outcome | None = None  # what must have come out; the digest of a sum may not be known
@@ -69,6 +80,8 @@ class Replay:
 
         raises  WrongEntryError; RemoteProtocolError for a message that the server had to refuse
         """
+        if not self.running:
+            raise WrongEntryError("an entry after the outcome")
         kind, party = self._kind(entry), Identity(entry.party)
         match kind:
             case EntryKind.HEADER:
@@ -108,8 +121,18 @@ class Replay:
         try:
             admitted = frozenset(check_identity(identity) for identity in header.admitted)
             self.facts.server = check_identity(header.server)
+            choose_for(parameters.minimum_cohort, parameters.threat_model)
         except ParameterError as error:
             raise WrongEntryError(str(error)) from error
+        if self.facts.server in admitted:
+            raise WrongEntryError("the server signs with the identity of a client")
+        if len(admitted) < parameters.minimum_cohort:
+            raise WrongEntryError(
+                f"{len(admitted)} clients were admitted, minimum_cohort is {parameters.minimum_cohort}"
+            )
+        if self._known is not None and (strangers := admitted - self._known):
+            raise WrongEntryError(f"admitted: {listed(strangers)} not in the registry")
+        self._fits(parameters.vector_length * lane_dtype(parameters.ring_bits).itemsize)
         self.facts.parameters, self.facts.admitted = parameters, admitted
         self._phase = AdvertiseKeys(parameters, admitted)
 
@@ -119,9 +142,14 @@ class Replay:
             raise WrongEntryError("a message after the end of the round")
         if party in self._gone or party not in phase.asked:
             raise WrongEntryError(f"{short(party)} was not asked in {phase.phase.name}")
-        if party in phase.answered:
+        if (party, phase.phase) in self._heard:
             raise WrongEntryError(f"{short(party)} has answered in {phase.phase.name} before")
         return phase
+
+    def _fits(self, size: int) -> None:
+        """Refuse what a hostile record would have this machine allocate."""
+        if size > self._memory_limit:
+            raise WrongEntryError(f"to replay it takes {size} bytes, {self._memory_limit} are allowed")
 
     def _taken(self, party: Identity, frame: bytes) -> None:
         round_id, message = decode_frame(frame)
@@ -129,7 +157,9 @@ class Replay:
             raise WrongEntryError(f"{type(message).__name__} of another round")
         if isinstance(message, MaskedInput) and not self.facts.inputs_kept:
             raise WrongEntryError("some masked inputs are kept and others are not")
-        self._asked(party).accept(party, message)
+        phase = self._asked(party)
+        phase.accept(party, message)
+        self._heard.add((party, phase.phase))
 
     def _upload(self, party: Identity, upload: WithheldUpload) -> None:
         phase = self._asked(party)
@@ -140,6 +170,7 @@ class Replay:
         checked = phase.checked(party, upload.packed_digest, upload.complaints, upload.signature)
         self.facts.inputs_kept = False
         phase.take(party, checked)
+        self._heard.add((party, phase.phase))
 
     def _given_up(self, party: Identity) -> None:
         if self._phase is None or party in self._gone or party not in self._phase.asked:
@@ -150,29 +181,33 @@ class Replay:
         phase, facts = self._phase, self.facts
         if phase is None:
             raise WrongEntryError("a phase is closed after the end of the round")
-        if isinstance(phase, Unmasking):
-            _note_answers(phase, facts)
+        if isinstance(phase, AdvertiseKeys):
+            self._fits(_share_bytes(phase))
         try:
-            if isinstance(phase, Unmasking) and not facts.inputs_kept:
-                blamed = phase.recover()[1]
-                following: ServerPhase | Result = Result(Aggregate(phase.masked.total, (), blamed, Traffic()))
-            else:
-                if isinstance(phase, Unmasking):
-                    phase.threads = self._threads
-                following = phase.close()
+            following = self._unmasked(phase) if isinstance(phase, Unmasking) else phase.close()
         except RoundEnded as end:
             self._phase = None
             self._end = outcome_of(Aborted(end.reason, end.blamed, end.detail, end.guilty))
             return
-        except MemoryError:
-            raise WrongEntryError(f"{facts.parameters}: too large for this machine") from None
         if isinstance(following, Result):
             self._phase = None
-            self._end = outcome_of(Completed(following.aggregate))
             facts.total = following.aggregate.total if facts.inputs_kept else None
+            self._end = outcome_of(Completed(following.aggregate))
             return
         _note(following, facts)
         self._phase = following
+
+    def _unmasked(self, phase: Unmasking) -> Result:
+        """Take off the masks; without masked inputs there is only the blame, and a sum of nothing."""
+        _note_answers(phase, self.facts)
+        phase.threads = self._threads
+        if self.facts.inputs_kept:
+            result = phase.close()
+            if not isinstance(result, Result):
+                raise TypeError("unmasking leads to the result")
+            return result
+        blamed = phase.recover()[1]
+        return Result(Aggregate(np.zeros(0, phase.masked.total.dtype), (), blamed, Traffic()))
 
     def _outcome(self, outcome: Outcome) -> None:
         """Compare what the server says came out with what must have."""
@@ -184,8 +219,11 @@ class Replay:
         if outcome.total_digest:
             facts.outcome = "completed"
         end = self._end
-        if end is None:
-            raise WrongEntryError("an outcome before the end of the round")
+        if end is None:  # the server, or its ledger, ended the round: that it always may
+            if outcome.total_digest or outcome.blamed or outcome.guilty:
+                raise WrongEntryError("an outcome before the end of the round")
+            facts.outcome = "ended by the server: " + bytes(outcome.reason).decode(errors="replace")
+            return
         if bool(end.total_digest) != bool(outcome.total_digest) or end.reason != outcome.reason:
             said = "a sum" if end.total_digest else bytes(end.reason).decode()
             raise WrongEntryError(f"the outcome must be: {said}")
@@ -193,6 +231,16 @@ class Replay:
             raise WrongEntryError("blame and guilt are not those that follow from the answers")
         if facts.inputs_kept and end.total_digest != outcome.total_digest:
             raise WrongEntryError("the sum is not that of the masked inputs")
+
+
+def _share_bytes(phase: AdvertiseKeys) -> int:
+    """Memory that the sealed and the revealed shares of all take, about."""
+    n = len(phase.inbox)
+    try:
+        degree = choose_for(n, phase.parameters.threat_model).degree if n else 0
+    except ParameterError:
+        return 0
+    return 300 * n * degree
 
 
 def _note(phase: ServerPhase, facts: Facts) -> None:

@@ -1,4 +1,9 @@
-"""Check a transcript offline: its seal, every client's signature in it, every decision of the server."""
+"""Check a transcript offline: its seal, every client's signature in it, what follows from its messages.
+
+Clients sign their keys, that they accept the roster, their uploads with U1, and S. They sign neither the
+shares that they deal and reveal nor the commitment to their seed: a server that makes those up can seal
+another sum, or blame, than came out. What it cannot make up is who took part, uploaded what and survived.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,8 @@ from secagg.transcript.entries import (
     transcript_digest,
 )
 from secagg.transcript.replay import Facts, Replay, WrongEntryError
+
+_MOST_FINDINGS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +67,42 @@ class Report:
         return self.facts.total
 
 
-def verify(file: BinaryIO, *, server: Identity | None = None, threads: int = 1) -> Report:
+def verify(
+    file: BinaryIO,
+    *,
+    server: Identity | None = None,
+    known: frozenset[Identity] | None = None,
+    threads: int = 1,
+    memory_limit: int = 2**32,
+) -> Report:
     """Verify a transcript.
 
-    file    open for reading bytes, seekable
-    server  whose transcript it must be; None: whoever signed it is believed to be the server
+    file          open for reading bytes, seekable
+    server        whose transcript it must be; None: whoever signed it is believed to be the server
+    known         the registry; None: whoever was admitted is believed to be a party
+    memory_limit  bytes; a round whose vectors or shares need more is not replayed
 
     returns  a report; whatever the bytes are, nothing is raised for them
     """
-    return _Verifier(file, threads).run(server)
+    return _Verifier(file, Replay(known, threads, memory_limit)).run(server)
 
 
 @dataclass(slots=True)
 class _Verifier:
     file: BinaryIO
-    threads: int
+    replay: Replay
     findings: list[Finding] = field(default_factory=list)
     addresses: list[bytes] = field(default_factory=list)
     seal: Seal | None = None
 
     def run(self, server: Identity | None) -> Report:
-        replay = Replay(self.threads)
+        replay = self.replay
         left = self.file.seek(0, 2)
         self.file.seek(0)
         if self.file.read(len(MAGIC)) != MAGIC:
             self.findings.append(Finding(None, "the first line is not that of a transcript"))
         left -= len(MAGIC)
-        while left > 0 and self.seal is None:
+        while left > 0 and self.seal is None and len(self.findings) < _MOST_FINDINGS:
             place = len(self.addresses)
             length = int.from_bytes(self.file.read(LENGTH_BYTES), "big")
             left -= LENGTH_BYTES
@@ -97,10 +113,12 @@ class _Verifier:
             left -= length
         if self.seal is not None and left:
             self._find(len(self.addresses), f"{left} bytes follow the seal")
+        if len(self.findings) >= _MOST_FINDINGS:
+            self.findings.append(Finding(None, "too much is wrong to go on"))
         self._check_seal(replay.facts.server, server)
         if replay.running:
             self.findings.append(Finding(None, "the record ends before the round"))
-        order = sorted(self.findings, key=lambda f: -1 if f.place is None else f.place)
+        order = sorted(self.findings, key=lambda f: (f.place is None, f.place or 0))
         return Report(
             transcript_digest(self.addresses),
             replay.facts.server,
@@ -145,7 +163,7 @@ class _Verifier:
         if len(named) != place:
             self._find(place, f"the seal is over {len(named)} entries, there are {place}")
         for i, (is_, must) in enumerate(zip(self.addresses, named, strict=False)):
-            if is_ != must:
+            if is_ != must and len(self.findings) < 2 * _MOST_FINDINGS:
                 self._find(i, "its content is not what was sealed")
 
     def _find(self, place: int, what: str) -> None:

@@ -122,3 +122,12 @@ def test_what_was_kept_outlives_the_ledger() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ParameterError, match=next(iter(options))):
         ledger(**options)
+
+
+def test_a_vector_of_an_aborted_round_is_remembered_beyond_the_sum_of_a_later_one() -> None:
+    book = ledger()
+    (one,) = names([1])
+    for number in (b"1", b"2"):
+        book.uploaded(SUBJECT, number * 16, one, 0)
+    book.released(SUBJECT, b"2" * 16, [one])
+    assert [c.clients for c in book.check_clients(SUBJECT, [one])] == [(one,)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.effects import Aborted, Aggregate
-from secagg.messages import decode, decode_frame, encode
+from secagg.errors import LocalProtocolError
+from secagg.messages import decode, decode_frame, encode, encode_frame
 from secagg.messages.types import SharedKeys, SurvivorSignature, UnmaskingResponse
-from secagg.params import Phase
+from secagg.params import Identity, Phase
+from secagg.primitives.masks import seed_commitment
+from secagg.primitives.shamir import share_pairs
 from secagg.primitives.signatures import IdentityKey
+from secagg.protocol import ServerSession
 from secagg.transcript import RecordedServerSession, Report, verify
 from secagg.transcript.entries import (
     MAGIC,
     Entry,
     EntryKind,
+    Header,
     Outcome,
     Seal,
     address,
@@ -26,6 +32,7 @@ from secagg.transcript.entries import (
     seal_text,
     transcript_digest,
 )
+from secagg.transcript.replay import Replay
 from tests.protocol.network import Cohort, CounterEntropy, changed
 
 SERVER = IdentityKey.generate(CounterEntropy("server of the transcripts"))
@@ -306,3 +313,162 @@ def test_a_message_after_its_phase_is_found() -> None:
     at = place(SharedKeys)
     late = [*entries[:at], *entries[at + 1 : -2], entries[at], *entries[-2:]]
     assert any("in Unmasking" in what or "was not asked" in what for what in findings(sealed(late)))
+
+
+# --- what a record cannot tell: the limits of section 7 of SECURITY.md
+
+
+def rewritten(change: Callable[[Any], Any], *, keep: Callable[[Any], bool] = lambda _: True) -> bytes:
+    """A transcript with other messages in it, sealed with the outcome that follows from them."""
+    replay, out = Replay(None, 1, 2**32), []
+    for raw in entries_of(WHOLE)[:-2]:
+        entry = decode(Entry, raw)
+        if entry.kind == EntryKind.TAKEN:
+            round_id, message = decode_frame(entry.content)
+            if not keep(message):
+                continue
+            new = change((Identity(entry.party), message))
+            entry = replace(entry, content=bytes(encode_frame(round_id, new)))
+        out.append(encode(entry))
+        replay.take(entry)
+    assert replay._end is not None
+    return sealed([*out, framed(EntryKind.OUTCOME, content=encode(replay._end))[1]])
+
+
+def test_a_server_that_makes_up_a_commitment_and_the_answers_seals_another_sum() -> None:
+    """Clients sign neither: said in SECURITY.md, and to be known by whoever reads a transcript."""
+    cohort = Cohort(7, dropout=0.15).advance(Phase.SHARE_KEYS)
+    view, victim, seed = cohort.view(), cohort.identities[0], b"\x07" * 31 + b"\x01"
+    holders = view.graph.neighbors_of(0)
+    pairs = share_pairs(
+        bytes(32),
+        seed,
+        share_seed=bytes(32),
+        roster_digest=view.roster_digest,
+        threshold=view.roster.threshold,
+        holders=len(holders),
+    )
+    made_up = {cohort.identities[h]: pair[40:] for h, pair in zip(holders, pairs, strict=True)}
+
+    def change(sent: tuple[Identity, Any]) -> Any:
+        party, message = sent
+        if isinstance(message, SharedKeys) and party == victim:
+            return replace(message, seed_commitment=seed_commitment(view.roster_digest, victim, seed))
+        if isinstance(message, UnmaskingResponse):
+            shares = (
+                replace(share, share=made_up[party]) if share.dealer == victim else share
+                for share in message.self_seed_shares
+            )
+            return replace(message, self_seed_shares=tuple(shares))
+        return message
+
+    report, honest = check(rewritten(change)), check(WHOLE)
+    assert report.ok
+    assert report.total is not None
+    assert honest.total is not None
+    assert not np.array_equal(report.total, honest.total)
+    assert report.facts.survivors == honest.facts.survivors  # these the clients signed
+
+
+def test_a_server_that_withholds_the_answers_seals_an_abort_of_the_same_round() -> None:
+    data = rewritten(lambda sent: sent[1], keep=lambda message: not isinstance(message, UnmaskingResponse))
+    report = check(data)
+    assert report.ok
+    assert report.facts.outcome == "aborted: too few unmasking answers"
+
+
+# --- hostile files
+
+
+def with_header(**fields: object) -> bytes:
+    entries = entries_of(WHOLE)[:-1]
+    entry = decode(Entry, entries[0])
+    header = replace(decode(Header, entry.content), **fields)  # type: ignore[arg-type]
+    return sealed([encode(replace(entry, content=encode(header))), *entries[1:]])
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"admitted": ()}, "0 clients were admitted, minimum_cohort is 7"),
+        ({"admitted": tuple(sorted((*COHORT.identities, SERVER.identity)))}, "identity of a client"),
+        ({"version": 2}, "version 2 is not known"),
+    ],
+    ids=["nobody", "the server itself", "version"],
+)
+def test_a_header_that_no_session_makes_is_found(fields: dict[str, object], what: str) -> None:
+    first = check(with_header(**fields)).findings[0]
+    assert first.place == 0
+    assert what in first.what
+
+
+def test_a_round_that_needs_more_memory_than_allowed_is_not_replayed() -> None:
+    header = decode(Header, decode(Entry, entries_of(WHOLE)[0]).content)
+    long = replace(header.parameters, vector_length=2**33, ring_bits=64)
+    first = check(with_header(parameters=long)).findings[0]
+    assert str(first) == f"entry 0: to replay it takes {2**36} bytes, {2**32} are allowed"
+    report = verify(io.BytesIO(WHOLE), memory_limit=1000)
+    assert any("to replay it takes" in finding.what for finding in report.findings)
+
+
+def test_a_file_of_nothing_but_errors_costs_little() -> None:
+    report = check(MAGIC + bytes(2_000_000))
+    assert len(report.findings) < 110
+    assert "too much is wrong to go on" in map(str, report.findings)
+
+
+def test_parties_that_are_not_in_the_registry_are_found() -> None:
+    known = frozenset(COHORT.identities)
+    assert verify(io.BytesIO(WHOLE), known=known).ok
+    report = verify(io.BytesIO(WHOLE), known=known - {COHORT.identities[3]})
+    assert f"admitted: {COHORT.identities[3].hex()[:12]} not in the registry" in report.findings[0].what
+
+
+def test_nothing_follows_an_outcome() -> None:
+    entries = entries_of(SMALL)[:-1]
+    outcome = decode(Outcome, decode(Entry, entries[-1]).content)
+    lie = framed(EntryKind.OUTCOME, content=encode(replace(outcome, total_digest=b"\xee" * 32)))[1]
+    report = check(sealed([*entries, lie]))
+    assert [str(f) for f in report.findings] == [f"entry {len(entries)}: an entry after the outcome"]
+    assert report.facts.total_digest == outcome.total_digest
+
+
+# --- the recorder
+
+
+def test_a_round_that_its_caller_ends_is_sealed_with_the_reason() -> None:
+    cohort = Cohort(4)
+    file = record(cohort)
+    cohort.advance(Phase.CONSISTENCY_CHECK)
+    assert isinstance(cohort.server, RecordedServerSession)
+    cohort.server.end("the ledger refuses")
+    report = check(file.getvalue())
+    assert report.ok
+    assert report.facts.outcome == "ended by the server: the ledger refuses"
+    assert len(report.facts.survivors) == 4
+
+
+def test_a_round_goes_on_when_its_record_cannot_be_written_and_is_not_sealed() -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 3000:
+                raise OSError("no space left")
+            return super().write(data)
+
+    cohort = Cohort(5)
+    server = RecordedServerSession(
+        cohort.parameters, admitted=cohort.identities, file=Full(), signer=SERVER, keep_inputs=True
+    )
+    cohort.server = server
+    assert cohort.total() == [1] * 5
+    assert str(server.failure) == "no space left"
+    assert not server.sealed
+
+
+def test_a_recorded_session_is_not_restored() -> None:
+    cohort = Cohort(4)
+    record(cohort)
+    cohort.advance(Phase.SHARE_KEYS)
+    with pytest.raises(LocalProtocolError, match="restore a ServerSession instead"):
+        RecordedServerSession.restore(cohort.server.snapshot())
+    assert ServerSession.restore(cohort.server.snapshot())[0].phase is Phase.SHARE_KEYS
