@@ -444,14 +444,18 @@ def test_a_seat_forgets_the_session_of_a_round_when_the_next_begins() -> None:
                 async def send(self, frame: Frame) -> None:
                     assert frame.size
 
+            sessions = []
             for number in range(3):
                 seat.take_payload(PAYLOAD)
                 opening = ServerSession(c.parameters(number), admitted=c.registry.identities).start()[0]
                 assert isinstance(opening, Send)
                 await seat.take_frame(opening.frame.buffer(), Nowhere())
-                assert len(store.names("rounds/")) == 1
+                assert all(session.phase is None for session in sessions)
+                assert seat._session is not None
+                sessions.append(seat._session)
+                assert sessions[-1].phase is Phase.ADVERTISE_KEYS
             seat.leave()
-            assert store.names("rounds/") == []
+            assert sessions[-1].phase is None
 
     asyncio.run(run())
 
