@@ -444,7 +444,7 @@ def test_a_seat_forgets_the_session_of_a_round_when_the_next_begins() -> None:
                 async def send(self, frame: Frame) -> None:
                     assert frame.size
 
-            sessions = []
+            sessions: list[Any] = []
             for number in range(3):
                 seat.take_payload(PAYLOAD)
                 opening = ServerSession(c.parameters(number), admitted=c.registry.identities).start()[0]

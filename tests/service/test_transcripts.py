@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from secagg import IdentityKey, RoundAbortedError
+from secagg import IdentityKey, ParameterError, RoundAbortedError
 from secagg.cli import app
-from secagg.service import Deadlines, Transcripts, TranscriptSealed
+from secagg.service import Deadlines, TranscriptFailed, Transcripts, TranscriptSealed
+from secagg.store import LedgerError, MemoryStore, ParticipationLedger
 from secagg.transcript import verify
 from tests.service.cohort import PAYLOAD, cohort
 
@@ -96,3 +97,58 @@ def test_a_round_that_fails_leaves_its_transcript(tmp_path: Path) -> None:
         report = verify(file)
     assert report.ok
     assert report.facts.outcome == "aborted: cohort too small"
+
+
+def test_a_round_that_the_ledger_does_not_let_begin_leaves_no_file(tmp_path: Path) -> None:
+    async def run() -> None:
+        book = ParticipationLedger(MemoryStore(), repeats="refuse")
+        async with cohort(transcripts=Transcripts(folder=tmp_path, signer=SERVER), ledger=book) as c:
+            book.uploaded(c.parameters().context, b"0" * 16, c.keys[3].identity, 0)
+            with pytest.raises(LedgerError):
+                await c.server.run_round(c.parameters(), PAYLOAD, Deadlines())
+            with pytest.raises(ParameterError, match="admitted"):
+                everybody = [key.identity for key in c.keys]
+                await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(), excluded=everybody)
+
+    asyncio.run(run())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sum_that_the_ledger_does_not_open_leaves_its_transcript(tmp_path: Path) -> None:
+    async def run() -> None:
+        book = ParticipationLedger(MemoryStore())
+        async with cohort(transcripts=Transcripts(folder=tmp_path, signer=SERVER), ledger=book) as c:
+            others = [*(key.identity for key in c.keys[:5]), b"x" * 32]
+            book.released(c.parameters().context, b"0" * 16, [*others, c.keys[5].identity])
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            with pytest.raises(RoundAbortedError, match="differ by too few members"):
+                await c.server.run_round(c.parameters(), PAYLOAD, Deadlines())
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+    (path,) = tmp_path.iterdir()
+    with path.open("rb") as file:
+        report = verify(file, server=SERVER.identity)
+    assert report.ok
+    assert report.facts.outcome == "ended by the server: two sums differ by too few members"
+    assert len(report.facts.survivors) == 6
+    assert report.facts.answered == {}
+
+
+def test_a_record_that_cannot_be_written_is_told_and_costs_no_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    async def run() -> None:
+        async with cohort(transcripts=Transcripts(folder=tmp_path, signer=SERVER)) as c:
+            monkeypatch.setattr("os.fsync", full)
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines())
+            await asyncio.gather(*tasks)
+            assert np.array_equal(result.total, c.expected(list(range(6))))
+            (failed,) = [event for event in c.events if isinstance(event, TranscriptFailed)]
+            assert failed.reason == "no space left on device"
+
+    asyncio.run(run())
