@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, Self
 
 from secagg.effects import Aborted, Completed, Effect
 from secagg.errors import LocalProtocolError
-from secagg.messages import MaskedInput, decode_frame, encode, parameters_to_wire
-from secagg.params import Buffer, Identity, Phase, RoundParameters, Signer
+from secagg.messages import encode, parameters_to_wire
+from secagg.params import Buffer, Identity, RoundParameters, Signer
 from secagg.protocol import ServerSession
-from secagg.protocol.server.masked_input_collection import upload_digest
+from secagg.protocol.server.masked_input_collection import MaskedInputCollection
 from secagg.transcript.entries import (
     MAGIC,
     VERSION,
@@ -69,9 +69,11 @@ class RecordedServerSession(ServerSession):
         effects = super().receive(sender, frame)
         if self.taken == taken:
             return effects
-        if self.phase is Phase.MASKED_INPUT_COLLECTION and not self._keep_inputs:
-            message = cast("MaskedInput", decode_frame(frame)[1])
-            withheld = WithheldUpload(upload_digest(message), message.complaints, message.signature)
+        phase = self._phase
+        if isinstance(phase, MaskedInputCollection) and not self._keep_inputs:
+            upload = phase.uploads[phase.view.index[sender]]
+            complaints = tuple(sorted(phase.view.named(upload.complaints)))
+            withheld = WithheldUpload(upload.packed_digest, complaints, upload.signature)
             self._write(EntryKind.UPLOAD, sender, encode(withheld))
         else:
             self._write(EntryKind.TAKEN, sender, frame)

@@ -13,7 +13,7 @@ from secagg.messages import MaskedInput, decode, decode_frame, parameters_from_w
 from secagg.params import GraphParameters, Identity, Phase, RoundParameters
 from secagg.primitives.bounds import choose_for
 from secagg.primitives.signatures import check_identity
-from secagg.protocol.round import RoundEnded, RoundView, listed, short
+from secagg.protocol.round import RoundEnded, listed, short
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
@@ -121,15 +121,15 @@ class Replay:
         try:
             admitted = frozenset(check_identity(identity) for identity in header.admitted)
             self.facts.server = check_identity(header.server)
+            if len(admitted) < parameters.minimum_cohort:
+                raise WrongEntryError(
+                    f"{len(admitted)} clients were admitted, minimum_cohort is {parameters.minimum_cohort}"
+                )
             choose_for(parameters.minimum_cohort, parameters.threat_model)
         except ParameterError as error:
             raise WrongEntryError(str(error)) from error
         if self.facts.server in admitted:
             raise WrongEntryError("the server signs with the identity of a client")
-        if len(admitted) < parameters.minimum_cohort:
-            raise WrongEntryError(
-                f"{len(admitted)} clients were admitted, minimum_cohort is {parameters.minimum_cohort}"
-            )
         if self._known is not None and (strangers := admitted - self._known):
             raise WrongEntryError(f"admitted: {listed(strangers)} not in the registry")
         self._fits(parameters.vector_length * lane_dtype(parameters.ring_bits).itemsize)
@@ -245,13 +245,9 @@ def _share_bytes(phase: AdvertiseKeys) -> int:
 
 def _note(phase: ServerPhase, facts: Facts) -> None:
     """Note what is decided when this phase begins."""
-
-    def note_view(view: RoundView) -> None:
-        facts.graph, facts.roster = view.graph_parameters, view.identities
-
     match phase:
         case ShareKeys(view=view):
-            note_view(view)
+            facts.graph, facts.roster = view.graph_parameters, view.identities
         case MaskedInputCollection(view=view):
             facts.shared_keys = view.named(phase.finished)
         case ConsistencyCheck(masked=masked):

@@ -256,7 +256,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "transcript: inputs are not kept unasked",
         _RECORDER,
-        "if self.phase is Phase.MASKED_INPUT_COLLECTION and not self._keep_inputs:",
+        "if isinstance(phase, MaskedInputCollection) and not self._keep_inputs:",
         "if False:",
         "masked inputs are in a transcript only when asked for",
     ),

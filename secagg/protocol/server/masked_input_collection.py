@@ -137,7 +137,8 @@ class MaskedInputCollection:
             )
         if not spare_bits_clear(message.packed, parameters.vector_length, parameters.ring_bits):
             raise refuse(RefusalReason.OUT_OF_RANGE, "MaskedInput.packed: spare bits are set")
-        upload = self.checked(sender, upload_digest(message), message.complaints, message.signature)
+        digest = hashlib.sha256(message.packed).digest()
+        upload = self.checked(sender, digest, message.complaints, message.signature)
         unpack_add(self.total, message.packed, parameters.ring_bits)
         self.take(sender, upload)
         return upload.packed_digest
@@ -206,8 +207,3 @@ class MaskedInputCollection:
         self._present[self._neighbors[index]] += 1
         self._able[self._neighbors[index]] += 1
         self._able[list(self.uploads[index].complaints)] -= 1
-
-
-def upload_digest(message: MaskedInput) -> bytes:
-    """Digest of the packed vector, which the upload signature covers."""
-    return hashlib.sha256(message.packed).digest()
