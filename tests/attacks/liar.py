@@ -49,7 +49,7 @@ from secagg.messages import (
 )
 from secagg.params import Identity, Phase, Policy, RoundParameters
 from secagg.primitives.agreement import public_key
-from secagg.primitives.bounds import choose_for, colluders, neighbor_collusion
+from secagg.primitives.bounds import choose_for, colluders, neighbor_collusion, quorum
 from secagg.primitives.masks import mask_sign, pairwise_seed, sealing_keys, seed_commitment, share_label
 from secagg.primitives.sealing import unseal
 from secagg.primitives.shamir import SHARE_BYTES, correct_shares, from_limbs, share_words
@@ -801,12 +801,14 @@ class Liar:
         for components in self.opened.values():
             if len(components) > 1:
                 raise Violation("two sums are open under one roster")
-        # Two rosters of one round have no honest client in common, who accepts one. Where the minimum
-        # cohort leaves no room for two such rosters there is one sum.
+        # An honest client accepts one roster of a round and signs one set: the honest signers of two sums are
+        # others. Where the minimum cohort leaves no room for two such groups there is one sum.
         rounds = Counter(self.views[digest].parameters.round_id for digest in self.opened)
         if rounds and max(rounds.values()) > 1:
-            smallest = self.policy.minimum_cohort - len(self.corrupt)
-            if 2 * smallest > len(self.honest):
+            enrolled, model = len(self.honest) + len(self.corrupt), self.cohort.parameters.threat_model
+            cohorts = range(self.policy.minimum_cohort, enrolled + 1)
+            signers = min(quorum(n, n - 1, model) for n in cohorts) - len(self.corrupt)
+            if 2 * signers > len(self.honest):
                 raise Violation("two sums are open in one round")
             self.depth["two sums of disjoint cohorts"] = 1
 

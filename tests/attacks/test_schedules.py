@@ -226,6 +226,17 @@ def test_no_schedule_of_a_lying_server_tells_it_more_than_one_sum() -> None:
         assert reached[name], reached
 
 
+def test_two_rosters_that_share_a_name_sum_honest_clients_once_each() -> None:
+    """Found by a long run: six clients, a minimum cohort of four. Nobody honest is in both sums."""
+    machine = LyingServer()
+    machine.begin(clients=6, corrupt=0.1, least=4, minimum=2, drawn=1332991)
+    machine.teardown()
+    assert machine.liar is not None
+    assert machine.liar.depth["two sums of disjoint cohorts"]
+    members = [keys.client for groups in machine.liar.opened.values() for group in groups for keys in group]
+    assert len(members) == len(set(members)) >= 4
+
+
 # --- it can find something
 
 Patch = Callable[[pytest.MonkeyPatch], None]

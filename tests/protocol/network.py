@@ -501,8 +501,8 @@ class Link:
                 self._arrive(replace(envelope, frame=envelope.frame[:cut]), honest=False)
             case Fault.REPLAY:
                 self._arrive(envelope)
-                old = [e for e in self.seen if e.up == envelope.up]
-                self._arrive(old[choice % len(old)])
+                if old := [e for e in self.seen if e.up == envelope.up]:  # the client may know no round yet
+                    self._arrive(old[choice % len(old)])
 
     def restart_client(self, i: int) -> None:
         if self.cohort.clients[i].parameters is not None:
