@@ -39,7 +39,6 @@ from secagg.messages import (
 from secagg.messages.fields import varint
 from secagg.params import (
     MAXIMUM_SECURITY_BITS,
-    MILLION,
     Adversary,
     GraphParameters,
     Phase,
@@ -50,6 +49,7 @@ from secagg.params import (
 from secagg.primitives.bounds import (
     choose_for,
     colluders,
+    dropouts,
     effective_minimum,
     quorum,
     window_collusion,
@@ -161,17 +161,17 @@ def plan(
         minimum_survivors=minimum_survivors,
     )
     signatures = quorum(clients, k, model) if model.active else 0
-    dropouts = _dropouts(clients, k, model)
+    lost = dropouts(clients, k, model)
     fewest = effective_minimum(clients, k, model, minimum_survivors)
-    if fewest > clients - dropouts:
+    if fewest > clients - lost:
         raise InfeasibleParameters(
-            f"minimum_survivors: a sum needs {fewest} of {clients} clients, {clients - dropouts} stay when "
-            f"{dropouts} drop out: lower minimum_survivors, corrupt or dropout"
+            f"minimum_survivors: a sum needs {fewest} of {clients} clients, {clients - lost} stay when "
+            f"{lost} drop out: lower minimum_survivors, corrupt or dropout"
         )
     up, down = _traffic(parameters, clients, graph, signatures)
     load = Load(
         clients=clients,
-        dropouts=dropouts,
+        dropouts=lost,
         length=vector_length,
         ring_bits=ring_bits,
         graph=graph,
@@ -184,7 +184,7 @@ def plan(
         threat_model=model,
         graph=graph,
         colluders=colluders(clients, k, model),
-        dropouts=dropouts,
+        dropouts=lost,
         quorum=signatures,
         fewest_survivors=fewest,
         risks=_risks(clients, graph, model),
@@ -209,11 +209,6 @@ def _ring_bits(clients: int, value_bits: int, maximum_weight: int, noise_bound: 
             f"+ {2 * noise_bound}) need {bits} bits, 64 is the limit: lower {', or '.join(helps)}"
         )
     return max(bits, 1)
-
-
-def _dropouts(clients: int, degree: int, model: ThreatModel) -> int:
-    exact = model.dropout_ppm * clients
-    return -(-exact // MILLION) if degree == clients - 1 else exact // MILLION
 
 
 # --- risks: the exact probabilities behind degree and threshold (PROTOCOL.md, 1) -------------------
@@ -246,7 +241,7 @@ def log2_of(probability: Fraction) -> float:
 
 def _risks(n: int, graph: GraphParameters, model: ThreatModel) -> tuple[Risk, ...]:
     k, t = graph.degree, graph.threshold
-    c, d = colluders(n, k, model), _dropouts(n, k, model)
+    c, d = colluders(n, k, model), dropouts(n, k, model)
     strength = model.security_bits + (model.grinding_bits if model.active else 0)
     secure, correct = -float(strength + 1), -float(model.correctness_bits)
     if k == n - 1:  # every count is certain

@@ -55,7 +55,16 @@ def _log_choose(n: int, k: int) -> float:
 
 def colluders(clients: int, degree: int, model: ThreatModel) -> int:
     """Most clients that collude: C = floor(corrupt n), and A = ceil(corrupt n) on the complete graph."""
-    exact = model.corrupt_ppm * clients
+    return _most(model.corrupt_ppm, clients, degree)
+
+
+def dropouts(clients: int, degree: int, model: ThreatModel) -> int:
+    """Most clients that drop out: D, rounded as the colluders are (PROTOCOL.md, 1)."""
+    return _most(model.dropout_ppm, clients, degree)
+
+
+def _most(ppm: int, clients: int, degree: int) -> int:
+    exact = ppm * clients
     return -(-exact // MILLION) if degree == clients - 1 else exact // MILLION
 
 
@@ -195,7 +204,7 @@ def check_parameters(clients: int, graph: GraphParameters, model: ThreatModel) -
     lowest = max(2, neighbor_collusion(clients, k, model) + 1)
     require(lowest <= t <= k, "threshold", f"in {lowest}..{k}", t)
     if k != clients - 1 and not model.active:
-        removed = colluders(clients, k, model) + model.dropout_ppm * clients // MILLION
+        removed = colluders(clients, k, model) + dropouts(clients, k, model)
         limit = -(_strength(model) + 1)
         require(
             log2_disconnected(clients, k, removed) < limit, "degree", f"large enough for 2^{limit} (a)", k
