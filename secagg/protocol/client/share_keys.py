@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from secagg.effects import AbortReason, RefusalReason
+from secagg.effects import AbortReason, Breach, RefusalReason
 from secagg.errors import ParameterError
 from secagg.kernels import map_in_threads
 from secagg.messages import (
@@ -56,6 +56,7 @@ def check_roster(
         raise refuse(
             RefusalReason.POLICY,
             f"Roster: must have at least {parameters.minimum_cohort} clients, has {len(names)}",
+            (Breach("Roster.entries", parameters.minimum_cohort, len(names)),),
         )
     if policy.known is not None and (strangers := {*map(Identity, names)} - policy.known):
         raise refuse(RefusalReason.UNKNOWN_IDENTITY, f"Roster: {listed(strangers)} not in our registry")

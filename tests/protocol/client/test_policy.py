@@ -6,9 +6,10 @@ import pytest
 
 from secagg.effects import Breach, RefusalReason, Refused
 from secagg.errors import ParameterError
-from secagg.params import Policy, RoundParameters, ThreatModel
+from secagg.messages import RosterAnnouncement
+from secagg.params import Phase, Policy, RoundParameters, ThreatModel
 from secagg.protocol.client.policy import breaches
-from tests.protocol.network import CONTEXT, Cohort
+from tests.protocol.network import CONTEXT, Cohort, opened
 
 POLICY = Policy(known=None, minimum_cohort=10)
 ROUND = RoundParameters(
@@ -99,3 +100,12 @@ def test_a_context_that_the_policy_allows_is_taken() -> None:
 def test_a_policy_that_makes_no_sense_is_not_made(demand: dict[str, object]) -> None:
     with pytest.raises(ParameterError, match=next(reversed(demand))):
         replace(POLICY, **demand)  # type: ignore[arg-type]
+
+
+def test_a_roster_that_is_too_small_is_a_breach_like_any_other() -> None:
+    cohort = Cohort(5, minimum_cohort=4).advance(Phase.SHARE_KEYS)
+    announced = opened(RosterAnnouncement, cohort.request(0))
+    small = replace(announced.roster, entries=tuple(announced.roster.entries)[:3])
+    (effect,) = cohort.clients[0].receive(cohort.frame(replace(announced, roster=small)))
+    assert isinstance(effect, Refused)
+    assert (effect.reason, effect.breaches) == (RefusalReason.POLICY, (Breach("Roster.entries", 4, 3),))
