@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,9 @@ class Comparison:
     identical: bool  # the secure and the clear run ended in the same parameters, bit for bit
 
 
-def train_locally(learner: Learner, table: Table, rounds: int, seed: int) -> tuple[Parameters, Standardizer]:
+def train_locally(
+    learner: Learner[Any], table: Table, rounds: int, seed: int
+) -> tuple[Parameters, Standardizer]:
     """Train on one table alone, with its own standardization, as long as the federation does."""
     standardizer = Standardizer(table.features.mean(axis=0), table.features.std(axis=0))
     scaled = standardizer.apply(table)
@@ -44,7 +47,7 @@ def compare(
     absent: Mapping[str, frozenset[str]],
     held_out: Table,
     schema: Schema,
-    learner: Learner,
+    learner: Learner[Any],
     plan: TrainingPlan,
     seed: int,
 ) -> Comparison:

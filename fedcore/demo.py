@@ -67,7 +67,7 @@ class Setting:
     schema: Schema
     label: str
 
-    def learner(self) -> Learner:
+    def learner(self) -> Learner[Any]:
         """Return the model of this setting."""
         return LogisticRegressionLearner(features=len(self.schema.columns), classes=len(self.schema.classes))
 

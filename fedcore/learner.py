@@ -2,30 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
-from fedcore.tables import Table
 
 Parameters: TypeAlias = dict[str, NDArray[np.float64]]
 Metrics: TypeAlias = dict[str, float]
+RowsT_contra = TypeVar(
+    "RowsT_contra", bound=Sized, contravariant=True
+)  # a site's examples; len() counts them
 
 
-class Learner(Protocol):
+class Learner(Protocol[RowsT_contra]):
     """A model that can be trained on one site's rows."""
 
     def initial(self) -> Parameters:
         """Return the parameters that training starts from, equal at every site."""
 
-    def fit(self, parameters: Parameters, table: Table, seed: int) -> Parameters:
-        """Return parameters trained on `table`, starting from `parameters`, which stay as they are."""
+    def fit(self, parameters: Parameters, rows: RowsT_contra, seed: int, /) -> Parameters:
+        """Return parameters trained on `rows`, starting from `parameters`, which stay as they are."""
 
-    def evaluate(self, parameters: Parameters, table: Table) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: RowsT_contra, /) -> Metrics:
         """Return metrics by name, such as accuracy and auc."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """What a strategy changes in every local step: gradient + correction + proximal * (w - w at the start).
+
+    proximal    mu of FedProx (Li et al., MLSys 2020, section 3.2)
+    correction  c - c_i of SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1), by name; names that
+                are missing get none
+    frozen      names of parameters that do not move
+    """
+
+    proximal: float = 0.0
+    correction: Mapping[str, NDArray[np.float64]] | None = None
+    frozen: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalFit:
+    """What steered training gives.
+
+    parameters  after it
+    steps       how far the steps reach together, in steps of plain SGD: ||a_i||_1 of FedNova (Wang et
+                al., NeurIPS 2020, section 4.1); their number when there is no momentum
+    rate        learning rate of a step
+    """
+
+    parameters: Parameters
+    steps: float
+    rate: float
+
+
+@runtime_checkable
+class SteerableLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
+    """A learner whose local steps a strategy can change; FedProx, SCAFFOLD and FedNova need one."""
+
+    def fit_steered(
+        self, parameters: Parameters, rows: RowsT_contra, seed: int, steering: Steering, /
+    ) -> LocalFit:
+        """Train like `fit`, with `steering` in every step."""
+
+    def gradient(self, parameters: Parameters, rows: RowsT_contra, /) -> Parameters:
+        """Return the gradient of the mean loss over `rows`, by name."""
+
+
+@runtime_checkable
+class ScoringLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
+    """A learner that says how sure it is; federated evaluation needs one."""
+
+    def scores(self, parameters: Parameters, rows: RowsT_contra, /) -> NDArray[np.float64]:
+        """Return class probabilities, (examples, classes)."""
 
 
 def flatten(parameters: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -72,7 +72,7 @@ class ServeOptions:
     credentials: ServerCredentials = field(repr=False)
     registry: Registry
     schema: Schema
-    learner: Learner
+    learner: Learner[Any]
     plan: TrainingPlan
     out: Path
     threat_model: ThreatModel = field(default_factory=ThreatModel)

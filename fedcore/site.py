@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Site:
     name: str
     table: Table = field(repr=False)
     schema: Schema
-    learner: Learner
+    learner: Learner[Any]
     seed: int | None = None
 
     def contribute(self, task: Task) -> UIntArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,7 @@ class Federation:
 
     aggregator: SumAggregator
     schema: Schema
-    learner: Learner
+    learner: Learner[Any]
     plan: TrainingPlan
     strategy: Strategy = field(default_factory=FedAvg)
     on_round: OnRound = lambda _record: None

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from secagg.effects import Aggregate, Effect, Send
 from secagg.kernels import UIntArray, lane_dtype, mask_apply, pack_masked, ring_mask, unpack_add

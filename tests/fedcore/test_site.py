@@ -100,7 +100,7 @@ def answering(coefficients: Any, intercepts: Any) -> FixedLearner:
     )
 
 
-def site_with(learner: Learner, table: Table | None = None) -> Site:
+def site_with(learner: Learner[Any], table: Table | None = None) -> Site:
     return Site("odd", table or make_table(20, 0), SCHEMA, learner, 0)
 
 

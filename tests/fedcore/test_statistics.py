@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ SCHEMA = Schema(
 RANGE = SCHEMA.high - SCHEMA.low
 
 
-def make_sites(sizes: list[int], seed: int, *, learner: Learner) -> dict[str, Site]:
+def make_sites(sizes: list[int], seed: int, *, learner: Learner[Any]) -> dict[str, Site]:
     rng = np.random.default_rng(seed)
     sites = {}
     for i, rows in enumerate(sizes):

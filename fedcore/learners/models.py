@@ -1,0 +1,201 @@
+"""Reference models in numpy: initial parameters, gradient of the mean loss, scores. `LocalSGD` trains them.
+
+Features may be a dense array or a scipy sparse matrix, (rows, columns).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.learner import Metrics, Parameters
+from fedcore.metrics import classification_metrics
+
+
+class Rows(Protocol):
+    """Examples with features (rows, columns) and labels (rows,), such as a Table."""
+
+    @property
+    def features(self) -> NDArray[np.float64]: ...
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+    def __len__(self) -> int: ...
+    def take(self, rows: NDArray[np.int64], /) -> Self:
+        """Return these examples."""
+
+
+class Model(Protocol):
+    """What `LocalSGD` trains."""
+
+    def initial(self) -> Parameters:
+        """Return the parameters that training starts from."""
+
+    def gradient(self, parameters: Parameters, rows: Rows, /) -> Parameters:
+        """Return the gradient of the mean loss, by name."""
+
+    def loss(self, parameters: Parameters, rows: Rows, /) -> float:
+        """Return the mean loss."""
+
+    def evaluate(self, parameters: Parameters, rows: Rows, /) -> Metrics:
+        """Return metrics by name."""
+
+
+@runtime_checkable
+class Classifier(Model, Protocol):
+    """A model that gives class probabilities."""
+
+    def scores(self, parameters: Parameters, rows: Rows, /) -> NDArray[np.float64]:
+        """Return class probabilities, (rows, classes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearRegression:
+    """Least squares: half the squared error; labels are the targets."""
+
+    features: int
+    penalty: float = 0.0  # L2, of the coefficients
+
+    def initial(self) -> Parameters:
+        """All zero."""
+        return {"coefficients": np.zeros(self.features), "intercept": np.zeros(1)}
+
+    def predict(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+        """Return (rows,)."""
+        return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercept"])
+
+    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+        """Of half the mean squared error and the penalty."""
+        error = self.predict(parameters, rows) - rows.labels
+        slope = np.asarray(rows.features.T @ error) / len(rows)
+        return {
+            "coefficients": slope + self.penalty * parameters["coefficients"],
+            "intercept": np.array([error.mean()]),
+        }
+
+    def loss(self, parameters: Parameters, rows: Rows) -> float:
+        """Half the mean squared error and the penalty."""
+        error = self.predict(parameters, rows) - rows.labels
+        return float((error**2).mean() + self.penalty * (parameters["coefficients"] ** 2).sum()) / 2
+
+    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+        """Mean squared error and R squared."""
+        error = self.predict(parameters, rows) - rows.labels
+        spread = float(np.var(rows.labels))
+        mse = float((error**2).mean())
+        return {"mse": mse, "r2": 1 - mse / spread if spread else float("nan")}
+
+
+class _Softmax:
+    """What classifiers have in common: cross-entropy over `logits`."""
+
+    __slots__ = ()
+    classes: int
+
+    def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+        """Return class probabilities, (rows, classes)."""
+        return softmax(self.logits(parameters, rows))
+
+    def loss(self, parameters: Parameters, rows: Rows) -> float:
+        """Mean cross-entropy, without penalties."""
+        scores = self.scores(parameters, rows)
+        return float(-np.log(np.maximum(scores[np.arange(len(rows)), rows.labels], 1e-300)).mean())
+
+    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+        """Accuracy, AUC, log loss, macro F1."""
+        return classification_metrics(rows.labels, self.scores(parameters, rows))
+
+    def errors(self, scores: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
+        """Return the gradient by the logits, (rows, classes), of the mean loss."""
+        scores = scores.copy()
+        scores[np.arange(len(rows)), rows.labels] -= 1
+        return np.asarray(scores / len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxRegression(_Softmax):
+    """Multinomial logistic regression; two classes are the logistic regression of the textbooks."""
+
+    features: int
+    classes: int
+    penalty: float = 0.0
+
+    def initial(self) -> Parameters:
+        """All zero."""
+        return {
+            "coefficients": np.zeros((self.features, self.classes)),
+            "intercepts": np.zeros(self.classes),
+        }
+
+    def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+        """Return (rows, classes)."""
+        return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercepts"])
+
+    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+        """Of the mean cross-entropy and the penalty."""
+        errors = self.errors(self.scores(parameters, rows), rows)
+        return {
+            "coefficients": np.asarray(rows.features.T @ errors) + self.penalty * parameters["coefficients"],
+            "intercepts": errors.sum(axis=0),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Perceptron(_Softmax):
+    """Layers of rectified units and a softmax: `hidden=(200, 200)` is the 2NN of McMahan et al. (2017).
+
+    seed  of the initial weights (He et al. 2015): every site must use the same
+    """
+
+    features: int
+    classes: int
+    hidden: tuple[int, ...] = (200, 200)
+    seed: int = 0
+    penalty: float = 0.0
+
+    def initial(self) -> Parameters:
+        """Random weights of variance 2 / inputs, no biases."""
+        rng = np.random.default_rng(self.seed)
+        sizes = (self.features, *self.hidden, self.classes)
+        out: Parameters = {}
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            out[f"layer{i}.weights"] = rng.normal(0, np.sqrt(2 / inputs), (inputs, outputs))
+            out[f"layer{i}.biases"] = np.zeros(outputs)
+        return out
+
+    def _forward(self, parameters: Parameters, rows: Rows) -> list[NDArray[np.float64]]:
+        """Return what enters each layer, and the logits."""
+        values = [rows.features]
+        for i in range(len(self.hidden) + 1):
+            after = values[-1] @ parameters[f"layer{i}.weights"] + parameters[f"layer{i}.biases"]
+            values.append(np.maximum(after, 0) if i < len(self.hidden) else np.asarray(after))
+        return values
+
+    def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+        """Return (rows, classes)."""
+        return self._forward(parameters, rows)[-1]
+
+    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+        """By backpropagation, of the mean cross-entropy and the penalty."""
+        *values, logits = self._forward(parameters, rows)
+        errors = self.errors(softmax(logits), rows)
+        out: Parameters = {}
+        for i in reversed(range(len(values))):
+            weights = parameters[f"layer{i}.weights"]
+            out[f"layer{i}.weights"] = np.asarray(values[i].T @ errors) + self.penalty * weights
+            out[f"layer{i}.biases"] = errors.sum(axis=0)
+            if i:
+                errors = (errors @ weights.T) * (values[i] > 0)
+        return out
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities from logits, row by row."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

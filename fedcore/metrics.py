@@ -1,0 +1,54 @@
+"""Metrics of a classifier, from labels and class probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.learner import Metrics
+
+_TINY = 1e-15  # a probability below it counts as this in the log loss
+
+
+def areas(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> list[float]:
+    """Areas under the ROC curves of one class against the rest, where there are both kinds of rows."""
+    from sklearn.metrics import roc_auc_score
+
+    return [
+        float(roc_auc_score(labels == label, scores[:, label]))
+        for label in ([1] if scores.shape[1] == 2 else range(scores.shape[1]))
+        if 0 < np.count_nonzero(labels == label) < len(labels)
+    ]
+
+
+def classification_metrics(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Metrics:
+    """Accuracy, AUC (more than two classes: mean of one against the rest), log loss, macro F1.
+
+    labels  (rows,) indices of classes; scores: (rows, classes) probabilities
+    The AUC is NaN when all rows are of one class; all metrics are when there are no rows.
+    """
+    if not len(labels):
+        return dict.fromkeys(("accuracy", "auc", "log_loss", "macro_f1"), float("nan"))
+    guesses = scores.argmax(axis=1)
+    hit = np.maximum(scores[np.arange(len(labels)), labels], _TINY)
+    return {
+        "accuracy": float((guesses == labels).mean()),
+        "auc": float(np.mean(areas(labels, scores) or np.nan)),
+        "log_loss": float(-np.log(hit).mean()),
+        "macro_f1": macro_f1(confusion_matrix(labels, guesses, scores.shape[1])),
+    }
+
+
+def confusion_matrix(
+    labels: NDArray[np.int64], guesses: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """Return counts, (classes, classes): row is the label, column the guess."""
+    flat = np.bincount(labels * classes + guesses, minlength=classes * classes)
+    return flat.reshape(classes, classes).astype(np.int64)
+
+
+def macro_f1(confusion: NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that occur among labels or guesses."""
+    hits = np.diag(confusion).astype(float)
+    both = confusion.sum(axis=0) + confusion.sum(axis=1)
+    return float(np.mean(2 * hits[both > 0] / both[both > 0]))
