@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class _Lookup:
-    """A table of at most 64 bits as an array, and the index for each value of the leading bits, if only one."""
+    """A table of at most 64 bits as an array, and the index for each value of the leading bits, if one."""
 
     first: int
     floors: NDArray[np.uint64]
@@ -110,7 +110,7 @@ def gaussian_weights(variance: Fraction, precision: int) -> Weights:
 def poisson_weights(mean: Fraction, precision: int) -> Weights:
     """Return the weights mean^k / k! relative to the most likely value, k = floor(mean).
 
-    By recurrence away from that value, where all factors are at most 1: a step adds at most one unit of error.
+    By recurrence away from that value, where all factors are at most 1: a step adds at most one unit.
     """
     top, bottom, mode = mean.numerator, mean.denominator, math.floor(mean)
     above, weight, k = [1 << precision], 1 << precision, mode
@@ -181,7 +181,7 @@ def _lookup(source: Table, bits: int) -> _Lookup:
 
 
 def _refine(tables: Callable[[int], Table], word: int, bits: int, more: Callable[[int], int]) -> int:
-    """Decide a draw whose first `bits` bits are those of an entry; `more(count)` gives the bits that follow."""
+    """Decide a draw whose first `bits` bits are those of an entry; `more(count)` gives those that follow."""
     known = bits
     while True:
         known *= 2
