@@ -9,13 +9,15 @@ from fedcore.codec import Codec, WeightedMean
 from fedcore.errors import CodecError, DataError, FedcoreError, OutOfBoundsError, TaskError
 from fedcore.history import History, read_history
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
+from fedcore.plan import TrainingPlan
 from fedcore.schema import Column, Schema
 from fedcore.site import Site
 from fedcore.statistics import Standardizer
-from fedcore.strategy import FedAvg, Strategy
+from fedcore.strategies import FedAvg, Strategy
+from fedcore.summation import RoundRecord
 from fedcore.tables import Table, dump_table, join_tables, load_table
 from fedcore.task import Task, TaskKind
-from fedcore.training import Federation, RoundRecord, TrainedModel, TrainingPlan
+from fedcore.training import Federation, TrainedModel
 
 __all__ = [
     "Codec",

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.errors import FedcoreError, TaskError
-from fedcore.site import Site
+from fedcore.codec import WeightedMean
+from fedcore.errors import CodecError, FedcoreError, TaskError
+from fedcore.site import Contribution, Site
 from fedcore.task import Task
-from secagg import Phase, ThreatModel, aggregate
-from secagg.kernels import UIntArray, lane_dtype, ring_mask
+from secagg import AbortReason, Phase, RoundAbortedError, ThreatModel, aggregate
+from secagg.kernels import lane_dtype, ring_mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupSum:
     """A sum over those who answered.
 
-    total      (d + 1,), values below 2^ring_bits
+    total      (task.length,), values below 2^ring_bits; empty where sums are taken in real numbers
     survivors  names, ascending
+    mean       what the sum says, where it is not to be decoded from the total
     """
 
     total: NDArray[np.unsignedinteger[Any]]
@@ -29,28 +31,45 @@ class GroupSum:
     bytes_up: int = 0
     bytes_down: int = 0
     failures: Mapping[str, str] = field(default_factory=dict)  # sites that could not contribute, and why
+    mean: WeightedMean | None = None
+    round_id: bytes = b""
 
 
 class SumAggregator(Protocol):
     """Asks every site for its vector and returns the sum over those who answered."""
 
-    def sum(self, task: Task) -> GroupSum:
-        """Sum the sites' vectors. Raises RoundAbortedError, TaskError."""
+    @property
+    def names(self) -> Sequence[str]:
+        """All sites, ascending."""
+
+    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
+        """Sum the vectors of the sites, or of some. Raises RoundAbortedError, TaskError."""
 
 
-def _contributions(
-    sites: Mapping[str, Site], task: Task, absent: frozenset[str]
-) -> tuple[dict[str, UIntArray], dict[str, str]]:
-    """Vectors by site, and why the others have none: a failing site costs only itself the round."""
-    vectors, failures = {}, {}
-    for name in sorted(sites.keys() - absent):
+T = TypeVar("T")
+
+
+def _answers(
+    sites: Mapping[str, Site],
+    task: Task,
+    names: Iterable[str],
+    ask: Callable[[Site, Task], T],
+) -> tuple[dict[str, T], dict[str, str]]:
+    """Answers by site, and why the others have none: a failing site costs only itself the round."""
+    answers, failures = {}, {}
+    for name in sorted(names):
         try:
-            vectors[name] = sites[name].contribute(task)
+            answers[name] = ask(sites[name], task)
         except FedcoreError as error:
             failures[name] = str(error)
-    if not vectors:
+    if not answers:
         raise TaskError(f"{task.name}: no site could contribute: {failures}")
-    return vectors, failures
+    if task.noise is not None and len(answers) < task.noise.smallest:
+        raise RoundAbortedError(
+            AbortReason.TOO_FEW_SURVIVORS,
+            f"{len(answers)} of at least {task.noise.smallest} whose noise is needed",
+        )
+    return answers, failures
 
 
 @dataclass(slots=True)
@@ -63,16 +82,63 @@ class PlainSum:
     sites: Mapping[str, Site]
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def sum(self, task: Task) -> GroupSum:
+    @property
+    def names(self) -> Sequence[str]:
+        return sorted(self.sites)
+
+    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Add up what the sites send."""
-        absent = self.absent.get(task.name, frozenset())
-        vectors, failures = _contributions(self.sites, task, absent)
+        present = set(self.sites if among is None else among) - self.absent.get(task.name, frozenset())
+        vectors, failures = _answers(self.sites, task, present, Site.contribute)
         ring_bits = task.codec.ring_bits
-        total = np.zeros(task.codec.length(task.dimension), lane_dtype(ring_bits))
+        total = np.zeros(task.length, lane_dtype(ring_bits))
         for vector in vectors.values():
             total += vector
         total &= total.dtype.type(ring_mask(ring_bits))
         return GroupSum(total, tuple(vectors), failures=failures)
+
+
+@dataclass(slots=True)
+class FloatSum:
+    """Means in real numbers, without rounding or noise: what quantized sums are compared with.
+
+    absent  sites that are left out, by task name
+    """
+
+    sites: Mapping[str, Site]
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return sorted(self.sites)
+
+    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
+        """Average what the sites compute."""
+        present = set(self.sites if among is None else among) - self.absent.get(task.name, frozenset())
+        real, failures = _answers(self.sites, task, present, _compute)
+        return GroupSum(
+            np.zeros(0, np.uint16), tuple(real), failures=failures, mean=real_mean(list(real.values()))
+        )
+
+
+def _compute(site: Site, task: Task) -> Contribution:
+    """Compute, and refuse what a codec refuses."""
+    one = site.compute(task)
+    if not np.isfinite(one.coordinates).all():
+        raise CodecError(f"update[{int(np.flatnonzero(~np.isfinite(one.coordinates))[0])}]: must be finite")
+    if not 1 <= one.weight <= task.codec.weight_cap:
+        raise CodecError(f"weight: must be in 1..{task.codec.weight_cap}, is {one.weight}")
+    return one
+
+
+def real_mean(contributions: Sequence[Contribution]) -> WeightedMean:
+    """Weighted mean of what sites computed, before any rounding."""
+    weights = [one.weight for one in contributions]
+    return WeightedMean(
+        np.average([one.coordinates for one in contributions], axis=0, weights=weights),
+        sum(weights),
+        np.average([one.precise for one in contributions], axis=0, weights=weights),
+    )
 
 
 @dataclass(slots=True)
@@ -86,13 +152,17 @@ class SecureSum:
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     threat_model: ThreatModel = field(default_factory=ThreatModel)
 
-    def sum(self, task: Task) -> GroupSum:
+    @property
+    def names(self) -> Sequence[str]:
+        return sorted(self.sites)
+
+    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round; a site that cannot contribute is a dropout."""
-        absent = self.absent.get(task.name, frozenset())
-        vectors, failures = _contributions(self.sites, task, absent)
+        names = sorted(self.sites if among is None else among)
+        present = set(names) - self.absent.get(task.name, frozenset())
+        vectors, failures = _answers(self.sites, task, present, Site.contribute)
         ring_bits = task.codec.ring_bits
-        names = sorted(self.sites)
-        empty = np.zeros(task.codec.length(task.dimension), lane_dtype(ring_bits))
+        empty = np.zeros(task.length, lane_dtype(ring_bits))
         result = aggregate(
             [vectors.get(name, empty) for name in names],
             ring_bits=ring_bits,

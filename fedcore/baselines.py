@@ -10,11 +10,12 @@ import numpy as np
 
 from fedcore.aggregation import PlainSum
 from fedcore.learner import Learner, Metrics, Parameters
+from fedcore.plan import TrainingPlan
 from fedcore.schema import Schema
 from fedcore.site import Site
 from fedcore.statistics import Standardizer
 from fedcore.tables import Table, join_tables
-from fedcore.training import Federation, TrainedModel, TrainingPlan
+from fedcore.training import Federation, TrainedModel
 
 
 @dataclass(frozen=True, slots=True)

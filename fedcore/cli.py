@@ -79,11 +79,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve one training run to the parties of a registry."""
+    from fedcore.plan import TrainingPlan
     from fedcore.schema import Schema
     from fedcore.serve import ServeOptions
     from fedcore.serve import serve as run_server
     from fedcore.sklearn_learner import LogisticRegressionLearner
-    from fedcore.training import TrainingPlan
 
     enrolled = Registry.load(registry)
     columns = Schema.load(schema, _classes(classes))

@@ -1,13 +1,16 @@
 """Weighted means of real vectors as sums in a ring: clip, scale, round stochastically; invert on the sum.
 
-The weight travels as one more coordinate, so the server learns only the sum of the weights. Values
+The weight travels behind the values, so the server learns only the sum of the weights. Values
 are multiplied by weight / weight_cap before rounding; the plan makes wrapping impossible, not unlikely.
+
+An encoded vector is: values, one entry each; precise values and the weight, as digits to the base
+levels + 1, lowest first, so that they fit rings of few bits. A value of one bit is a sign: 0 or 1.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from secagg.kernels import (
 )
 
 MAXIMUM_BITS = 40  # of a value; exact in the arithmetic of the kernel
+PRECISE_STEPS = 2**23  # of a precise value in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +36,32 @@ class WeightedMean:
 
     mean: NDArray[np.float64]  # (d,)
     weight: int
+    precise: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (e,)
 
 
 class EncodedVector:
-    """Quantized values and behind them the weight: what a client submits (a VectorSource)."""
+    """Quantized values and behind them the digits: what a client submits (a VectorSource)."""
 
-    def __init__(self, quantized: QuantizedVector, weight: int) -> None:
+    def __init__(self, quantized: QuantizedVector, digits: list[int]) -> None:
         self._quantized = quantized
-        self._weight = weight
+        self._digits = digits
 
     @property
     def length(self) -> int:
         """Entries."""
-        return self._quantized.length + 1
+        return self._quantized.length + len(self._digits)
 
     def read(self, first: int, out: UIntArray) -> None:
         """Write entries first .. first + out.size - 1. Raises CodecError for values that are not finite."""
-        values = out[: max(self._quantized.length - first, 0)]  # behind them only the weight
+        values = out[: max(self._quantized.length - first, 0)]  # behind them only digits
         try:
             if values.size:
                 self._quantized.read(first, values)
         except NotFiniteError as error:
             raise CodecError(f"update[{error.index}]: must be finite") from error
-        out[values.size :] = self._weight
+        rest = out[values.size :]
+        at = max(first - self._quantized.length, 0)
+        rest[:] = self._digits[at : at + rest.size]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +69,11 @@ class Codec:
     """How vectors of one round become ring elements.
 
     clip        largest magnitude of a coordinate; larger ones are clipped
-    bits        of a rounded coordinate, sign included, 2..40
+    bits        of a rounded coordinate, sign included, 1..40
     weight_cap  largest weight of a client
     clients     at most so many are summed
+    precise     values in [-1, 1] beside the vector that are carried to 2^-23, whatever the bits
+    headroom    steps that noise adds to a sum at most
     raises      CodecError: out of range, or a sum that 64 bits cannot hold
     """
 
@@ -72,94 +81,189 @@ class Codec:
     bits: int
     weight_cap: int
     clients: int
+    precise: int = 0
+    headroom: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.clip) and self.clip > 0):
             raise CodecError(f"clip: must be positive and finite, is {self.clip}")
         if not 1e-100 <= self.clip <= 1e100:
             raise CodecError(f"clip: must be in 1e-100..1e100, is {self.clip}")
-        for name in ("bits", "weight_cap", "clients"):
+        for name in ("bits", "weight_cap", "clients", "precise", "headroom"):
             if not isinstance(getattr(self, name), int):
                 raise CodecError(f"{name}: must be an integer, is {getattr(self, name)!r}")
-        if not 2 <= self.bits <= MAXIMUM_BITS:
-            raise CodecError(f"bits: must be in 2..{MAXIMUM_BITS}, is {self.bits}")
-        if self.weight_cap < 1 or self.clients < 1:
-            raise CodecError(
-                f"weight_cap, clients: must be at least 1, are {self.weight_cap}, {self.clients}"
-            )
+        self._check_ranges()
         if self.ring_bits > 64:
             raise CodecError(
                 f"bits, clients: sums of {self.clients} values of {self.bits} bits need "
                 f"{self.ring_bits} ring bits, 64 is the limit"
             )
 
+    def _check_ranges(self) -> None:
+        if not 1 <= self.bits <= MAXIMUM_BITS:
+            raise CodecError(f"bits: must be in 1..{MAXIMUM_BITS}, is {self.bits}")
+        if self.weight_cap < 1 or self.clients < 1:
+            raise CodecError(
+                f"weight_cap, clients: must be at least 1, are {self.weight_cap}, {self.clients}"
+            )
+        if self.weight_cap > 2**62:
+            raise CodecError(f"weight_cap: must be at most 2^62, is {self.weight_cap}")
+        if not (0 <= self.precise <= 1000 and 0 <= self.headroom < 2**62):
+            raise CodecError(
+                f"precise, headroom: must be in 0..1000, 0..2^62, are {self.precise}, {self.headroom}"
+            )
+        if self.headroom and self.bits == 1:
+            raise CodecError("bits: noise needs 2 or more, a sign has no room for it")
+
     @property
     def levels(self) -> int:
         """Largest magnitude of a rounded coordinate."""
-        return int(2 ** (self.bits - 1) - 1)
+        return max(int(2 ** (self.bits - 1) - 1), 1)
 
     @property
     def ring_bits(self) -> int:
-        """Bits in which no sum of `clients` vectors can wrap, sign included."""
-        return (self.clients * max(self.levels, self.weight_cap)).bit_length() + 1
+        """Bits in which no sum of `clients` vectors can wrap, sign included; signs are counted from 0."""
+        return (self.clients * self.levels + self.headroom).bit_length() + (self.bits > 1)
+
+    @property
+    def _weight_digits(self) -> int:
+        return _digits_of(self.weight_cap, self.levels + 1)
+
+    @property
+    def _precise_digits(self) -> int:
+        return _digits_of(2 * PRECISE_STEPS * self.weight_cap, self.levels + 1)
+
+    @property
+    def overhead(self) -> int:
+        """Entries behind the values: digits of the precise values and of the weight."""
+        return self.precise * self._precise_digits + self._weight_digits
 
     def length(self, dimension: int) -> int:
         """Entries of an encoded vector of `dimension` values."""
-        return dimension + 1
+        return dimension + self.overhead
 
-    def encode(self, values: NDArray[np.float64], weight: int, seed: bytes) -> UIntArray:
+    def encode(
+        self,
+        values: NDArray[np.floating[Any]],
+        weight: int,
+        seed: bytes,
+        precise: NDArray[np.float64] | None = None,
+    ) -> UIntArray:
         """Encode one client's vector: all of `source`.
 
-        returns  (d + 1,), values below 2^ring_bits
+        returns  (length(d),), values below 2^ring_bits
         raises   CodecError: a weight outside 1..weight_cap, NaN or infinite values
         """
-        source = self.source(values, weight, seed)
+        source = self.source(values, weight, seed, precise)
         out = np.empty(source.length, lane_dtype(self.ring_bits))
         source.read(0, out)
         return out
 
-    def source(self, values: NDArray[np.floating[Any]], weight: int, seed: bytes) -> EncodedVector:
+    def source(
+        self,
+        values: NDArray[np.floating[Any]],
+        weight: int,
+        seed: bytes,
+        precise: NDArray[np.float64] | None = None,
+    ) -> EncodedVector:
         """Encode one client's vector as it is read: for uploads that hold one chunk at a time.
 
         values   (d,) float64 or float32, left unchanged; seed: 32 random bytes for the rounding, never
                  used twice
-        raises   CodecError: a weight outside 1..weight_cap; when it is read: NaN or infinite values
+        precise  (e,) values in [-1, 1], e as planned; rounded to the nearest of 2^-23
+        raises   CodecError: a weight outside 1..weight_cap, precise values out of range; when it is
+                 read: NaN or infinite values
         """
         if not isinstance(weight, int):
             raise CodecError(f"weight: must be an integer, is {weight!r}")
         if not 1 <= weight <= self.weight_cap:
             raise CodecError(f"weight: must be in 1..{self.weight_cap}, is {weight}")
-        values = np.asarray(values)
-        narrow = values.dtype == np.float32
-        quantized = QuantizedVector(
-            np.ascontiguousarray(values, np.float32) if narrow else np.ascontiguousarray(values, np.float64),
-            clip=self.clip,
-            scale=self.levels / self.clip * (weight / self.weight_cap),
+        base = self.levels + 1
+        digits: list[int] = []
+        for value in self._checked(precise):
+            steps = round((value + 1) * PRECISE_STEPS) * weight
+            digits += _to_digits(steps, base, self._precise_digits)
+        digits += _to_digits(weight, base, self._weight_digits)
+        return EncodedVector(self._quantized(np.asarray(values), weight / self.weight_cap, seed), digits)
+
+    def _checked(self, precise: NDArray[np.float64] | None) -> list[float]:
+        given = [] if precise is None else [float(value) for value in precise]
+        if len(given) != self.precise:
+            raise CodecError(f"precise: must be {self.precise} values, are {len(given)}")
+        for i, value in enumerate(given):
+            if not -1 <= value <= 1:  # also NaN
+                raise CodecError(f"precise[{i}]: must be in [-1, 1], is {value}")
+        return given
+
+    def _quantized(self, values: NDArray[Any], share: float, seed: bytes) -> QuantizedVector:
+        kind = np.float32 if values.dtype == np.float32 else np.float64
+        values = np.ascontiguousarray(values, kind)
+        if self.bits == 1:  # a sign: up with probability (1 + x / clip) / 2
+            values = np.clip(values, -self.clip, self.clip) * share + self.clip
+        shift = 2.0 if self.bits == 1 else 1.0
+        return QuantizedVector(
+            values,
+            clip=self.clip * shift,
+            scale=self.levels / self.clip * (1 / shift if self.bits == 1 else share),
             limit=self.levels,
-            ring_bits=self.ring_bits,
+            ring_bits=max(self.ring_bits, 2),
             seed=seed,
         )
-        return EncodedVector(quantized, weight)
 
     def decode(self, total: UIntArray, survivors: int) -> WeightedMean:
         """Decode a sum over `survivors` clients.
 
-        total   (d + 1,), values below 2^ring_bits
+        total   (length(d),), values below 2^ring_bits
         raises  CodecError: more survivors than planned, a sum of weights that cannot be
         """
         if not 1 <= survivors <= self.clients:
             raise CodecError(f"survivors: must be in 1..{self.clients}, are {survivors}")
         if int(total.max()) > ring_mask(self.ring_bits):
             raise CodecError(f"total: values must be below 2^{self.ring_bits}")
-        weight = int(total[-1])
+        base, width = self.levels + 1, self._precise_digits
+        weight = _from_digits(total[len(total) - self._weight_digits :], base)
         if not survivors <= weight <= survivors * self.weight_cap:
             raise CodecError(
                 f"total: weights of {survivors} clients sum to {survivors}..{survivors * self.weight_cap}, "
                 f"not to {weight}"
             )
+        dimension = len(total) - self.overhead
+        rest = total[dimension:]
+        precise = [
+            _from_digits(rest[i * width : (i + 1) * width], base) / (PRECISE_STEPS * weight) - 1
+            for i in range(self.precise)
+        ]
         step = self.clip / self.levels * self.weight_cap / weight
-        return WeightedMean(dequantize(total[:-1], step=step, ring_bits=self.ring_bits), weight)
+        values = total[:dimension]
+        if self.bits == 1:
+            mean = (2.0 * values.astype(np.float64) - survivors) * step
+        else:
+            mean = dequantize(values, step=step, ring_bits=self.ring_bits)
+        return WeightedMean(mean, weight, np.array(precise))
 
     def error_bound(self, survivors: int, weight: int) -> float:
         """Largest difference, per coordinate, between a decoded mean and the mean of the clipped values."""
-        return survivors * self.clip / self.levels * self.weight_cap / weight
+        step = self.clip / self.levels * (2 if self.bits == 1 else 1)
+        return survivors * step * self.weight_cap / weight
+
+
+def _digits_of(largest: int, base: int) -> int:
+    """Digits that hold 0..largest."""
+    count = 1
+    while base**count <= largest:
+        count += 1
+    return count
+
+
+def _to_digits(value: int, base: int, count: int) -> list[int]:
+    """Return digits, lowest first."""
+    out = []
+    for _ in range(count):
+        value, digit = divmod(value, base)
+        out.append(digit)
+    return out
+
+
+def _from_digits(digits: UIntArray, base: int) -> int:
+    """Undo `_to_digits`, also on sums of digits."""
+    return sum(int(digit) * base**i for i, digit in enumerate(digits))

@@ -22,12 +22,13 @@ from fedcore.errors import DataError
 from fedcore.history import read_history
 from fedcore.join import Hold
 from fedcore.learner import Learner
+from fedcore.plan import TrainingPlan
 from fedcore.schema import Schema
 from fedcore.site import Site
 from fedcore.sklearn_learner import LogisticRegressionLearner
 from fedcore.statistics import Standardizer
 from fedcore.tables import Table, dump_table, join_tables, load_table
-from fedcore.training import TrainedModel, TrainingPlan
+from fedcore.training import TrainedModel
 from secagg import Identity
 from secagg.kernels import dequantize
 from secagg.service import Registry, ServerCredentials, write_identity

@@ -91,7 +91,7 @@ async def join(options: JoinOptions, say: Say) -> Task:
 
 def _compute(options: JoinOptions, payload: bytes, parameters: RoundParameters) -> UIntArray:
     task = Task.decode(payload)
-    wanted = task.codec.length(task.dimension), task.codec.ring_bits
+    wanted = task.length, task.codec.ring_bits
     if (parameters.vector_length, parameters.ring_bits) != wanted:
         raise TaskError(
             f"parameters: vector length and ring bits must be {wanted} for this task, "

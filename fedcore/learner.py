@@ -39,11 +39,13 @@ class Steering:
     correction  c - c_i of SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1), by name; names that
                 are missing get none
     frozen      names of parameters that do not move
+    rate        factor of the learning rate
     """
 
     proximal: float = 0.0
     correction: Mapping[str, NDArray[np.float64]] | None = None
     frozen: frozenset[str] = frozenset()
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

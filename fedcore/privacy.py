@@ -110,18 +110,20 @@ class Release:
         alphas = np.asarray(orders, np.float64)
         if not np.all(alphas > 1):
             raise ParameterError(f"orders: must be above 1, smallest is {alphas.min()}")
-        match self.mechanism:
-            case Mechanism.GAUSSIAN:
-                return _gaussian(self, alphas)
-            case Mechanism.DISCRETE_GAUSSIAN:
-                return _discrete_gaussian(self, alphas)
-            case Mechanism.SKELLAM:
-                return _skellam(self, alphas)
+        curves = {
+            Mechanism.GAUSSIAN: _gaussian,
+            Mechanism.DISCRETE_GAUSSIAN: _discrete_gaussian,
+            Mechanism.SKELLAM: _skellam,
+        }
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # next to no noise: infinity
+            found = curves[self.mechanism](self, alphas)
+        return np.where(np.isnan(found), np.inf, found)
 
 
 def _gaussian(release: Release, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mironov 2017, proposition 7."""
-    return alphas * (release.l2**2 / (2 * release.parties * release.variance))
+    rho: np.float64 = release.l2**2 / np.float64(2 * release.parties * release.variance)
+    return alphas * rho
 
 
 def tau(variance: float, parties: int) -> float:
@@ -129,9 +131,9 @@ def tau(variance: float, parties: int) -> float:
 
     With f the logarithm of the ratio of the two masses: an upper bound of max f - min f. Kairouz, Liu and
     Steinke (ICML 2021, theorem 1) use 10 sum exp(-2 pi^2 variance k / (k + 1)) for k = 1 .. parties - 1,
-    of which this is at most about 4/10. Adding the (k+1)-th party multiplies a Gaussian of k
-    variance by the sum of exp(-(j - y)^2 / (2 v)) over all integers j, with v = variance k / (k + 1); that
-    is largest at integers y and smallest at halves, and a convolution keeps the range of what was before.
+    of which this is less than half from a variance of 1/4 on. Adding one party to k multiplies a discrete
+    Gaussian by the sum of exp(-(j - y)^2 / (2 v)) over all integers j, v = variance k / (k + 1); that is
+    largest at integers y and smallest at halves, and a convolution keeps the range of what was before.
     """
     k = np.arange(1, parties, dtype=np.float64)
     spread = variance * k / (k + 1)
@@ -158,10 +160,10 @@ def _discrete_gaussian(release: Release, alphas: NDArray[np.float64]) -> NDArray
     - Or with M(x) ~ P(x) exp(x D / s^2) in between: from P to M alpha D^2 / (2 s^2), from M to the
       moved P, whose log ratio has a range of 2 tau, alpha tau^2 / 2; together alpha (D / s + tau)^2 / 2
       by the triangle inequality of Bun and Steinke (2016, lemma 5.2).
-    Both are summed over the coordinates. The form (alpha / 2) (D^2 / s^2 + tau' / 2) of the paper's theorem 1,
+    Both are summed over the coordinates. The form (alpha / 2) (D^2 / s^2 + tau' / 2) of their theorem 1,
     tau' = 10 sum .., is not used: below its condition sigma >= 1/2 it fails for orders near 1.
     """
-    s2 = release.parties * release.variance
+    s2 = np.float64(release.parties * release.variance)
     gap = tau(release.variance, release.parties)
     moved = min(release.dimension, math.floor(release.l1 * (1 + _ROUNDING)))
     l1 = min(release.l1, math.sqrt(moved) * release.l2)
@@ -176,7 +178,7 @@ def _skellam(release: Release, alphas: NDArray[np.float64]) -> NDArray[np.float6
 
     In between, (alpha - 1) times the divergence is convex in alpha (and 0 at 1), hence below the chord.
     """
-    mu, l1, l2 = release.parties * release.variance, release.l1, release.l2
+    mu, l1, l2 = np.float64(release.parties * release.variance), release.l1, release.l2
 
     def whole(alpha: NDArray[np.float64]) -> NDArray[np.float64]:
         correction = np.minimum(((2 * alpha - 1) * l2**2 + 6 * l1) / (4 * mu**2), 3 * l1 / (2 * mu))

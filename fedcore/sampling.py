@@ -12,6 +12,7 @@ claimed for noise from here holds against readers of the result, not against cod
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -216,22 +217,22 @@ class _Inversion:
         return index
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=12)
 def _gaussian_table(variance: Fraction, bits: int) -> Table:
     return table(lambda precision: gaussian_weights(variance, precision), bits)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=12)
 def _poisson_table(mean: Fraction, bits: int) -> Table:
     return table(lambda precision: poisson_weights(mean, precision), bits)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _gaussian_magnitude(variance: Fraction, bits: int = 63) -> _Inversion:
     return _Inversion(lambda wanted: _gaussian_table(variance, wanted), bits)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _poisson(mean: Fraction, bits: int = 64) -> _Inversion:
     return _Inversion(lambda wanted: _poisson_table(mean, wanted), bits)
 
@@ -265,8 +266,8 @@ def _in_chunks(draw: Callable[[int, int], NDArray[np.int64]], count: int) -> NDA
     return out
 
 
-class _Noise:
-    """What both distributions share: a checked parameter."""
+class Noise(ABC):
+    """A distribution of integers around 0."""
 
     __slots__ = ("_variance",)
 
@@ -279,8 +280,12 @@ class _Noise:
         """The parameter, in squared steps."""
         return float(self._variance)
 
+    @abstractmethod
+    def sample(self, seed: bytes, count: int) -> NDArray[np.int64]:
+        """Return `count` draws, the same for the same seed. One seed serves one call and stays secret."""
 
-class DiscreteGaussian(_Noise):
+
+class DiscreteGaussian(Noise):
     """Integers k with probability proportional to exp(-k^2 / (2 variance)).
 
     Canonne, Kamath, Steinke, NeurIPS 2020, definition 1; drawn by inversion instead of their rejection.
@@ -291,7 +296,6 @@ class DiscreteGaussian(_Noise):
     __slots__ = ()
 
     def sample(self, seed: bytes, count: int) -> NDArray[np.int64]:
-        """Return `count` draws, the same for the same seed. One seed serves one call and stays secret."""
         magnitude = _gaussian_magnitude(self._variance)
         base = stream.derive(seed, "discrete gaussian")
 
@@ -304,7 +308,7 @@ class DiscreteGaussian(_Noise):
         return _in_chunks(draw, count)
 
 
-class Skellam(_Noise):
+class Skellam(Noise):
     """The difference of two independent Poisson numbers of mean variance / 2 each.
 
     Agarwal, Kairouz, Liu, NeurIPS 2021, section 3. The sum of independent ones is Skellam again, with the
@@ -314,7 +318,6 @@ class Skellam(_Noise):
     __slots__ = ()
 
     def sample(self, seed: bytes, count: int) -> NDArray[np.int64]:
-        """Return `count` draws, the same for the same seed. One seed serves one call and stays secret."""
         poisson = _poisson(self._variance / 2)
         plus, minus = stream.derive(seed, "skellam", "+"), stream.derive(seed, "skellam", "-")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +16,11 @@ import numpy as np
 from fedcore.aggregation import GroupSum
 from fedcore.history import History
 from fedcore.learner import Learner
+from fedcore.plan import TrainingPlan
 from fedcore.schema import Schema
+from fedcore.summation import RoundRecord
 from fedcore.task import Task, TaskKind
-from fedcore.training import Federation, RoundRecord, TrainedModel, TrainingPlan
+from fedcore.training import Federation, TrainedModel
 from secagg import (
     Identity,
     ParameterError,
@@ -124,11 +126,22 @@ class ServiceSum:
     _started: bool = False
     _guilty: set[Identity] = field(default_factory=set)  # left out from then on
 
-    def sum(self, task: Task) -> GroupSum:
-        """Run one round about this task. Raises RoundAbortedError."""
+    @property
+    def names(self) -> Sequence[str]:
+        registry = self.options.registry
+        return sorted(registry.name_of(identity) for identity in registry.identities)
+
+    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
+        """Run one round about this task, with everybody or some. Raises RoundAbortedError."""
+        registry = self.options.registry
+        left_out = {
+            identity
+            for identity in registry.identities
+            if among is not None and registry.name_of(identity) not in among
+        }
         options, payload = self.options, task.encode()
         parameters = options.parameters(
-            vector_length=task.codec.length(task.dimension),
+            vector_length=task.length,
             ring_bits=task.codec.ring_bits,
             context=context_digest(payload),
         )
@@ -138,7 +151,7 @@ class ServiceSum:
             deadlines = replace(deadlines, advertise_s=options.start_s, advertise_grace_s=None)
         self.on_task(task, parameters.round_id)
         future = asyncio.run_coroutine_threadsafe(
-            self.server.run_round(parameters, payload, deadlines, excluded=self._guilty), self.loop
+            self.server.run_round(parameters, payload, deadlines, excluded=self._guilty | left_out), self.loop
         )
         try:
             result = future.result()
@@ -148,7 +161,7 @@ class ServiceSum:
         self._guilty.update(blame.client for blame in result.blamed if blame.guilty)
         names = sorted(options.registry.name_of(identity) for identity in result.survivors)
         up, down = self.traffic.get(parameters.round_id, (0, 0))
-        return GroupSum(result.total, tuple(names), up, down)
+        return GroupSum(result.total, tuple(names), up, down, round_id=parameters.round_id)
 
 
 class Recorder:
@@ -215,11 +228,12 @@ class Recorder:
         """Keep the sum and the model after it."""
         task, result = record.task, record.result
         fields: dict[str, Any] = {"task": task.name, "kind": str(task.kind), "number": task.number}
-        fields |= {"round_id": self._round_id.hex(), "seconds": round(time.monotonic() - self._began, 3)}
+        round_id = self._round_id if result is None else result.round_id
+        fields |= {"round_id": round_id.hex(), "seconds": round(time.monotonic() - self._began, 3)}
         if result is None:
             self.write("round", **fields, completed=False, reason=record.reason)
             return
-        np.save(self._out / "sums" / f"{self._round_id.hex()}.npy", result.total)
+        np.save(self._out / "sums" / f"{round_id.hex()}.npy", result.total)
         if task.kind is TaskKind.TRAIN:
             save_model(self._out / "models" / f"{task.number:03d}.npz", record)
         self.write(
@@ -229,7 +243,7 @@ class Recorder:
             survivors=result.survivors,
             weight=record.weight,
             ring_bits=task.codec.ring_bits,
-            vector_length=task.codec.length(task.dimension),
+            vector_length=task.length,
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
         )
@@ -242,7 +256,7 @@ class Recorder:
 def save_model(path: Path, record: RoundRecord) -> None:
     """Write the parameters after a round, with the standardization they expect."""
     arrays: dict[str, Any] = {f"model.{name}": array for name, array in record.parameters.items()}
-    arrays |= {name: record.task.arrays[name] for name in ("mean", "deviation")}
+    arrays |= {name: record.task.arrays[name] for name in ("mean", "deviation") if name in record.task.arrays}
     np.savez(path, **arrays)
 
 
@@ -296,7 +310,9 @@ async def _farewell(server: AggregationServer) -> None:
 
 def _final(options: ServeOptions, model: TrainedModel) -> Task:
     """Return the model as the payload that ends the run."""
-    arrays = {"mean": model.standardizer.mean, "deviation": model.standardizer.deviation}
+    arrays = {}
+    if model.standardizer.mean.size:
+        arrays = {"mean": model.standardizer.mean, "deviation": model.standardizer.deviation}
     arrays |= {f"model.{name}": array for name, array in model.parameters.items()}
     return Task(
         kind=TaskKind.TRAIN,

@@ -10,81 +10,148 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore import analytics, evaluation
 from fedcore.errors import TaskError
-from fedcore.learner import Learner, Parameters, flatten
+from fedcore.learner import Learner
+from fedcore.local_update import SiteState, Update, starting_point, train, weight_of, weiszfeld_weight
 from fedcore.schema import Schema
-from fedcore.statistics import Standardizer, unit_deviations, unit_means
+from fedcore.statistics import Standardizer
 from fedcore.tables import Table
 from fedcore.task import Task, TaskKind
 from secagg.kernels import UIntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """What a site adds to a sum, in real numbers: shaped coordinates, precise values, and the weight.
+
+    coordinates  (m,); precise: (e,) in [-1, 1]
+    """
+
+    coordinates: NDArray[np.float64]
+    precise: NDArray[np.float64]
+    weight: int
 
 
 @dataclass(slots=True)
 class Site:
     """One party's data and model.
 
-    seed  makes training and rounding repeatable; None: fresh randomness for every round
+    table     its rows, whatever the learner reads; len() counts them
+    schema    of the rows; None: no statistics, no standardization
+    seed      makes training and rounding repeatable; None: fresh randomness for every round
+    held_out  rows for evaluation; None: the training rows
     """
 
     name: str
-    table: Table = field(repr=False)
-    schema: Schema
+    table: Any = field(repr=False)
+    schema: Schema | None
     learner: Learner[Any]
     seed: int | None = None
+    held_out: Any = field(default=None, repr=False)
+    state: SiteState = field(default_factory=SiteState, repr=False)
 
     def contribute(self, task: Task) -> UIntArray:
-        """Return this site's encoded vector (d + 1,) for a task. Raises TaskError, CodecError."""
+        """Return this site's encoded vector (task.length,). Raises TaskError, CodecError."""
+        real = self.compute(task)
+        seed = self._randomness(task, "rounding")
+        if task.noise is not None:
+            return task.noise.encode(task.codec, real.coordinates, real.weight, seed, real.precise)
+        return task.codec.encode(real.coordinates, real.weight, seed, real.precise)
+
+    def compute(self, task: Task) -> Contribution:
+        """Return what `contribute` encodes. Raises TaskError."""
         self._check(task)
-        values = self._compute(task)
+        self.state.settle(task, self.name)
+        if task.kind is TaskKind.TRAIN:
+            return self._training(task)
+        rows = self._rows(task)
+        match task.kind:
+            case TaskKind.EVALUATE | TaskKind.SITES:
+                parameters = starting_point(self.learner, task, self.state)
+                values = evaluation.compute(task, self.learner, parameters, rows)
+            case _:
+                values = analytics.compute(task, rows, self._known_schema())
+        self._fits(task, values)
+        weight = weight_of(task.asks, len(rows), task.codec.weight_cap)
+        return Contribution(values, np.zeros(0), weight)
+
+    def _training(self, task: Task) -> Contribution:
+        update = self._update(task)
+        values = self._whole(update, task)
+        self._fits(task, values)
+        shaped, within = task.shaping.shape(values, task.asks.quantile if task.hidden else 0.0)
+        if task.passes == 0:
+            changes = dict(update.changes)
+            if task.shaping.keep < 1:
+                changes["residual"] = task.shaping.left(values)
+            self.state.pending = (task.name, changes)
+        rows = len(self.table)
+        if task.asks.smoothing and task.passes:
+            weight = weiszfeld_weight(task, values, rows)
+        else:
+            weight = weight_of(task.asks, rows, task.codec.weight_cap)
+        precise = {"steps": 2 * update.steps / task.asks.steps_cap - 1, "within": 1.0 if within else -1.0}
+        return Contribution(shaped, np.array([precise[name] for name in task.precise]), weight)
+
+    def _update(self, task: Task) -> Update:
+        """Train, or take what was computed for the first pass of this round."""
+        if task.passes:
+            if self.state.update is None or self.state.update[0] != task.name:
+                raise TaskError(f"task.passes: {self.name} has no update of {task.name}")
+            return self.state.update[1]
+        seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
+        update = train(self.learner, task, self._rows(task), self.state, seed, self.name)
+        self.state.update = (task.name, update)
+        return update
+
+    def _whole(self, update: Update, task: Task) -> NDArray[np.float64]:
+        """Add what earlier rounds have not sent."""
+        residual = self.state.residual
+        if task.shaping.keep == 1 or residual is None or residual.shape != update.values.shape:
+            return update.values
+        return update.values + residual
+
+    def _fits(self, task: Task, values: NDArray[np.float64]) -> None:
         if len(values) != task.dimension:
             raise TaskError(f"task.dimension: {task.dimension}, this site has {len(values)} values")
-        return task.codec.encode(values, len(self.table), self._randomness(task, "rounding"))
 
     def _check(self, task: Task) -> None:
-        columns = tuple((column.name, column.low, column.high) for column in self.schema.columns)
-        if task.columns != columns or task.classes != self.schema.classes:
+        columns: tuple[tuple[str, float, float], ...] = ()
+        classes = task.classes
+        if self.schema is not None:
+            columns = tuple((column.name, column.low, column.high) for column in self.schema.columns)
+            classes = self.schema.classes
+        if task.columns != columns or task.classes != classes:
             raise TaskError("task.columns, task.classes: not those of this site's schema")
         for name, array in task.arrays.items():
             if not np.isfinite(array).all():
                 raise TaskError(f"task.arrays: {name} must be finite")
 
-    def _compute(self, task: Task) -> NDArray[np.float64]:
-        match task.kind:
-            case TaskKind.MEAN:
-                return unit_means(self.table, self.schema)
-            case TaskKind.DEVIATION:
-                return unit_deviations(self.table, self.schema, _array(task, "mean"))
-            case TaskKind.TRAIN:
-                standardizer = Standardizer(_array(task, "mean"), _array(task, "deviation"))
-                before = task.model
-                wanted = {name: array.shape for name, array in self.learner.initial().items()}
-                if {name: array.shape for name, array in before.items()} != wanted:
-                    raise TaskError("task.model: not the shapes of this site's learner")
-                return self._train(task, before, standardizer.apply(self.table))
+    def _known_schema(self) -> Schema:
+        if self.schema is None:
+            raise TaskError(f"{self.name}: statistics need a schema with public bounds")
+        return self.schema
 
-    def _train(self, task: Task, before: Parameters, table: Table) -> NDArray[np.float64]:
-        """Return the change of the parameters. Whatever the learner raises becomes a TaskError."""
-        seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
-        try:
-            after = self.learner.fit(before, table, seed)
-        except Exception as error:  # a learner is foreign code
-            raise TaskError(f"{self.name}: the learner failed with {type(error).__name__}") from error
-        if {name: array.shape for name, array in after.items()} != {
-            name: array.shape for name, array in before.items()
-        }:
-            raise TaskError(f"{self.name}: the learner returned parameters of other shapes")
-        return flatten(after) - flatten(before)
+    def _rows(self, task: Task) -> Any:  # noqa: ANN401 - whatever the learner reads
+        """Return the rows that a task is about, standardized as it says."""
+        about_model = task.kind in {TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.SITES}
+        evaluates = about_model and task.kind is not TaskKind.TRAIN
+        rows = self.held_out if evaluates and self.held_out is not None else self.table
+        if not len(rows):
+            raise TaskError(f"{self.name}: has no rows")
+        if about_model and task.arrays.keys() & {"mean", "deviation"}:
+            if not isinstance(rows, Table):
+                raise TaskError(f"{self.name}: only tables can be standardized")
+            return Standardizer(
+                analytics.by_column(task, "mean"), analytics.by_column(task, "deviation")
+            ).apply(rows)
+        return rows
 
     def _randomness(self, task: Task, purpose: str) -> bytes:
         """32 bytes for one purpose in one round."""
         if self.seed is None:
             return os.urandom(32)
-        text = f"{self.seed}/{self.name}/{task.name}/{purpose}"
+        again = f"/{task.passes}" if task.passes else ""
+        text = f"{self.seed}/{self.name}/{task.name}/{purpose}{again}"
         return hashlib.sha256(text.encode()).digest()
-
-
-def _array(task: Task, name: str) -> NDArray[np.float64]:
-    array = task.arrays.get(name)
-    if array is None or array.shape != (len(task.columns),):
-        raise TaskError(f"task.arrays: {name} with one value per column is missing")
-    return array

@@ -7,6 +7,7 @@ Two rounds: the mean, then the mean squared deviation from it. Both are weighted
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,23 @@ from fedcore.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Standardizer:
-    """x -> (x - mean) / deviation, per column; columns without spread become zero."""
+    """x -> (x - mean) / deviation, per column; columns without spread become zero.
+
+    One without columns leaves rows of any kind as they are.
+    """
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
 
+    @classmethod
+    def none(cls) -> Self:
+        """Return one that changes nothing."""
+        return cls(np.zeros(0), np.zeros(0))
+
     def apply(self, table: Table) -> Table:
         """Return the table with standardized features."""
+        if not self.mean.size:
+            return table
         safe = np.where(self.deviation > 0, self.deviation, 1.0)
         scaled = (table.features - self.mean) / safe
         return Table(np.where(self.deviation > 0, scaled, 0.0), table.labels)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.asks import Asks
 from fedcore.codec import Codec
-from fedcore.errors import CodecError, TaskError
+from fedcore.errors import TaskError
+from fedcore.noise import Noise
+from fedcore.privacy import Mechanism
+from fedcore.shaping import Shaping
 
-_VERSION = 1
+_VERSION = 2
 
 
 class TaskKind(StrEnum):
@@ -26,7 +30,12 @@ class TaskKind(StrEnum):
 
     MEAN = "mean"  # of the columns, in units of their bounds
     DEVIATION = "deviation"  # mean squared deviation, likewise
-    TRAIN = "train"  # change of the parameters by local training
+    CUMULATIVE = "cumulative"  # share of rows at or below given edges, by column
+    COVARIANCE = "covariance"  # mean products of deviations, upper triangle, in units of the bounds
+    COUNT = "count"  # share of rows with given values in given columns
+    TRAIN = "train"  # what local training gives, as the strategy asks
+    EVALUATE = "evaluate"  # confusion matrix, log loss and binned scores of held-out rows
+    SITES = "sites"  # in which bin a site's own accuracy lies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +43,13 @@ class Task:
     """One secure sum.
 
     name        how the round is called in the history, such as "train 3"
-    dimension   values per site, without the weight
+    dimension   values per site, before shaping and without what follows them
     columns     (name, low, high) of the features: a site refuses others than its own
     arrays      "mean" from DEVIATION on, "deviation" and the parameters (as "model.<name>") in TRAIN
+    asks        of a training round; shaping and noise: of its vectors
+    passes      how often this round was summed before (geometric median): the update stays the same
+    previous    name and survivors of the last training round with a result: sites learn from it
+                whether their last vector counted
     """
 
     kind: TaskKind
@@ -46,10 +59,32 @@ class Task:
     columns: tuple[tuple[str, float, float], ...]
     classes: tuple[str, ...]
     arrays: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    asks: Asks = field(default_factory=Asks)
+    shaping: Shaping = field(default_factory=Shaping)
+    noise: Noise | None = None
+    passes: int = 0
+    previous: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.kind} {self.number}"
+
+    @property
+    def hidden(self) -> int:
+        """Values that follow the vector where noise hides them, too: the quantile's."""
+        return int(bool(self.asks.quantile) and self.noise is not None)
+
+    @property
+    def precise(self) -> tuple[str, ...]:
+        """Names of the precise values."""
+        return ("steps",) * self.asks.normalized + ("within",) * (
+            bool(self.asks.quantile) and self.noise is None
+        )
+
+    @property
+    def length(self) -> int:
+        """Entries of a site's encoded vector."""
+        return self.codec.length(self.shaping.length(self.dimension) + self.hidden)
 
     @property
     def model(self) -> dict[str, NDArray[np.float64]]:
@@ -67,14 +102,14 @@ class Task:
             "kind": str(self.kind),
             "number": self.number,
             "dimension": self.dimension,
-            "codec": {
-                "clip": self.codec.clip,
-                "bits": self.codec.bits,
-                "weight_cap": self.codec.weight_cap,
-                "clients": self.codec.clients,
-            },
+            "codec": asdict(self.codec),
             "columns": self.columns,
             "classes": self.classes,
+            "asks": self.asks.encode(),
+            "shaping": asdict(self.shaping) | {"seed": self.shaping.seed.hex()},
+            "noise": None if self.noise is None else asdict(self.noise),
+            "passes": self.passes,
+            "previous": self.previous,
             "arrays": [[name, list(self.arrays[name].shape)] for name in names],
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
@@ -88,7 +123,7 @@ class Task:
             return _decode(payload)
         except TaskError:
             raise
-        except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, CodecError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, AttributeError) as error:
             raise TaskError(f"task: not readable: {error}") from error
 
 
@@ -114,6 +149,11 @@ def _decode(payload: bytes) -> Task:
         columns=tuple((str(n), float(low), float(high)) for n, low, high in header["columns"]),
         classes=tuple(str(name) for name in header["classes"]),
         arrays=arrays,
+        asks=Asks.decode(header["asks"]),
+        shaping=_shaping(header["shaping"]),
+        noise=None if header["noise"] is None else _noise(header["noise"]),
+        passes=_integer(header, "passes"),
+        previous=_previous(header["previous"]),
     )
 
 
@@ -122,3 +162,31 @@ def _integer(header: dict[str, Any], name: str) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**53:
         raise TaskError(f"task.{name}: must be an integer from 0 on")
     return value
+
+
+def _shaping(values: dict[str, Any]) -> Shaping:
+    norm = values["norm"]
+    if not isinstance(values["rotate"], bool):
+        raise TaskError(f"task.shaping.rotate: must be true or false, is {values['rotate']!r}")
+    return Shaping(
+        norm=None if norm is None else float(norm),
+        rotate=values["rotate"],
+        keep=float(values["keep"]),
+        seed=bytes.fromhex(values["seed"]),
+    )
+
+
+def _noise(values: dict[str, Any]) -> Noise:
+    return Noise(
+        mechanism=Mechanism(values["mechanism"]),
+        variance=float(values["variance"]),
+        norm=float(values["norm"]),
+        smallest=_integer(values, "smallest"),
+    )
+
+
+def _previous(value: Any) -> tuple[str, tuple[str, ...]] | None:  # noqa: ANN401 - JSON
+    if value is None:
+        return None
+    name, survivors = value
+    return str(name), tuple(str(one) for one in survivors)

@@ -316,14 +316,14 @@ def test_serve_says_in_one_line_which_file_is_bad(
         ("classes", "no", "schema: needs two classes or more"),
         ("listen", "nowhere.invalid:x", "address: cannot listen on 'nowhere.invalid:x'"),
         ("weight_cap", 0, "weight_cap, clients: must be at least 1, are 0, 4"),
-        ("weight_cap", 2**62, "bits, clients: "),
+        ("weight_cap", 2**63, "weight_cap: must be at most 2^62"),
         ("corrupt", 1.0, "corrupt: must be in [0, 1), is 1.0"),
         ("dropout", -0.1, "dropout: must be in [0, 1), is -0.1"),
         ("minimum_cohort", 0, "minimum_cohort: must be in 1..2^32 - 1, is 0"),
         ("corrupt", 0.9, "cannot meet corrupt=0.9"),
         ("clip", 0, "clip: must be positive and finite, is 0.0"),
         ("clip", "nan", "clip: must be positive and finite, is nan"),
-        ("bits", 41, "bits: must be in 2..40, is 41"),
+        ("bits", 41, "bits: must be in 1..40, is 41"),
     ],
 )
 def test_serve_says_in_one_line_which_option_is_bad(

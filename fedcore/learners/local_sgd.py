@@ -57,7 +57,7 @@ class LocalSGD:
         now = {name: array.copy() for name, array in parameters.items()}
         speed = {name: np.zeros_like(array) for name, array in parameters.items()}
         correction = steering.correction or {}
-        reach, inertia, taken = 0.0, 0.0, 0
+        reach, inertia, taken, rate = 0.0, 0.0, 0, self.rate * steering.rate
         for batch in self._batches(len(rows), seed):
             part = rows if batch is None else rows.take(batch)
             for name, gradient in self.model.gradient(now, part).items():
@@ -70,14 +70,14 @@ class LocalSGD:
                     total = total + steering.proximal * (now[name] - parameters[name])
                 if self.momentum:
                     speed[name] = total = self.momentum * speed[name] + total
-                now[name] -= self.rate * total
+                now[name] -= rate * total
             inertia = self.momentum * inertia + 1
             reach += inertia
             taken += 1
         if steering.proximal:  # FedNova, section 4.1: the same as a decay of what was gathered
-            decay = 1 - self.rate * steering.proximal
+            decay = 1 - rate * steering.proximal
             reach = sum(decay**i for i in range(taken)) if not self.momentum else reach
-        return LocalFit(now, reach, self.rate)
+        return LocalFit(now, reach, rate)
 
     def _batches(self, count: int, seed: int) -> list[NDArray[np.int64] | None]:
         """Return the rows of each step, ascending shuffles of all rows epoch by epoch; None: all rows."""

@@ -16,6 +16,7 @@ from fedcore.task import Task, TaskKind
 from secagg import RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask
 from tests.fedcore.test_site import (
+    KINDS,
     LEARNER,
     OTHER_SHAPES,
     SCHEMA,
@@ -31,7 +32,7 @@ from tests.fedcore.test_site import (
 Aggregator: TypeAlias = Callable[[Mapping[str, Site], Mapping[str, frozenset[str]]], PlainSum | SecureSum]
 
 both = pytest.mark.parametrize("aggregator", [PlainSum, SecureSum])
-every_kind = pytest.mark.parametrize("kind", list(TaskKind))
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def expected(task: Task, sites: Mapping[str, Site], names: list[str]) -> list[int]:

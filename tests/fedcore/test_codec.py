@@ -40,7 +40,7 @@ def cohorts(draw: st.DrawFn) -> tuple[Codec, NDArray[np.float64], list[int], lis
     """A codec, no more clients than it plans for, their vectors (some beyond the clip) and weights."""
     codec = Codec(
         clip=draw(st.floats(1e-6, 1e6)),
-        bits=draw(st.integers(2, 40)),
+        bits=draw(st.integers(1, 40)),
         weight_cap=draw(st.integers(1, 100_000)),
         clients=draw(st.integers(1, 50)),
     )
@@ -85,11 +85,62 @@ def test_at_extreme_values_the_sum_of_all_clients_never_wraps(
     encoded = [codec.encode(values, weight_cap, rng.bytes(32)) for _ in range(clients)]
     exact = [sum(column) for column in zip(*(centred(codec, v) for v in encoded), strict=True)]
     assert centred(codec, ring_sum(codec, encoded)) == exact
-    assert exact[-1] == clients * weight_cap
-    assert all(abs(value) <= clients * codec.levels for value in exact[:-1])
+    digits = exact[4:]
+    assert sum(digit * (codec.levels + 1) ** i for i, digit in enumerate(digits)) == clients * weight_cap
+    assert all(0 <= digit <= clients * codec.levels for digit in digits)
+    exact = exact[:4]
+    assert all(abs(value) <= clients * codec.levels for value in exact)
     # and the extremes are reached, up to one step of rounding in clip * (levels / clip)
-    assert all(abs(value) >= clients * (codec.levels - 1) for value in exact[:-1])
-    assert [value > 0 for value in exact[:-1]] == [True, False, True, False] or codec.levels == 1
+    assert all(abs(value) >= clients * (codec.levels - 1) for value in exact)
+    assert [value > 0 for value in exact] == [True, False, True, False] or codec.levels == 1
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 40),
+    st.lists(st.tuples(st.floats(-1, 1), st.integers(1, 5000)), min_size=1, max_size=9),
+)
+def test_precise_values_survive_any_number_of_bits(bits: int, clients: list[tuple[float, int]]) -> None:
+    codec = Codec(clip=1.0, bits=bits, weight_cap=5000, clients=9, precise=2)
+    vectors = [
+        codec.encode(np.zeros(3), weight, SEED, np.array([value, -value])) for value, weight in clients
+    ]
+    assert vectors[0].size == codec.length(3)
+    decoded = codec.decode(ring_sum(codec, vectors), len(clients))
+    values, weights = zip(*clients, strict=True)
+    wanted = np.average(values, weights=weights)
+    assert np.abs(decoded.precise - [wanted, -wanted]).max() <= 2**-24 + 1e-15
+    assert decoded.weight == sum(weights)
+
+
+@pytest.mark.parametrize("value", [0.3, -0.9, 0.0])
+def test_one_bit_is_an_unbiased_sign(value: float) -> None:
+    codec = make(bits=1, weight_cap=1, clients=3)
+    n = 200_000
+    total = ring_sum(codec, [codec.encode(np.full(n, value), 1, bytes([i]) * 32) for i in range(3)])
+    assert codec.ring_bits == 2
+    mean = codec.decode(total, 3).mean
+    assert set(np.round(mean, 9)) <= {-1.0, round(-1 / 3, 9), round(1 / 3, 9), 1.0}
+    assert mean.mean() == pytest.approx(value, abs=5 / np.sqrt(3 * n))
+
+
+def test_a_weight_takes_as_many_digits_as_the_bits_need() -> None:
+    assert [make(bits=bits, weight_cap=1000).overhead for bits in (1, 2, 4, 8, 11, 20)] == [
+        10,
+        10,
+        4,
+        2,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("bad", [1.001, -2.0, float("nan"), float("inf")])
+def test_a_precise_value_out_of_range_is_refused(bad: float) -> None:
+    with pytest.raises(CodecError, match=r"precise\[1\]: must be in \[-1, 1\]"):
+        make(precise=2).encode(np.zeros(1), 1, SEED, np.array([0.0, bad]))
+    with pytest.raises(CodecError, match="precise: must be 2 values, are 0"):
+        make(precise=2).encode(np.zeros(1), 1, SEED)
 
 
 @pytest.mark.parametrize("clients", [1, 2, 3, 8, 1000])
@@ -98,12 +149,12 @@ def test_the_ring_holds_every_sum_and_is_not_twice_as_large_as_needed(
     bits: int, weight_cap: int, clients: int
 ) -> None:
     codec = Codec(clip=1.0, bits=bits, weight_cap=weight_cap, clients=clients)
-    largest = clients * max(2 ** (bits - 1) - 1, weight_cap)
+    largest = clients * (2 ** (bits - 1) - 1)
     assert 2 ** (codec.ring_bits - 2) <= largest < 2 ** (codec.ring_bits - 1)
 
 
 def test_the_largest_plan_of_64_bits_is_exact() -> None:
-    codec = make(weight_cap=2**62, clients=1, bits=40)
+    codec = make(weight_cap=2**62, clients=2**24, bits=40)
     assert codec.ring_bits == 64
     total = codec.encode(np.array([1.0, -1.0]), 2**62, SEED)
     decoded = codec.decode(total, 1)
@@ -166,13 +217,16 @@ def test_encoding_leaves_the_values_as_they_are_and_takes_any_memory_layout() ->
         ({"clip": -1.0}, r"clip: .* is -1\.0"),
         ({"clip": float("nan")}, "clip: .* is nan"),
         ({"clip": float("inf")}, "clip: .* is inf"),
-        ({"bits": 1}, r"bits: must be in 2\.\.40, is 1"),
-        ({"bits": 41}, r"bits: must be in 2\.\.40, is 41"),
+        ({"bits": 0}, r"bits: must be in 1\.\.40, is 0"),
+        ({"bits": 41}, r"bits: must be in 1\.\.40, is 41"),
         ({"weight_cap": 0}, "weight_cap, clients: must be at least 1, are 0, 5"),
         ({"weight_cap": -3}, "weight_cap.* -3, 5"),
         ({"clients": 0}, "weight_cap, clients: must be at least 1, are 100, 0"),
         ({"bits": 40, "clients": 2**24 + 1}, "bits, clients: .* need 65 ring bits, 64 is the limit"),
-        ({"weight_cap": 2**61, "clients": 4}, "bits, clients: .* need 65 ring bits, 64 is the limit"),
+        ({"weight_cap": 2**62 + 1}, "weight_cap: must be at most 2"),
+        ({"precise": -1}, "precise, headroom: must be in .* are -1, 0"),
+        ({"headroom": 2**63}, "precise, headroom: must be in .* are 0, "),
+        ({"bits": 1, "headroom": 4}, "bits: noise needs 2 or more"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(changes: dict[str, float], message: str) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from fedcore.aggregation import SecureSum
+from fedcore.plan import TrainingPlan
 from fedcore.schema import Column, Schema
 from fedcore.site import Site
 from fedcore.sklearn_learner import LogisticRegressionLearner
+from fedcore.summation import RoundRecord
 from fedcore.tables import Table, join_tables
-from fedcore.training import Federation, RoundRecord, TrainingPlan
+from fedcore.training import Federation
 
 FOLDER = Path(os.environ.get("SECAGG_DATA", "")) / "heart_disease"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from fedcore.codec import Codec
+from fedcore.plan import TrainingPlan
 from fedcore.schema import Column, Schema
 from fedcore.serve import ServeOptions, ServiceSum
 from fedcore.sklearn_learner import LogisticRegressionLearner
 from fedcore.task import Task, TaskKind
-from fedcore.training import TrainingPlan
 from secagg import (
     AbortReason,
     Aggregate,

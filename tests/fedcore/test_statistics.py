@@ -9,13 +9,14 @@ import pytest
 
 from fedcore.aggregation import PlainSum, SecureSum
 from fedcore.learner import Learner
+from fedcore.plan import TrainingPlan
 from fedcore.schema import Column, Schema
 from fedcore.site import Site
 from fedcore.sklearn_learner import LogisticRegressionLearner
 from fedcore.statistics import Standardizer, to_mean, to_standardizer, unit_deviations, unit_means
 from fedcore.tables import Table
 from fedcore.task import TaskKind
-from fedcore.training import Federation, TrainingPlan
+from fedcore.training import Federation
 
 SCHEMA = Schema(
     (

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fedcore.codec import Codec
 from fedcore.errors import TaskError
 from fedcore.task import Task, TaskKind
-from tests.fedcore.test_site import make_task
+from tests.fedcore.test_site import KINDS, make_task
 
-VALID = [make_task(kind).encode() for kind in TaskKind]
+VALID = [make_task(kind).encode() for kind in KINDS]
 
 
 def header_of(payload: bytes) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_a_task_survives_its_payload_bit_for_bit(task: Task) -> None:
     assert again.encode() == payload
 
 
-@pytest.mark.parametrize("kind", list(TaskKind))
+@pytest.mark.parametrize("kind", KINDS)
 def test_equal_tasks_have_equal_payloads_and_name_themselves(kind: TaskKind) -> None:
     task = make_task(kind, number=12)
     backwards = make_task(kind, number=12, arrays=dict(reversed(task.arrays.items())))
@@ -119,9 +119,9 @@ def test_decoded_arrays_can_be_written_to() -> None:
     assert not np.array_equal(task.arrays["mean"], again.arrays["mean"])
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, "1", None])
+@pytest.mark.parametrize("version", [0, 1, -1, "2", None])
 def test_another_version_is_refused_by_name(version: object) -> None:
-    with pytest.raises(TaskError, match=f"task.version: must be 1, is {version}"):
+    with pytest.raises(TaskError, match=f"task.version: must be 2, is {version}"):
         Task.decode(packed(header_of(VALID[0]) | {"version": version}))
 
 

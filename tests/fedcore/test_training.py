@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from fedcore.aggregation import GroupSum, PlainSum, SecureSum, SumAggregator
 from fedcore.errors import CodecError, TaskError
 from fedcore.learner import flatten
-from fedcore.strategy import FedAvg
+from fedcore.plan import TrainingPlan
+from fedcore.strategies import FedAvg
+from fedcore.summation import RoundRecord
 from fedcore.task import Task, TaskKind
-from fedcore.training import Federation, RoundRecord, TrainedModel, TrainingPlan
+from fedcore.training import Federation, TrainedModel
 from secagg import AbortReason, RoundAbortedError
 from tests.fedcore.test_site import LEARNER, SCHEMA, make_plan, make_sites, make_table
 
@@ -29,11 +32,15 @@ class Flaky:
     fails: frozenset[int]
     calls: list[str] = field(default_factory=list)
 
-    def sum(self, task: Task) -> GroupSum:
+    @property
+    def names(self) -> Sequence[str]:
+        return self.inner.names
+
+    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         self.calls.append(task.name)
         if len(self.calls) - 1 in self.fails:
             raise RoundAbortedError(AbortReason.COHORT_TOO_SMALL, f"call {len(self.calls) - 1}")
-        return self.inner.sum(task)
+        return self.inner.sum(task, among)
 
 
 def train(aggregator: SumAggregator, **options: Any) -> tuple[TrainedModel, list[RoundRecord]]:
@@ -110,7 +117,7 @@ def test_the_tasks_carry_what_the_sites_need_and_nothing_before_it_is_known() ->
 def test_one_step_adds_the_mean_update_times_the_rate_of_the_server() -> None:
     plan = make_plan(rounds=1)
     full, half = (
-        flatten(train(PlainSum(make_sites()), plan=plan, strategy=FedAvg(rate))[0].parameters)
+        flatten(train(PlainSum(make_sites()), plan=plan, strategy=FedAvg(server_rate=rate))[0].parameters)
         for rate in (1.0, 0.5)
     )
     assert half == pytest.approx(full / 2)

@@ -1,0 +1,201 @@
+"""What a site computes in a training round, in real numbers: the vector, what follows it, and its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.asks import Asks, UpdateKind, Weighting, matches, sent
+from fedcore.errors import TaskError
+from fedcore.learner import Learner, LocalFit, Parameters, SteerableLearner, Steering, flatten, unflatten
+from fedcore.task import Task
+
+# A vector's weight in a pass of the geometric median is its weight times a share of this.
+GRAIN = 1024
+
+
+@dataclass(slots=True)
+class SiteState:
+    """What a site keeps from round to round. It becomes part of it only when its vector counted.
+
+    control   c_i of SCAFFOLD, flat; residual: what sparsification has not sent yet, flat
+    personal  parameters that stay here
+    update    (round, vector) of the last training round: later passes sum it again
+    pending   (round, changes) that wait for the news that the round had a result with this site in it
+    """
+
+    control: NDArray[np.float64] | None = None
+    residual: NDArray[np.float64] | None = None
+    personal: Parameters = field(default_factory=dict)
+    update: tuple[str, Update] | None = field(default=None, repr=False)
+    pending: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)
+
+    def settle(self, task: Task, site: str) -> None:
+        """Learn from the next task what became of the last vector."""
+        if self.pending is None or self.pending[0] == task.name or task.previous is None:
+            return
+        name, changes = self.pending
+        self.pending = None
+        if task.previous[0] == name and site in task.previous[1]:
+            for field_name, value in changes.items():
+                setattr(self, field_name, value)
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a checkpoint needs of this site."""
+        names = ("control", "residual", "personal", "pending")
+        return {name: value for name in names if (value := getattr(self, name)) is not None and len(value)}
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Take back what `kept` returned."""
+        for name, value in kept.items():
+            setattr(self, name, value)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """A site's part in a training round before it is shaped and encoded.
+
+    values   (d,), as the task's dimension says; steps: of local training; size: of the model's part
+    changes  of the site's state, once the vector counts
+    """
+
+    values: NDArray[np.float64]
+    steps: float
+    changes: dict[str, Any]
+
+
+def train(
+    learner: Learner[Any],
+    task: Task,
+    rows: Any,  # noqa: ANN401
+    state: SiteState,
+    seed: int,
+    site: str,
+) -> Update:
+    """Do what the task asks. Raises TaskError; whatever the learner raises becomes one."""
+    before = starting_point(learner, task, state)
+    shared = sent(before, task.asks)
+    try:
+        if task.asks.update is UpdateKind.GRADIENT:
+            return _gradient(learner, before, shared, rows)
+        fit = _fit(learner, task, before, shared, rows, state, seed)
+    except TaskError:
+        raise
+    except Exception as error:  # a learner is foreign code
+        raise TaskError(f"{site}: the learner failed with {type(error).__name__}") from error
+    if {name: array.shape for name, array in fit.parameters.items()} != {
+        name: array.shape for name, array in before.items()
+    }:
+        raise TaskError(f"{site}: the learner returned parameters of other shapes")
+    return _update(task.asks, before, shared, fit, state, task)
+
+
+def starting_point(learner: Learner[Any], task: Task, state: SiteState) -> Parameters:
+    """Return the round's parameters, with this site's own in place of personal ones."""
+    initial = learner.initial()
+    given = task.model
+    personal = {name for name in initial if name not in given}
+    parameters = {
+        name: given[name] if name in given else state.personal.get(name, initial[name]) for name in initial
+    }
+    shapes = {name: array.shape for name, array in initial.items()}
+    if given.keys() - initial.keys() or {n: a.shape for n, a in parameters.items()} != shapes:
+        raise TaskError("task.model: not the shapes of this site's learner")
+    if personal != {name for name in initial if matches(name, task.asks.personal)}:
+        raise TaskError("task.model: not the shapes of this site's learner: names are missing")
+    return parameters
+
+
+def _fit(
+    learner: Learner[Any],
+    task: Task,
+    before: Parameters,
+    shared: Parameters,
+    rows: Any,  # noqa: ANN401
+    state: SiteState,
+    seed: int,
+) -> LocalFit:
+    """Train, steered if the strategy asks for it."""
+    asks = task.asks
+    frozen = frozenset(n for n in before if n not in shared and not matches(n, asks.personal))
+    correction = None
+    if asks.control:
+        own = state.control if state.control is not None else np.zeros(flatten(shared).size)
+        correction = unflatten(_array(task, "control", own.size) - own, shared)
+    if not (asks.proximal or correction or frozen or asks.normalized or asks.rate != 1):
+        return LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
+    if not isinstance(learner, SteerableLearner):
+        raise TaskError(
+            f"asks: {type(learner).__name__} cannot be steered; proximal terms, control variates, "
+            "normalized updates, frozen parameters and changing rates need a learner with fit_steered"
+        )
+    steering = Steering(proximal=asks.proximal, correction=correction, frozen=frozen, rate=asks.rate)
+    return learner.fit_steered(before, rows, seed, steering)
+
+
+def _gradient(
+    learner: Learner[Any],
+    before: Parameters,
+    shared: Parameters,
+    rows: Any,  # noqa: ANN401
+) -> Update:
+    if not isinstance(learner, SteerableLearner):
+        raise TaskError(f"asks.update: {type(learner).__name__} gives no gradients")
+    gradient = learner.gradient(before, rows)
+    return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
+
+
+def _update(
+    asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState, task: Task
+) -> Update:
+    """Turn trained parameters into the vector that was asked for."""
+    after = flatten({name: fit.parameters[name] for name in shared})
+    start = flatten(shared)
+    delta = after - start
+    changes: dict[str, Any] = {}
+    if asks.personal:
+        changes["personal"] = {n: fit.parameters[n] for n in before if matches(n, asks.personal)}
+    values = after if asks.update is UpdateKind.WEIGHTS else delta
+    if asks.normalized:
+        if not 0 < fit.steps <= asks.steps_cap:
+            raise TaskError(f"steps: must be in (0, {asks.steps_cap:g}], are {fit.steps:g}")
+        values = values / fit.steps
+    if asks.control:  # option II of SCAFFOLD's algorithm 1
+        moved = -_array(task, "control", delta.size) - delta / (fit.steps * fit.rate)
+        own = state.control if state.control is not None else np.zeros(delta.size)
+        changes["control"] = own + moved
+        values = np.concatenate([values, moved * asks.control])
+    return Update(values, fit.steps, changes)
+
+
+def weight_of(asks: Asks, rows: int, cap: int) -> int:
+    """Return a site's weight by its rows."""
+    match asks.weighting:
+        case Weighting.UNIFORM:
+            return 1
+        case Weighting.CAPPED:
+            return min(rows, cap)
+        case Weighting.ROWS:
+            return rows
+
+
+def weiszfeld_weight(task: Task, values: NDArray[np.float64], rows: int) -> int:
+    """Weight of a vector in a pass of the geometric median (Pillutla et al. 2022, algorithm 2).
+
+    w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step
+    """
+    base = weight_of(task.asks, rows, task.codec.weight_cap // GRAIN)
+    distance = float(np.linalg.norm(values - _array(task, "center", values.size)))
+    share = min(1.0, task.asks.smoothing / distance) if distance > 0 else 1.0
+    return max(1, round(base * GRAIN * share))
+
+
+def _array(task: Task, name: str, size: int) -> NDArray[np.float64]:
+    array = task.arrays.get(name)
+    if array is None or array.shape != (size,):
+        raise TaskError(f"task.arrays: {name} with {size} values is missing")
+    return array

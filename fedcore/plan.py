@@ -1,0 +1,169 @@
+"""What a training run does, known to everybody before it starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from fedcore.asks import Asks, UpdateKind, Weighting
+from fedcore.clipping import AdaptiveClip, FixedClip
+from fedcore.codec import Codec
+from fedcore.errors import TaskError
+from fedcore.local_update import GRAIN
+from fedcore.private_rounds import PrivacyPlan
+from fedcore.shaping import Shaping
+from fedcore.stopping import Stopping
+from fedcore.stream import derive
+from fedcore.task import TaskKind
+from secagg.kernels import packed_bytes
+
+STATISTICS_BITS = 32  # of a unit mean: finer than any measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """How many rounds of what.
+
+    rounds       of training, after the two of statistics
+    clients      most sites of a sum: those enrolled, or the cohort of a round
+    weight_cap   most rows that count for a site
+    clip, bits   of the updates' coordinates, see Codec; the clip follows from the norm if there is one
+    attempts     for a round that ends without a result
+    norm         L2 norm that updates are clipped to: fixed or adaptive; None: coordinates alone are
+    rotate       before rounding, and keep: share of the coordinates that are sent, see Shaping
+    cohort       sites drawn for each round; None: all
+    standardize  by two secure sums, where there is a schema
+    decay        factor of the local learning rate from round to round
+    seed         public: cohorts, groups, rotations and kept coordinates follow from it
+    privacy      noise and budget; None: none
+    evaluate_every  rounds between federated evaluations; 0: never
+    stopping     when to end before the last round
+    raises       CodecError, TaskError
+    """
+
+    rounds: int
+    clients: int
+    weight_cap: int = 10_000
+    clip: float = 1.0
+    bits: int = 20
+    attempts: int = 3
+    norm: FixedClip | AdaptiveClip | None = None
+    rotate: bool = False
+    keep: float = 1.0
+    cohort: int | None = None
+    standardize: bool = True
+    decay: float = 1.0
+    seed: int = 0
+    privacy: PrivacyPlan | None = None
+    evaluate_every: int = 0
+    stopping: Stopping | None = None
+
+    def __post_init__(self) -> None:
+        self.codec(TaskKind.MEAN)
+        self.codec(TaskKind.TRAIN)
+        self.shaping(1)
+        if self.attempts < 1 or self.rounds < 0:
+            raise TaskError(f"attempts, rounds: at least 1 and 0, are {self.attempts}, {self.rounds}")
+        if self.cohort is not None and not 1 <= self.cohort <= self.clients:
+            raise TaskError(f"cohort: must be in 1..{self.clients}, is {self.cohort}")
+        if not (math.isfinite(self.decay) and self.decay > 0):
+            raise TaskError(f"decay: must be positive and finite, is {self.decay}")
+        if self.evaluate_every < 0:
+            raise TaskError(f"evaluate_every: must be at least 0, is {self.evaluate_every}")
+        if self.privacy is not None and self.norm is None:
+            raise TaskError("privacy: needs a norm, noise hides only what is bounded")
+
+    def codec(self, kind: TaskKind) -> Codec:
+        """Return the codec of a task: finer for statistics, whose values lie in [-1, 1]."""
+        training = kind is TaskKind.TRAIN
+        return Codec(
+            clip=self.clip if training else 1.0,
+            bits=self.bits if training else STATISTICS_BITS,
+            weight_cap=1 if kind is TaskKind.SITES else self.weight_cap,
+            clients=self.clients,
+        )
+
+    def round_seed(self, number: int, purpose: str) -> bytes:
+        """Return 32 public bytes of a round."""
+        return derive(self.seed.to_bytes(32, "big", signed=True), purpose, number)
+
+    def shaping(self, number: int, norm: float | None = None) -> Shaping:
+        """Return how the vectors of a round are shaped; norm: in force in this round."""
+        return Shaping(
+            norm=norm if norm is not None else self.norm.norm if self.norm is not None else None,
+            rotate=self.rotate,
+            keep=self.keep,
+            seed=self.round_seed(number, "shaping") if self.rotate or self.keep < 1 else bytes(32),
+        )
+
+    def asks(self, asks: Asks, number: int) -> Asks:
+        """Add what the plan asks. Raises TaskError where that and the strategy's exclude each other."""
+        if self.decay != 1:
+            asks = replace(asks, rate=asks.rate * self.decay ** (number - 1))
+        if isinstance(self.norm, AdaptiveClip):
+            asks = replace(asks, quantile=self.norm.share)
+        if self.norm is not None and asks.update is UpdateKind.WEIGHTS:
+            raise TaskError("norm: weights are not clipped to a norm, changes and gradients are")
+        if self.privacy is not None:
+            if asks.normalized or asks.smoothing:
+                raise TaskError(
+                    "privacy: steps (FedNova) and weights by distance (geometric median) travel beside "
+                    "the noise, so they cannot be used with it"
+                )
+            asks = replace(asks, weighting=Weighting.UNIFORM)
+        return asks
+
+    def round_codec(self, asks: Asks, shaping: Shaping, dimension: int, precise: int) -> Codec:
+        """Return the codec of a training round of `dimension` values."""
+        cap = 1 if asks.weighting is Weighting.UNIFORM else self.weight_cap
+        clip = shaping.coordinate_clip(dimension, self.bits)
+        return replace(
+            self.codec(TaskKind.TRAIN),
+            clip=self.clip if clip is None else clip,
+            weight_cap=cap * (GRAIN if asks.smoothing else 1),
+            precise=precise,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPlan:
+    """What one masked upload of a training round takes.
+
+    values       real values of the update; entries: of the ring, with what follows them
+    ring_bits    of an entry; bytes: of the vector, packed; float32_bytes: of the values in the clear
+    """
+
+    values: int
+    entries: int
+    ring_bits: int
+    bytes: int
+    float32_bytes: int
+
+    @property
+    def bytes_per_value(self) -> float:
+        """Bytes of the upload by values of the update."""
+        return self.bytes / self.values
+
+    @property
+    def net_bytes_per_value(self) -> float:
+        """The same without the bits that the ring needs for the sum: what the values alone take."""
+        return self.entries * self.value_bits / 8 / self.values
+
+    value_bits: int = 0
+
+
+def plan_upload(plan: TrainingPlan, asks: Asks, size: int) -> UploadPlan:
+    """Return what a training round about `size` parameters uploads. Raises CodecError, TaskError."""
+    asks = plan.asks(asks, 1)
+    dimension = size * (2 if asks.control else 1)
+    shaping = plan.shaping(1)
+    hidden = int(bool(asks.quantile) and plan.privacy is not None)
+    precise = int(asks.normalized) + int(bool(asks.quantile) and plan.privacy is None)
+    codec = plan.round_codec(asks, shaping, dimension, precise)
+    entries = codec.length(shaping.length(dimension) + hidden)
+    if plan.privacy is not None and shaping.norm is not None:
+        longest = shaping.norm * math.sqrt(1 + asks.quantile**2)
+        noise = plan.privacy.noise(codec, longest, shaping.length(dimension) + hidden)
+        codec = replace(codec, headroom=noise.headroom(codec.clients))
+    packed = packed_bytes(entries, codec.ring_bits)
+    return UploadPlan(dimension, entries, codec.ring_bits, packed, 4 * dimension, codec.bits)

@@ -1,0 +1,47 @@
+"""When training ends before its last round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedcore.errors import TaskError
+from fedcore.learner import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """Stops when a metric has reached a target, or has not improved for a while.
+
+    metric    name, such as accuracy; lower: smaller is better (log_loss)
+    target    stop once it is reached; None: never for that
+    patience  stop after so many evaluations without improvement by more than `least`; None: never
+    raises    TaskError
+    """
+
+    metric: str = "accuracy"
+    lower: bool = False
+    target: float | None = None
+    patience: int | None = None
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise TaskError(f"patience: must be at least 1, is {self.patience}")
+
+    def reason(self, evaluations: Sequence[Metrics]) -> str:
+        """Return why training ends after these evaluations; empty: it goes on. Raises TaskError."""
+        values = []
+        for metrics in evaluations:
+            if self.metric not in metrics:
+                raise TaskError(f"metric: must be one of {sorted(metrics)}, is {self.metric!r}")
+            values.append(-metrics[self.metric] if self.lower else metrics[self.metric])
+        if not values:
+            return ""
+        if self.target is not None and values[-1] >= (-self.target if self.lower else self.target):
+            return f"{self.metric} reached {self.target:g}"
+        if self.patience is not None and len(values) > self.patience:
+            before = max(values[: -self.patience])
+            if max(values[-self.patience :]) <= before + self.least:
+                return f"{self.metric} has not improved for {self.patience} evaluations"
+        return ""

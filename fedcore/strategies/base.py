@@ -1,0 +1,113 @@
+"""What a strategy is: what it asks of the sites, how sums become one update, and the step it takes with it.
+
+A strategy is a frozen value; what it remembers from round to round is its state, a dict of arrays that
+checkpoints keep. To write one, subclass `Strategy` and define `step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.asks import Asks, UpdateKind
+from fedcore.errors import TaskError
+
+Vector: TypeAlias = NDArray[np.float64]
+State: TypeAlias = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundUpdate:
+    """What a round gave: a weighted mean over the sites that are in it.
+
+    kind     what the mean is of; mean: (d,), or (groups, d) before groups are combined
+    weight   sum of the weights; clients: how many sites
+    steps    weighted mean of the local steps, if they were asked for
+    control  mean change of the control variates, (d,), if they were asked for
+    within   share of the sites whose update was within the norm, if it was asked for
+    """
+
+    kind: UpdateKind
+    mean: Vector
+    weight: int
+    clients: int
+    steps: float = float("nan")
+    control: Vector | None = None
+    within: float = float("nan")
+
+    def of(self, *kinds: UpdateKind) -> Vector:
+        """Return the mean if it is of one of these kinds. Raises TaskError: kinds are not mixed."""
+        if self.kind not in kinds:
+            raise TaskError(f"update: must be {' or '.join(kinds)}, is {self.kind}")
+        return self.mean
+
+
+class Sums(Protocol):
+    """How a strategy gets sums in a round: each call is one secure sum."""
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """Names of the cohort."""
+
+    def mean(
+        self, among: Sequence[str] | None = None, *, passes: int = 0, center: Vector | None = None
+    ) -> RoundUpdate:
+        """Return the mean over the cohort or some of it. Raises RoundAbortedError, TaskError.
+
+        passes, center  sum the vectors of this round once more, each weighted by its distance from the
+                        center
+        """
+
+    def shuffled(self) -> Sequence[str]:
+        """Return the cohort in an order of this round, from a public seed."""
+
+
+Combine: TypeAlias = Callable[[Sums], RoundUpdate]
+
+
+def mean_of_all(sums: Sums) -> RoundUpdate:
+    """One sum over everybody."""
+    return sums.mean()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """Base of the strategies: plain means of what the sites are asked for.
+
+    kinds   of updates that `step` can use
+    ask     what the sites do beside local training
+    """
+
+    kinds: ClassVar[frozenset[UpdateKind]] = frozenset({UpdateKind.DELTA})
+    ask: Asks = field(default_factory=Asks)
+
+    def __post_init__(self) -> None:
+        if self.asks().update not in self.kinds:
+            raise TaskError(
+                f"ask.update: {type(self).__name__} takes {' or '.join(sorted(self.kinds))}, "
+                f"not {self.asks().update}"
+            )
+
+    def asks(self) -> Asks:
+        """Return what the sites are asked for."""
+        return self.ask
+
+    def start(self, dimension: int) -> State:
+        """Return the state before the first round, for d parameters."""
+        return {}
+
+    def arrays(self, state: State) -> dict[str, Vector]:
+        """Return what the sites need of the state; it travels in the task."""
+        return {}
+
+    def combine(self, sums: Sums) -> RoundUpdate:
+        """Return the round's update."""
+        return mean_of_all(sums)
+
+    def step(self, parameters: Vector, update: RoundUpdate, state: State) -> tuple[Vector, State]:
+        """Return the next parameters, (d,), and the next state."""
+        raise NotImplementedError
