@@ -1,0 +1,66 @@
+"""Data for federations: partitions of rows and columns, their measures, files, and real sets."""
+
+from fedcore.data.files import read_table, write_table
+from fedcore.data.heterogeneity import Heterogeneity, describe
+from fedcore.data.partition import (
+    Partition,
+    dirichlet,
+    dirichlet_balanced,
+    feature,
+    iid,
+    natural,
+    quantity,
+    shards,
+)
+from fedcore.data.shared import (
+    CONLL_TAGS,
+    HOSPITALS,
+    BreastHetero,
+    BreastHomo,
+    Conll2003,
+    Document,
+    HeartDisease,
+    MnistWriters,
+    Sentence,
+    breast_hetero,
+    breast_homo,
+    conll2003,
+    data_folder,
+    digits,
+    heart_disease,
+    mnist_writers,
+)
+from fedcore.data.vertical import ColumnPartition, columns
+
+__all__ = [
+    "CONLL_TAGS",
+    "HOSPITALS",
+    "BreastHetero",
+    "BreastHomo",
+    "ColumnPartition",
+    "Conll2003",
+    "Document",
+    "HeartDisease",
+    "Heterogeneity",
+    "MnistWriters",
+    "Partition",
+    "Sentence",
+    "breast_hetero",
+    "breast_homo",
+    "columns",
+    "conll2003",
+    "data_folder",
+    "describe",
+    "digits",
+    "dirichlet",
+    "dirichlet_balanced",
+    "feature",
+    "heart_disease",
+    "iid",
+    "mnist_writers",
+    "natural",
+    "quantity",
+    "read_table",
+    "shards",
+    "write_table",
+]
