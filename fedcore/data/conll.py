@@ -44,8 +44,8 @@ def conll2003() -> Conll2003:
 
 
 def _documents(name: str) -> tuple[Document, ...]:
-    """Read `word POS chunk tag` lines; an empty line ends a sentence, -DOCSTART- opens a document."""
-    documents: list[list[Sentence]] = [[]]  # the files leave the first -DOCSTART- out
+    """Read `word POS chunk tag` lines; an empty line ends a sentence, -DOCSTART- separates documents."""
+    documents: list[list[Sentence]] = [[]]  # the files have -DOCSTART- at their end, not at the start
     tokens: list[tuple[str, str, int]] = []
     for number, line in enumerate([*read_lines("conll2003", name), ""], 1):
         fields = line.split(" ") if line else []

@@ -16,6 +16,17 @@ from fedcore.schema import Schema
 from fedcore.tables import Table, dump_table, load_table
 
 SUFFIXES = (".csv", ".parquet", ".npz")
+# What zipfile and NumPy raise on archives that are damaged, encrypted or none at all.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_table(path: Path, schema: Schema, label: str) -> Table:
@@ -56,7 +67,9 @@ def write_table(table: Table, path: Path, schema: Schema, label: str) -> None:
             dump_table(table, path, schema, label)
         elif suffix == ".parquet":
             pa, parquet = _pyarrow(path)
-            parquet.write_table(pa.table({name: pa.array(arrays[name]) for name in arrays}), path)
+            parquet.write_table(
+                pa.table({name: pa.array(arrays[name]) for name in arrays}), path, write_page_checksum=True
+            )
         else:
             _write_npz(path, arrays)
     except OSError as error:
@@ -91,11 +104,16 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
 def _read_parquet(path: Path, schema: Schema, label: str) -> Table:
     pa, parquet = _pyarrow(path)
     try:
-        with path.open("rb") as file, parquet.ParquetFile(file) as content:
+        with (
+            path.open("rb") as file,
+            parquet.ParquetFile(file, page_checksum_verification=True) as content,
+        ):
             _check_names(path, content.schema_arrow.names, schema, label)
             wanted = [*(column.name for column in schema.columns), label]
-            columns = {name: content.read([name]).column(0) for name in wanted}
-    except (OSError, pa.ArrowException) as error:
+            # Asked for x, pyarrow returns x.1, too.
+            columns = {name: content.read([name]).column(name) for name in wanted}
+            answers = columns[label].to_pylist()
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path}: {error}") from error
     numbers = []
     for column in schema.columns:
@@ -107,7 +125,7 @@ def _read_parquet(path: Path, schema: Schema, label: str) -> Table:
             row = int(np.argmax(values.is_null().to_numpy())) + 1
             raise DataError(f"{path}, row {row}, column {column.name}: must be a number")
         numbers.append(values.to_numpy().astype(np.float64))
-    labels = _class_names(columns[label].to_pylist(), path, schema, label)
+    labels = _class_names(answers, path, schema, label)
     return _table(path, numbers, labels)
 
 
@@ -121,7 +139,7 @@ def _read_npz(path: Path, schema: Schema, label: str) -> Table:
             _check_names(path, content.files, schema, label)
             columns = {column.name: content[column.name] for column in schema.columns}
             answers = content[label]
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not a NumPy archive of plain arrays") from error

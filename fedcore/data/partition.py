@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedcore.data.sampling import dirichlet_shares, draw_classes, principal_scores, split_by_shares
 from fedcore.errors import DataError
 from fedcore.tables import Table
 
@@ -71,7 +72,7 @@ def dirichlet(
     alpha    concentration, > 0; small: a class sits with few clients, large: close to even
     raises   DataError
 
-    Label skew as in Yurochkin et al. 2019 (arXiv:1905.12022, section 4) and NIID-Bench (Li et al. 2022):
+    Label skew as in Yurochkin et al. 2019 (arXiv:1905.12022) and NIID-Bench (Li et al. 2022):
     the draw is per class, over clients, so sizes differ, too. `dirichlet_balanced` draws per client.
     """
     classes = _labels(labels)
@@ -80,7 +81,9 @@ def dirichlet(
     parts: list[list[Rows]] = [[] for _ in range(clients)]
     for label in np.unique(classes):
         rows = rng.permutation(np.flatnonzero(classes == label))
-        for part, chunk in zip(parts, _split(rows, _shares(rng, clients, alpha)), strict=True):
+        for part, chunk in zip(
+            parts, split_by_shares(rows, dirichlet_shares(rng, clients, alpha)), strict=True
+        ):
             part.append(chunk)
     return _finish([np.concatenate(part) for part in parts], rng, minimum_rows)
 
@@ -90,8 +93,9 @@ def dirichlet_balanced(
 ) -> Partition:
     """Clients of equal size (but for one row); each draws its mix of classes from Dirichlet(alpha * p).
 
-    p is the mix of the whole. A class that has run out is left out of the later clients' mixes.
-    Raises DataError. Hsu, Qi and Brown 2019 (arXiv:1909.06335, section 3).
+    p is the mix of the whole, so alpha is the sum of the parameters, while `dirichlet` has alpha for each
+    client. A class that has run out is left out of the later clients' mixes.
+    Raises DataError. Hsu, Qi and Brown 2019 (arXiv:1909.06335).
     """
     classes = _labels(labels)
     rng = _begin(len(classes), clients, seed, minimum_rows)
@@ -100,8 +104,8 @@ def dirichlet_balanced(
     piles = [rng.permutation(np.flatnonzero(classes == kind)) for kind in kinds]
     parts = []
     for size in (len(part) for part in np.array_split(classes, clients)):
-        mix = _shares(rng, len(kinds), alpha * len(kinds) * counts / len(classes))
-        taken = _draw(rng, size, mix, np.array([len(pile) for pile in piles]))
+        mix = dirichlet_shares(rng, len(kinds), alpha * (counts / len(classes)))
+        taken = draw_classes(rng, size, mix, np.array([len(pile) for pile in piles]))
         parts.append(np.concatenate([pile[:n] for pile, n in zip(piles, taken, strict=True)]))
         piles = [pile[n:] for pile, n in zip(piles, taken, strict=True)]
     return _finish(parts, rng, minimum_rows)
@@ -134,8 +138,8 @@ def quantity(rows: int, clients: int, concentration: float, seed: int, *, minimu
     """
     rng = _begin(rows, clients, seed, minimum_rows)
     _positive("concentration", concentration)
-    shares = _shares(rng, clients, concentration)
-    return _finish(_split(rng.permutation(rows), shares), rng, minimum_rows)
+    shares = dirichlet_shares(rng, clients, concentration)
+    return _finish(split_by_shares(rng.permutation(rows), shares), rng, minimum_rows)
 
 
 def feature(
@@ -164,7 +168,7 @@ def feature(
     if not 0 <= overlap <= 1:
         raise DataError(f"overlap: must be in [0, 1], is {overlap}")
     rng = _begin(len(matrix), clients, seed, minimum_rows)
-    values = _principal(matrix) if column is None else matrix[:, column]
+    values = principal_scores(matrix) if column is None else matrix[:, column]
     order = np.lexsort((rng.random(len(values)), values))
     loose = rng.permutation(len(order))[: round(overlap * len(order))]
     order[np.sort(loose)] = order[loose]
@@ -224,42 +228,6 @@ def _positive(field: str, value: float) -> None:
         raise DataError(f"{field}: must be positive and finite, is {value}")
 
 
-def _shares(rng: np.random.Generator, length: int, alpha: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Draw from the Dirichlet distribution; tiny alphas underflow, where the limit is one whole share."""
-    with np.errstate(all="ignore"):
-        drawn = rng.dirichlet(np.broadcast_to(np.minimum(alpha, 1e6), (length,)))
-    if np.isfinite(drawn).all() and abs(drawn.sum() - 1) < 1e-6:
-        return drawn
-    weights = np.broadcast_to(alpha, (length,)) / np.max(alpha)
-    whole = np.zeros(length)
-    whole[rng.choice(length, p=weights / weights.sum())] = 1.0
-    return whole
-
-
-def _split(rows: Rows, shares: NDArray[np.float64]) -> list[Rows]:
-    ends = np.minimum(np.round(np.cumsum(shares)[:-1] * len(rows)).astype(int), len(rows))
-    return np.split(rows, ends)
-
-
-def _draw(
-    rng: np.random.Generator, size: int, mix: NDArray[np.float64], left: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Draw how many rows of each class a client takes: by its mix, never more than there are.
-
-    What could not be taken is drawn again by the mix of what is left; each turn empties a class.
-    """
-    taken = np.zeros(len(left), np.int64)
-    while size:
-        weights = np.where(left > taken, mix, 0.0)
-        if weights.sum() < 1e-9:
-            weights = (left - taken).astype(np.float64)
-        drawn = rng.multinomial(size, weights / weights.sum())
-        drawn = np.minimum(drawn, left - taken)
-        taken += drawn
-        size -= int(drawn.sum())
-    return taken
-
-
 def _finish(parts: Sequence[Rows], rng: np.random.Generator, minimum_rows: int) -> Partition:
     """Top up the small clients and name them all; rows of a client ascend."""
     hands = [part.tolist() for part in parts]
@@ -270,12 +238,3 @@ def _finish(parts: Sequence[Rows], rng: np.random.Generator, minimum_rows: int) 
     width = max(3, len(str(len(hands) - 1)))  # so that names ascend as numbers do
     named = {f"client-{i:0{width}d}": np.sort(np.array(hand, np.int64)) for i, hand in enumerate(hands)}
     return Partition(named, sum(map(len, hands)))
-
-
-def _principal(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """First principal component's scores (rows,); the largest loading is positive."""
-    centered = matrix - matrix.mean(axis=0)
-    deviation = centered.std(axis=0)
-    scaled = centered / np.where(deviation > 1e-12 * np.abs(matrix).max(axis=0), deviation, np.inf)
-    loading = np.linalg.eigh(scaled.T @ scaled)[1][:, -1]
-    return np.asarray(scaled @ (loading * np.sign(loading[np.argmax(np.abs(loading))])))
