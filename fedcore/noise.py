@@ -26,6 +26,7 @@ class Noise:
     """What a site adds, in steps of the codec.
 
     variance  per coordinate and site
+    sensitivity  L2 norm of what one protected person or site can change of a rounded vector
     norm      L2 norm of the rounded vector that a site does not pass; 0: rounding is not tried again
     smallest  fewest survivors of a round: fewer leave too little noise in the sum
     raises    CodecError
@@ -33,13 +34,14 @@ class Noise:
 
     mechanism: Mechanism
     variance: float
+    sensitivity: float
     norm: float = 0.0
     smallest: int = 1
 
     def __post_init__(self) -> None:
         if self.mechanism is Mechanism.GAUSSIAN:
             raise CodecError("noise.mechanism: the continuous Gaussian is for comparison, it fits no ring")
-        for name in ("variance", "norm"):
+        for name in ("variance", "sensitivity", "norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise CodecError(f"noise.{name}: must be finite and at least 0, is {getattr(self, name)}")
 

@@ -32,7 +32,7 @@ class TrainingPlan:
     norm         L2 norm that updates are clipped to: fixed or adaptive; None: coordinates alone are
     rotate       before rounding, and keep: share of the coordinates that are sent, see Shaping
     cohort       sites drawn for each round; None: all
-    standardize  by two secure sums, where there is a schema
+    standardize  where there is a schema: by two secure sums, with privacy by its public bounds alone
     decay        factor of the local learning rate from round to round
     seed         public: cohorts, groups, rotations and kept coordinates follow from it
     privacy      noise and budget; None: none

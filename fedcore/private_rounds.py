@@ -14,13 +14,17 @@ from fedcore.privacy import Accountant, Budget, Mechanism, Release, calibrate, l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyPlan:
-    """User-level privacy against everybody who sees the sums, the server included.
+    """Privacy against everybody who sees the sums, the server included: of a site's whole vector.
+
+    Where a site holds many persons' rows and bounds what each adds to its vector, `sensitivity` makes it
+    the privacy of a person; a site that does not keep to its bound breaks the promise for its own rows.
 
     epsilon, delta  of all rounds together; a round that would pass it is refused
     rounds          that the noise is calibrated to; attempts without a result count, too: a lying
                     server may have kept their sums
     smallest        fewest survivors of a round with a result
     colluders       among them that may subtract their own noise
+    sensitivity     L2 norm of what one person adds to a site's vector; None: a whole vector is protected
     Noise of every site: variance for `smallest - colluders` sites to be enough together. A site counts
     uniformly, whatever its rows: a weight would be one more thing to hide.
     """
@@ -31,6 +35,7 @@ class PrivacyPlan:
     smallest: int
     colluders: int = 0
     mechanism: Mechanism = Mechanism.SKELLAM
+    sensitivity: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and math.isfinite(self.epsilon) and 0 < self.delta < 1):
@@ -40,6 +45,8 @@ class PrivacyPlan:
                 f"rounds, smallest, colluders: must be at least 1, and more survivors than colluders, "
                 f"are {self.rounds}, {self.smallest}, {self.colluders}"
             )
+        if self.sensitivity is not None and not 0 < self.sensitivity < math.inf:
+            raise TaskError(f"sensitivity: must be positive and finite, is {self.sensitivity}")
         if self.mechanism is Mechanism.GAUSSIAN:
             raise TaskError("mechanism: the central Gaussian needs a trusted server; it is for comparison")
 
@@ -59,17 +66,24 @@ class PrivacyPlan:
         codec      of the round, but for its headroom; norm: that no vector passes, in units of its values
         dimension  coordinates that are sent
         """
-        steps = norm / codec.clip * codec.levels
-        bound = rounded_norm(steps, dimension)
-        variance = _variance(self, bound, dimension)
-        return Noise(mechanism=self.mechanism, variance=variance, norm=bound, smallest=self.smallest)
+        scale = codec.levels / codec.clip
+        longest = rounded_norm(norm * scale, dimension)
+        # Rounding moves each of two neighbouring vectors by less than a step a coordinate, alike.
+        one = longest if self.sensitivity is None else self.sensitivity * scale + math.sqrt(dimension)
+        return Noise(
+            mechanism=self.mechanism,
+            variance=_variance(self, min(one, longest), dimension),
+            sensitivity=min(one, longest),
+            norm=longest,
+            smallest=self.smallest,
+        )
 
     def release(self, noise: Noise, dimension: int, survivors: int) -> Release:
         """Return what a sum over so many survivors reveals."""
         return Release(
             mechanism=self.mechanism,
-            l2=noise.norm,
-            l1=l1_bound(noise.norm, dimension),
+            l2=noise.sensitivity,
+            l1=l1_bound(noise.sensitivity, dimension),
             dimension=dimension,
             variance=noise.variance,
             parties=survivors - self.colluders,

@@ -66,3 +66,8 @@ def to_standardizer(
     """
     spread = np.where(unit > resolution, unit, 0.0)
     return Standardizer(mean, np.sqrt(spread) * (schema.high - schema.low))
+
+
+def from_bounds(schema: Schema) -> Standardizer:
+    """Standardizer from public bounds alone: their middle, and a quarter of the range as the deviation."""
+    return Standardizer((schema.low + schema.high) / 2, (schema.high - schema.low) / 4)

@@ -180,6 +180,7 @@ def _noise(values: dict[str, Any]) -> Noise:
     return Noise(
         mechanism=Mechanism(values["mechanism"]),
         variance=float(values["variance"]),
+        sensitivity=float(values["sensitivity"]),
         norm=float(values["norm"]),
         smallest=_integer(values, "smallest"),
     )

@@ -18,7 +18,7 @@ from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
 from fedcore.plan import TrainingPlan
 from fedcore.private_rounds import PrivacyGuard
 from fedcore.schema import Schema
-from fedcore.statistics import Standardizer, to_mean, to_standardizer
+from fedcore.statistics import Standardizer, from_bounds, to_mean, to_standardizer
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
 from fedcore.stream import choose, permutation
 from fedcore.summation import OnRound, RoundRecord, Summed, sum_with_retries
@@ -117,7 +117,10 @@ class _Run:
         """Run what is left of the plan."""
         federation, plan = self.federation, self.plan
         if not self.started and federation.schema is not None and plan.standardize:
-            self._standardize(federation.schema)
+            if self.guard is None:
+                self._standardize(federation.schema)
+            else:  # exact statistics would be outside the budget
+                self.now = replace(self.now, standardizer=from_bounds(federation.schema))
         stopped = self._stopped()
         while self.now.number < plan.rounds and not stopped:
             self._round(self.now.number + 1)
@@ -137,6 +140,8 @@ class _Run:
         return "" if stopping is None else stopping.reason(list(self.now.evaluations.values()))
 
     def _metrics(self) -> Metrics:
+        if self.guard is not None and self.federation.evaluator is None:
+            raise TaskError("evaluate_every: federated evaluation adds no noise; give an evaluator instead")
         if self.federation.evaluator is not None:
             return self.federation.evaluator(self.now.parameters, self.now.standardizer)
         return self.evaluation().metrics

@@ -1,6 +1,7 @@
 """Learners: numpy models under local SGD here; scikit-learn, PyTorch and wrappers in their own modules."""
 
 from fedcore.learners.local_sgd import LocalSGD
+from fedcore.learners.logistic import LogisticRegression
 from fedcore.learners.models import (
     Classifier,
     LinearRegression,
@@ -10,4 +11,13 @@ from fedcore.learners.models import (
     SoftmaxRegression,
 )
 
-__all__ = ["Classifier", "LinearRegression", "LocalSGD", "Model", "Perceptron", "Rows", "SoftmaxRegression"]
+__all__ = [
+    "Classifier",
+    "LinearRegression",
+    "LocalSGD",
+    "LogisticRegression",
+    "Model",
+    "Perceptron",
+    "Rows",
+    "SoftmaxRegression",
+]

@@ -1,0 +1,1 @@
+"""Tasks with published or pooled reference results, trained under secure aggregation."""
