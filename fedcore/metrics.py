@@ -1,6 +1,8 @@
-"""Metrics of a classifier, from labels and class probabilities."""
+"""Metrics of classifiers, from labels and class probabilities, and of regressions."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +27,10 @@ def classification_metrics(labels: NDArray[np.int64], scores: NDArray[np.float64
     """Accuracy, AUC (more than two classes: mean of one against the rest), log loss, macro F1.
 
     labels  (rows,) indices of classes; scores: (rows, classes) probabilities
-    The AUC is NaN when all rows are of one class; all metrics are when there are no rows.
+    The AUC is NaN when all rows are of one class; all metrics are when there are no rows, or when a
+    probability is not finite, as after training that diverged.
     """
-    if not len(labels):
+    if not (len(labels) and np.isfinite(scores).all()):
         return dict.fromkeys(("accuracy", "auc", "log_loss", "macro_f1"), float("nan"))
     guesses = scores.argmax(axis=1)
     hit = np.maximum(scores[np.arange(len(labels)), labels], _TINY)
@@ -48,7 +51,20 @@ def confusion_matrix(
 
 
 def macro_f1(confusion: NDArray[np.int64]) -> float:
-    """Mean F1 over the classes that occur among labels or guesses."""
+    """Mean F1 over the classes that occur among labels or guesses; NaN when none does."""
+    if not confusion.any():
+        return float("nan")
     hits = np.diag(confusion).astype(float)
     both = confusion.sum(axis=0) + confusion.sum(axis=1)
     return float(np.mean(2 * hits[both > 0] / both[both > 0]))
+
+
+def regression_metrics(targets: NDArray[Any], guesses: NDArray[np.float64]) -> Metrics:
+    """Mean squared error, and R squared, which is NaN when all targets are equal; without rows both are NaN.
+
+    targets, guesses  (rows,)
+    """
+    if not len(targets):
+        return {"mse": float("nan"), "r2": float("nan")}
+    mse, spread = float(((guesses - targets) ** 2).mean()), float(np.var(targets))
+    return {"mse": mse, "r2": 1 - mse / spread if spread else float("nan")}

@@ -12,8 +12,9 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters
-from fedcore.metrics import classification_metrics
+from fedcore.metrics import classification_metrics, regression_metrics
 
 
 class Rows(Protocol):
@@ -83,10 +84,7 @@ class LinearRegression:
 
     def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
         """Mean squared error and R squared."""
-        error = self.predict(parameters, rows) - rows.labels
-        spread = float(np.var(rows.labels))
-        mse = float((error**2).mean())
-        return {"mse": mse, "r2": 1 - mse / spread if spread else float("nan")}
+        return regression_metrics(rows.labels, self.predict(parameters, rows))
 
 
 class _Softmax:
@@ -94,6 +92,7 @@ class _Softmax:
 
     __slots__ = ()
     classes: int
+    penalty: float  # L2, of the matrices
 
     def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
         raise NotImplementedError
@@ -103,16 +102,20 @@ class _Softmax:
         return softmax(self.logits(parameters, rows))
 
     def loss(self, parameters: Parameters, rows: Rows) -> float:
-        """Mean cross-entropy, without penalties."""
+        """Mean cross-entropy and the penalty, whose gradient `gradient` is."""
         scores = self.scores(parameters, rows)
-        return float(-np.log(np.maximum(scores[np.arange(len(rows)), rows.labels], 1e-300)).mean())
+        hit = np.maximum(scores[np.arange(len(rows)), rows.labels], 1e-300)
+        squares = sum(float((array**2).sum()) for array in parameters.values() if array.ndim == 2)
+        return float(-np.log(hit).mean() + self.penalty * squares / 2)
 
     def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
         """Accuracy, AUC, log loss, macro F1."""
         return classification_metrics(rows.labels, self.scores(parameters, rows))
 
     def errors(self, scores: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
-        """Return the gradient by the logits, (rows, classes), of the mean loss."""
+        """Return the gradient by the logits, (rows, classes), of the mean loss. Raises TaskError."""
+        if not (rows.labels.min() >= 0 and rows.labels.max() < self.classes):
+            raise TaskError(f"labels: must be in 0..{self.classes - 1}")  # -1 would count from the end
         scores = scores.copy()
         scores[np.arange(len(rows)), rows.labels] -= 1
         return np.asarray(scores / len(rows))
