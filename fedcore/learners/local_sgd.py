@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedcore.errors import TaskError
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering
 from fedcore.learners.models import Classifier, Model, Rows
+from fedcore.learners.steering import batches, check_steering, reach
 from secagg import ParameterError
 
 
@@ -51,15 +52,20 @@ class LocalSGD:
         return self.fit_steered(parameters, rows, seed, Steering()).parameters
 
     def fit_steered(self, parameters: Parameters, rows: Rows, seed: int, steering: Steering) -> LocalFit:
-        """Take the steps. Raises TaskError when there are no rows."""
+        """Take the steps.
+
+        Raises TaskError without rows, for steering that names no parameter, and when training diverges.
+        """
         if not len(rows):
             raise TaskError("rows: there are none to train on")
+        check_steering(parameters, steering)
         now = {name: array.copy() for name, array in parameters.items()}
         speed = {name: np.zeros_like(array) for name, array in parameters.items()}
         correction = steering.correction or {}
-        reach, inertia, taken, rate = 0.0, 0.0, 0, self.rate * steering.rate
-        for batch in self._batches(len(rows), seed):
-            part = rows if batch is None else rows.take(batch)
+        rate = self.rate * steering.rate
+        plan = batches(len(rows), self.batch_size, seed, epochs=self.epochs, steps=self.steps)
+        for batch in plan:
+            part = rows if len(batch) == len(rows) else rows.take(batch)
             for name, gradient in self.model.gradient(now, part).items():
                 if name in steering.frozen:
                     continue
@@ -71,26 +77,10 @@ class LocalSGD:
                 if self.momentum:
                     speed[name] = total = self.momentum * speed[name] + total
                 now[name] -= rate * total
-            inertia = self.momentum * inertia + 1
-            reach += inertia
-            taken += 1
-        if steering.proximal:  # FedNova, section 4.1: the same as a decay of what was gathered
-            decay = 1 - rate * steering.proximal
-            reach = sum(decay**i for i in range(taken)) if not self.momentum else reach
-        return LocalFit(now, reach, rate)
-
-    def _batches(self, count: int, seed: int) -> list[NDArray[np.int64] | None]:
-        """Return the rows of each step, ascending shuffles of all rows epoch by epoch; None: all rows."""
-        size = self.batch_size or count
-        if size >= count:
-            return [None] * (self.steps or self.epochs)
-        rng = np.random.default_rng(seed)
-        batches: list[NDArray[np.int64] | None] = []
-        epochs = self.epochs if self.steps is None else -(-self.steps * size // count)
-        for _ in range(epochs):
-            order = rng.permutation(count)
-            batches.extend(order[at : at + size] for at in range(0, count, size))
-        return batches[: self.steps] if self.steps is not None else batches
+        if not all(np.isfinite(array).all() for array in now.values()):
+            raise TaskError(f"rate: parameters are not finite after {len(plan)} steps of {rate}")
+        steps = reach(len(plan), momentum=self.momentum, decay=rate * steering.proximal)
+        return LocalFit(now, steps, rate)
 
     def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
         """Return the model's gradient over all rows."""
