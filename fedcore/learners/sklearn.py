@@ -77,7 +77,7 @@ class SklearnPerceptron:
     """Rectified layers by MLPClassifier under SGD. The output of two classes is a single logit.
 
     features, classes  of the task; hidden: units of each hidden layer
-    epochs, batch_size, rate, momentum  of a round; penalty: L2, of the weights
+    epochs, batch_size, rate, momentum  of a round; penalty: L2 of the weights, over the rows of a batch
     seed               of the initial weights: every site must use the same
     raises             ParameterError
     """
