@@ -26,6 +26,8 @@ __all__ = ["LogisticRegressionLearner", "SklearnPerceptron", "SklearnRegression"
 class SklearnRegression:
     """A linear model by SGDRegressor; labels are the targets.
 
+    Of sparse features scikit-learn moves the intercept at a hundredth of the rate.
+
     features  of the task
     loss      "squared_error", or "huber" with `epsilon`, from which on an error counts linearly
     epochs    passes over a site's rows in a round; rate: constant; penalty: L2, of the coefficients
