@@ -58,8 +58,8 @@ def test_steering_is_added_to_every_gradient() -> None:
     now, speed = dict(start), {name: np.zeros_like(array) for name, array in start.items()}
     for _ in range(3):
         slope = MODEL.gradient(now, rows)
-        for name in now:
-            total = slope[name] + shift[name] + 0.7 * (now[name] - start[name])
+        for name, array in now.items():
+            total = slope[name] + shift[name] + 0.7 * (array - start[name])
             speed[name] = 0.6 * speed[name] + total
         now = {name: now[name] - 0.2 * speed[name] for name in now}
     assert_close(fit.parameters, now, 1e-12)

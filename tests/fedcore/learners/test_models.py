@@ -70,7 +70,7 @@ def test_the_perceptron_starts_alike_everywhere_and_elsewhere_with_another_seed(
 
 def test_large_logits_neither_overflow_nor_warn() -> None:
     scores = softmax(np.array([[1e4, 0.0], [-1e308, 1e300], [5.0, 5.0]]))
-    np.testing.assert_allclose(scores, [[1, 0], [0, 1], [0.5, 0.5]])
+    assert scores.tolist() == [[1, 0], [0, 1], [0.5, 0.5]]
 
 
 def test_least_squares_are_found_where_the_gradient_vanishes() -> None:

@@ -1,0 +1,1 @@
+"""Examples that are read, and run by the tests beside them."""
