@@ -89,6 +89,9 @@ def test_values_survive_the_way_in_and_out_exactly(module: Any) -> None:
     back = carried(module(), "shared")
     write(back, read(there))
     assert all(torch.equal(back[name], there[name]) for name in there)
+    taken = read(there)
+    write(there, {name: np.zeros_like(array) for name, array in values.items()})
+    assert same(taken, values)  # a copy
 
 
 @pytest.mark.parametrize("batch_size", [None, 16])
