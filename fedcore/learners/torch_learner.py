@@ -120,17 +120,18 @@ class TorchLearner:
         module = self._loaded(parameters)
         check_steering(parameters, steering)
         plan = batches(len(rows), self.batch_size, seed, epochs=self.epochs)
+        rate = self.rate * steering.rate
         with seeded(self.device, seed), torch.enable_grad():
             self._train(module.train(), (rows.take(batch) for batch in plan), parameters, steering)
         after = read(carried(module, self.buffers))
         if bad := [name for name, array in after.items() if not np.isfinite(array).all()]:
-            raise TaskError(f"rate: {bad[0]} is not finite after {len(plan)} steps of {self.rate}")
+            raise TaskError(f"rate: {bad[0]} is not finite after {len(plan)} steps of {rate}")
         if self.buffers == "local":
             self._kept.update(read(running(module)))
         if self.optimizer != "sgd":
-            return LocalFit(after, float(len(plan)), self.rate)
-        decay = self.rate * steering.proximal
-        return LocalFit(after, reach(len(plan), momentum=self.momentum, decay=decay), self.rate)
+            return LocalFit(after, float(len(plan)), rate)
+        decay = rate * steering.proximal
+        return LocalFit(after, reach(len(plan), momentum=self.momentum, decay=decay), rate)
 
     def _train(self, module: Module, parts: Iterable[Rows], start: Parameters, steering: Steering) -> None:
         """Take one step per part."""
@@ -143,6 +144,8 @@ class TorchLearner:
         still = {name: buffer for name, buffer in running(module).items() if name in steering.frozen}
         optimizer, pull = self._fresh_optimizer(list(moving.values())), Pull(moving, start, steering)
         fixed = {name: start[name] for name in still}
+        for group in optimizer.param_groups:
+            group["lr"] *= steering.rate
         for step, part in enumerate(parts):
             optimizer.zero_grad()
             loss = self._loss(module, part)

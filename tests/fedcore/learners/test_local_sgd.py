@@ -54,16 +54,16 @@ def test_steering_is_added_to_every_gradient() -> None:
     rows, start = clouds(), jitter(MODEL.initial())
     shift = jitter({name: np.zeros_like(array) for name, array in start.items()}, 5)
     learner = LocalSGD(model=MODEL, epochs=3, batch_size=None, rate=0.2, momentum=0.6)
-    fit = learner.fit_steered(start, rows, 0, Steering(proximal=0.7, correction=shift))
+    fit = learner.fit_steered(start, rows, 0, Steering(proximal=0.7, correction=shift, rate=0.5))
     now, speed = dict(start), {name: np.zeros_like(array) for name, array in start.items()}
     for _ in range(3):
         slope = MODEL.gradient(now, rows)
         for name, array in now.items():
             total = slope[name] + shift[name] + 0.7 * (array - start[name])
             speed[name] = 0.6 * speed[name] + total
-        now = {name: now[name] - 0.2 * speed[name] for name in now}
+        now = {name: now[name] - 0.1 * speed[name] for name in now}
     assert_close(fit.parameters, now, 1e-12)
-    assert fit.rate == 0.2
+    assert fit.rate == 0.1
 
 
 def test_a_proximal_term_keeps_parameters_near_the_start() -> None:

@@ -77,6 +77,7 @@ def test_plain_steps_reach_as_far_as_they_are_many(tau: int) -> None:
         (Steering(correction={"b": np.zeros(2)}), "steering.correction: b is no parameter"),
         (Steering(correction={"a": np.zeros(1)}), r"a must be of shape \(2,\), is \(1,\)"),
         (Steering(proximal=-1.0), "steering.proximal: must be finite and at least 0, is -1.0"),
+        (Steering(rate=0.0), "steering.rate: must be positive and finite, is 0.0"),
         (Steering(proximal=float("nan")), "steering.proximal: .* is nan"),
     ],
 )

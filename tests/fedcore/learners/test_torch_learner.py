@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,9 +103,10 @@ def test_training_is_that_of_numpy_with_the_same_batches(batch_size: int | None,
     ours = LocalSGD(model=model, **settings)
     start = rounded(jitter(model.initial()))
     shift = rounded(jitter({name: np.zeros_like(array) for name, array in start.items()}, 7))
-    for proximal, correction in ((0.0, None), (0.5, shift)):
-        expected = ours.fit_steered(start, clouds(), 4, Steering(proximal=proximal, correction=correction))
-        given = Steering(proximal=proximal, correction=transposed(correction) if correction else None)
+    for proximal, correction, rate in ((0.0, None, 1.0), (0.5, shift, 0.5)):
+        steering = Steering(proximal=proximal, correction=correction, rate=rate)
+        expected = ours.fit_steered(start, clouds(), 4, steering)
+        given = replace(steering, correction=transposed(correction) if correction else None)
         found = learner(linear, **settings).fit_steered(transposed(start), clouds(), 4, given)
         assert_close(found.parameters, transposed(expected.parameters), 1e-5)
         assert (found.steps, found.rate) == (expected.steps, expected.rate)
@@ -247,8 +249,10 @@ def test_only_sgd_takes_a_proximal_term_or_a_correction(optimizer: Any, steering
     one = learner(linear, optimizer=optimizer)
     with pytest.raises(TaskError, match="steering: .* needs the optimizer sgd, for an adaptive one rescales"):
         one.fit_steered(one.initial(), clouds(), 0, steering)
-    fit = one.fit_steered(one.initial(), clouds(), 0, Steering(frozen=frozenset({"bias"})))
-    assert fit.steps == 4
+    fit = one.fit_steered(one.initial(), clouds(), 0, Steering(frozen=frozenset({"bias"}), rate=0.1))
+    assert (fit.steps, fit.rate) == (4, 0.1 * one.rate)
+    full = one.fit_steered(one.initial(), clouds(), 0, Steering(frozen=frozenset({"bias"})))
+    assert distance(one.initial(), full.parameters) > 3 * distance(one.initial(), fit.parameters)
     assert np.array_equal(fit.parameters["bias"], one.initial()["bias"])
     assert not np.array_equal(fit.parameters["weight"], one.initial()["weight"])
 
