@@ -77,6 +77,14 @@ class SteerableLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
 
 
 @runtime_checkable
+class GradientLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
+    """A learner that gives gradients; sums of gradients need no more."""
+
+    def gradient(self, parameters: Parameters, rows: RowsT_contra, /) -> Parameters:
+        """Return the gradient of the mean loss over `rows`, by name."""
+
+
+@runtime_checkable
 class ScoringLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
     """A learner that says how sure it is; federated evaluation needs one."""
 

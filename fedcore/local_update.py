@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from fedcore.asks import Asks, UpdateKind, Weighting, matches, sent
 from fedcore.errors import TaskError
-from fedcore.learner import Learner, LocalFit, Parameters, SteerableLearner, Steering, flatten, unflatten
+from fedcore.learner import (
+    GradientLearner,
+    Learner,
+    LocalFit,
+    Parameters,
+    SteerableLearner,
+    Steering,
+    flatten,
+    unflatten,
+)
 from fedcore.task import Task
 
 # A vector's weight in a pass of the geometric median is its weight times a share of this.
@@ -143,7 +152,7 @@ def _gradient(
     shared: Parameters,
     rows: Any,  # noqa: ANN401
 ) -> Update:
-    if not isinstance(learner, SteerableLearner):
+    if not isinstance(learner, GradientLearner):
         raise TaskError(f"asks.update: {type(learner).__name__} gives no gradients")
     gradient = learner.gradient(before, rows)
     return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})

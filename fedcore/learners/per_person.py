@@ -1,0 +1,67 @@
+"""Gradients in which no single row weighs more than a bound: what privacy of persons within sites needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.errors import TaskError
+from fedcore.learner import Metrics, Parameters, flatten, unflatten
+from fedcore.learners.models import Classifier, Model, Rows
+from secagg import ParameterError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonClipped:
+    """A learner whose gradient is the sum of the rows' own, each clipped, over a public number of rows.
+
+    model     of one row each
+    clip      L2 norm of a row's gradient (Abadi et al., CCS 2016, algorithm 1)
+    expected  rows that the sum is divided by, the same at every site: the true number stays private
+    One row changes the site's vector by `sensitivity` at most. Only updates that are gradients make sense.
+    raises    ParameterError
+    """
+
+    model: Model
+    clip: float
+    expected: float
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "expected"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ParameterError(f"{name}: must be positive and finite, is {value}")
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 norm of what one row adds to a site's vector."""
+        return self.clip / self.expected
+
+    def initial(self) -> Parameters:
+        """Return the model's."""
+        return self.model.initial()
+
+    def fit(self, parameters: Parameters, rows: Rows, seed: int) -> Parameters:
+        """Refuse: local training bounds no row. Raises TaskError."""
+        raise TaskError("fit: rows are clipped in gradients only; ask for updates that are gradients")
+
+    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+        """Return the sum of clipped gradients over the expected rows."""
+        total = np.zeros(flatten(parameters).size)
+        for i in range(len(rows)):
+            one = flatten(self.model.gradient(parameters, rows.take(np.array([i]))))
+            total += one * min(1.0, self.clip / max(float(np.linalg.norm(one)), 1e-300))
+        return unflatten(total / self.expected, parameters)
+
+    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+        """Return the model's metrics."""
+        return self.model.evaluate(parameters, rows)
+
+    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+        """Return class probabilities. Raises TaskError for models that have none."""
+        if not isinstance(self.model, Classifier):
+            raise TaskError(f"scores: {type(self.model).__name__} is no classifier")
+        return self.model.scores(parameters, rows)
