@@ -1,9 +1,13 @@
-"""python -m bench: run the suites, write bench/results/MACHINE/*.json, their plots and bench/README.md."""
+"""python -m bench: run the suites, write bench/results/MACHINE/*.json, their plots and bench/README.md.
+
+`python -m bench task NAME` runs one training task instead.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +29,11 @@ SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["task"]:
+        from bench.tasks.command import main as run_task
+
+        run_task(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--full", action="store_true", help="more repeats, more rounds, n = 10 000")
     parser.add_argument("--tiny", action="store_true", help="every benchmark once, on small inputs")

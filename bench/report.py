@@ -43,7 +43,104 @@ def tables(folder: Path) -> str:
         plot = folder / f"{name}.png"
         if plot.exists():
             lines += ["", f"![{name}]({plot.relative_to(ROOT / 'bench')})"]
-    return "\n".join(lines).strip()
+    return "\n".join([*lines, *_tasks(folder)]).strip()
+
+
+def _tasks(folder: Path) -> list[str]:
+    """Tables of the training tasks and studies that a folder has results of."""
+    found = {
+        path.stem.removeprefix("task-"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("task-*.json"))
+    }
+    tasks = {name: found[name] for name in ("heart", "digits", "writers", "ner", "breast") if name in found}
+    lines: list[str] = []
+    if tasks:
+        lines += ["", "## Training tasks", ""]
+        lines += _table(
+            ("task", "metric", "local", "plain", "secure", "pooled", "bytes up", "float32", "ring bits"),
+            [
+                (
+                    *(name, task["metric"]),
+                    *("" if task[key] is None else f"{task[key]:.4f}" for key in _COMPARED),
+                    *(f"{task['bytes_per_client_round']:,.0f}", f"{task['float32_bytes']:,}"),
+                    task["ring_bits"],
+                )
+                for name, task in tasks.items()
+            ],
+        )
+        lines += [
+            "",
+            "Bytes up: by a client in a round, all phases; float32: of the update in the clear.",
+            "",
+        ]
+        lines += _table(
+            ("task", "clients", "rounds", "seconds", "largest difference", "bound of rounding", "commit"),
+            [
+                (
+                    *(name, task["clients"], task["rounds"], f"{task['seconds']:.0f}"),
+                    *(f"{task['max_difference']:.2g}", f"{task['bound']:.2g}", task["machine"]["commit"]),
+                )
+                for name, task in tasks.items()
+            ],
+        )
+        lines += [
+            "",
+            "Difference: of a coordinate between the mean update of a secure sum and the mean of the",
+        ]
+        lines += ["same updates in real numbers, over all rounds.", ""]
+        lines += [line for name, task in tasks.items() for line in _details(name, task["details"])]
+    return lines + _privacy(found.get("privacy")) + _compression(folder, found.get("bytes"))
+
+
+_COMPARED = ("local", "plain", "secure", "pooled")
+
+
+def _details(name: str, details: Report) -> list[str]:
+    """What a task reports beside its headline: one line per setting."""
+    rows = {key: value for key, value in details.items() if isinstance(value, dict)}
+    if not rows:
+        return []
+    heads = list(dict.fromkeys(key for value in rows.values() for key in value))
+    cells = [
+        (key, *("" if value.get(head) is None else f"{value[head]:.4f}" for head in heads))
+        for key, value in rows.items()
+    ]
+    return ["", f"{name}:", "", *_table((name, *heads), cells)]
+
+
+def _privacy(study: Report | None) -> list[str]:
+    if study is None:
+        return []
+    lines = ["", "## Privacy and utility", "", f"`{study['command']}`, {study['seconds']:.0f} s.", ""]
+    rows = study["rows"]
+    lines += [f"Heart disease; without noise {rows[0]['none']:.4f}.", ""]
+    return lines + _table(
+        ("epsilon", "delta", "FLamby (Opacus)", "central Gaussian", "Skellam, secure", "std", "spent"),
+        [
+            (
+                *(f"{row['epsilon']:g}", f"{row['delta']:g}"),
+                *(f"{row[key]:.4f}" for key in ("published", "central", "skellam", "skellam_std", "spent")),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _compression(folder: Path, study: Report | None) -> list[str]:
+    if study is None:
+        return []
+    lines = ["", "## Accuracy against bytes", "", f"`{study['command']}`, {study['seconds']:.0f} s.", ""]
+    lines += _table(
+        ("task", "codec", "ring bits", "bytes a value", "net of ring growth", "accuracy"),
+        [
+            (
+                *(row["task"], row["codec"], f"{row['ring_bits']:.0f}", f"{row['bytes_per_value']:.3f}"),
+                *(f"{row['net_bytes_per_value']:.3f}", f"{row['accuracy']:.4f}"),
+            )
+            for row in study["rows"]
+        ],
+    )
+    return [*lines, "", f"![bytes]({(folder / 'task-bytes.png').relative_to(ROOT / 'bench')})"]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
