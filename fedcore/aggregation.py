@@ -13,7 +13,7 @@ from fedcore.codec import WeightedMean
 from fedcore.errors import CodecError, FedcoreError, TaskError
 from fedcore.site import Contribution, Site
 from fedcore.task import Task
-from secagg import AbortReason, Phase, RoundAbortedError, ThreatModel, aggregate
+from secagg import AbortReason, ParameterError, Phase, RoundAbortedError, ThreatModel, aggregate
 from secagg.kernels import lane_dtype, ring_mask
 
 
@@ -60,7 +60,7 @@ def _answers(
     for name in sorted(names):
         try:
             answers[name] = ask(sites[name], task)
-        except FedcoreError as error:
+        except (FedcoreError, ParameterError) as error:
             failures[name] = str(error)
     if not answers:
         raise TaskError(f"{task.name}: no site could contribute: {failures}")

@@ -101,6 +101,11 @@ def _compute(options: JoinOptions, payload: bytes, parameters: RoundParameters) 
         raise TaskError(
             f"task.codec.clients: {task.codec.clients} are fewer than are enrolled: sums could wrap"
         )
+    if task.noise is not None and parameters.minimum_survivors < task.noise.smallest:
+        raise TaskError(
+            f"parameters.minimum_survivors: must be at least {task.noise.smallest}, whose noise hides each "
+            f"vector, is {parameters.minimum_survivors}"
+        )
     vector = options.site.contribute(task)
     if options.reveal is not None:
         _reveal(options.reveal, parameters.round_id, vector)

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from fedcore.asks import Weighting
 from fedcore.codec import Codec
 from fedcore.errors import TaskError
 from fedcore.noise import Noise, rounded_norm
 from fedcore.privacy import Accountant, Budget, Mechanism, Release, calibrate, l1_bound
+from fedcore.task import Task, TaskKind
+from secagg import ParameterError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,9 @@ class PrivacyPlan:
         )
 
 
+_SLACK = 1e-3  # the bisection of the calibration
+
+
 @lru_cache(maxsize=64)
 def _variance(plan: PrivacyPlan, bound: float, dimension: int) -> float:
     return calibrate(
@@ -106,7 +112,7 @@ def _variance(plan: PrivacyPlan, bound: float, dimension: int) -> float:
 
 @dataclass(slots=True)
 class PrivacyGuard:
-    """Keeps the account of a run: asked before a round, told after it."""
+    """Keeps the account of a run: asked before a round, told after it. A site may have its own."""
 
     plan: PrivacyPlan
     accountant: Accountant = field(init=False)
@@ -117,6 +123,37 @@ class PrivacyGuard:
     def before(self, noise: Noise, dimension: int) -> None:
         """Refuse a round that could pass the budget. Raises BudgetExceededError."""
         self.accountant.require(self.plan.release(noise, dimension, self.plan.smallest), self.plan.budget)
+
+    def demand(self, task: Task) -> None:
+        """Refuse a task that gives this site less privacy than its own plan. Raises TaskError.
+
+        The server's word does not count: what the noise must be follows from the task's codec and norm.
+        """
+        if task.kind is not TaskKind.TRAIN or task.noise is None or task.shaping.norm is None:
+            raise TaskError(f"task.noise: {task.name} has none, this site's plan demands it")
+        if task.asks.weighting is not Weighting.UNIFORM or task.codec.weight_cap != 1:
+            raise TaskError("task.asks.weighting: must be uniform where noise is added")
+        if task.passes or task.precise:
+            raise TaskError("task.passes, task.precise: one noisy vector a round, and nothing beside it")
+        sent = task.shaping.length(task.dimension) + task.hidden
+        longest = task.shaping.norm * math.sqrt(1 + (task.asks.quantile if task.hidden else 0.0) ** 2)
+        try:
+            wanted = self.plan.noise(task.codec, longest, sent)
+        except ParameterError as error:
+            raise TaskError(f"task.shaping.norm, task.codec.clip: {error}") from error
+        given = task.noise
+        if given.mechanism is not wanted.mechanism or given.smallest < self.plan.smallest:
+            raise TaskError(
+                f"task.noise: must be {wanted.mechanism} for {self.plan.smallest} survivors or more, "
+                f"is {given.mechanism} for {given.smallest}"
+            )
+        if given.variance < wanted.variance * (1 - _SLACK) or given.norm > wanted.norm * (1 + _SLACK):
+            raise TaskError(
+                f"task.noise: variance must be {wanted.variance:.6g} or more within the norm "
+                f"{wanted.norm:.6g}, is {given.variance:.6g} within {given.norm:.6g}"
+            )
+        self.before(wanted, sent)
+        self.accountant.spend(self.plan.release(wanted, sent, self.plan.smallest))
 
     def after(self, noise: Noise, dimension: int, survivors: int | None) -> float:
         """Spend; None: a round without a result. Returns epsilon up to now."""

@@ -88,7 +88,12 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         """Refuse before anybody waits what every round would refuse."""
-        model = self.threat_model
+        model, privacy = self.threat_model, self.plan.privacy
+        if privacy is not None and self.minimum_survivors < privacy.smallest:
+            raise ParameterError(
+                f"minimum_survivors: must be at least privacy.smallest, {privacy.smallest}, "
+                f"is {self.minimum_survivors}"
+            )
         replace(self.deadlines, advertise_s=self.start_s)
         self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
         choose_parameters(
@@ -140,6 +145,8 @@ class ServiceSum:
             if among is not None and registry.name_of(identity) not in among
         }
         options, payload = self.options, task.encode()
+        if among is not None and len(among) < options.minimum_cohort:
+            options = replace(options, minimum_cohort=len(among))
         parameters = options.parameters(
             vector_length=task.length,
             ring_bits=task.codec.ring_bits,

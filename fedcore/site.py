@@ -14,6 +14,7 @@ from fedcore import analytics, evaluation
 from fedcore.errors import TaskError
 from fedcore.learner import Learner
 from fedcore.local_update import SiteState, Update, starting_point, train, weight_of, weiszfeld_weight
+from fedcore.private_rounds import PrivacyGuard
 from fedcore.schema import Schema
 from fedcore.statistics import Standardizer
 from fedcore.tables import Table
@@ -41,6 +42,8 @@ class Site:
     schema    of the rows; None: no statistics, no standardization
     seed      makes training and rounding repeatable; None: fresh randomness for every round
     held_out  rows for evaluation; None: the training rows
+    guard     this site's own account of the privacy it spends: tasks without enough noise are refused,
+              whatever the server says, and so are statistics and evaluation, which have none
     """
 
     name: str
@@ -49,10 +52,13 @@ class Site:
     learner: Learner[Any]
     seed: int | None = None
     held_out: Any = field(default=None, repr=False)
+    guard: PrivacyGuard | None = field(default=None, repr=False)
     state: SiteState = field(default_factory=SiteState, repr=False)
 
     def contribute(self, task: Task) -> UIntArray:
         """Return this site's encoded vector (task.length,). Raises TaskError, CodecError."""
+        if self.guard is not None:
+            self.guard.demand(task)
         real = self.compute(task)
         seed = self._randomness(task, "rounding")
         if task.noise is not None:

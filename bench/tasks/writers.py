@@ -1,4 +1,4 @@
-"""MNIST test digits by their 297 writers, split A: natural clients, a cohort of sixty drawn for each round."""
+"""MNIST test digits by their 297 writers, split A: natural clients, sixty of them drawn for each round."""
 
 from __future__ import annotations
 
