@@ -1,7 +1,9 @@
 # Every task sets up what it needs: .venv is made on first use and renewed when csrc/ or pyproject.toml change.
+# The demonstration needs less than the tests, which also bring PyTorch and JAX.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+DEMO_STAMP := .venv/.installed
+STAMP := .venv/.tests-installed
 BENCH_STAMP := .venv-bench/.installed
 C_SOURCES := $(wildcard csrc/*.c)
 C_HEADERS := $(wildcard csrc/*.h)
@@ -14,7 +16,7 @@ FUZZ_SECONDS ?= 60
 .PHONY: demo test test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
 .SECONDARY:
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	$(BIN)/fedcore demo
 
 test: $(STAMP) test-c
@@ -76,8 +78,12 @@ bench: $(BENCH_STAMP)
 clean:
 	rm -rf .venv .venv-bench build
 
-$(STAMP): pyproject.toml $(C_INPUTS)
+$(DEMO_STAMP): pyproject.toml $(C_INPUTS)
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[fedcore]'
+	touch $@
+
+$(STAMP): $(DEMO_STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
