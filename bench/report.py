@@ -89,7 +89,12 @@ def _tasks(folder: Path) -> list[str]:
         ]
         lines += ["same updates in real numbers, over all rounds.", ""]
         lines += [line for name, task in tasks.items() for line in _details(name, task["details"])]
-    return lines + _privacy(found.get("privacy")) + _compression(folder, found.get("bytes"))
+    return (
+        lines
+        + _privacy(found.get("privacy"))
+        + _users(found.get("users"))
+        + _compression(folder, found.get("bytes"))
+    )
 
 
 _COMPARED = ("local", "plain", "secure", "pooled")
@@ -120,6 +125,28 @@ def _privacy(study: Report | None) -> list[str]:
             (
                 *(f"{row['epsilon']:g}", f"{row['delta']:g}"),
                 *(f"{row[key]:.4f}" for key in ("published", "central", "skellam", "skellam_std", "spent")),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _users(study: Report | None) -> list[str]:
+    if study is None:
+        return []
+    rows = study["rows"]
+    lines = ["", "## Privacy of users", "", f"`{study['command']}`, {study['seconds']:.0f} s.", ""]
+    lines += [
+        "MNIST by 297 writers, softmax regression, 40 rounds, delta 1e-3; all writers in every round.",
+        "",
+    ]
+    return lines + _table(
+        ("epsilon", "central Gaussian", "Skellam", "discrete Gaussian", "spent", "ring bits"),
+        [
+            (
+                row["epsilon"],
+                *(f"{row[name]:.4f}" for name in ("central", "skellam", "discrete_gaussian", "spent")),
+                row["ring_bits"],
             )
             for row in rows
         ],

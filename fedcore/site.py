@@ -108,7 +108,7 @@ class Site:
             return self.state.update[1]
         seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
         update = train(self.learner, task, self._rows(task), self.state, seed, self.name)
-        self.state.update = (task.name, update)
+        self.state.update = (task.name, update) if task.asks.smoothing else None
         return update
 
     def _whole(self, update: Update, task: Task) -> NDArray[np.float64]:

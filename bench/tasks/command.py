@@ -17,7 +17,7 @@ from bench.tasks.harness import TaskResult
 from fedcore.errors import FedcoreError
 
 TASKS = ("heart", "digits", "writers", "ner", "breast")
-STUDIES = {"privacy": "private_heart", "bytes": "compression"}
+STUDIES = {"privacy": "private_heart", "users": "private_writers", "bytes": "compression"}
 
 
 def main(arguments: list[str]) -> None:
