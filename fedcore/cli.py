@@ -72,6 +72,9 @@ def serve(
             "--keep-inputs", help="Keep masked vectors in transcripts: large, but sums can be recomputed."
         ),
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")
+    ] = False,
     start: Annotated[float, typer.Option(help="Seconds to wait for everybody in the first round.")] = 60.0,
     deadline: Annotated[float, typer.Option(help="Seconds that a phase lasts at most.")] = 30.0,
     grace: Annotated[
@@ -108,6 +111,7 @@ def serve(
         show=_Progress(Console()).show,
         signer=signer,
         keep_inputs=keep_inputs,
+        resume=resume,
     )
     asyncio.run(run_server(options))
 

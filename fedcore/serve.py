@@ -14,10 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fedcore.aggregation import GroupSum
+from fedcore.checkpoint import Checkpoint
 from fedcore.history import History
 from fedcore.learner import Learner
 from fedcore.plan import TrainingPlan
 from fedcore.schema import Schema
+from fedcore.strategies import FedAvg, Strategy
 from fedcore.summation import RoundRecord
 from fedcore.task import Task, TaskKind
 from fedcore.training import Federation, TrainedModel
@@ -51,6 +53,7 @@ from secagg.service import (
 
 # Clients between two streams come back after half a second and hear then that the run is over.
 _FAREWELL_S = 10.0
+CHECKPOINT = "checkpoint.npz"
 
 
 Show: TypeAlias = Callable[[dict[str, Any]], None]
@@ -68,6 +71,8 @@ class ServeOptions:
     show     gets every event of the history as it is written
     signer   the server's own identity: it signs a transcript of every round, in out/transcripts
     keep_inputs  with the masked vectors in it
+    strategy  what sites are asked for, and the server's step
+    resume    a run's folder is gone on with from its checkpoint.npz instead of being refused
     """
 
     address: str
@@ -85,6 +90,8 @@ class ServeOptions:
     show: Show = _show_nothing
     signer: Signer | None = None
     keep_inputs: bool = False
+    strategy: Strategy = field(default_factory=FedAvg)
+    resume: bool = False
 
     def __post_init__(self) -> None:
         """Refuse before anybody waits what every round would refuse."""
@@ -174,9 +181,9 @@ class ServiceSum:
 class Recorder:
     """Writes the run's record: history.jsonl, sums/<round>.npy, models/<task>.npz."""
 
-    def __init__(self, out: Path, show: Show = _show_nothing) -> None:
-        if (out / "history.jsonl").exists():
-            raise ParameterError(f"out: {out} already holds a run")
+    def __init__(self, out: Path, show: Show = _show_nothing, *, resume: bool = False) -> None:
+        if (out / "history.jsonl").exists() and not resume:
+            raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
         self._out = out
         self._show = show
         for name in ("sums", "models"):
@@ -253,7 +260,20 @@ class Recorder:
             vector_length=task.length,
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
+            **{
+                name: value
+                for name, value in (
+                    ("epsilon", record.epsilon),
+                    ("norm", record.norm),
+                    ("within", record.within),
+                )
+                if value is not None
+            },
         )
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep what a later run needs to go on."""
+        checkpoint.save(self._out / CHECKPOINT)
 
     def close(self) -> None:
         """Close the history."""
@@ -269,7 +289,7 @@ def save_model(path: Path, record: RoundRecord) -> None:
 
 async def serve(options: ServeOptions) -> TrainedModel:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
-    recorder = Recorder(options.out, options.show)
+    recorder = Recorder(options.out, options.show, resume=options.resume)
     try:
         return await _serve(options, recorder)
     finally:
@@ -280,7 +300,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
     transcripts = None
     if options.signer is not None:
         folder = options.out / "transcripts"
-        folder.mkdir()
+        folder.mkdir(exist_ok=options.resume)
         transcripts = Transcripts(folder=folder, signer=options.signer, keep_inputs=options.keep_inputs)
     server = AggregationServer(
         address=options.address,
@@ -295,10 +315,18 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
     loop = asyncio.get_running_loop()
     aggregator = ServiceSum(server, loop, options, recorder.traffic, recorder.on_task)
     federation = Federation(
-        aggregator, options.schema, options.learner, options.plan, on_round=recorder.on_round
+        aggregator,
+        options.schema,
+        options.learner,
+        options.plan,
+        options.strategy,
+        on_round=recorder.on_round,
+        on_checkpoint=recorder.on_checkpoint,
     )
+    kept = options.out / CHECKPOINT
+    resume = Checkpoint.load(kept) if options.resume and kept.exists() else None
     try:
-        model = await asyncio.to_thread(federation.run)
+        model = await asyncio.to_thread(federation.run, resume)
         server.finish(_final(options, model).encode())
         recorder.write("finished", rounds=options.plan.rounds)
         await _farewell(server)
