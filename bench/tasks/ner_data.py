@@ -1,0 +1,172 @@
+"""CoNLL-2003 documents, and their tokens as rows of hashed binary features.
+
+The texts are read from $SECAGG_DATA/conll2003 and are never part of the project. A document is a natural
+client; so is a block of documents.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from fedcore.errors import DataError
+
+TAGS = ("O", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-ORG", "I-ORG", "B-PER", "I-PER")
+_INDEX = {tag: i for i, tag in enumerate(TAGS)}
+_WINDOW = (-2, -1, 0, 1, 2)
+_AFFIX = 4  # longest prefix and suffix
+
+
+class Sentence(NamedTuple):
+    """Words and indices of their tags in TAGS."""
+
+    words: tuple[str, ...]
+    tags: tuple[int, ...]
+
+
+Document = tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sentences:
+    """Tokens of whole sentences as rows.
+
+    features   scipy CSR of 0 and 1, (tokens, buckets), sorted columns
+    labels     (tokens,) int64, indices in TAGS
+    sentences  (tokens,) int64, ascending; equal within a sentence
+    """
+
+    features: csr_matrix
+    labels: NDArray[np.int64]
+    sentences: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return these tokens."""
+        return type(self)(self.features[rows], self.labels[rows], self.sentences[rows])
+
+
+def data_folder() -> Path | None:
+    """Return $SECAGG_DATA/conll2003, or None where it is not set or not there."""
+    root = os.environ.get("SECAGG_DATA")
+    folder = Path(root) / "conll2003" if root else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def load_documents(folder: Path, split: str) -> list[Document]:
+    """Read `{split}.iob2.txt.gz`: train, testa or testb. Raises DataError."""
+    path = folder / f"{split}.iob2.txt.gz"
+    if not path.is_file():
+        raise DataError(f"split: {path.name} is not in the folder")
+    return parse_documents(gzip.decompress(path.read_bytes()).decode())
+
+
+def parse_documents(text: str) -> list[Document]:
+    """Read lines `word POS chunk tag`; -DOCSTART- opens a document, a blank line ends a sentence.
+
+    The first document may go without. Raises DataError for a line of other shape or an unknown tag.
+    """
+    documents: list[list[Sentence]] = [[]]
+    words: list[str] = []
+    tags: list[int] = []
+    for number, line in enumerate(itertools.chain(text.split("\n"), [""]), start=1):
+        if not line.strip() or line.startswith("-DOCSTART-"):
+            if words:
+                documents[-1].append(Sentence(tuple(words), tuple(tags)))
+                words, tags = [], []
+            if line.strip():
+                documents.append([])
+            continue
+        parts = line.split(" ")
+        if len(parts) != 4 or parts[3] not in _INDEX:
+            raise DataError(f"line {number}: must be `word POS chunk tag`, is {line!r}")
+        words.append(parts[0])
+        tags.append(_INDEX[parts[3]])
+    return [tuple(document) for document in documents if document]
+
+
+def blocks(documents: Sequence[Document], clients: int) -> list[tuple[Sentence, ...]]:
+    """Give each client the sentences of a run of documents, in file order.
+
+    The runs hold about equally many tokens: a document goes to the client on whose share its middle lies.
+    Raises DataError when a client would get no document.
+    """
+    sizes = np.array([sum(len(s.words) for s in document) for document in documents])
+    middles = np.cumsum(sizes) - sizes / 2
+    owner = np.minimum(middles * clients // sizes.sum(), clients - 1).astype(np.int64)
+    if clients < 1 or len(np.unique(owner)) != clients:
+        raise DataError(f"clients: {len(documents)} documents do not give {clients} blocks")
+    return [
+        tuple(itertools.chain.from_iterable(documents[i] for i in np.flatnonzero(owner == c)))
+        for c in range(clients)
+    ]
+
+
+def encode(sentences: Sequence[Sentence], buckets: int) -> Sentences:
+    """Hash the features of every token into `buckets` columns; two features in one bucket are one."""
+    columns: list[int] = []
+    ends = [0]
+    for sentence in sentences:
+        for features in token_features(sentence.words):
+            row = sorted({_hash(feature) % buckets for feature in features})
+            columns.extend(row)
+            ends.append(len(columns))
+    lengths = [len(sentence.words) for sentence in sentences]
+    matrix = csr_matrix(
+        (np.ones(len(columns)), np.array(columns, np.int32), np.array(ends, np.int32)),
+        shape=(len(ends) - 1, buckets),
+    )
+    tags = np.fromiter(itertools.chain.from_iterable(s.tags for s in sentences), np.int64)
+    return Sentences(matrix, tags, np.repeat(np.arange(len(lengths)), lengths))
+
+
+def token_features(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the features of each word of a sentence, as strings.
+
+    Lower-cased words and shapes within two places, prefixes and suffixes up to four letters, the two
+    bigrams that hold the word, whether it opens the sentence, whether the sentence is all capitals.
+    """
+    pad = ["<s>"] * 2
+    low = [*pad, *(word.lower() for word in words), *pad]
+    forms = [*pad, *(shape(word) for word in words), *pad]
+    capitals = not any(c.islower() for word in words for c in word)
+    for i in range(len(words)):
+        at = i + 2
+        out = ["bias"]
+        out += [f"w{d}={low[at + d]}" for d in _WINDOW]
+        out += [f"s{d}={forms[at + d]}" for d in _WINDOW]
+        longest = min(_AFFIX, len(low[at]))
+        out += [f"p={low[at][:n]}" for n in range(1, longest + 1)]
+        out += [f"e={low[at][-n:]}" for n in range(1, longest + 1)]
+        out += [f"b={low[at - 1]} {low[at]}", f"c={low[at]} {low[at + 1]}"]
+        if i == 0:
+            out.append("first")
+        if capitals:
+            out.append("capitals")
+        yield out
+
+
+@functools.cache
+def shape(word: str) -> str:
+    """Write X for capitals, x for small letters, d for digits; at most four alike in a row."""
+    kinds = ("X" if c.isupper() else "x" if c.islower() else "d" if c.isdigit() else c for c in word)
+    return "".join("".join(itertools.islice(run, _AFFIX)) for _, run in itertools.groupby(kinds))
+
+
+@functools.cache
+def _hash(feature: str) -> int:
+    """Return 64 bits that are the same in every process; Python's hash() is not."""
+    return int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
