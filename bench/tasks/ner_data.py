@@ -110,7 +110,7 @@ def blocks(documents: Sequence[Document], clients: int) -> list[tuple[Sentence, 
     if clients < 1 or len(np.unique(owner)) != clients:
         raise DataError(f"clients: {len(documents)} documents do not give {clients} blocks")
     return [
-        tuple(itertools.chain.from_iterable(documents[i] for i in np.flatnonzero(owner == c)))
+        tuple(itertools.chain.from_iterable(documents[i] for i in np.flatnonzero(owner == c).tolist()))
         for c in range(clients)
     ]
 

@@ -71,7 +71,7 @@ def tag_f1(labels: NDArray[np.int64], guesses: NDArray[np.int64]) -> NDArray[np.
     """Return the F1 of each tag of TAGS by token, (9,); 0 for a tag that never occurs."""
     both = np.bincount(labels, minlength=len(TAGS)) + np.bincount(guesses, minlength=len(TAGS))
     right = np.bincount(labels[labels == guesses], minlength=len(TAGS))
-    return 2 * right / np.maximum(both, 1)
+    return np.asarray(2 * right / np.maximum(both, 1))
 
 
 def ner_metrics(

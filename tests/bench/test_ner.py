@@ -12,6 +12,7 @@ from bench.tasks.ner_data import (
     TAGS,
     Document,
     Sentence,
+    Sentences,
     blocks,
     data_folder,
     encode,
@@ -341,7 +342,7 @@ def test_real_texts_are_the_ones_of_the_published_counts() -> None:
 
 @needs_data
 def test_a_few_rounds_on_a_tenth_of_the_real_texts_beat_no_entities_at_all() -> None:
-    learner: Learner = SentenceLearner(buckets=1 << 14)
+    learner: Learner[Sentences] = SentenceLearner(buckets=1 << 14)
     clients = [encode(part, 1 << 14) for part in blocks(real("train")[:90], 4)]
     test = encode([s for d in real("testa")[:40] for s in d], 1 << 14)
     now = learner.initial()
