@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,17 +20,19 @@ LONGEST = 16  # characters of a word: the first and last 8 of a longer one
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextDocument:
-    """One document; its sentences are rows that end in padding.
+    """One document; arrays are (tokens,) int64 if nothing else is said.
 
-    tokens   words in all
-    words    (sentences, longest) int64 buckets; shapes and tags likewise, tag -1 is padding
-    capitals (sentences, longest) int64: 1, or 2 where the sentence has no small letter
-    letters  (forms, LONGEST) int64: the distinct words of the document
-    forms    (sentences, longest) int64: rows of `letters`
-    repeats  (sentences, longest) int64: equal where the lower-cased words are equal; 0 is padding
+    Sentences of more than half the longest stand first, then the others: two grids with little padding.
+
+    words      buckets; shapes likewise
+    capitals   1, or 2 where the sentence has no small letter
+    letters    (forms, LONGEST) int64: the distinct words of the document; forms: rows of it
+    repeats    equal where the lower-cased words are equal, from 0
+    tags       indices in TAGS
+    sentences  number of the sentence in the document
+    grids      for each kind of sentence: how many, longest, and where in (sentences * longest) its tokens go
     """
 
-    tokens: int
     words: NDArray[np.int64]
     shapes: NDArray[np.int64]
     capitals: NDArray[np.int64]
@@ -39,6 +40,8 @@ class TextDocument:
     forms: NDArray[np.int64]
     repeats: NDArray[np.int64]
     tags: NDArray[np.int64]
+    sentences: NDArray[np.int64]
+    grids: tuple[tuple[int, int, NDArray[np.int64]], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +51,7 @@ class Texts:
     documents: tuple[TextDocument, ...]
 
     def __len__(self) -> int:
-        return sum(document.tokens for document in self.documents)
+        return sum(len(document.words) for document in self.documents)
 
 
 def encode_texts(documents: Sequence[Document]) -> Texts:
@@ -58,26 +61,32 @@ def encode_texts(documents: Sequence[Document]) -> Texts:
 
 def encode_document(document: Document) -> TextDocument:
     """Encode one document of at least one sentence."""
-    forms: dict[str, int] = {"": 0}
-    repeats: dict[str, int] = {}
-    for word in itertools.chain.from_iterable(s.words for s in document):
-        forms.setdefault(word, len(forms))
-        repeats.setdefault(word.lower(), len(repeats) + 1)
-    widest = max(len(s.words) for s in document)
+    half = max(len(s.words) for s in document) / 2
+    kinds = [[i for i, s in enumerate(document) if (len(s.words) > half) == long] for long in (True, False)]
+    order = [i for kind in kinds for i in kind]
+    words = [word for i in order for word in document[i].words]
+    forms = {word: row for row, word in enumerate(dict.fromkeys(words))}
+    repeats = {word: number for number, word in enumerate(dict.fromkeys(w.lower() for w in words))}
 
-    def rows(of: list[list[int]], padding: int = 0) -> NDArray[np.int64]:
-        return np.array([row + [padding] * (widest - len(row)) for row in of], np.int64)
+    def column(values: Iterable[int]) -> NDArray[np.int64]:
+        return np.fromiter(values, np.int64)
 
     return TextDocument(
-        tokens=sum(len(s.words) for s in document),
-        words=rows([[_bucket(w.lower(), WORDS) for w in s.words] for s in document]),
-        shapes=rows([[_bucket(shape(w), SHAPES) for w in s.words] for s in document]),
-        capitals=rows([[_capitals(s)] * len(s.words) for s in document]),
+        words=column(_bucket(w.lower(), WORDS) for w in words),
+        shapes=column(_bucket(shape(w), SHAPES) for w in words),
+        capitals=column(_capitals(document[i]) for i in order for _ in document[i].words),
         letters=np.array([_letters(word) for word in forms], np.int64),
-        forms=rows([[forms[w] for w in s.words] for s in document]),
-        repeats=rows([[repeats[w.lower()] for w in s.words] for s in document]),
-        tags=rows([list(s.tags) for s in document], padding=-1),
+        forms=column(forms[w] for w in words),
+        repeats=column(repeats[w.lower()] for w in words),
+        tags=column(tag for i in order for tag in document[i].tags),
+        sentences=column(i for i in order for _ in document[i].words),
+        grids=tuple(_grid([len(document[i].words) for i in kind]) for kind in kinds if kind),
     )
+
+
+def _grid(lengths: list[int]) -> tuple[int, int, NDArray[np.int64]]:
+    longest = max(lengths)
+    return len(lengths), longest, np.concatenate([i * longest + np.arange(n) for i, n in enumerate(lengths)])
 
 
 def _capitals(sentence: Sentence) -> int:

@@ -54,20 +54,34 @@ class Tagger(nn.Module):  # type: ignore[misc]  # torch is untyped here
         nn.init.normal_(self.word.weight, 0, 0.3)
 
     def forward(self, document: TextDocument) -> torch.Tensor:
-        """Return (sentences, longest, tags)."""
-        words, forms = torch.from_numpy(document.words), torch.from_numpy(document.forms)
+        """Return (tokens, tags)."""
+        words = torch.from_numpy(document.words)
         if self.training:  # a forgotten word must be told by its letters
             words = words * (torch.rand(words.shape) >= self.forget)
         parts = [
             self.word(words),
-            self._spelling(torch.from_numpy(document.letters))[forms],
+            self._spelling(torch.from_numpy(document.letters))[torch.from_numpy(document.forms)],
             self.shape(torch.from_numpy(document.shapes)),
             self.capitals(torch.from_numpy(document.capitals)),
         ]
-        states, _ = self.lstm(self.dropout(torch.cat(parts, 2)))
-        states = self.dropout(states)
+        states = self.dropout(self._sentences(self.dropout(torch.cat(parts, 1)), document))
         means = _means(states, torch.from_numpy(document.repeats))
-        return self.out(torch.cat([states, means], 2))
+        return self.out(torch.cat([states, means], 1))
+
+    def _sentences(self, inputs: torch.Tensor, document: TextDocument) -> torch.Tensor:
+        """Return (tokens, 2 * hidden): what the LSTM makes of each sentence by itself.
+
+        Padding follows the words, so the backward half has run over zeros before it meets the last word.
+        """
+        out, first = [], 0
+        for sentences, longest, places in document.grids:
+            where = torch.from_numpy(places)
+            grid = inputs.new_zeros(sentences * longest, inputs.shape[1])
+            grid = grid.index_copy(0, where, inputs[first : first + len(places)])
+            states, _ = self.lstm(grid.view(sentences, longest, -1))
+            out.append(states.flatten(0, 1)[where])
+            first += len(places)
+        return torch.cat(out)
 
     def _spelling(self, letters: torch.Tensor) -> torch.Tensor:
         """Return (forms, filters): the largest answer of each filter along the word."""
@@ -76,11 +90,10 @@ class Tagger(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 def _means(states: torch.Tensor, repeats: torch.Tensor) -> torch.Tensor:
-    """Replace each state by the mean over the places with the same number."""
-    flat, where = states.flatten(0, 1), repeats.flatten()
-    count = torch.bincount(where).clamp(min=1)
-    sums = torch.zeros(len(count), flat.shape[1]).index_add(0, where, flat)
-    return (sums / count[:, None])[where].view_as(states)
+    """Replace each state by the mean over the tokens with the same number."""
+    count = torch.bincount(repeats)
+    sums = states.new_zeros(len(count), states.shape[1]).index_add(0, repeats, states)
+    return (sums / count[:, None])[repeats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,39 +145,35 @@ class TextLearner:
             raise TaskError("rows: there are none to train on")
         net = self._net(parameters)
         net.train()
-        adam = torch.optim.Adam(net.parameters(), lr=self.rate)
-        loss_of = nn.CrossEntropyLoss(ignore_index=-1)
+        adam = torch.optim.Adam(net.parameters(), lr=self.rate, fused=True)
+        loss_of = nn.CrossEntropyLoss()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for _ in range(self.epochs):
                 for i in torch.randperm(len(rows.documents)).tolist():
                     document = rows.documents[i]
                     adam.zero_grad()
-                    loss = loss_of(net(document).flatten(0, 1), torch.from_numpy(document.tags).flatten())
+                    loss = loss_of(net(document), torch.from_numpy(document.tags))
                     loss.backward()
                     nn.utils.clip_grad_norm_(net.parameters(), _LARGEST_GRADIENT)
                     adam.step()
         return _parameters(net)
 
     def guesses(self, parameters: Parameters, rows: Texts) -> list[NDArray[np.int64]]:
-        """Return the tags of each document, (sentences, longest); where it is padded they mean nothing."""
+        """Return the tags of each document, (tokens,), in the order of its arrays."""
         net = self._net(parameters)
         net.eval()
         with torch.no_grad():
-            return [net(document).argmax(2).numpy() for document in rows.documents]
+            return [net(document).argmax(1).numpy() for document in rows.documents]
 
     def evaluate(self, parameters: Parameters, rows: Texts) -> Metrics:
         """Return those of `ner_metrics`."""
-        labels, guesses, sentences = [], [], []
-        first = 0
-        for document, guess in zip(rows.documents, self.guesses(parameters, rows), strict=True):
-            real = document.tags >= 0
-            labels.append(document.tags[real])
-            guesses.append(guess[real])
-            sentences.append(first + np.nonzero(real)[0])
-            first += len(real)
         none = [np.zeros(0, np.int64)]
-        return ner_metrics(*(np.concatenate(none + part) for part in (labels, guesses, sentences)))
+        labels = [document.tags for document in rows.documents]
+        # No sentence of one document gets the number of the last one of another beside it.
+        numbers = [2 * document.sentences + i % 2 for i, document in enumerate(rows.documents)]
+        parts = (labels, self.guesses(parameters, rows), numbers)
+        return ner_metrics(*(np.concatenate(none + part) for part in parts))
 
 
 def _parameters(net: Tagger) -> Parameters:

@@ -284,15 +284,17 @@ def test_neural_training_is_repeatable_and_leaves_its_start_alone() -> None:
     assert not same(fitted, NEURAL.fit(start, rows, 2))
 
 
-def test_padding_and_long_words_change_nothing_for_others() -> None:
-    alone = encode_texts(((Sentence(("Ann", "spoke"), (7, 0)),),))
-    padded = encode_texts(((Sentence(("Ann", "spoke"), (7, 0)), Sentence(("x" * 40,) * 9, (0,) * 9)),))
-    now = NEURAL.initial()
-    assert len(padded) == 11
-    (short,), (long,) = NEURAL.guesses(now, alone), NEURAL.guesses(now, padded)
-    assert short.shape == (1, 2)
-    assert long.shape == (2, 9)
-    assert NEURAL.evaluate(now, encode_texts(()))["accuracy"] != 0  # NaN: there are no tokens
+def test_tokens_of_a_document_are_encoded_once_each_whatever_the_lengths() -> None:
+    document = (Sentence(("a",), (0,)), Sentence(("Ann",) * 40, (7,) * 40), Sentence(("x" * 40, "A"), (0, 1)))
+    (text,) = encode_texts([document]).documents
+    assert text.sentences.tolist() == [1] * 40 + [0, 2, 2]
+    assert text.tags.tolist() == [7] * 40 + [0, 0, 1]
+    assert text.repeats.tolist() == [0] * 40 + [1, 2, 1]
+    assert text.forms.tolist() == [0] * 40 + [1, 2, 3]
+    assert text.letters.shape == (4, 16)
+    assert [grid[:2] for grid in text.grids] == [(1, 40), (2, 2)]
+    assert text.grids[1][2].tolist() == [0, 2, 3]
+    assert np.isnan(NEURAL.evaluate(NEURAL.initial(), encode_texts([]))["accuracy"])
 
 
 @pytest.mark.parametrize(
