@@ -1,6 +1,6 @@
 """Metrics of named-entity tags: by token, and by span as conlleval counts them.
 
-Source: Tjong Kim Sang and De Meulder, CoNLL-2003, section 2.3: a span counts when its bounds and its type
+Source: Tjong Kim Sang and De Meulder, CoNLL-2003: a span counts when its bounds and its type
 are both right.
 """
 

@@ -2,7 +2,7 @@
 
 Letters by convolution and words by a bidirectional LSTM as in Ma and Hovy, ACL 2016, section 2, without
 its CRF and its pretrained vectors; beside it the mean over all places of the document where the word
-stands, because a name is often plain in one of them (Chieu and Ng, COLING 2002, section 3.2).
+stands, because a name is often plain in one of them (Chieu and Ng, COLING 2002).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from bench.tasks.ner_data import (
 )
 from bench.tasks.ner_learner import SentenceLearner
 from bench.tasks.ner_metrics import entity_report, ner_metrics, spans, tag_f1
-from bench.tasks.ner_text import encode_texts
+from bench.tasks.ner_text import Texts, encode_texts
 from bench.tasks.ner_torch import Sizes, TextLearner
 from fedcore.errors import DataError, TaskError
 from fedcore.learner import Learner, Parameters
@@ -265,13 +265,14 @@ def test_linear_training_moves_only_columns_in_use_and_leaves_its_start_alone() 
 
 
 def test_averaged_neural_taggers_learn() -> None:
+    learner: Learner[Texts] = NEURAL
     clients = [encode_texts(made_up(n)) for n in (9, 10)]
     test = encode_texts(made_up(20))
-    now = NEURAL.initial()
-    before = NEURAL.evaluate(now, test)["accuracy"]
+    now = learner.initial()
+    before = learner.evaluate(now, test)["accuracy"]
     for turn in range(4):
-        now = averaged([(len(rows), NEURAL.fit(now, rows, turn)) for rows in clients])
-    metrics = NEURAL.evaluate(now, test)
+        now = averaged([(len(rows), learner.fit(now, rows, turn)) for rows in clients])
+    metrics = learner.evaluate(now, test)
     assert metrics["accuracy"] > max(before, 0.95)
     assert metrics["span_f1"] > 0.9
 
