@@ -85,6 +85,18 @@ class GradientLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
 
 
 @runtime_checkable
+class RatedLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
+    """A learner whose learning rate can follow a schedule, though its steps cannot be steered."""
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the first round."""
+
+    def at_rate(self, rate: float, /) -> Learner[RowsT_contra]:
+        """Return the same learner with another learning rate."""
+
+
+@runtime_checkable
 class ScoringLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
     """A learner that says how sure it is; federated evaluation needs one."""
 

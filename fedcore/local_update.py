@@ -16,6 +16,7 @@ from fedcore.learner import (
     Learner,
     LocalFit,
     Parameters,
+    RatedLearner,
     SteerableLearner,
     Steering,
     flatten,
@@ -138,6 +139,10 @@ def _fit(
     if not (asks.proximal or correction or frozen or asks.normalized or asks.rate != 1):
         return LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
     if not isinstance(learner, SteerableLearner):
+        only_rate = not (asks.proximal or correction or frozen or asks.normalized)
+        if only_rate and isinstance(learner, RatedLearner):
+            slower = learner.at_rate(learner.rate * asks.rate)
+            return LocalFit(slower.fit(before, rows, seed), float("nan"), float("nan"))
         raise TaskError(
             f"asks: {type(learner).__name__} cannot be steered; proximal terms, control variates, "
             "normalized updates, frozen parameters and changing rates need a learner with fit_steered"

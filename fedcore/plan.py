@@ -34,6 +34,7 @@ class TrainingPlan:
     cohort       sites drawn for each round; None: all
     standardize  where there is a schema: by two secure sums, with privacy by its public bounds alone
     decay        factor of the local learning rate from round to round
+    final_rate   factor of it that is reached linearly in the last round
     seed         public: cohorts, groups, rotations and kept coordinates follow from it
     privacy      noise and budget; None: none
     evaluate_every  rounds between federated evaluations; 0: never
@@ -53,6 +54,7 @@ class TrainingPlan:
     cohort: int | None = None
     standardize: bool = True
     decay: float = 1.0
+    final_rate: float = 1.0
     seed: int = 0
     privacy: PrivacyPlan | None = None
     evaluate_every: int = 0
@@ -66,8 +68,10 @@ class TrainingPlan:
             raise TaskError(f"attempts, rounds: at least 1 and 0, are {self.attempts}, {self.rounds}")
         if self.cohort is not None and not 1 <= self.cohort <= self.clients:
             raise TaskError(f"cohort: must be in 1..{self.clients}, is {self.cohort}")
-        if not (math.isfinite(self.decay) and self.decay > 0):
-            raise TaskError(f"decay: must be positive and finite, is {self.decay}")
+        for name in ("decay", "final_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise TaskError(f"{name}: must be positive and finite, is {value}")
         if self.evaluate_every < 0:
             raise TaskError(f"evaluate_every: must be at least 0, is {self.evaluate_every}")
         if self.privacy is not None and self.norm is None:
@@ -98,8 +102,10 @@ class TrainingPlan:
 
     def asks(self, asks: Asks, number: int) -> Asks:
         """Add what the plan asks. Raises TaskError where that and the strategy's exclude each other."""
-        if self.decay != 1:
-            asks = replace(asks, rate=asks.rate * self.decay ** (number - 1))
+        if self.decay != 1 or self.final_rate != 1:
+            done = (number - 1) / max(self.rounds - 1, 1)
+            factor = self.decay ** (number - 1) * (1 - done * (1 - self.final_rate))
+            asks = replace(asks, rate=asks.rate * factor)
         if isinstance(self.norm, AdaptiveClip):
             asks = replace(asks, quantile=self.norm.share)
         if self.norm is not None and asks.update is UpdateKind.WEIGHTS:
