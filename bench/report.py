@@ -52,7 +52,8 @@ def _tasks(folder: Path) -> list[str]:
         path.stem.removeprefix("task-"): json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("task-*.json"))
     }
-    tasks = {name: found[name] for name in ("heart", "digits", "writers", "ner", "breast") if name in found}
+    order = ("heart", "digits", "writers", "ner", "ner-neural", "breast")
+    tasks = {name: found[name] for name in order if name in found}
     lines: list[str] = []
     if tasks:
         lines += ["", "## Training tasks", ""]

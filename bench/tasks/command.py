@@ -17,7 +17,12 @@ from bench.tasks.harness import TaskResult
 from fedcore.errors import FedcoreError
 
 TASKS = ("heart", "digits", "writers", "ner", "breast")
-STUDIES = {"privacy": "private_heart", "users": "private_writers", "bytes": "compression"}
+STUDIES = {
+    "ner-neural": "ner_neural",
+    "privacy": "private_heart",
+    "users": "private_writers",
+    "bytes": "compression",
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -28,13 +33,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--save", action="store_true", help="keep the result and renew bench/README.md")
     options = parser.parse_args(arguments)
     console = Console(width=110)
-    began = time.perf_counter()
+    began, machine = time.perf_counter(), describe()
     try:
         found = run(options.name, console, quick=options.quick)
     except FedcoreError as error:
         parser.exit(2, f"bench: {error}\n")
     if options.save:
-        save(options.name, found, time.perf_counter() - began)
+        save(options.name, found, time.perf_counter() - began, machine)
     print(json.dumps(found))
 
 
@@ -47,14 +52,14 @@ def run(name: str, console: Console, *, quick: bool) -> dict[str, Any]:
     return {"study": name, "rows": found}
 
 
-def save(name: str, found: dict[str, Any], seconds: float) -> None:
+def save(name: str, found: dict[str, Any], seconds: float, machine: dict[str, str | int]) -> None:
     """Write the JSON file of this machine's class, the plot of a study, and the tables."""
     from bench.report import write_readme
     from bench.tasks.compression import draw
 
     folder: Path = RESULTS / machine_class()
     folder.mkdir(parents=True, exist_ok=True)
-    report = {"command": f"python -m bench task {name}", "seconds": seconds, "machine": describe(), **found}
+    report = {"command": f"python -m bench task {name}", "seconds": seconds, "machine": machine, **found}
     (folder / f"task-{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if name == "bytes":
         draw(found["rows"], folder / "task-bytes.png")
