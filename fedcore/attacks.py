@@ -64,6 +64,7 @@ class LabelFlip(Attack):
 
     def poisoned(self, rows: Any, classes: int | None, rng: np.random.Generator) -> Any:  # noqa: ANN401
         """Flip the labels."""
+        _check(rows)
         count = self.classes if self.classes is not None else classes
         if count is None:
             raise ParameterError("classes: must be given where the site has no schema")
@@ -71,8 +72,8 @@ class LabelFlip(Attack):
             if value is not None and not 0 <= value < count:
                 raise ParameterError(f"{name}: must be in 0..{count - 1}, is {value}")
         if self.target is None:
-            return _with(rows, labels=count - 1 - rows.labels)
-        return _with(rows, labels=np.where(rows.labels == self.source, self.target, rows.labels))
+            return replace(rows, labels=count - 1 - rows.labels)
+        return replace(rows, labels=np.where(rows.labels == self.source, self.target, rows.labels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,12 +180,13 @@ class Backdoor(Attack):
 
     def poisoned(self, rows: Any, classes: int | None, rng: np.random.Generator) -> Any:  # noqa: ANN401
         """Mark a share of the rows, at least one, and call them the target."""
+        _check(rows)
         if classes is not None and self.target >= classes:
             raise ParameterError(f"target: must be in 0..{classes - 1}, is {self.target}")
         marked = self.with_trigger(rows)
         chosen = np.zeros(len(rows), bool)
         chosen[rng.permutation(len(rows))[: math.ceil(self.share * len(rows))]] = True
-        return _with(
+        return replace(
             rows,
             features=np.where(chosen[:, None], marked.features, rows.features),
             labels=np.where(chosen, self.target, rows.labels),
@@ -196,13 +198,13 @@ class Backdoor(Attack):
 
     def with_trigger(self, rows: Any) -> Any:  # noqa: ANN401
         """Return the rows with the pattern in all of them. Raises ParameterError."""
-        _with(rows)
+        _check(rows)
         features = np.array(rows.features, np.float64)
         if (last := max(self.trigger)) >= features.shape[1]:
             raise ParameterError(f"trigger: column {last} is not in 0..{features.shape[1] - 1}")
         for column, value in self.trigger.items():
             features[:, column] = value
-        return _with(rows, features=features)
+        return replace(rows, features=features)
 
     def success_rate(
         self,
@@ -251,14 +253,10 @@ def _positive(name: str, value: float) -> None:
         raise ParameterError(f"{name}: must be positive and finite, is {value}")
 
 
-def _with(rows: Any, **changes: NDArray[Any]) -> Any:  # noqa: ANN401
-    """Return rows with other features or labels. Raises ParameterError."""
-    if not (is_dataclass(rows) and not isinstance(rows, type) and {"features", "labels"} <= _names(rows)):
+def _check(rows: Any) -> None:  # noqa: ANN401
+    """Raise ParameterError for rows whose features and labels cannot be replaced."""
+    names = {one.name for one in fields(rows)} if is_dataclass(rows) else set()
+    if not {"features", "labels"} <= names:
         raise ParameterError(
             f"table: must be a dataclass with features and labels, such as Table, is {type(rows).__name__}"
         )
-    return replace(rows, **changes)
-
-
-def _names(rows: Any) -> set[str]:  # noqa: ANN401
-    return {one.name for one in fields(rows)}
