@@ -40,7 +40,7 @@ from fedcore.attacks import (
     Vector,
 )
 from fedcore.learner import flatten
-from fedcore.local_update import SiteState, Update, starting_point
+from fedcore.local_update import Update, starting_point
 from fedcore.site import Contribution, Site
 from fedcore.task import Task, TaskKind
 from secagg import ParameterError
@@ -102,12 +102,15 @@ class Attacker(Site):
         if task.asks.update is UpdateKind.WEIGHTS:
             start = flatten(sent(starting_point(self.learner, task, self.state), task.asks))
         changed = replace(update, values=start + self.attack.vector(update.values - start, rng))
-        self.state.update = (task.name, changed)
+        if task.asks.smoothing:
+            self.state.update = (task.name, changed)
         return changed
 
 
 def corrupt(site: Site, attack: Attack) -> Attacker:
     """Return the site under an attack: same name, learner and seed; metrics come from its honest rows.
+
+    It starts with no state, and keeps no account of its privacy.
 
     raises  ParameterError
     """
@@ -116,7 +119,7 @@ def corrupt(site: Site, attack: Attack) -> Attacker:
     rows = attack.poisoned(site.table, classes, np.random.default_rng(seed))
     held_out = site.table if site.held_out is None else site.held_out
     return Attacker(
-        site.name, rows, site.schema, site.learner, site.seed, held_out, SiteState(), attack=attack
+        site.name, rows, site.schema, site.learner, seed=site.seed, held_out=held_out, attack=attack
     )
 
 
