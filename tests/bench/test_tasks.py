@@ -1,4 +1,4 @@
-"""Every task runs in a few rounds, so that none rots, and its last line is the JSON object that it promises."""
+"""Every task runs in a few rounds, so that none rots, and ends with the JSON object that it promises."""
 
 from __future__ import annotations
 
