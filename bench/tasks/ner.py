@@ -14,10 +14,11 @@ from rich.table import Table as View
 from sklearn.linear_model import SGDClassifier
 
 from bench.tasks.harness import Outcome, Setting, TaskResult, fit_alone, result, run, some_absent
-from bench.tasks.ner_data import TAGS, Document, Sentences, blocks, data_folder, encode, load_documents
+from bench.tasks.ner_data import TAGS, Sentences, blocks, encode
 from bench.tasks.ner_learner import SentenceLearner
 from bench.tasks.ner_metrics import ner_metrics
-from fedcore.errors import DataError
+from fedcore.data import conll2003
+from fedcore.data.conll import Document
 from fedcore.learner import Metrics
 from fedcore.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
@@ -26,14 +27,6 @@ from fedcore.training import TrainedModel
 CLIENTS, ROUNDS = 50, 40
 ALWAYS_O = 0.8253  # token accuracy of no entity at all
 SHOWN = ("accuracy", "macro_f1", "span_f1")
-
-
-def documents(split: str) -> list[Document]:
-    """Read a part of the set. Raises DataError without it."""
-    folder = data_folder()
-    if folder is None:
-        raise DataError("SECAGG_DATA: must name the folder of the real data sets, with conll2003 in it")
-    return load_documents(folder, split)
 
 
 def rows_of(train: Sequence[Document], clients: int, buckets: int) -> dict[str, Sentences]:
@@ -78,7 +71,8 @@ def one_size(
 ) -> tuple[Setting, Outcome, Metrics, list[Metrics]]:
     """Train with 2^bits buckets; returns setting, outcome, central reference, some clients alone."""
     buckets = 2**bits
-    train, test = documents("train"), encode([s for d in documents("testb") for s in d], buckets)
+    data = conll2003()
+    train, test = data.train, encode([s for d in data.testb for s in d], buckets)
     rows = rows_of(train, CLIENTS, buckets)
     one = setting(rows, test, buckets, rounds)
     outcome = run(one, show)

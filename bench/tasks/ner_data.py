@@ -1,41 +1,24 @@
-"""CoNLL-2003 documents, and their tokens as rows of hashed binary features.
-
-The texts are read from $SECAGG_DATA/conll2003 and are never part of the project. A document is a natural
-client; so is a block of documents.
-"""
+"""Tokens of CoNLL-2003 documents as rows of hashed binary features; blocks of documents as clients."""
 
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from fedcore.data.conll import CONLL_TAGS, Document, Sentence
 from fedcore.errors import DataError
 
-TAGS = ("O", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-ORG", "I-ORG", "B-PER", "I-PER")
-_INDEX = {tag: i for i, tag in enumerate(TAGS)}
+TAGS = CONLL_TAGS
 _WINDOW = (-2, -1, 0, 1, 2)
 _AFFIX = 4  # longest prefix and suffix
-
-
-class Sentence(NamedTuple):
-    """Words and indices of their tags in TAGS."""
-
-    words: tuple[str, ...]
-    tags: tuple[int, ...]
-
-
-Document = tuple[Sentence, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,45 +40,6 @@ class Sentences:
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Return these tokens."""
         return type(self)(self.features[rows], self.labels[rows], self.sentences[rows])
-
-
-def data_folder() -> Path | None:
-    """Return $SECAGG_DATA/conll2003, or None where it is not set or not there."""
-    root = os.environ.get("SECAGG_DATA")
-    folder = Path(root) / "conll2003" if root else None
-    return folder if folder is not None and folder.is_dir() else None
-
-
-def load_documents(folder: Path, split: str) -> list[Document]:
-    """Read `{split}.iob2.txt.gz`: train, testa or testb. Raises DataError."""
-    path = folder / f"{split}.iob2.txt.gz"
-    if not path.is_file():
-        raise DataError(f"split: {path.name} is not in the folder")
-    return parse_documents(gzip.decompress(path.read_bytes()).decode())
-
-
-def parse_documents(text: str) -> list[Document]:
-    """Read lines `word POS chunk tag`; -DOCSTART- opens a document, a blank line ends a sentence.
-
-    The first document may go without. Raises DataError for a line of other shape or an unknown tag.
-    """
-    documents: list[list[Sentence]] = [[]]
-    words: list[str] = []
-    tags: list[int] = []
-    for number, line in enumerate(itertools.chain(text.split("\n"), [""]), start=1):
-        if not line.strip() or line.startswith("-DOCSTART-"):
-            if words:
-                documents[-1].append(Sentence(tuple(words), tuple(tags)))
-                words, tags = [], []
-            if line.strip():
-                documents.append([])
-            continue
-        parts = line.split(" ")
-        if len(parts) != 4 or parts[3] not in _INDEX:
-            raise DataError(f"line {number}: must be `word POS chunk tag`, is {line!r}")
-        words.append(parts[0])
-        tags.append(_INDEX[parts[3]])
-    return [tuple(document) for document in documents if document]
 
 
 def blocks(documents: Sequence[Document], clients: int) -> list[tuple[Sentence, ...]]:
@@ -129,7 +73,7 @@ def encode(sentences: Sequence[Sentence], buckets: int) -> Sentences:
         (np.ones(len(columns)), np.array(columns, np.int32), np.array(ends, np.int32)),
         shape=(len(ends) - 1, buckets),
     )
-    tags = np.fromiter(itertools.chain.from_iterable(s.tags for s in sentences), np.int64)
+    tags = np.fromiter(itertools.chain.from_iterable(s.labels for s in sentences), np.int64)
     return Sentences(matrix, tags, np.repeat(np.arange(len(lengths)), lengths))
 
 

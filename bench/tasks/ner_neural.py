@@ -5,14 +5,18 @@ No pretrained vectors; settings were chosen on testa, figures are of testb.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table as View
 
 from bench.tasks.harness import Setting, TaskResult, result, run, some_absent
-from bench.tasks.ner import ALWAYS_O, SHOWN, documents
-from bench.tasks.ner_data import TAGS, Document
+from bench.tasks.ner import ALWAYS_O, SHOWN
+from bench.tasks.ner_data import TAGS
 from bench.tasks.ner_text import Texts, encode_texts
 from bench.tasks.ner_torch import TextLearner
+from fedcore.data import conll2003
+from fedcore.data.conll import Document
 from fedcore.learner import Metrics
 from fedcore.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
@@ -22,7 +26,7 @@ CLIENTS, ROUNDS, RATE = 10, 32, 6e-3
 CENTRAL_EPOCHS, CENTRAL_RATE = 12, 2e-3
 
 
-def runs(train: list[Document], clients: int) -> list[list[Document]]:
+def runs(train: Sequence[Document], clients: int) -> list[list[Document]]:
     """Give each client a run of whole documents with about equally many tokens."""
     sizes = [sum(len(sentence.words) for sentence in document) for document in train]
     out: list[list[Document]] = [[] for _ in range(clients)]
@@ -61,7 +65,7 @@ def setting(rows: dict[str, Texts], test: Texts, rounds: int) -> Setting:
     )
 
 
-def central(train: list[Document], test: Texts, epochs: int) -> Metrics:
+def central(train: Sequence[Document], test: Texts, epochs: int) -> Metrics:
     """The same network on all documents, with a linear decay of the rate."""
     texts = encode_texts(train)
     learner = TextLearner(rate=CENTRAL_RATE)
@@ -74,7 +78,8 @@ def central(train: list[Document], test: Texts, epochs: int) -> Metrics:
 
 def main(console: Console, *, quick: bool = False) -> TaskResult:
     """Run the task and print its table: some twenty minutes of one core."""
-    train, test = documents("train"), encode_texts(documents("testb"))
+    data = conll2003()
+    train, test = data.train, encode_texts(data.testb)
     if quick:
         train = train[:20]
     clients = 4 if quick else CLIENTS

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.tasks.ner_data import Document, Sentence, shape
+from bench.tasks.ner_data import shape
+from fedcore.data.conll import Document, Sentence
 
 WORDS = 1 << 13  # buckets of lower-cased words; 0 is an unknown word or no word
 SHAPES = 256  # buckets of shapes
@@ -78,7 +79,7 @@ def encode_document(document: Document) -> TextDocument:
         letters=np.array([_letters(word) for word in forms], np.int64),
         forms=column(forms[w] for w in words),
         repeats=column(repeats[w.lower()] for w in words),
-        tags=column(tag for i in order for tag in document[i].tags),
+        tags=column(tag for i in order for tag in document[i].labels),
         sentences=column(i for i in order for _ in document[i].words),
         grids=tuple(_grid([len(document[i].words) for i in kind]) for kind in kinds if kind),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedcore.data.folder import read_lines
 from fedcore.errors import DataError
 
-CONLL_TAGS = ("B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-ORG", "I-ORG", "B-PER", "I-PER", "O")
+CONLL_TAGS = ("O", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-ORG", "I-ORG", "B-PER", "I-PER")
 _NUMBERS = {tag: i for i, tag in enumerate(CONLL_TAGS)}
 
 

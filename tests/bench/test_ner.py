@@ -1,7 +1,6 @@
 """CoNLL-2003 as a federated task: parsing, features, metrics by hand-made cases, both learners."""
 
-import gzip
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -10,14 +9,9 @@ from hypothesis import strategies as st
 
 from bench.tasks.ner_data import (
     TAGS,
-    Document,
-    Sentence,
     Sentences,
     blocks,
-    data_folder,
     encode,
-    load_documents,
-    parse_documents,
     shape,
     token_features,
 )
@@ -25,25 +19,12 @@ from bench.tasks.ner_learner import SentenceLearner
 from bench.tasks.ner_metrics import entity_report, ner_metrics, spans, tag_f1
 from bench.tasks.ner_text import Texts, encode_texts
 from bench.tasks.ner_torch import Sizes, TextLearner
+from fedcore.data import conll2003
+from fedcore.data.conll import Document, Sentence
 from fedcore.errors import DataError, TaskError
 from fedcore.learner import Learner, Parameters
 from secagg import ParameterError
 
-TEXT = """Ann NNP I-NP B-PER
-visits VBZ I-VP O
-New NNP I-NP B-LOC
-York NNP I-NP I-LOC
-. . O O
-
--DOCSTART- -X- -X- O
-
-ROME NNP I-NP B-LOC
-
-Rome NNP I-NP B-LOC
-wins VBZ I-VP O
-
--DOCSTART- -X- -X- O
-"""
 LINEAR = SentenceLearner(buckets=1 << 10, epochs=2)
 NEURAL = TextLearner(epochs=4, rate=0.01, sizes=Sizes(word=8, letter=8, filters=8, hidden=8))
 ROME = [
@@ -71,17 +52,22 @@ ROME = [
     15974,
 ]  # columns
 
-needs_data = pytest.mark.skipif(data_folder() is None, reason="SECAGG_DATA has no conll2003")
+needs_data = pytest.mark.skipif(
+    not os.environ.get("SECAGG_DATA"), reason="SECAGG_DATA does not name the folder of the real data sets"
+)
+
+
+def sentence(words: tuple[str, ...], labels: tuple[int, ...]) -> Sentence:
+    return Sentence(words, ("NN",) * len(words), labels)
 
 
 def tags(*names: str) -> np.ndarray:
     return np.array([TAGS.index(name) for name in names], np.int64)
 
 
-def real(split: str) -> list[Document]:
-    folder = data_folder()
-    assert folder is not None
-    return load_documents(folder, split)
+def real(split: str) -> tuple[Document, ...]:
+    found: tuple[Document, ...] = getattr(conll2003(), split)
+    return found
 
 
 def made_up(documents: int) -> list[Document]:
@@ -91,31 +77,8 @@ def made_up(documents: int) -> list[Document]:
     for _ in range(documents):
         person, place = (f"{rng.choice(list('ABCDEFG'))}{rng.integers(99)}" for _ in range(2))
         text = ("Mr", f"{person}son", "of", f"{place}burg", "spoke")
-        out.append((Sentence(text, (0, 7, 0, 1, 0)), Sentence(("he", "spoke"), (0, 0))))
+        out.append((sentence(text, (0, 7, 0, 1, 0)), sentence(("he", "spoke"), (0, 0))))
     return out
-
-
-# Parsing
-
-
-def test_blank_lines_end_sentences_and_docstart_opens_documents() -> None:
-    first, second = parse_documents(TEXT)
-    assert [s.words for s in first] == [("Ann", "visits", "New", "York", ".")]
-    assert [TAGS[t] for t in first[0].tags] == ["B-PER", "O", "B-LOC", "I-LOC", "O"]
-    assert [s.words for s in second] == [("ROME",), ("Rome", "wins")]
-
-
-@pytest.mark.parametrize("line", ["Rome NNP B-LOC", "Rome NNP I-NP B-CITY", "Rome NNP I-NP B-LOC more"])
-def test_a_line_of_another_shape_is_refused_by_its_number(line: str) -> None:
-    with pytest.raises(DataError, match="line 2: must be"):
-        parse_documents(f"Ann NNP I-NP B-PER\n{line}\n")
-
-
-def test_a_split_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "train.iob2.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
-    assert len(load_documents(tmp_path, "train")) == 2
-    with pytest.raises(DataError, match="split: testa"):
-        load_documents(tmp_path, "testa")
 
 
 # Clients
@@ -126,7 +89,7 @@ def test_a_split_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_blocks_keep_every_sentence_in_order_and_nobody_goes_without(
     lengths: list[int], clients: int
 ) -> None:
-    documents = [(Sentence((str(i),) * n, (0,) * n),) for i, n in enumerate(lengths)]
+    documents = [(sentence((str(i),) * n, (0,) * n),) for i, n in enumerate(lengths)]
     try:
         given_out = blocks(documents, clients)
     except DataError as error:
@@ -162,14 +125,19 @@ def test_shapes_stop_at_four_alike(word: str, form: str) -> None:
 
 
 def test_hashed_columns_are_the_same_on_every_machine() -> None:
-    rows = encode([Sentence(("Rome",), (1,))], 1 << 14)
+    rows = encode([sentence(("Rome",), (1,))], 1 << 14)
     assert rows.features.indices.tolist() == ROME
     assert rows.features.data.tolist() == [1.0] * len(ROME)
     assert rows.labels.tolist() == [1]
 
 
 def test_take_keeps_rows_labels_and_sentences_together() -> None:
-    rows = encode([s for d in parse_documents(TEXT) for s in d], 64)
+    texts = (
+        (("Ann", "visits", "New", "York", "."), (7, 0, 1, 2, 0)),
+        (("ROME",), (1,)),
+        (("Rome", "wins"), (1, 0)),
+    )
+    rows = encode([sentence(words, labels) for words, labels in texts], 64)
     part = rows.take(np.array([0, 5, 7]))
     assert len(part) == 3
     assert part.sentences.tolist() == [0, 1, 2]
@@ -286,7 +254,7 @@ def test_neural_training_is_repeatable_and_leaves_its_start_alone() -> None:
 
 
 def test_tokens_of_a_document_are_encoded_once_each_whatever_the_lengths() -> None:
-    document = (Sentence(("a",), (0,)), Sentence(("Ann",) * 40, (7,) * 40), Sentence(("x" * 40, "A"), (0, 1)))
+    document = (sentence(("a",), (0,)), sentence(("Ann",) * 40, (7,) * 40), sentence(("x" * 40, "A"), (0, 1)))
     (text,) = encode_texts([document]).documents
     assert text.sentences.tolist() == [1] * 40 + [0, 2, 2]
     assert text.tags.tolist() == [7] * 40 + [0, 0, 1]
@@ -330,7 +298,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 @needs_data
 def test_real_texts_are_the_ones_of_the_published_counts() -> None:
     documents = real("testb")
-    labels = np.array([t for d in documents for s in d for t in s.tags], np.int64)
+    labels = np.array([t for d in documents for s in d for t in s.labels], np.int64)
     supports = dict(zip(TAGS, np.bincount(labels).tolist(), strict=True))
     counts = (38323, 1668, 257, 702, 216, 1661, 835, 1617, 1156)
     assert supports == dict(zip(TAGS, counts, strict=True))
