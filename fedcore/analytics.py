@@ -76,8 +76,8 @@ def _shares(table: Table, cells: NDArray[np.float64]) -> NDArray[np.float64]:
     out = []
     for column, value in cells:
         index = int(column)
-        if not LABEL <= index < table.features.shape[1]:
-            raise TaskError(f"task.arrays: cells name column {index}, there are {table.features.shape[1]}")
+        if index != column or not LABEL <= index < table.features.shape[1]:
+            raise TaskError(f"task.arrays: cells name column {column:g}, there are {table.features.shape[1]}")
         values = table.labels if index == LABEL else table.features[:, index]
         out.append(float((values == value).mean()))
     return np.array(out)
