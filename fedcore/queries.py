@@ -40,8 +40,8 @@ class Analyst:
     weight_cap  most rows of a site; sites with more are left out
     attempts    for a sum that ends without a result
     raises      TaskError: too many clients and rows for exact counts. Every method raises the last
-                RoundAbortedError or CodecError of a sum, and TaskError when a site is lost between the
-                sums of one question.
+                RoundAbortedError or CodecError of a sum, and TaskError when the sums of one question are
+                not over the same sites.
     """
 
     aggregator: SumAggregator
@@ -183,15 +183,18 @@ class Analyst:
 
 @dataclass(slots=True)
 class _Question:
-    """The sums of one question: the second and later ones are over the sites of the first."""
+    """The sums of one question.
+
+    All sites are asked every time: a cohort of the survivors alone may be too small for the threat model.
+    """
 
     analyst: Analyst
-    among: tuple[str, ...] | None = None
+    sites: frozenset[str] = frozenset()  # in the sums so far
     total: int = 0  # rows of the last sum
     numbers: dict[TaskKind, int] = field(default_factory=dict)
 
     def ask(self, kind: TaskKind, values: int, arrays: dict[str, NDArray[np.float64]]) -> WeightedMean:
-        """One sum of `values` numbers. Raises TaskError when a site of the first sum is not in it."""
+        """One sum of `values` numbers. Raises TaskError unless it is over the sites of the others."""
         analyst = self.analyst
         self.numbers[kind] = self.numbers.get(kind, 0) + 1
         task = Task(
@@ -208,18 +211,18 @@ class _Question:
             task,
             attempts=analyst.attempts,
             on_failure=lambda _reason: None,
-            among=self.among,
         )
-        survivors = summed.result.survivors
-        if self.among is not None and set(survivors) != set(self.among):
-            lost = sorted(set(self.among) - set(survivors))
-            raise TaskError(f"{task.name}: {', '.join(lost)} lost between the sums of one question")
-        self.among, self.total = survivors, summed.mean.weight
+        survivors = frozenset(summed.result.survivors)
+        if changed := survivors ^ (self.sites or survivors):
+            raise TaskError(
+                f"{task.name}: {', '.join(sorted(changed))} in some sums of one question, not in all"
+            )
+        self.sites, self.total = survivors, summed.mean.weight
         return summed.mean
 
     def resolution(self, found: WeightedMean) -> float:
         """Largest error of a mean, in units of the range."""
-        return self.analyst.codec.error_bound(len(self.among or ()), found.weight)
+        return self.analyst.codec.error_bound(len(self.sites), found.weight)
 
     def mean(self) -> NDArray[np.float64]:
         """Means of the columns, within the bounds."""
