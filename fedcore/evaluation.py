@@ -45,6 +45,8 @@ def compute(task: Task, learner: Learner[Any], parameters: Parameters, rows: Any
     labels = np.asarray(rows.labels)
     if scores.shape != (len(labels), len(task.classes)) or not np.isfinite(scores).all():
         raise TaskError(f"scores: must be finite, {len(labels)} by {len(task.classes)}, are {scores.shape}")
+    if not ((labels >= 0) & (labels < len(task.classes))).all():  # -1 would count from the end
+        raise TaskError(f"labels: must be in 0..{len(task.classes) - 1}")
     if task.kind is TaskKind.SITES:
         hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
         place = min(hits * SITE_BINS // len(labels), SITE_BINS - 1)  # in whole numbers: 0.58 * 50 is below 29
@@ -68,9 +70,11 @@ def _sums(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.
 class Evaluation:
     """What the sums say.
 
-    metrics    accuracy, auc (binned), log_loss, macro_f1
+    metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
+               the AUC is NaN when all rows are of one class
     confusion  (classes, classes) counts: row is the label, column the guess
-    rows       evaluated
+    rows       evaluated; where weights are capped, a site's count at most the cap, and the counts are
+               rounded
     """
 
     metrics: Metrics
