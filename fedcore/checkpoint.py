@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from fedcore.errors import DataError
 from fedcore.learner import Metrics, Parameters
 from fedcore.statistics import Standardizer
+from fedcore.task import Counted
 
 if TYPE_CHECKING:
     from fedcore.site import Site
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -30,7 +31,7 @@ class Checkpoint:
     number      of the last round
     parameters  the global model; state: of the strategy
     norm        that updates of the next round are clipped to
-    previous    name and survivors of the last training round
+    previous    training rounds and their survivors, see Task
     accountant  of the privacy spent
     evaluations metrics by round
     sites       what simulated sites keep, by name: control variates, residuals, personal parameters.
@@ -43,7 +44,7 @@ class Checkpoint:
     weight: int = 0
     state: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     norm: float | None = None
-    previous: tuple[str, tuple[str, ...]] | None = None
+    previous: Counted = ()
     accountant: dict[str, Any] | None = None
     evaluations: dict[int, Metrics] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -97,7 +98,6 @@ class Checkpoint:
         def under(prefix: str) -> dict[str, Any]:
             return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-        previous = header["previous"]
         return cls(
             number=int(header["number"]),
             parameters=under("model."),
@@ -105,7 +105,7 @@ class Checkpoint:
             weight=int(header["weight"]),
             state=under("state."),
             norm=header["norm"],
-            previous=None if previous is None else (previous[0], tuple(previous[1])),
+            previous=tuple((name, tuple(survivors)) for name, survivors in header["previous"]),
             accountant=header["accountant"],
             evaluations={int(number): metrics for number, metrics in header["evaluations"].items()},
             sites={name: _unflattened(kept, arrays) for name, kept in header["sites"].items()},

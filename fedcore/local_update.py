@@ -22,7 +22,7 @@ from fedcore.learner import (
     flatten,
     unflatten,
 )
-from fedcore.task import Task
+from fedcore.task import Counted, Task
 
 # A vector's weight in a pass of the geometric median is its weight times a share of this.
 GRAIN = 1024
@@ -46,13 +46,20 @@ class SiteState:
 
     def settle(self, task: Task, site: str) -> None:
         """Learn from the next task what became of the last vector."""
-        if self.pending is None or self.pending[0] == task.name or task.previous is None:
+        if self.pending is None or self.pending[0] == task.name or not task.previous:
             return
-        name, changes = self.pending
+        changes = self.counted(task.previous, site)
         self.pending = None
-        if task.previous[0] == name and site in task.previous[1]:
-            for field_name, value in changes.items():
-                setattr(self, field_name, value)
+        for field_name, value in changes.items():
+            setattr(self, field_name, value)
+
+    def counted(self, previous: Counted, site: str) -> dict[str, Any]:
+        """Return the changes of the last vector if it counted by these rounds and survivors, else none."""
+        if self.pending is None or not any(
+            name == self.pending[0] and site in survivors for name, survivors in previous
+        ):
+            return {}
+        return self.pending[1]
 
     def kept(self) -> dict[str, Any]:
         """Return what a checkpoint needs of this site."""
@@ -91,7 +98,7 @@ def train(
     shared = sent(before, task.asks)
     try:
         if task.asks.update is UpdateKind.GRADIENT:
-            return _gradient(learner, before, shared, rows)
+            return _gradient(learner, task, before, shared, rows)
         fit = _fit(learner, task, before, shared, rows, state, seed)
     except TaskError:
         raise
@@ -153,12 +160,15 @@ def _fit(
 
 def _gradient(
     learner: Learner[Any],
+    task: Task,
     before: Parameters,
     shared: Parameters,
     rows: Any,  # noqa: ANN401
 ) -> Update:
     if not isinstance(learner, GradientLearner):
         raise TaskError(f"asks.update: {type(learner).__name__} gives no gradients")
+    if any(matches(name, task.asks.personal) for name in before):
+        raise TaskError("asks.update: gradients train nothing that stays at the site")
     gradient = learner.gradient(before, rows)
     return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
 

@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from fedcore.noise import Noise
 from fedcore.privacy import Mechanism
 from fedcore.shaping import Shaping
 
-_VERSION = 2
+_VERSION = 3
+
+Counted: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class TaskKind(StrEnum):
@@ -48,8 +50,9 @@ class Task:
     arrays      "mean" from DEVIATION on, "deviation" and the parameters (as "model.<name>") in TRAIN
     asks        of a training round; shaping and noise: of its vectors
     passes      how often this round was summed before (geometric median): the update stays the same
-    previous    name and survivors of the last training round with a result: sites learn from it
-                whether their last vector counted
+    previous    training rounds with a result and their survivors, each site only at its last: sites learn
+                from it whether their last vector counted, also those that were not in every cohort;
+                empty: no news
     """
 
     kind: TaskKind
@@ -63,7 +66,7 @@ class Task:
     shaping: Shaping = field(default_factory=Shaping)
     noise: Noise | None = None
     passes: int = 0
-    previous: tuple[str, tuple[str, ...]] | None = None
+    previous: Counted = ()
 
     @property
     def name(self) -> str:
@@ -186,8 +189,12 @@ def _noise(values: dict[str, Any]) -> Noise:
     )
 
 
-def _previous(value: Any) -> tuple[str, tuple[str, ...]] | None:  # noqa: ANN401 - JSON
-    if value is None:
-        return None
-    name, survivors = value
-    return str(name), tuple(str(one) for one in survivors)
+def _previous(value: Any) -> Counted:  # noqa: ANN401 - JSON
+    return tuple((str(name), tuple(str(one) for one in survivors)) for name, survivors in value)
+
+
+def counted(previous: Counted, name: str, survivors: tuple[str, ...]) -> Counted:
+    """Add a training round's survivors to those of the rounds before, where they no longer stand."""
+    now = frozenset(survivors)
+    kept = ((older, tuple(site for site in sites if site not in now)) for older, sites in previous)
+    return tuple(entry for entry in (*kept, (name, survivors)) if entry[1])

@@ -22,7 +22,7 @@ from fedcore.statistics import Standardizer, from_bounds, to_mean, to_standardiz
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
 from fedcore.stream import choose, permutation
 from fedcore.summation import OnRound, RoundRecord, Summed, sum_with_retries
-from fedcore.task import Task, TaskKind
+from fedcore.task import Counted, Task, TaskKind, counted
 
 Evaluator: TypeAlias = Callable[[Parameters, Standardizer], Metrics]
 
@@ -36,6 +36,7 @@ class TrainedModel:
     evaluations  metrics by round
     stopped      why training ended before its last round
     epsilon      spent, where noise was added
+    previous     training rounds and their survivors, see Task: which personal parameters count
     """
 
     parameters: Parameters
@@ -45,6 +46,7 @@ class TrainedModel:
     evaluations: dict[int, Metrics] = field(default_factory=dict)
     stopped: str = ""
     epsilon: float | None = None
+    previous: Counted = ()
 
 
 @dataclass(slots=True)
@@ -78,16 +80,33 @@ class Federation:
         return run.train()
 
     def evaluate(
-        self, parameters: Parameters, standardizer: Standardizer | None = None, number: int = 1
+        self,
+        parameters: Parameters,
+        standardizer: Standardizer | None = None,
+        number: int = 1,
+        previous: Counted = (),
     ) -> Evaluation:
-        """Evaluate over the held-out rows of all sites by one secure sum."""
-        return _Run(self, Checkpoint.of(number, parameters, standardizer)).evaluation()
+        """Evaluate over the held-out rows of all sites by one secure sum.
+
+        previous  of the trained model: without it, sites with personal parameters use those of the round
+                  before the last
+        """
+        return self._about(parameters, standardizer, number, previous).evaluation()
 
     def evaluate_sites(
-        self, parameters: Parameters, standardizer: Standardizer | None = None, number: int = 1
+        self,
+        parameters: Parameters,
+        standardizer: Standardizer | None = None,
+        number: int = 1,
+        previous: Counted = (),
     ) -> SiteSpread:
-        """Count the sites by bins of their own accuracy by one secure sum."""
-        return _Run(self, Checkpoint.of(number, parameters, standardizer)).spread()
+        """Count the sites by bins of their own accuracy by one secure sum; arguments as in `evaluate`."""
+        return self._about(parameters, standardizer, number, previous).spread()
+
+    def _about(
+        self, parameters: Parameters, standardizer: Standardizer | None, number: int, previous: Counted
+    ) -> _Run:
+        return _Run(self, replace(Checkpoint.of(number, parameters, standardizer), previous=previous))
 
 
 class _Run:
@@ -132,7 +151,8 @@ class _Run:
         epsilon = None if self.guard is None else self.guard.accountant.epsilon
         now = self.now
         return TrainedModel(
-            now.parameters, now.standardizer, now.weight, now.number, dict(now.evaluations), stopped, epsilon
+            *(now.parameters, now.standardizer, now.weight, now.number, dict(now.evaluations)),
+            *(stopped, epsilon, now.previous),
         )
 
     def _stopped(self) -> str:
@@ -215,7 +235,7 @@ class _Run:
             parameters={**parameters, **unflatten(vector, trained)},
             state=dict(state),
             norm=norm,
-            previous=(sums.name, sums.survivors()),
+            previous=counted(self.now.previous, sums.name, sums.survivors()),
             accountant=None if self.guard is None else self.guard.accountant.state(),
         )
         for record in sums.records:
