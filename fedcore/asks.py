@@ -93,13 +93,17 @@ class Asks:
         for name, value in values.items():
             default = getattr(_DEFAULT, name)
             if isinstance(default, tuple):
-                typed[name] = tuple(str(one) for one in value)
+                if not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+                    raise TaskError(f"asks.{name}: must be a list of patterns, is {value!r}")
+                typed[name] = tuple(value)
             elif isinstance(default, bool):
                 if not isinstance(value, bool):
                     raise TaskError(f"asks.{name}: must be true or false, is {value!r}")
                 typed[name] = value
             elif isinstance(default, StrEnum):
                 typed[name] = type(default)(value)
+            elif isinstance(value, bool) or not isinstance(value, int | float):
+                raise TaskError(f"asks.{name}: must be a number, is {value!r}")
             else:
                 typed[name] = float(value)
         return cls(**typed)

@@ -23,6 +23,10 @@ from fedcore.privacy import Mechanism
 from fedcore.shaping import Shaping
 
 _VERSION = 3
+_FIELDS = {
+    *("version", "kind", "number", "dimension", "codec", "columns", "classes", "arrays"),
+    *("asks", "shaping", "noise", "passes", "previous"),
+}
 
 Counted: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -135,12 +139,17 @@ def _decode(payload: bytes) -> Task:
     header = json.loads(payload[4 : 4 + size])
     if header["version"] != _VERSION:
         raise TaskError(f"task.version: must be {_VERSION}, is {header['version']}")
-    arrays, at = {}, 4 + size
+    if unknown := header.keys() - _FIELDS:
+        raise TaskError(f"task: {min(unknown)} is not known")
+    arrays: dict[str, NDArray[np.float64]] = {}
+    at = 4 + size
     for name, shape in header["arrays"]:
-        if not all(isinstance(side, int) and 0 <= side <= len(payload) for side in shape):
+        if name in arrays:
+            raise TaskError(f"task.arrays: {name} is there twice")
+        if not all(_whole(side) and 0 <= side <= len(payload) for side in shape):
             raise TaskError(f"task.arrays: {name} has the shape {shape}")
         count = math.prod(shape)
-        arrays[str(name)] = np.frombuffer(payload, "<f8", count, at).reshape(shape).astype(float)
+        arrays[_text(name, "arrays")] = np.frombuffer(payload, "<f8", count, at).reshape(shape).astype(float)
         at += 8 * count
     if at != len(payload):
         raise TaskError(f"task: {len(payload) - at} bytes behind the arrays")
@@ -148,9 +157,12 @@ def _decode(payload: bytes) -> Task:
         kind=TaskKind(header["kind"]),
         number=_integer(header, "number"),
         dimension=_integer(header, "dimension"),
-        codec=Codec(**header["codec"]),
-        columns=tuple((str(n), float(low), float(high)) for n, low, high in header["columns"]),
-        classes=tuple(str(name) for name in header["classes"]),
+        codec=_codec(header["codec"]),
+        columns=tuple(
+            (_text(name, "columns"), _real(low, "columns"), _real(high, "columns"))
+            for name, low, high in header["columns"]
+        ),
+        classes=_texts(header["classes"], "classes"),
         arrays=arrays,
         asks=Asks.decode(header["asks"]),
         shaping=_shaping(header["shaping"]),
@@ -162,9 +174,37 @@ def _decode(payload: bytes) -> Task:
 
 def _integer(header: dict[str, Any], name: str) -> int:
     value = header[name]
-    if not isinstance(value, int) or not 0 <= value < 2**53:
+    if not _whole(value) or not 0 <= value < 2**53:
         raise TaskError(f"task.{name}: must be an integer from 0 on")
+    return int(value)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)  # true would count as 1
+
+
+def _real(value: object, name: str) -> float:
+    if not (_whole(value) or isinstance(value, float)) or not math.isfinite(out := float(value)):  # type: ignore[arg-type]
+        raise TaskError(f"task.{name}: must be finite numbers")
+    return out
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise TaskError(f"task.{name}: names must be strings")
     return value
+
+
+def _texts(values: object, name: str) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TaskError(f"task.{name}: must be a list of names")
+    return tuple(_text(value, name) for value in values)
+
+
+def _codec(values: dict[str, Any]) -> Codec:
+    for name, value in values.items():
+        _real(value, f"codec.{name}")
+    return Codec(**values)
 
 
 def _shaping(values: dict[str, Any]) -> Shaping:
@@ -172,9 +212,9 @@ def _shaping(values: dict[str, Any]) -> Shaping:
     if not isinstance(values["rotate"], bool):
         raise TaskError(f"task.shaping.rotate: must be true or false, is {values['rotate']!r}")
     return Shaping(
-        norm=None if norm is None else float(norm),
+        norm=None if norm is None else _real(norm, "shaping.norm"),
         rotate=values["rotate"],
-        keep=float(values["keep"]),
+        keep=_real(values["keep"], "shaping.keep"),
         seed=bytes.fromhex(values["seed"]),
     )
 
@@ -182,15 +222,15 @@ def _shaping(values: dict[str, Any]) -> Shaping:
 def _noise(values: dict[str, Any]) -> Noise:
     return Noise(
         mechanism=Mechanism(values["mechanism"]),
-        variance=float(values["variance"]),
-        sensitivity=float(values["sensitivity"]),
-        norm=float(values["norm"]),
+        variance=_real(values["variance"], "noise.variance"),
+        sensitivity=_real(values["sensitivity"], "noise.sensitivity"),
+        norm=_real(values["norm"], "noise.norm"),
         smallest=_integer(values, "smallest"),
     )
 
 
 def _previous(value: Any) -> Counted:  # noqa: ANN401 - JSON
-    return tuple((str(name), tuple(str(one) for one in survivors)) for name, survivors in value)
+    return tuple((_text(name, "previous"), _texts(survivors, "previous")) for name, survivors in value)
 
 
 def counted(previous: Counted, name: str, survivors: tuple[str, ...]) -> Counted:
