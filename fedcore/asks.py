@@ -88,7 +88,7 @@ class Asks:
         """Undo `encode`. Raises TaskError."""
         known = {field.name: field for field in fields(cls)}
         if unknown := values.keys() - known.keys():
-            raise TaskError(f"asks: {min(unknown)} is not known")
+            raise TaskError(f"asks: {min(unknown)!r} is not known")
         typed: dict[str, Any] = {}
         for name, value in values.items():
             default = getattr(_DEFAULT, name)

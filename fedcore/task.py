@@ -140,14 +140,14 @@ def _decode(payload: bytes) -> Task:
     if header["version"] != _VERSION:
         raise TaskError(f"task.version: must be {_VERSION}, is {header['version']}")
     if unknown := header.keys() - _FIELDS:
-        raise TaskError(f"task: {min(unknown)} is not known")
+        raise TaskError(f"task: {min(unknown)!r} is not known")
     arrays: dict[str, NDArray[np.float64]] = {}
     at = 4 + size
     for name, shape in header["arrays"]:
         if name in arrays:
-            raise TaskError(f"task.arrays: {name} is there twice")
+            raise TaskError(f"task.arrays: {name!r} is there twice")
         if not all(_whole(side) and 0 <= side <= len(payload) for side in shape):
-            raise TaskError(f"task.arrays: {name} has the shape {shape}")
+            raise TaskError(f"task.arrays: {name!r} has the shape {shape}")
         count = math.prod(shape)
         arrays[_text(name, "arrays")] = np.frombuffer(payload, "<f8", count, at).reshape(shape).astype(float)
         at += 8 * count
