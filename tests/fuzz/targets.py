@@ -19,9 +19,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from fedcore.asks import Asks, Weighting
 from fedcore.codec import Codec
 from fedcore.errors import DataError, TaskError
+from fedcore.noise import Noise
+from fedcore.privacy import Mechanism
 from fedcore.schema import Schema
+from fedcore.shaping import Shaping
 from fedcore.task import Task, TaskKind
 from secagg.effects import Aborted, Completed, Effect, InputWanted, Refused, RosterAccepted, Send
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
@@ -476,11 +480,12 @@ def _task(data: bytes) -> str:
         return _first_words(error)
     payload = task.encode()
     assert Task.decode(payload).encode() == payload
-    return f"{task.kind}, {len(task.arrays)} arrays"
+    rules = f"{task.asks.update}, {task.noise is not None}, {task.shaping.rotate}, {len(task.previous)}"
+    return f"{task.kind}, {len(task.arrays)} arrays, {rules}"
 
 
 def _task_seeds() -> list[bytes]:
-    return [
+    plain = [
         Task(
             kind=kind,
             number=number,
@@ -489,9 +494,20 @@ def _task_seeds() -> list[bytes]:
             columns=(("age", 0.0, 120.0), ("bmi", 10.0, 60.0)),
             classes=("no", "yes"),
             arrays={name: np.arange(2.0) for name in ("mean", "deviation", "model.coef")[:number]},
-        ).encode()
+        )
         for number, kind in enumerate((TaskKind.MEAN, TaskKind.DEVIATION, TaskKind.TRAIN, TaskKind.TRAIN))
     ]
+    full = replace(
+        plain[-1],
+        codec=Codec(clip=1.0, bits=16, weight_cap=100, clients=5, precise=2, headroom=9),
+        asks=Asks(proximal=0.5, normalized=True, quantile=0.1, personal=("head*",), smoothing=0.1),
+        shaping=Shaping(norm=2.0, rotate=True, keep=0.5),
+        noise=Noise(mechanism=Mechanism.SKELLAM, variance=2.0, sensitivity=1.0),
+        passes=1,
+        previous=(("train 1", ("a",)), ("train 2", ("b", "c"))),
+    )
+    steered = replace(plain[-1], asks=Asks(control=1.0, weighting=Weighting.UNIFORM))
+    return [task.encode() for task in (*plain, full, steered)]
 
 
 def _outcome(data: bytes) -> str:
