@@ -30,7 +30,7 @@ class Checkpoint:
     number      of the last round
     parameters  the global model; state: of the strategy
     norm        that updates of the next round are clipped to
-    previous    name and survivors of the last training round
+    previous    who counted when, see Task
     accountant  of the privacy spent
     evaluations metrics by round
     sites       what simulated sites keep, by name: control variates, residuals, personal parameters.
@@ -43,7 +43,7 @@ class Checkpoint:
     weight: int = 0
     state: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     norm: float | None = None
-    previous: tuple[str, tuple[str, ...]] | None = None
+    previous: Mapping[str, tuple[str, ...]] | None = None
     accountant: dict[str, Any] | None = None
     evaluations: dict[int, Metrics] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Checkpoint:
             weight=int(header["weight"]),
             state=under("state."),
             norm=header["norm"],
-            previous=None if previous is None else (previous[0], tuple(previous[1])),
+            previous=None if previous is None else {name: tuple(found) for name, found in previous.items()},
             accountant=header["accountant"],
             evaluations={int(number): metrics for number, metrics in header["evaluations"].items()},
             sites={name: _unflattened(kept, arrays) for name, kept in header["sites"].items()},

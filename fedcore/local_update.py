@@ -50,7 +50,7 @@ class SiteState:
             return
         name, changes = self.pending
         self.pending = None
-        if task.previous[0] == name and site in task.previous[1]:
+        if site in task.previous.get(name, ()):
             for field_name, value in changes.items():
                 setattr(self, field_name, value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -48,8 +49,8 @@ class Task:
     arrays      "mean" from DEVIATION on, "deviation" and the parameters (as "model.<name>") in TRAIN
     asks        of a training round; shaping and noise: of its vectors
     passes      how often this round was summed before (geometric median): the update stays the same
-    previous    name and survivors of the last training round with a result: sites learn from it
-                whether their last vector counted
+    previous    by name of the training round, the sites whose vector counted there and not since: each
+                learns from it whether its last vector did, also one that was not asked for a while
     """
 
     kind: TaskKind
@@ -63,7 +64,7 @@ class Task:
     shaping: Shaping = field(default_factory=Shaping)
     noise: Noise | None = None
     passes: int = 0
-    previous: tuple[str, tuple[str, ...]] | None = None
+    previous: Mapping[str, tuple[str, ...]] | None = None
 
     @property
     def name(self) -> str:
@@ -186,8 +187,18 @@ def _noise(values: dict[str, Any]) -> Noise:
     )
 
 
-def _previous(value: Any) -> tuple[str, tuple[str, ...]] | None:  # noqa: ANN401 - JSON
+def _previous(value: Any) -> dict[str, tuple[str, ...]] | None:  # noqa: ANN401 - JSON
     if value is None:
         return None
-    name, survivors = value
-    return str(name), tuple(str(one) for one in survivors)
+    return {name: tuple(str(one) for one in survivors) for name, survivors in value.items()}
+
+
+def counted(
+    previous: Mapping[str, tuple[str, ...]] | None, name: str, survivors: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Return `Task.previous` after one more round: every site stands under the last round it counted in."""
+    left = {
+        earlier: tuple(site for site in sites if site not in set(survivors))
+        for earlier, sites in (previous or {}).items()
+    }
+    return {earlier: sites for earlier, sites in left.items() if sites} | {name: survivors}

@@ -22,7 +22,7 @@ from fedcore.statistics import Standardizer, from_bounds, to_mean, to_standardiz
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
 from fedcore.stream import choose, permutation
 from fedcore.summation import OnRound, RoundRecord, Summed, sum_with_retries
-from fedcore.task import Task, TaskKind
+from fedcore.task import Task, TaskKind, counted
 
 Evaluator: TypeAlias = Callable[[Parameters, Standardizer], Metrics]
 
@@ -215,7 +215,7 @@ class _Run:
             parameters={**parameters, **unflatten(vector, trained)},
             state=dict(state),
             norm=norm,
-            previous=(sums.name, sums.survivors()),
+            previous=counted(self.now.previous, sums.name, sums.survivors()),
             accountant=None if self.guard is None else self.guard.accountant.state(),
         )
         for record in sums.records:
