@@ -176,8 +176,15 @@ class _Run:
     def attempt(self, task: Task, among: Sequence[str] | None) -> Summed:
         """Sum with retries; failures are reported, and spent where noise is added."""
 
+        def allowed() -> None:
+            if self.guard is not None and task.noise is not None:
+                self.guard.before(task.noise, task.shaping.length(task.dimension) + task.hidden)
+
         def failed(reason: str) -> None:
             epsilon = self.spend(task, None)
+            if self.guard is not None and epsilon is not None:  # spent, whatever becomes of this run
+                self.now = replace(self.now, accountant=self.guard.accountant.state())
+                self.federation.on_checkpoint(self.now)
             self._report(RoundRecord(task, None, 0, reason, self.now.parameters, epsilon, task.shaping.norm))
 
         return sum_with_retries(
@@ -186,6 +193,7 @@ class _Run:
             attempts=self.plan.attempts,
             on_failure=failed,
             among=among,
+            before=allowed,
         )
 
     def spend(self, task: Task, survivors: int | None) -> float | None:
@@ -237,8 +245,6 @@ class _Run:
             longest = shaping.norm * float(np.sqrt(1 + asks.quantile**2))
             noise = self.plan.privacy.noise(codec, longest, sent_values)
             codec = replace(codec, headroom=noise.headroom(codec.clients))
-            if self.guard is not None:
-                self.guard.before(noise, sent_values)
         return replace(
             task,
             codec=codec,
