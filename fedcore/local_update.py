@@ -200,9 +200,17 @@ def weight_of(asks: Asks, rows: int, cap: int) -> int:
 def weiszfeld_weight(task: Task, values: NDArray[np.float64], rows: int) -> int:
     """Weight of a vector in a pass of the geometric median (Pillutla et al. 2022, algorithm 2).
 
-    w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step
+    values   (d,), as they are in the sum
+    returns  w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step;
+             w in the first sum, which has no center
+    raises   TaskError: w above its cap, which a small share would hide from the codec
     """
-    base = weight_of(task.asks, rows, task.codec.weight_cap // GRAIN)
+    cap = task.codec.weight_cap // GRAIN
+    base = weight_of(task.asks, rows, cap)
+    if base > cap:
+        raise TaskError(f"weight: must be in 1..{cap}, is {base}")
+    if not task.passes:
+        return base * GRAIN
     distance = float(np.linalg.norm(values - _array(task, "center", values.size)))
     share = min(1.0, task.asks.smoothing / distance) if distance > 0 else 1.0
     return max(1, round(base * GRAIN * share))

@@ -93,8 +93,8 @@ class Site:
                 changes["residual"] = task.shaping.left(values)
             self.state.pending = (task.name, changes)
         rows = len(self.table)
-        if task.asks.smoothing and task.passes:
-            weight = weiszfeld_weight(task, values, rows)
+        if task.asks.smoothing:
+            weight = weiszfeld_weight(task, task.shaping.restore(shaped, task.dimension)[0], rows)
         else:
             weight = weight_of(task.asks, rows, task.codec.weight_cap)
         precise = {"steps": 2 * update.steps / task.asks.steps_cap - 1, "within": 1.0 if within else -1.0}

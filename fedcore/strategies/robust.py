@@ -112,10 +112,10 @@ class GeometricMedian(Strategy):
 
     def combine(self, sums: Sums) -> RoundUpdate:
         """Return the geometric median after the passes."""
-        update = sums.mean()
+        first = update = sums.mean()
         for number in range(1, self.passes + 1):
             update = sums.mean(passes=number, center=update.mean)
-        return update
+        return replace(update, within=first.within)  # where sites count as they should
 
     def step(self, parameters: Vector, update: RoundUpdate, state: State) -> tuple[Vector, State]:
         """Return parameters + server_rate * geometric median of the changes."""
