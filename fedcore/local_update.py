@@ -93,31 +93,35 @@ def train(
         if task.asks.update is UpdateKind.GRADIENT:
             return _gradient(learner, before, shared, rows)
         fit = _fit(learner, task, before, shared, rows, state, seed)
+        return _update(task.asks, before, shared, fit, state, task)
     except TaskError:
         raise
     except Exception as error:  # a learner is foreign code
         raise TaskError(f"{site}: the learner failed with {type(error).__name__}") from error
-    if {name: array.shape for name, array in fit.parameters.items()} != {
-        name: array.shape for name, array in before.items()
-    }:
-        raise TaskError(f"{site}: the learner returned parameters of other shapes")
-    return _update(task.asks, before, shared, fit, state, task)
 
 
 def starting_point(learner: Learner[Any], task: Task, state: SiteState) -> Parameters:
     """Return the round's parameters, with this site's own in place of personal ones."""
-    initial = learner.initial()
+    try:
+        initial = learner.initial()
+        shapes = _shapes(initial)
+    except Exception as error:  # a learner is foreign code
+        raise TaskError(f"task.model: the learner failed with {type(error).__name__}") from error
     given = task.model
     personal = {name for name in initial if name not in given}
     parameters = {
-        name: given[name] if name in given else state.personal.get(name, initial[name]) for name in initial
+        name: given[name].copy() if name in given else state.personal.get(name, initial[name])
+        for name in initial
     }
-    shapes = {name: array.shape for name, array in initial.items()}
-    if given.keys() - initial.keys() or {n: a.shape for n, a in parameters.items()} != shapes:
+    if given.keys() - initial.keys() or _shapes(parameters) != shapes:
         raise TaskError("task.model: not the shapes of this site's learner")
     if personal != {name for name in initial if matches(name, task.asks.personal)}:
         raise TaskError("task.model: not the shapes of this site's learner: names are missing")
     return parameters
+
+
+def _shapes(parameters: Parameters) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in parameters.items()}
 
 
 def _fit(
@@ -167,6 +171,8 @@ def _update(
     asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState, task: Task
 ) -> Update:
     """Turn trained parameters into the vector that was asked for."""
+    if _shapes(fit.parameters) != _shapes(before):
+        raise TaskError("the learner returned parameters of other shapes")
     after = flatten({name: fit.parameters[name] for name in shared})
     start = flatten(shared)
     delta = after - start
