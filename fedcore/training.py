@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -74,8 +74,21 @@ class Federation:
         raises  the last RoundAbortedError or CodecError of a round; TaskError; BudgetExceededError before
                 the round that would pass the budget
         """
-        run = _Run(self) if resume is None else _Run(self, resume)
-        return run.train()
+        if resume is not None:
+            self._check(resume)
+        return _Run(self, resume).train()
+
+    def _check(self, resume: Checkpoint) -> None:
+        """Refuse a checkpoint that this run cannot go on from."""
+        asks = self.strategy.asks()
+        wanted = sent(self.learner.initial(), Asks(personal=asks.personal))
+        if _shapes(resume.parameters) != _shapes(wanted):
+            raise TaskError("resume: the parameters are not this learner's")
+        state = self.strategy.start(flatten(sent(wanted, asks)).size)
+        if _shapes(resume.state) != _shapes(state):
+            raise TaskError(f"resume: the state is not that of {type(self.strategy).__name__}")
+        if self.plan.privacy is not None and resume.number and resume.accountant is None:
+            raise TaskError("resume: says nothing of the privacy that its rounds have spent")
 
     def evaluate(
         self, parameters: Parameters, standardizer: Standardizer | None = None, number: int = 1
@@ -88,6 +101,10 @@ class Federation:
     ) -> SiteSpread:
         """Count the sites by bins of their own accuracy by one secure sum."""
         return _Run(self, Checkpoint.of(number, parameters, standardizer)).spread()
+
+
+def _shapes(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 class _Run:
