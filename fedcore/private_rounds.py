@@ -71,13 +71,14 @@ class PrivacyPlan:
         """
         scale = codec.levels / codec.clip
         longest = rounded_norm(norm * scale, dimension)
-        # Rounding moves each of two neighbouring vectors by less than a step a coordinate, alike.
-        one = longest if self.sensitivity is None else self.sensitivity * scale + math.sqrt(dimension)
+        # The same randomness rounds two neighbouring vectors less than a step a coordinate apart. That they
+        # are rounded alike is true only while rounding is not tried again, which depends on the vector.
+        one = math.inf if self.sensitivity is None else self.sensitivity * scale + math.sqrt(dimension)
         return Noise(
             mechanism=self.mechanism,
             variance=_variance(self, min(one, longest), dimension),
             sensitivity=min(one, longest),
-            norm=longest,
+            norm=longest if longest <= one else 0.0,
             smallest=self.smallest,
         )
 
