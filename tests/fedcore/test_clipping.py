@@ -70,9 +70,7 @@ def test_the_share_within_the_norm_is_summed_securely_and_precisely(kind: str, r
         assert record.task.hidden == 0
         assert record.result is not None
         model = np.concatenate([record.task.model[n].ravel() for n in ("coefficients", "intercept")])
-        within = [
-            np.linalg.norm(TOYS[name].train(model) - model) <= norm for name in record.result.survivors
-        ]
+        within = [np.linalg.norm(TOYS[name].train(model) - model) <= norm for name in record.result.survivors]
         assert record.within == pytest.approx(np.mean(within), abs=1e-6)
         norm *= math.exp(-0.5 * (float(np.mean(within)) - 0.5))
     assert len({record.norm for record in ran.records}) > 1

@@ -43,15 +43,15 @@ def make_sum(noise: Noise, clients: int, bits: int = 12) -> tuple[dict[str, Site
     codec = Codec(clip=1.0, bits=bits, weight_cap=1, clients=clients)
     codec = replace(codec, headroom=noise.headroom(clients))
     sites: dict[str, Site] = {str(i): Fixed(str(i), None, None, None, seed=9) for i in range(clients)}  # type: ignore[arg-type]
-    task = Task(
-        kind=TaskKind.TRAIN, number=1, dimension=D, codec=codec, columns=(), classes=(), noise=noise
-    )
+    task = Task(kind=TaskKind.TRAIN, number=1, dimension=D, codec=codec, columns=(), classes=(), noise=noise)
     return sites, task
 
 
 @pytest.mark.parametrize("kind", [PlainSum, SecureSum])
 @every_mechanism
-@pytest.mark.parametrize(("variance", "absent"), [(0.3, {"4"}), (40.0, {"0", "3"}), (40.0, set()), (9e5, {"1"})])
+@pytest.mark.parametrize(
+    ("variance", "absent"), [(0.3, {"4"}), (40.0, {"0", "3"}), (40.0, set()), (9e5, {"1"})]
+)
 def test_the_variance_of_a_sum_is_that_of_its_survivors(
     kind: type[PlainSum | SecureSum], mechanism: Mechanism, variance: float, absent: set[str]
 ) -> None:

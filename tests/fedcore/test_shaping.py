@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.aggregation import PlainSum, SecureSum
+from fedcore.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.asks import Asks, UpdateKind, Weighting
 from fedcore.codec import Codec
 from fedcore.errors import CodecError, TaskError
@@ -19,6 +20,7 @@ from fedcore.strategies import FedAvg
 from fedcore.stream import derive
 from fedcore.summation import sum_once
 from fedcore.task import Task, TaskKind
+from secagg import AbortReason, RoundAbortedError
 from tests.fedcore.strategies.toys import Runner, make_toy_sites, make_toys, run_over, toy_plan
 
 SEED = derive(bytes(32), "test")
@@ -59,7 +61,6 @@ def test_rotated_vectors_are_flat(d: int) -> None:
             bound = shaping.coordinate_clip(d, 20)
             assert bound is not None
             assert np.abs(shaping.shape(values)[0]).max() <= bound * (1 + 1e-6)
-    assert 4.5 * math.sqrt(2 / d) == pytest.approx(bound) or d < 41
 
 
 def test_another_seed_rotates_and_keeps_differently() -> None:
@@ -117,7 +118,9 @@ def test_the_hidden_bits_give_the_share_within_the_norm(rotate: bool, share: flo
     assert max(float(np.linalg.norm(one)) for one in shaped) <= 0.5 * math.sqrt(1 + share**2) * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"norm": 0.0}, {"norm": math.nan}, {"keep": 0.0}, {"keep": 1.1}, {"seed": b""}])
+@pytest.mark.parametrize(
+    "bad", [{"norm": 0.0}, {"norm": math.nan}, {"keep": 0.0}, {"keep": 1.1}, {"seed": b""}]
+)
 def test_what_cannot_be_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(CodecError, match=f"{next(iter(bad))}: must be"):
         Shaping(**bad)
@@ -164,11 +167,6 @@ def test_what_was_sent_and_what_is_left_add_up_to_all_updates(keep: float, cohor
 
 
 def test_a_round_that_had_no_result_changes_no_residual() -> None:
-    from collections.abc import Sequence
-
-    from fedcore.aggregation import GroupSum
-    from secagg import AbortReason, RoundAbortedError
-
     toys = make_toys(5)
 
     class Flaky(PlainSum):
@@ -184,7 +182,7 @@ def test_a_round_that_had_no_result_changes_no_residual() -> None:
     def final(aggregator: type[PlainSum]) -> list[float]:
         sites = make_toy_sites(toys)
         ran = run_over(aggregator(sites), sites, FedAvg(), toy_plan(rounds=6, keep=0.5))
-        return ran.flat.tolist()  # type: ignore[no-any-return]
+        return list(map(float, ran.flat))
 
     assert final(Flaky) == final(PlainSum)
 

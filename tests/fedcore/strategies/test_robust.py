@@ -1,4 +1,4 @@
-"""What a bad site can do: nothing to medians of groups, everything to a mean; the geometric median approaches the true one."""
+"""What a bad site can do: nothing to medians of groups, everything to a mean; and the geometric median."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_sites_are_not_changed_by_a_learner_that_writes_into_the_model() -> None
     class Scribbling(Amplified):
         def fit(self, parameters: Parameters, rows: Any, seed: int) -> Parameters:
             for array in parameters.values():
-                array += 7.0
+                array[:] = 7.0
             return parameters
 
     sites: dict[str, Site] = make_toy_sites(TOYS)

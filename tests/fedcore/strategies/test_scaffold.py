@@ -1,4 +1,4 @@
-"""Control variates: c is the mean of all c_i whatever drops out, and a change counts only when it was summed."""
+"""Control variates: c is the mean of all c_i whatever drops out; a change counts only when it was summed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Toy sites of linear least squares, and local training written again in plain numpy: what tests compare with."""
+"""Toy sites of linear least squares, and local training written again in plain numpy, to compare with."""
 
 from __future__ import annotations
 
