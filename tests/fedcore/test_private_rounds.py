@@ -1,4 +1,4 @@
-"""A private run keeps its budget: noise for the fewest survivors, every attempt spent, refusal before it is passed."""
+"""A private run keeps its budget: noise for the fewest survivors, every attempt spent, refusal in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to a vector before it is summed is undone on the sum, and what is not sent is not forgotten."""
+"""What is done to a vector before it is summed is undone on the sum; what is not sent is not forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every strategy does what its paper says: compared with the formulas in plain numpy, through all three sums."""
+"""Every strategy does what its paper says: the formulas in plain numpy beside it, through all three sums."""
 
 from __future__ import annotations
 
