@@ -179,6 +179,8 @@ def _update(
     changes: dict[str, Any] = {}
     if asks.personal:
         changes["personal"] = {n: fit.parameters[n] for n in before if matches(n, asks.personal)}
+        if not all(np.isfinite(array).all() for array in changes["personal"].values()):
+            raise TaskError("asks.personal: the learner returned values that are not finite")
     values = after if asks.update is UpdateKind.WEIGHTS else delta
     if asks.normalized:
         if not 0 < fit.steps <= asks.steps_cap:
