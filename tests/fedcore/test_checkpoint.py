@@ -157,7 +157,11 @@ def make_checkpoint() -> Checkpoint:
     rng = np.random.default_rng(0)
     return Checkpoint(
         number=3,
-        parameters={"a.b/c": rng.normal(size=(2, 3)), "file": np.array([-0.0, np.inf]), "header": np.zeros(0)},
+        parameters={
+            "a.b/c": rng.normal(size=(2, 3)),
+            "file": np.array([-0.0, np.inf]),
+            "header": np.zeros(0),
+        },
         standardizer=Standardizer(rng.normal(size=3), np.ones(3)),
         weight=17,
         state={"first": rng.normal(size=4)},

@@ -115,9 +115,7 @@ STRATEGIES = [FedAvg(), FedProx(mu=0.1), FedAdam()]
 
 def make_sites(change: Change | None) -> dict[str, Site]:
     names = [*GOOD, "site-x"]
-    sites = {
-        name: Site(name, make_table(12 + 7 * i, i), SCHEMA, LEARNER, 7) for i, name in enumerate(names)
-    }
+    sites = {name: Site(name, make_table(12 + 7 * i, i), SCHEMA, LEARNER, 7) for i, name in enumerate(names)}
     if change is None:
         del sites["site-x"]
     else:
@@ -131,9 +129,7 @@ def run(
     values: dict[str, Any] = {"rounds": 2, "clients": 6, "weight_cap": 100, "bits": 16}
     records: list[RoundRecord] = []
     plan = TrainingPlan(**(values | changes))
-    federation = Federation(
-        kind(sites), SCHEMA, LEARNER, plan, strategy or FedAvg(), on_round=records.append
-    )
+    federation = Federation(kind(sites), SCHEMA, LEARNER, plan, strategy or FedAvg(), on_round=records.append)
     return federation.run(), records
 
 

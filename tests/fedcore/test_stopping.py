@@ -50,9 +50,7 @@ def test_without_stopping_all_rounds_are_run() -> None:
         ([0.4, math.nan, 0.5], Stopping(patience=2, target=0.1, lower=True), 3, "has not improved"),
     ],
 )
-def test_training_ends_when_it_should(
-    values: list[float], stopping: Stopping, rounds: int, why: str
-) -> None:
+def test_training_ends_when_it_should(values: list[float], stopping: Stopping, rounds: int, why: str) -> None:
     ran = run(values, stopping)
     assert ran.model.rounds == rounds
     assert len(ran.records) == rounds
