@@ -34,7 +34,7 @@ def test_asks_come_back_from_json(
         normalized=normalized,
         shared=tuple(names),
         personal=tuple(reversed(names)),
-    )  # type: ignore[arg-type]
+    )
     assert Asks.decode(json.loads(json.dumps(asks.encode()))) == asks
 
 

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends as one that never stopped, bit for bit; broken files are refused."""
+"""A run that was stopped and resumed ends as one that never stopped, bit for bit; broken files fail."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_it_is_the_same_under_secure_sums(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Scaffold", "sparse", "personal"])
-def test_without_what_sites_keep_the_run_is_another(name: str, tmp_path: Path) -> None:
+def test_without_what_sites_keep_the_run_is_another(name: str) -> None:
     strategy, changes = CASES[name]
     whole, _, _ = run(strategy, make_plan(6, **changes), make_sites())
     _, _, saved = run(strategy, make_plan(3, **changes), make_sites())

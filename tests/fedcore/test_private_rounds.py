@@ -178,7 +178,7 @@ def test_a_resumed_run_goes_on_with_what_was_spent() -> None:
 def test_too_few_survivors_have_no_result_and_are_spent(kind: str) -> None:
     records: list[RoundRecord] = []
     sites = make_toy_sites(TOYS)
-    aggregator: Any = KINDS[kind](sites, {"train 1": frozenset({"s00", "s01", "s02"})})  # type: ignore[operator]
+    aggregator: Any = KINDS[kind](sites, {"train 1": frozenset({"s00", "s01", "s02"})})
     with pytest.raises(RoundAbortedError, match="5 of at least 6 whose noise is needed"):
         Federation(aggregator, None, LEARNER, private(epsilon=40.0), on_round=records.append).run()
     assert [record.result for record in records] == [None] * 3

@@ -66,7 +66,7 @@ def test_rotated_vectors_are_flat(d: int) -> None:
 def test_another_seed_rotates_and_keeps_differently() -> None:
     values = np.arange(1.0, 101.0)
     for options in ({"rotate": True}, {"keep": 0.3}):
-        one, two = (Shaping(seed=derive(SEED, i), **options).shape(values)[0] for i in range(2))  # type: ignore[arg-type]
+        one, two = (Shaping(seed=derive(SEED, i), **options).shape(values)[0] for i in range(2))
         assert not np.allclose(one, two)
 
 

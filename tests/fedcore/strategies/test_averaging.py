@@ -175,7 +175,7 @@ def test_a_learner_that_cannot_do_it_sits_out_with_a_sentence_and_the_round_goes
     toys = make_toys(5)
     sites = make_toy_sites(toys)
     sites["s03"] = replace(sites["s03"], learner=Plain())
-    aggregator: Any = KINDS[kind](sites)  # type: ignore[operator]
+    aggregator: Any = KINDS[kind](sites)
     ran = run_over(aggregator, sites, strategy, toy_plan(rounds=2))
     for record in ran.records:
         assert record.result is not None
@@ -189,6 +189,6 @@ def test_a_learner_that_cannot_do_it_sits_out_with_a_sentence_and_the_round_goes
 def test_a_plain_learner_is_enough_for_plain_averaging(kind: str) -> None:
     sites = make_toy_sites(make_toys(5))
     sites["s03"] = replace(sites["s03"], learner=Plain())
-    aggregator: Any = KINDS[kind](sites)  # type: ignore[operator]
+    aggregator: Any = KINDS[kind](sites)
     ran = run_over(aggregator, sites, FedAvg(ask=Asks(weighting=Weighting.UNIFORM)), toy_plan(rounds=2))
     assert all(record.result is not None and not record.result.failures for record in ran.records)

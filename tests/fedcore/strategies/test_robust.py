@@ -63,7 +63,7 @@ def changes(toys: Mapping[str, Toy]) -> dict[str, Vector]:
 def attacked(kind: str, strategy: Strategy, bad: str = "s07") -> Ran:
     sites = make_toy_sites(TOYS)
     sites[bad] = replace(sites[bad], learner=Amplified(sites[bad].learner))
-    aggregator: Any = KINDS[kind](sites)  # type: ignore[operator]
+    aggregator: Any = KINDS[kind](sites)
     return run_over(aggregator, sites, strategy, PLAN)
 
 
@@ -227,7 +227,7 @@ def test_sites_are_not_changed_by_a_learner_that_writes_into_the_model() -> None
 
     sites: dict[str, Site] = make_toy_sites(TOYS)
     sites["s00"] = replace(sites["s00"], learner=Scribbling())
-    aggregator: Any = KINDS["float"](sites)  # type: ignore[operator]
+    aggregator: Any = KINDS["float"](sites)
     ran = run_over(aggregator, sites, FedAvg(), PLAN)
     assert flatten(ran.records[0].task.model).tolist() == [0.0] * 4
     others = [TOYS[name].train(np.zeros(4)) for name in sorted(TOYS) if name != "s00"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from fedcore.training import Federation, TrainedModel
 
 Vector = NDArray[np.float64]
 FEATURES, RATE = 3, 0.05
-KINDS = {"float": FloatSum, "plain": PlainSum, "secure": SecureSum}
+KINDS: dict[str, Callable[..., SumAggregator]] = {"float": FloatSum, "plain": PlainSum, "secure": SecureSum}
 ABSENT = {"train 2": frozenset({"s02"}), "train 4": frozenset({"s05", "s01"})}
 
 
@@ -121,7 +121,7 @@ class Runner:
 
     def run(self, kind: str, strategy: Strategy, plan: TrainingPlan | None = None, **options: Any) -> Ran:
         sites = make_toy_sites(self.toys)
-        aggregator: SumAggregator = KINDS[kind](sites, self.absent)  # type: ignore[operator]
+        aggregator: SumAggregator = KINDS[kind](sites, self.absent)
         return run_over(aggregator, sites, strategy, plan or toy_plan(), **options)
 
 
