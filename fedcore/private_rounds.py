@@ -94,6 +94,13 @@ class PrivacyPlan:
         )
 
 
+def _bounded(given: Noise, wanted: Noise) -> bool:
+    """Tell whether rounding keeps the norm that is wanted; 0 is none, and then it must not be tried again."""
+    if not wanted.norm:
+        return not given.norm
+    return 0 < given.norm <= wanted.norm * (1 + _SLACK)
+
+
 _SLACK = 1e-3  # the bisection of the calibration
 
 
@@ -148,7 +155,7 @@ class PrivacyGuard:
                 f"task.noise: must be {wanted.mechanism} for {self.plan.smallest} survivors or more, "
                 f"is {given.mechanism} for {given.smallest}"
             )
-        if given.variance < wanted.variance * (1 - _SLACK) or given.norm > wanted.norm * (1 + _SLACK):
+        if given.variance < wanted.variance * (1 - _SLACK) or not _bounded(given, wanted):
             raise TaskError(
                 f"task.noise: variance must be {wanted.variance:.6g} or more within the norm "
                 f"{wanted.norm:.6g}, is {given.variance:.6g} within {given.norm:.6g}"

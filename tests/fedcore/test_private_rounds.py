@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fedcore.clipping import AdaptiveClip, FixedClip
 from fedcore.errors import CodecError, TaskError
 from fedcore.plan import TrainingPlan
 from fedcore.privacy import Accountant, BudgetExceededError, Mechanism, Release
-from fedcore.private_rounds import PrivacyPlan
+from fedcore.private_rounds import PrivacyGuard, PrivacyPlan
 from fedcore.strategies import FedAdam, FedAvg, FedMedian, FedNova, GeometricMedian, Scaffold, Strategy
 from fedcore.summation import RoundRecord
 from fedcore.task import Task, TaskKind
@@ -288,3 +288,13 @@ def test_signs_have_no_room_for_noise() -> None:
 def test_evaluation_without_noise_is_refused() -> None:
     with pytest.raises(TaskError, match="federated evaluation adds no noise"):
         Runner(TOYS).run("plain", FedAvg(), private(evaluate_every=1))
+
+
+def test_a_site_with_an_account_refuses_noise_whose_rounding_is_not_bounded() -> None:
+    plan = private()
+    assert plan.privacy is not None
+    task = Runner(TOYS).run("plain", FedAvg(), plan).records[0].task
+    assert task.noise is not None
+    PrivacyGuard(plan.privacy).demand(task)
+    with pytest.raises(TaskError, match=r"task\.noise: variance must be"):
+        PrivacyGuard(plan.privacy).demand(replace(task, noise=replace(task.noise, norm=0.0)))
