@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from fedcore.site import Site
 
 _VERSION = 2
+# What numpy, zipfile and json raise for files that are cut off, changed, or something else.
+_BROKEN = (
+    *(OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -62,7 +68,7 @@ class Checkpoint:
         arrays |= {"mean": self.standardizer.mean, "deviation": self.standardizer.deviation}
         sites: dict[str, Any] = {}
         for name, kept in self.sites.items():
-            sites[name] = _flattened(kept, f"site.{name}", arrays)
+            sites[name] = _flattened(kept, arrays)
         header = {
             "version": _VERSION,
             "number": self.number,
@@ -90,7 +96,7 @@ class Checkpoint:
                 if header["version"] != _VERSION:
                     raise DataError(f"{path}: version must be {_VERSION}, is {header['version']}")
                 return cls._read(header, dict(arrays.items()))
-        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             raise DataError(f"{path}: not a checkpoint: {error}") from error
 
     @classmethod
@@ -123,15 +129,16 @@ def restore_sites(sites: Mapping[str, Site], kept: Mapping[str, Mapping[str, Any
         sites[name].state.restore(values)
 
 
-def _flattened(value: Any, name: str, arrays: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON and arrays
-    """Move arrays of nested dicts and pairs to `arrays`; leave their names."""
+def _flattened(value: Any, arrays: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON and arrays
+    """Move arrays of nested dicts and pairs to `arrays`, numbered; leave their names."""
     if isinstance(value, np.ndarray):
+        name = f"site.{len(arrays)}"
         arrays[name] = value
         return {"array": name}
     if isinstance(value, dict):
-        return {"dict": {key: _flattened(v, f"{name}.{key}", arrays) for key, v in value.items()}}
+        return {"dict": {key: _flattened(v, arrays) for key, v in value.items()}}
     if isinstance(value, tuple):
-        return {"tuple": [_flattened(v, f"{name}.{i}", arrays) for i, v in enumerate(value)]}
+        return {"tuple": [_flattened(v, arrays) for v in value]}
     return {"value": value}
 
 

@@ -37,7 +37,8 @@ class AdaptiveClip:
     rate      of the steps: norm *= exp(-rate * (share within - quantile))
     share     of the norm that the bit of a site weighs when noise hides it: a larger share makes the
               quantile surer and the update's noise larger, by sqrt(1 + share^2)
-    The share of sites within the norm is summed with the update: the server learns nobody's bit.
+    The share of sites within the norm is summed with the update: the server learns nobody's bit. Sites count
+    in it as they do in the mean, so that it is the quantile of rows where those are the weights.
     """
 
     norm: float

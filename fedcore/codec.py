@@ -199,7 +199,8 @@ class Codec:
         kind = np.float32 if values.dtype == np.float32 else np.float64
         values = np.ascontiguousarray(values, kind)
         if self.bits == 1:  # a sign: up with probability (1 + x / clip) / 2
-            values = np.clip(values, -self.clip, self.clip) * share + self.clip
+            finite = np.isfinite(values)  # what is not stays, to be refused
+            values = np.where(finite, np.clip(values, -self.clip, self.clip) * share + self.clip, values)
         shift = 2.0 if self.bits == 1 else 1.0
         return QuantizedVector(
             values,

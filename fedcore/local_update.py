@@ -100,31 +100,35 @@ def train(
         if task.asks.update is UpdateKind.GRADIENT:
             return _gradient(learner, task, before, shared, rows)
         fit = _fit(learner, task, before, shared, rows, state, seed)
+        return _update(task.asks, before, shared, fit, state, task)
     except TaskError:
         raise
     except Exception as error:  # a learner is foreign code
         raise TaskError(f"{site}: the learner failed with {type(error).__name__}") from error
-    if {name: array.shape for name, array in fit.parameters.items()} != {
-        name: array.shape for name, array in before.items()
-    }:
-        raise TaskError(f"{site}: the learner returned parameters of other shapes")
-    return _update(task.asks, before, shared, fit, state, task)
 
 
 def starting_point(learner: Learner[Any], task: Task, state: SiteState) -> Parameters:
     """Return the round's parameters, with this site's own in place of personal ones."""
-    initial = learner.initial()
+    try:
+        initial = learner.initial()
+        shapes = _shapes(initial)
+    except Exception as error:  # a learner is foreign code
+        raise TaskError(f"task.model: the learner failed with {type(error).__name__}") from error
     given = task.model
     personal = {name for name in initial if name not in given}
     parameters = {
-        name: given[name] if name in given else state.personal.get(name, initial[name]) for name in initial
+        name: given[name].copy() if name in given else state.personal.get(name, initial[name])
+        for name in initial
     }
-    shapes = {name: array.shape for name, array in initial.items()}
-    if given.keys() - initial.keys() or {n: a.shape for n, a in parameters.items()} != shapes:
+    if given.keys() - initial.keys() or _shapes(parameters) != shapes:
         raise TaskError("task.model: not the shapes of this site's learner")
     if personal != {name for name in initial if matches(name, task.asks.personal)}:
         raise TaskError("task.model: not the shapes of this site's learner: names are missing")
     return parameters
+
+
+def _shapes(parameters: Parameters) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in parameters.items()}
 
 
 def _fit(
@@ -177,12 +181,16 @@ def _update(
     asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState, task: Task
 ) -> Update:
     """Turn trained parameters into the vector that was asked for."""
+    if _shapes(fit.parameters) != _shapes(before):
+        raise TaskError("the learner returned parameters of other shapes")
     after = flatten({name: fit.parameters[name] for name in shared})
     start = flatten(shared)
     delta = after - start
     changes: dict[str, Any] = {}
     if asks.personal:
         changes["personal"] = {n: fit.parameters[n] for n in before if matches(n, asks.personal)}
+        if not all(np.isfinite(array).all() for array in changes["personal"].values()):
+            raise TaskError("asks.personal: the learner returned values that are not finite")
     values = after if asks.update is UpdateKind.WEIGHTS else delta
     if asks.normalized:
         if not 0 < fit.steps <= asks.steps_cap:
@@ -210,9 +218,17 @@ def weight_of(asks: Asks, rows: int, cap: int) -> int:
 def weiszfeld_weight(task: Task, values: NDArray[np.float64], rows: int) -> int:
     """Weight of a vector in a pass of the geometric median (Pillutla et al. 2022, algorithm 2).
 
-    w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step
+    values   (d,), as they are in the sum
+    returns  w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step;
+             w in the first sum, which has no center
+    raises   TaskError: w above its cap, which a small share would hide from the codec
     """
-    base = weight_of(task.asks, rows, task.codec.weight_cap // GRAIN)
+    cap = task.codec.weight_cap // GRAIN
+    base = weight_of(task.asks, rows, cap)
+    if base > cap:
+        raise TaskError(f"weight: must be in 1..{cap}, is {base}")
+    if not task.passes:
+        return base * GRAIN
     distance = float(np.linalg.norm(values - _array(task, "center", values.size)))
     share = min(1.0, task.asks.smoothing / distance) if distance > 0 else 1.0
     return max(1, round(base * GRAIN * share))

@@ -74,8 +74,22 @@ class TrainingPlan:
                 raise TaskError(f"{name}: must be positive and finite, is {value}")
         if self.evaluate_every < 0:
             raise TaskError(f"evaluate_every: must be at least 0, is {self.evaluate_every}")
-        if self.privacy is not None and self.norm is None:
+        if self.stopping is not None and not self.evaluate_every:
+            raise TaskError("stopping: needs evaluations, evaluate_every is 0")
+        if self.privacy is not None:
+            self._check_private(self.privacy)
+
+    def _check_private(self, privacy: PrivacyPlan) -> None:
+        if self.norm is None:
             raise TaskError("privacy: needs a norm, noise hides only what is bounded")
+        asked = self.clients if self.cohort is None else self.cohort
+        if privacy.smallest > asked:
+            raise TaskError(f"privacy.smallest: must be at most the {asked} sites of a round")
+        if privacy.sensitivity is not None and (isinstance(self.norm, AdaptiveClip) or self.keep < 1):
+            raise TaskError(
+                "privacy.sensitivity: a person also moves the bit of an adaptive norm, and what was not "
+                "sent comes again; both pass what one update bounds"
+            )
 
     def codec(self, kind: TaskKind) -> Codec:
         """Return the codec of a task: finer for statistics, whose values lie in [-1, 1]."""
@@ -110,6 +124,8 @@ class TrainingPlan:
             asks = replace(asks, quantile=self.norm.share)
         if self.norm is not None and asks.update is UpdateKind.WEIGHTS:
             raise TaskError("norm: weights are not clipped to a norm, changes and gradients are")
+        if self.keep < 1 and asks.update is UpdateKind.WEIGHTS:
+            raise TaskError("keep: weights that are not sent would be taken for zeros; send changes")
         if self.privacy is not None:
             if asks.normalized or asks.smoothing:
                 raise TaskError(

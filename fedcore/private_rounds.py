@@ -71,13 +71,14 @@ class PrivacyPlan:
         """
         scale = codec.levels / codec.clip
         longest = rounded_norm(norm * scale, dimension)
-        # Rounding moves each of two neighbouring vectors by less than a step a coordinate, alike.
-        one = longest if self.sensitivity is None else self.sensitivity * scale + math.sqrt(dimension)
+        # The same randomness rounds two neighbouring vectors less than a step a coordinate apart. That they
+        # are rounded alike is true only while rounding is not tried again, which depends on the vector.
+        one = math.inf if self.sensitivity is None else self.sensitivity * scale + math.sqrt(dimension)
         return Noise(
             mechanism=self.mechanism,
             variance=_variance(self, min(one, longest), dimension),
             sensitivity=min(one, longest),
-            norm=longest,
+            norm=longest if longest <= one else 0.0,
             smallest=self.smallest,
         )
 
@@ -91,6 +92,13 @@ class PrivacyPlan:
             variance=noise.variance,
             parties=survivors - self.colluders,
         )
+
+
+def _bounded(given: Noise, wanted: Noise) -> bool:
+    """Tell whether rounding keeps the norm that is wanted; 0 is none, and then it must not be tried again."""
+    if not wanted.norm:
+        return not given.norm
+    return 0 < given.norm <= wanted.norm * (1 + _SLACK)
 
 
 _SLACK = 1e-3  # the bisection of the calibration
@@ -147,7 +155,7 @@ class PrivacyGuard:
                 f"task.noise: must be {wanted.mechanism} for {self.plan.smallest} survivors or more, "
                 f"is {given.mechanism} for {given.smallest}"
             )
-        if given.variance < wanted.variance * (1 - _SLACK) or given.norm > wanted.norm * (1 + _SLACK):
+        if given.variance < wanted.variance * (1 - _SLACK) or not _bounded(given, wanted):
             raise TaskError(
                 f"task.noise: variance must be {wanted.variance:.6g} or more within the norm "
                 f"{wanted.norm:.6g}, is {given.variance:.6g} within {given.norm:.6g}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore import analytics, evaluation
-from fedcore.errors import TaskError
+from fedcore.errors import CodecError, TaskError
 from fedcore.learner import Learner
 from fedcore.local_update import SiteState, Update, starting_point, train, weight_of, weiszfeld_weight
 from fedcore.private_rounds import PrivacyGuard
@@ -77,6 +77,8 @@ class Site:
                 parameters = starting_point(self.learner, task, self.state)
                 values = evaluation.compute(task, self.learner, parameters, rows)
             case _:
+                if not hasattr(rows, "features"):
+                    raise TaskError(f"{self.name}: statistics need a table, not a {type(rows).__name__}")
                 values = analytics.compute(task, rows, self._known_schema())
         self._fits(task, values)
         weight = weight_of(task.asks, len(rows), task.codec.weight_cap)
@@ -86,6 +88,9 @@ class Site:
         update = self._update(task)
         values = self._whole(update, task)
         self._fits(task, values)
+        if not np.isfinite(values).all():  # also where it is not sent now: it would be sent some day
+            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise CodecError(f"update[{bad}]: must be finite")
         shaped, within = task.shaping.shape(values, task.asks.quantile if task.hidden else 0.0)
         if task.passes == 0:
             changes = dict(update.changes)
@@ -93,8 +98,8 @@ class Site:
                 changes["residual"] = task.shaping.left(values)
             self.state.pending = (task.name, changes)
         rows = len(self.table)
-        if task.asks.smoothing and task.passes:
-            weight = weiszfeld_weight(task, values, rows)
+        if task.asks.smoothing:
+            weight = weiszfeld_weight(task, task.shaping.restore(shaped, task.dimension)[0], rows)
         else:
             weight = weight_of(task.asks, rows, task.codec.weight_cap)
         precise = {"steps": 2 * update.steps / task.asks.steps_cap - 1, "within": 1.0 if within else -1.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ class Stopping:
         for metrics in evaluations:
             if self.metric not in metrics:
                 raise TaskError(f"metric: must be one of {sorted(metrics)}, is {self.metric!r}")
-            values.append(-metrics[self.metric] if self.lower else metrics[self.metric])
+            value = -metrics[self.metric] if self.lower else metrics[self.metric]
+            values.append(-math.inf if math.isnan(value) else value)  # undefined: no improvement
         if not values:
             return ""
         if self.target is not None and values[-1] >= (-self.target if self.lower else self.target):

@@ -59,9 +59,14 @@ def sum_with_retries(
     attempts: int,
     on_failure: Callable[[str], None],
     among: Sequence[str] | None = None,
+    before: Callable[[], None] = lambda: None,
 ) -> Summed:
-    """Sum until there is a result, at most `attempts` times. Raises the last error."""
+    """Sum until there is a result, at most `attempts` times. Raises the last error.
+
+    before  called ahead of every attempt; what it raises ends them
+    """
     for left in reversed(range(attempts)):
+        before()
         try:
             return sum_once(aggregator, task, among)
         except (RoundAbortedError, CodecError) as error:

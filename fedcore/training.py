@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -76,8 +76,21 @@ class Federation:
         raises  the last RoundAbortedError or CodecError of a round; TaskError; BudgetExceededError before
                 the round that would pass the budget
         """
-        run = _Run(self) if resume is None else _Run(self, resume)
-        return run.train()
+        if resume is not None:
+            self._check(resume)
+        return _Run(self, resume).train()
+
+    def _check(self, resume: Checkpoint) -> None:
+        """Refuse a checkpoint that this run cannot go on from."""
+        asks = self.strategy.asks()
+        wanted = sent(self.learner.initial(), Asks(personal=asks.personal))
+        if _shapes(resume.parameters) != _shapes(wanted):
+            raise TaskError("resume: the parameters are not this learner's")
+        state = self.strategy.start(flatten(sent(wanted, asks)).size)
+        if _shapes(resume.state) != _shapes(state):
+            raise TaskError(f"resume: the state is not that of {type(self.strategy).__name__}")
+        if self.plan.privacy is not None and resume.number and resume.accountant is None:
+            raise TaskError("resume: says nothing of the privacy that its rounds have spent")
 
     def evaluate(
         self,
@@ -107,6 +120,10 @@ class Federation:
         self, parameters: Parameters, standardizer: Standardizer | None, number: int, previous: Counted
     ) -> _Run:
         return _Run(self, replace(Checkpoint.of(number, parameters, standardizer), previous=previous))
+
+
+def _shapes(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 class _Run:
@@ -196,8 +213,15 @@ class _Run:
     def attempt(self, task: Task, among: Sequence[str] | None) -> Summed:
         """Sum with retries; failures are reported, and spent where noise is added."""
 
+        def allowed() -> None:
+            if self.guard is not None and task.noise is not None:
+                self.guard.before(task.noise, task.shaping.length(task.dimension) + task.hidden)
+
         def failed(reason: str) -> None:
             epsilon = self.spend(task, None)
+            if self.guard is not None and epsilon is not None:  # spent, whatever becomes of this run
+                self.now = replace(self.now, accountant=self.guard.accountant.state())
+                self.federation.on_checkpoint(self.now)
             self._report(RoundRecord(task, None, 0, reason, self.now.parameters, epsilon, task.shaping.norm))
 
         return sum_with_retries(
@@ -206,6 +230,7 @@ class _Run:
             attempts=self.plan.attempts,
             on_failure=failed,
             among=among,
+            before=allowed,
         )
 
     def spend(self, task: Task, survivors: int | None) -> float | None:
@@ -257,8 +282,6 @@ class _Run:
             longest = shaping.norm * float(np.sqrt(1 + asks.quantile**2))
             noise = self.plan.privacy.noise(codec, longest, sent_values)
             codec = replace(codec, headroom=noise.headroom(codec.clients))
-            if self.guard is not None:
-                self.guard.before(noise, sent_values)
         return replace(
             task,
             codec=codec,

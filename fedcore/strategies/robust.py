@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedcore.asks import Asks, UpdateKind
-from fedcore.errors import TaskError
+from fedcore.errors import CodecError, TaskError
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Sums, Vector
 from secagg import RoundAbortedError
 
@@ -38,16 +38,20 @@ class _GroupMeans(Strategy):
                 f"the cohort has {len(order)}"
             )
         results: list[RoundUpdate] = []
+        last: Exception | None = None
         for i in range(self.groups):
             try:
                 results.append(sums.mean(sorted(order[i :: self.groups])))
-            except RoundAbortedError:  # a group with too many dropouts has no say
-                continue
+            except (RoundAbortedError, CodecError, TaskError) as error:  # too many dropouts: no say
+                last = error
         if len(results) <= self.groups // 2:
-            raise TaskError(f"groups: {len(results)} of {self.groups} have a result, a majority is needed")
+            raise TaskError(
+                f"groups: {len(results)} of {self.groups} have a result, a majority is needed: {last}"
+            ) from last
         stacked = np.stack([result.mean for result in results])
         weight, clients = sum(r.weight for r in results), sum(r.clients for r in results)
-        return RoundUpdate(results[0].kind, self._middle(stacked), weight, clients)
+        within = sum(r.within * r.weight for r in results) / weight
+        return RoundUpdate(results[0].kind, self._middle(stacked), weight, clients, within=within)
 
     def _middle(self, means: Vector) -> Vector:
         """Combine (groups, d) to (d,)."""
@@ -112,10 +116,10 @@ class GeometricMedian(Strategy):
 
     def combine(self, sums: Sums) -> RoundUpdate:
         """Return the geometric median after the passes."""
-        update = sums.mean()
+        first = update = sums.mean()
         for number in range(1, self.passes + 1):
             update = sums.mean(passes=number, center=update.mean)
-        return update
+        return replace(update, within=first.within)  # where sites count as they should
 
     def step(self, parameters: Vector, update: RoundUpdate, state: State) -> tuple[Vector, State]:
         """Return parameters + server_rate * geometric median of the changes."""
