@@ -19,7 +19,16 @@ from fedcore.experiments.tables import require
 
 _TABLES = ("data", "learner", "strategy", "plan", "privacy", "dropout", "attack")
 _KEYS = ("name", "metric", "seeds", "compare", *_TABLES, "grid", "tracking")
-_SECRETS = ("token", "secret", "password", "passphrase", "api_key", "private_key", "credential", "credentials")
+_SECRETS = (
+    "token",
+    "secret",
+    "password",
+    "passphrase",
+    "api_key",
+    "private_key",
+    "credential",
+    "credentials",
+)
 _FEWEST = 3  # sites of a secure sum
 _MANY = 1000  # sites for which a plan is checked when the data will say how many
 

@@ -85,29 +85,27 @@ def _deal(whole: Table, table: DataTable, seed: int) -> partition.Partition:
             return quantity(len(whole), clients, table.concentration or 0.0, seed, minimum_rows=least)
         case _:
             overlap = table.overlap or 0.0
-            return feature(
-                whole.features, clients, table.column, seed, overlap=overlap, minimum_rows=least
-            )
+            return feature(whole.features, clients, table.column, seed, overlap=overlap, minimum_rows=least)
 
 
-def _sklearn(table: DataTable, folder: Path) -> _Source:
+def _sklearn(table: DataTable, _folder: Path) -> _Source:
     from fedcore.datasets import DATASETS
 
     made = DATASETS[table.name]()
     return _Source({"": made.table}, made.schema)
 
 
-def _heart(table: DataTable, folder: Path) -> _Source:
+def _heart(_table: DataTable, _folder: Path) -> _Source:
     made = shared.heart_disease()
     return _Source(made.train, made.schema, join_tables(list(made.test.values())))
 
 
-def _mnist(table: DataTable, folder: Path) -> _Source:
+def _mnist(_table: DataTable, _folder: Path) -> _Source:
     made = shared.mnist_writers()
     return _Source(made.train_by_writer.tables(made.train), made.schema, made.test)
 
 
-def _breast(table: DataTable, folder: Path) -> _Source:
+def _breast(_table: DataTable, _folder: Path) -> _Source:
     made = shared.breast_homo()
     return _Source({"guest": made.guest, "host": made.host}, made.schema, made.test)
 

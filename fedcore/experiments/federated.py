@@ -81,7 +81,7 @@ class Cell:
 
     def outcome(self, mode: str, metrics: Metrics, **fields: Any) -> Outcome:  # noqa: ANN401
         """Return an outcome of this cell."""
-        values = {"worst": {}, "rounds": self.plan.rounds} | fields
+        values: dict[str, Any] = {"worst": {}, "rounds": self.plan.rounds} | fields
         changes = self.point.changes
         return Outcome(
             point=self.index, seed=self.seed, mode=mode, changes=changes, metrics=metrics, **values
@@ -184,7 +184,7 @@ def _aggregator(mode: str, sites: Mapping[str, Site], cell: Cell) -> SumAggregat
     if mode == "secure":
         size = min(len(names), cell.plan.cohort or len(names))
         return SecureSum(sites, absent, threat_model(cell.point.dropout, size))
-    return {"plain": FloatSum, "quantized": PlainSum}[mode](sites, absent)
+    return FloatSum(sites, absent) if mode == "plain" else PlainSum(sites, absent)
 
 
 def _recorder(cell: Cell, mode: str, show: Show, resume: int) -> Recorder:
@@ -229,5 +229,3 @@ def digest(parameters: Parameters) -> str:
 
 def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else 0.0
-
-

@@ -53,7 +53,9 @@ def typed(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - TOML in, 
         if value not in list(chosen):
             raise DataError(f"{where}: must be one of {', '.join(chosen)}, is {shown(value)}")
         return chosen(value)
-    return read(chosen, value, where) if is_dataclass(chosen) else value  # type: ignore[type-var]
+    if isinstance(chosen, type) and is_dataclass(chosen):
+        return read(chosen, value, where)
+    return value
 
 
 def shown(value: object) -> str:

@@ -1,12 +1,11 @@
-"""Every point of the grid, every seed, every mode: into one folder, from which it goes on when interrupted."""
+"""Every point of the grid, every seed, every mode, into one folder that an interrupted run goes on in."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,9 +45,7 @@ def new_folder(out: Path) -> Path:
     raise DataError(f"out: {out} has a folder of this second already")
 
 
-def run_experiment(
-    experiment: Experiment, folder: Path, show: Show = lambda _event: None
-) -> list[Outcome]:
+def run_experiment(experiment: Experiment, folder: Path, show: Show = lambda _event: None) -> list[Outcome]:
     """Run what `folder` has no outcome of yet, and return all outcomes.
 
     show    told about rounds and outcomes as they happen
@@ -90,7 +87,7 @@ def _claim(experiment: Experiment, folder: Path) -> None:
 
 def _run_cell(
     experiment: Experiment, index: int, seed: int, modes: list[str], folder: Path, show: Show
-) -> Any:  # noqa: ANN401 - an iterator of outcomes
+) -> Iterator[Outcome]:
     if not modes:
         return
     point = experiment.points[index]
@@ -110,9 +107,7 @@ def _local(cell: Cell) -> Outcome:
     began = time.perf_counter()
     found = [cell.evaluate(*_alone(cell, table)) for table in cell.data.sites.values()]
     mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-    worst = {
-        name: (max if lower_is_better(name) else min)(one[name] for one in found) for name in found[0]
-    }
+    worst = {name: (max if lower_is_better(name) else min)(one[name] for one in found) for name in found[0]}
     return cell.outcome("local", finite(mean), worst=finite(worst), seconds=_since(began))
 
 
@@ -138,12 +133,3 @@ def _alone(cell: Cell, table: Table) -> tuple[Parameters, Standardizer]:
 
 def _since(began: float) -> float:
     return round(time.perf_counter() - began, 3)
-
-
-def by_point(outcomes: list[Outcome], mode: str) -> Mapping[int, list[Outcome]]:
-    """Return the outcomes of a mode by point, over the seeds."""
-    out: dict[int, list[Outcome]] = {}
-    for outcome in outcomes:
-        if outcome.mode == mode:
-            out.setdefault(outcome.point, []).append(outcome)
-    return out
