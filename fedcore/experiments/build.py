@@ -180,7 +180,8 @@ def make_plan(
         require(private.smallest <= survivors, "privacy.smallest", f"at most {survivors}", private.smallest)
         return replace(plan, privacy=private)
     except TaskError as error:
-        raise DataError(f"privacy.{str(error).removeprefix('privacy: ')}") from error
+        text = str(error)
+        raise DataError(text if text.startswith("privacy: ") else f"privacy.{text}") from error
 
 
 def _norm(norm: float | NormTable | None) -> FixedClip | AdaptiveClip | None:

@@ -33,13 +33,15 @@ def run(
     """Run an experiment: every point of its grid and every seed; report.md compares."""
     from fedcore.experiments.config import load_experiment
     from fedcore.experiments.report import print_report, write_report
-    from fedcore.experiments.run import new_folder, run_experiment
+    from fedcore.experiments.run import check_tools, new_folder, run_experiment
 
     read = load_experiment(experiment)
     if resume is not None and not resume.is_dir():
         raise ParameterError(f"--resume: must name a folder, {resume} is none")
+    check_tools(read)
     folder = new_folder(out) if resume is None else resume
     console = Console()
+    console.print(f"in {folder} (after an interruption: --resume {folder})", highlight=False, soft_wrap=True)
     with console.status("loading") as status:
         run_experiment(read, folder, lambda event: _show(event, read.metric, console, status))
     report = write_report(folder)
@@ -74,7 +76,7 @@ def convergence(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds that means are taken over.")] = 1,
     dataset: Annotated[str, typer.Option(help="A set that an experiment file may name.")] = "digits",
     strategy: Annotated[str, typer.Option(help="A strategy without options of its own.")] = "FedAvg",
-    rate: Annotated[float, typer.Option(help="Local learning rate.")] = 0.03,
+    rate: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
     out: OutOption = Path("runs"),
 ) -> None:
     """Measure rounds and bytes to a target accuracy, one setting varied at a time."""

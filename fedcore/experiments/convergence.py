@@ -40,7 +40,7 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     dataset: str = "digits"
     strategy: str = "FedAvg"
-    rate: float = 0.03
+    rate: float = 0.05
 
     def __post_init__(self) -> None:
         for name in (*FACTORS, "seeds"):

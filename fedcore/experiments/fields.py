@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
@@ -46,7 +47,7 @@ def typed(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - TOML in, 
         wanted = " or ".join(_words(one) for one in _alternatives(kind))
         raise DataError(f"{where}: must be {wanted}, is {shown(value)}")
     if chosen is float:
-        return float(value)
+        return _finite(value, where)
     if get_origin(chosen) is tuple:
         return tuple(typed(one, get_args(chosen)[0], f"{where}[{i}]") for i, one in enumerate(value))
     if isinstance(chosen, type) and issubclass(chosen, StrEnum):
@@ -56,6 +57,17 @@ def typed(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - TOML in, 
     if isinstance(chosen, type) and is_dataclass(chosen):
         return read(chosen, value, where)
     return value
+
+
+def _finite(value: float, where: str) -> float:
+    """Return a number that a float can hold. TOML has infinities, NaN, and integers of any size."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(f"{where}: must be finite, is {shown(value)}")
+    return number
 
 
 def shown(value: object) -> str:

@@ -11,8 +11,11 @@ from typing import Any
 from fedcore.history import read_history
 
 MODES = ("local", "plain", "quantized", "secure", "pooled")
-"""local: each site alone; plain: federated in real numbers; quantized: the secure sums' own arithmetic in
-the clear; secure: by the protocol; pooled: all rows in one place."""
+"""What is compared.
+
+local: each site alone; plain: federated, in real numbers and without noise; quantized: with the secure
+sums' own arithmetic in the clear; secure: by the protocol; pooled: all rows in one place.
+"""
 
 FEDERATED = ("plain", "quantized", "secure")
 RESULTS = "results.jsonl"

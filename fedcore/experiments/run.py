@@ -45,16 +45,21 @@ def new_folder(out: Path) -> Path:
     raise DataError(f"out: {out} has a folder of this second already")
 
 
+def check_tools(experiment: Experiment) -> None:
+    """Raise DataError when a package or an attack that the file asks for is not there."""
+    require_packages(experiment.tracking)
+    for point in experiment.points:
+        if point.attack is not None:
+            attack_of(point.attack)
+
+
 def run_experiment(experiment: Experiment, folder: Path, show: Show = lambda _event: None) -> list[Outcome]:
     """Run what `folder` has no outcome of yet, and return all outcomes.
 
     show    told about rounds and outcomes as they happen
     raises  DataError: what the file asks for cannot be done, or the folder is another experiment's
     """
-    require_packages(experiment.tracking)
-    for point in experiment.points:
-        if point.attack is not None:
-            attack_of(point.attack)
+    check_tools(experiment)
     _claim(experiment, folder)
     done = {outcome.key: outcome for outcome in read_outcomes(folder)}
     history = History(folder / RESULTS)

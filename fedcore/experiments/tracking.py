@@ -75,7 +75,8 @@ class TensorBoard:
     def start(self, name: str, config: Mapping[str, Any]) -> None:
         """Open a writer; settings become a text."""
         module = _module("tensorboardX", "tensorboard")
-        again = {"purge_step": self.resume + 1} if self.resume else {}
+        # A file of its own: one of the same second would be overwritten.
+        again = {"purge_step": self.resume + 1, "filename_suffix": f".{self.resume}"} if self.resume else {}
         self._writer = module.SummaryWriter(str(self.folder), **again)
         self._writer.add_text("run", f"{name}: {dict(config)}")
 

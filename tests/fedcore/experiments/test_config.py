@@ -30,6 +30,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data": {"partition": "natural"}}, "data.partition: must be one of iid, dirichlet"),
     ({"data": {"alpha": 0.5}}, "data.alpha: is for dirichlet, the partition is iid"),
     ({"data": {"partition": "dirichlet", "alpha": -1}}, "data.alpha: must be positive and finite, is -1"),
+    ({"plan": {"clip": float("nan")}}, "plan.clip: must be finite, is nan"),
+    ({"learner": {"penalty": 10**400}}, "learner.penalty: must be finite, is 1000"),
     ({"data": {"held_out": 1.0}}, "data.held_out: must be in (0, 1), is 1.0"),
     ({"data": {"path": "rows"}}, "data.path: is for files, data.name is digits"),
     ({"data": {"name": "files"}}, "data.path: is missing, files need it"),

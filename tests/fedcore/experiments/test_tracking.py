@@ -100,7 +100,7 @@ class Calls:
 def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Calls]:
     modules = {"wandb": Calls(), "mlflow": Calls()}
     for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, name, module)
     return modules
 
 
@@ -149,7 +149,7 @@ def test_an_experiment_tells_all_its_trackers_numbers_and_settings_only(
 def test_a_missing_package_is_told_with_its_extra_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DataError) as caught:
         run(tmp_path, tracking={name: True})
     assert str(caught.value) == f"tracking.{name}: needs {package}: pip install 'secagg[{name}]'"
@@ -171,7 +171,7 @@ def test_nested_settings_are_spelled_with_dots() -> None:
 def test_an_attack_without_the_module_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "fedcore.adversaries", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "fedcore.adversaries", None)
     with pytest.raises(DataError, match=r"^attack\.kind: this version has no fedcore\.adversaries$"):
         run(tmp_path, attack={"kind": "noise", "share": 0.1})
 
@@ -184,7 +184,7 @@ def test_attackers_replace_their_share_of_the_sites(tmp_path: Path, monkeypatch:
         return site
 
     module = SimpleNamespace(ATTACKS={"scale": scaled})
-    monkeypatch.setitem(sys.modules, "fedcore.adversaries", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "fedcore.adversaries", module)
     attack = {"kind": "scale", "share": 0.25, "options": {"factor": 3.0}}
     run(tmp_path, attack=attack, plan={"rounds": 1}, seeds=[0, 1])
     assert len(replaced) == 6
