@@ -11,6 +11,7 @@ from fedcore.experiments.fields import shown
 from fedcore.experiments.tables import AttackTable
 from fedcore.site import Site
 from fedcore.stream import choose, derive
+from secagg import ParameterError
 
 
 def attackers(table: AttackTable | None, names: list[str], seed: int) -> frozenset[str]:
@@ -31,8 +32,10 @@ def with_attack(sites: Mapping[str, Site], table: AttackTable | None, seed: int)
     for name in sorted(attackers(table, sorted(sites), seed)):
         try:
             out[name] = make(sites[name], **table.options)
+        except ParameterError as error:
+            raise DataError(f"attack.options.{error}") from error
         except (TypeError, ValueError) as error:
-            raise DataError(f"attack: {table.kind} cannot be made: {error}") from error
+            raise DataError(f"attack.options: {table.kind} cannot be made: {error}") from error
     return out
 
 

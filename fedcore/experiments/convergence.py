@@ -159,9 +159,9 @@ def plot_study(study: Study, results: Sequence[Reached], path: Path) -> None:
         right.plot(at, [one.client_bytes / 1000 for one in ones], "s--", color="tab:orange")
         left.set(xlabel=name, xscale="log" if name == "alpha" else "linear")
         left.set_ylabel(f"rounds to accuracy {study.target:g}", color="tab:blue")
-        left.set_ylim(bottom=0)
+        left.set_ylim(0, 1.1 * max(one.rounds for one in ones))
         right.set_ylabel("kB up of a client", color="tab:orange")
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, 1.1 * max(one.client_bytes for one in ones) / 1000)
     figure.savefig(path, dpi=120)
 
 

@@ -18,7 +18,7 @@ NAMES = {
     "pooled": "pooled",
 }
 _WORST = "each site alone, worst"
-_SHORT = {mode: mode for mode in MODES} | {"local": "local, mean", _WORST: "local, worst"}
+_SHORT = {mode: mode for mode in MODES} | {"local": "local mean", _WORST: "local worst"}
 HEAD = ("training", "", "rounds", "masked vector", "bytes up", "bytes down", "float32", "epsilon", "seconds")
 
 
@@ -161,10 +161,15 @@ def print_report(folder: Path, console: Any) -> None:  # noqa: ANN401 - rich's C
     for point in points(outcomes):
         title = ": ".join(filter(None, (name, label_of(outcomes, point))))
         table = Table(
-            title=title, caption=f"{metric}: {better} is better", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            title=title,
+            caption=f"{metric}: {better} is better",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
         )
         for head in (HEAD[0], metric, *HEAD[2:-1]):
-            table.add_column(head, justify="left" if head == HEAD[0] else "right", max_width=16)
+            first = head in {HEAD[0], metric}
+            table.add_column(head, justify="left" if head == HEAD[0] else "right", no_wrap=first)
         for row in table_rows(outcomes, point, metric, _SHORT):
             table.add_row(*row[:-1])
         console.print(table)

@@ -72,7 +72,7 @@ def test_run_prints_each_outcome_and_the_comparison_and_leaves_a_report(
     assert [one.mode for one in outcomes] == ["local", "plain", "secure", "pooled"]
     for one in outcomes:
         assert f"  {one.mode:<10}accuracy {one.metrics['accuracy']:.4f}" in done.out
-    assert "local, worst" in done.out
+    assert "local worst" in done.out
     assert str(folder / "report.md") in done.out
     assert (folder / "report.md").exists()
     again = call("run", experiment, "--resume", folder)
