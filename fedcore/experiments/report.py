@@ -153,6 +153,7 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def print_report(folder: Path, console: Any) -> None:  # noqa: ANN401 - rich's Console
     """Print the tables and notes on a terminal."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import JustifyMethod
     from rich.table import Table
 
     name, metric = settings(folder)
@@ -168,8 +169,8 @@ def print_report(folder: Path, console: Any) -> None:  # noqa: ANN401 - rich's C
             padding=(0, 1, 0, 0),
         )
         for head in (HEAD[0], metric, *HEAD[2:-1]):
-            first = head in {HEAD[0], metric}
-            table.add_column(head, justify="left" if head == HEAD[0] else "right", no_wrap=first)
+            side: JustifyMethod = "left" if head == HEAD[0] else "right"
+            table.add_column(head, justify=side, no_wrap=" " not in head)
         for row in table_rows(outcomes, point, metric, _SHORT):
             table.add_row(*row[:-1])
         console.print(table)

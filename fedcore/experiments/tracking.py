@@ -101,9 +101,7 @@ class Wandb:
     def start(self, name: str, config: Mapping[str, Any]) -> None:
         """Begin a run of the project."""
         module = _module("wandb", "wandb")
-        self._run = module.init(
-            project=self.project, name=name, config=dict(config), dir=str(self.folder), reinit=True
-        )
+        self._run = module.init(project=self.project, name=name, config=dict(config), dir=str(self.folder))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Log one step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, pstdev
 
@@ -78,6 +79,26 @@ def test_epsilon_is_in_the_table(tmp_path: Path) -> None:
     assert secure.epsilon is not None
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert f"| {secure.epsilon:.3g} |" in text
+
+
+def test_the_example_of_bytes_loses_little_with_eight_bits(tmp_path: Path) -> None:
+    whole = load_experiment(EXAMPLES / "digits.toml")
+    outcomes = run_experiment(replace(whole, seeds=(0,), points=whole.points[1:2]), tmp_path)
+    found = {one.mode: one for one in outcomes}
+    assert found["secure"].changes == {"plan.bits": 8}
+    assert found["secure"].metrics["accuracy"] > found["plain"].metrics["accuracy"] - 0.02
+    assert found["secure"].metrics["accuracy"] > found["local"].metrics["accuracy"] + 0.15
+    assert found["secure"].upload_bytes < 0.4 * found["secure"].float32_bytes
+
+
+def test_the_private_example_keeps_to_its_budget_and_still_learns(tmp_path: Path) -> None:
+    plain, secure = run_experiment(load_experiment(EXAMPLES / "private.toml"), tmp_path)
+    assert secure.failure == ""
+    assert secure.rounds == 4
+    assert secure.epsilon is not None
+    assert 7.5 < secure.epsilon <= 8
+    assert secure.metrics["accuracy"] > 0.75
+    assert plain.epsilon is None
 
 
 @pytest.mark.skipif("SECAGG_DATA" not in os.environ, reason="SECAGG_DATA is not set")

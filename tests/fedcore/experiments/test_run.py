@@ -180,6 +180,33 @@ def test_a_learner_of_ones_own_is_called_with_the_task_and_its_options(tmp_path:
     assert secure.digest == half.digest
 
 
+@pytest.mark.parametrize(
+    ("learner", "standardize", "metric", "least"),
+    [
+        ({"kind": "logistic", "learning_rate": 0.05, "alpha": 0.001}, True, "accuracy", 0.6),
+        ({"kind": "perceptron", "hidden": [16], "rate": 0.2}, True, "accuracy", 0.6),
+        ({"kind": "linear", "rate": 0.04}, True, "r2", 0.3),
+        ({"kind": "softmax", "rate": 0.003}, False, "accuracy", 0.6),
+    ],
+)
+def test_every_kind_of_learner_learns(
+    tmp_path: Path, learner: dict[str, Any], standardize: bool, metric: str, least: float
+) -> None:
+    given = values(plan={"rounds": 10, "standardize": standardize}, compare=["local", "secure", "pooled"])
+    experiment = parse_experiment(given | {"learner": learner})
+    assert experiment.metric == metric
+    found = {one.mode: one for one in run_experiment(experiment, tmp_path)}
+    assert [one.failure for one in found.values()] == [""] * 3
+    assert found["secure"].metrics[metric] > least
+    assert found["pooled"].metrics[metric] > least
+    assert found["local"].metrics[metric] >= found["local"].worst[metric]
+
+
+def test_a_metric_that_the_learner_does_not_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^metric: must be one of accuracy, auc, .*, is 'mse'$"):
+        run(tmp_path, metric="mse")
+
+
 def make_own(features: int, classes: int, seed: int, slow: float) -> Any:
     from fedcore.learners import LocalSGD, SoftmaxRegression
 

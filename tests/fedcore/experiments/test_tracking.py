@@ -6,7 +6,6 @@ import json
 import math
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from fedcore.errors import DataError
 from fedcore.experiments.tables import TrackingTable
 from fedcore.experiments.tracking import JsonLines, Mlflow, TensorBoard, Wandb, flat, trackers
-from tests.fedcore.experiments.small import run, small
+from tests.fedcore.experiments.small import run
 
 CONFIG = {"plan": {"bits": 8, "stopping": {"target": 0.9}}, "mode": "secure"}
 
@@ -166,31 +165,3 @@ def test_json_lines_are_always_there(tmp_path: Path) -> None:
 
 def test_nested_settings_are_spelled_with_dots() -> None:
     assert flat({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
-
-
-def test_an_attack_without_the_module_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "fedcore.adversaries", None)
-    with pytest.raises(DataError, match=r"^attack\.kind: this version has no fedcore\.adversaries$"):
-        run(tmp_path, attack={"kind": "noise", "share": 0.1})
-
-
-def test_attackers_replace_their_share_of_the_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced: list[tuple[str, float]] = []
-
-    def scaled(site: Any, factor: float) -> Any:
-        replaced.append((site.name, factor))
-        return site
-
-    module = SimpleNamespace(ATTACKS={"scale": scaled})
-    monkeypatch.setitem(sys.modules, "fedcore.adversaries", module)
-    attack = {"kind": "scale", "share": 0.25, "options": {"factor": 3.0}}
-    run(tmp_path, attack=attack, plan={"rounds": 1}, seeds=[0, 1])
-    assert len(replaced) == 6
-    assert len(set(replaced[:3])) == 3
-    assert {factor for _name, factor in replaced} == {3.0}
-    assert set(replaced[:3]) != set(replaced[3:])
-    with pytest.raises(DataError, match=r"attack\.kind: must be one of scale, is 'flip'"):
-        run(tmp_path / "other", attack={"kind": "flip", "share": 0.25})
-    assert small(attack=attack).points[0].describe()["attack"] == attack
