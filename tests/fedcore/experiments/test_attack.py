@@ -50,3 +50,20 @@ def test_an_option_that_the_attack_refuses_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "fedcore.adversaries", module)
     with pytest.raises(DataError, match=r"^attack\.options\.factor: is too large$"):
         run(tmp_path, attack={"kind": "scale", "share": 0.25, "options": {"factor": 3.0}})
+
+
+def test_real_attackers_cost_accuracy_and_a_median_of_groups_wins_it_back(tmp_path: Path) -> None:
+    attack = {"kind": "sign_flip", "share": 0.08, "options": {"scale": 30.0}}
+    plan = {"rounds": 5, "clip": 0.5}
+    (honest,) = run(tmp_path / "honest", plan=plan)
+    (mean,) = run(tmp_path / "mean", plan=plan, attack=attack)
+    median = {"name": "FedMedian", "groups": 3}
+    (robust,) = run(tmp_path / "median", plan=plan, attack=attack, strategy=median)
+    assert mean.failure == robust.failure == ""
+    assert honest.metrics["accuracy"] > mean.metrics["accuracy"] + 0.3
+    assert robust.metrics["accuracy"] > honest.metrics["accuracy"] - 0.03
+
+
+def test_an_option_that_no_attack_has_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^attack\.options\."):
+        run(tmp_path, attack={"kind": "label_flip", "share": 0.1, "options": {"no_such": 1}})
