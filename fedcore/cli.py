@@ -15,6 +15,7 @@ try:
 except ImportError:
     sys.exit("fedcore: this command needs the extra: pip install 'secagg[fedcore]'")
 
+from fedcore.experiments.commands import add_commands
 from secagg import ParameterError, Phase, Policy, ThreatModel
 from secagg.cli import run
 from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
@@ -275,6 +276,9 @@ class _Progress:
 
     def _line(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -1,0 +1,50 @@
+"""Sites that attack: `fedcore.adversaries.ATTACKS` makes them of honest ones."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from fedcore.errors import DataError
+from fedcore.experiments.fields import shown
+from fedcore.experiments.tables import AttackTable
+from fedcore.site import Site
+from fedcore.stream import choose, derive
+from secagg import ParameterError
+
+
+def attackers(table: AttackTable | None, names: list[str], seed: int) -> frozenset[str]:
+    """Return the sites that attack: the share of them, at least one, drawn from the seed."""
+    if table is None:
+        return frozenset()
+    count = min(len(names), max(1, round(table.share * len(names))))
+    drawn = choose(derive(seed.to_bytes(32, "big"), "attackers"), len(names), count)
+    return frozenset(names[i] for i in drawn)
+
+
+def with_attack(sites: Mapping[str, Site], table: AttackTable | None, seed: int) -> dict[str, Site]:
+    """Replace the attackers. Raises DataError: a kind or an option that is not known."""
+    out = dict(sites)
+    if table is None:
+        return out
+    make = attack_of(table)
+    for name in sorted(attackers(table, sorted(sites), seed)):
+        try:
+            out[name] = make(sites[name], **table.options)
+        except ParameterError as error:
+            raise DataError(f"attack.options.{error}") from error
+        except (TypeError, ValueError) as error:
+            raise DataError(f"attack.options: {table.kind} cannot be made: {error}") from error
+    return out
+
+
+def attack_of(table: AttackTable) -> Any:  # noqa: ANN401 - a callable that makes something like a Site
+    """Return what makes an attacker of a site. Raises DataError."""
+    try:
+        attacks = importlib.import_module("fedcore.adversaries").ATTACKS
+    except ModuleNotFoundError:
+        raise DataError("attack.kind: this version has no fedcore.adversaries") from None
+    if table.kind not in attacks:
+        raise DataError(f"attack.kind: must be one of {', '.join(attacks)}, is {shown(table.kind)}")
+    return attacks[table.kind]

@@ -1,0 +1,162 @@
+"""The commands `fedcore run`, `fedcore convergence` and `fedcore upload`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from secagg import ParameterError
+
+OutOption = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
+Number = TypeVar("Number", int, float)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(name="run")(run)
+    app.command()(convergence)
+    app.command()(upload)
+
+
+def run(
+    experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
+    *,
+    out: OutOption = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on in this folder of an interrupted run of the same file.")
+    ] = None,
+) -> None:
+    """Run an experiment: every point of its grid and every seed; report.md compares."""
+    from fedcore.experiments.config import load_experiment
+    from fedcore.experiments.report import print_report, write_report
+    from fedcore.experiments.run import check_tools, new_folder, run_experiment
+
+    read = load_experiment(experiment)
+    if resume is not None and not resume.is_dir():
+        raise ParameterError(f"--resume: must name a folder, {resume} is none")
+    check_tools(read)
+    folder = new_folder(out) if resume is None else resume
+    console = Console()
+    console.print(f"in {folder} (after an interruption: --resume {folder})", highlight=False, soft_wrap=True)
+    with console.status("loading") as status:
+        run_experiment(read, folder, lambda event: _show(event, read.metric, console, status))
+    report = write_report(folder)
+    print_report(folder, console)
+    console.print(f"{report}: report; results.jsonl beside it", highlight=False, soft_wrap=True)
+
+
+def _show(event: dict[str, Any], metric: str, console: Console, status: Any) -> None:  # noqa: ANN401
+    """One line for each point and outcome, the current round in the status line."""
+    match event["event"]:
+        case "cell":
+            label = f"{event['label']}, " if event["label"] else ""
+            text = f"{label}seed {event['seed']}, {event['sites']} sites"
+        case "result":
+            value = event["metrics"].get(metric)
+            shown = "no model" if value is None else f"{metric} {value:.4f}"
+            text = f"  {event['mode']:<10}{shown}  {event['seconds']:.1f} s  {event['failure']}".rstrip()
+        case _:
+            status.update(f"{event['mode']}: round {event['number']}/{event['rounds']}")
+            return
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def convergence(
+    *,
+    clients: Annotated[str, typer.Option(help="Numbers of sites; the first while others vary.")] = "10,5,20",
+    alpha: Annotated[str, typer.Option(help="Dirichlet concentrations: small is unlike.")] = "1,0.1,100",
+    dropout: Annotated[str, typer.Option(help="Shares that drop out of every round.")] = "0.1,0,0.2",
+    bits: Annotated[str, typer.Option(help="Bits of a value.")] = "8,4,16",
+    target: Annotated[float, typer.Option(help="Accuracy on held-out rows to reach.")] = 0.9,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds at most.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds that means are taken over.")] = 1,
+    dataset: Annotated[str, typer.Option(help="A set that an experiment file may name.")] = "digits",
+    strategy: Annotated[str, typer.Option(help="A strategy without options of its own.")] = "FedAvg",
+    rate: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
+    out: OutOption = Path("runs"),
+) -> None:
+    """Measure rounds and bytes to a target accuracy, one setting varied at a time."""
+    from fedcore.experiments.convergence import Study, plot_study, print_study, run_study
+    from fedcore.experiments.run import new_folder
+
+    study = Study(
+        clients=_numbers("clients", clients, int),
+        alpha=_numbers("alpha", alpha, float),
+        dropout=_numbers("dropout", dropout, float),
+        bits=_numbers("bits", bits, int),
+        target=target,
+        rounds=rounds,
+        seeds=tuple(range(seeds)),
+        dataset=dataset,
+        strategy=strategy,
+        rate=rate,
+    )
+    study.check()
+    folder = new_folder(out)
+    console = Console()
+    with console.status("training") as status:
+        results = run_study(study, folder, lambda one: status.update(f"{one.varied}: {one.rounds:g} rounds"))
+    plot_study(study, results, folder / "convergence.png")
+    print_study(study, results, console)
+    console.print(f"{folder}: convergence.jsonl, convergence.png", highlight=False, soft_wrap=True)
+
+
+def _numbers(name: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
+    try:
+        return tuple(kind(one) for one in text.split(","))
+    except ValueError:
+        raise ParameterError(f"--{name}: must be numbers with commas between, is {text!r}") from None
+
+
+def upload(
+    *,
+    parameters: Annotated[int, typer.Option(min=1, help="Parameters of the model.")],
+    clients: Annotated[int, typer.Option(min=1, help="Sites of a sum at most.")],
+    bits: Annotated[int, typer.Option(help="Bits of a rounded value.")] = 8,
+    weighting: Annotated[str, typer.Option(help="rows, capped or uniform.")] = "rows",
+    weight_cap: Annotated[int, typer.Option(min=1, help="Most rows that count for a site.")] = 10_000,
+    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = 1.0,
+    norm: Annotated[
+        float | None, typer.Option(help="L2 norm of an update; with --epsilon 1, if not given.")
+    ] = None,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Rotate before rounding.")] = False,
+    keep: Annotated[float, typer.Option(help="Share of the coordinates that are sent.")] = 1.0,
+    epsilon: Annotated[float | None, typer.Option(help="Privacy of all rounds together.")] = None,
+    delta: Annotated[float, typer.Option(help="Belongs to --epsilon.")] = 1e-5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that share the privacy.")] = 100,
+    smallest: Annotated[
+        int | None, typer.Option(help="Fewest survivors, for --epsilon; default: 90 % of the clients.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print what a client uploads in a training round."""
+    from fedcore.clipping import FixedClip
+    from fedcore.experiments import upload as planning
+    from fedcore.plan import TrainingPlan
+    from fedcore.private_rounds import PrivacyPlan
+
+    privacy = None
+    if epsilon is not None:
+        fewest = max(1, int(0.9 * clients)) if smallest is None else smallest
+        privacy = PrivacyPlan(epsilon=epsilon, delta=delta, rounds=rounds, smallest=fewest)
+    plan = TrainingPlan(
+        rounds=rounds,
+        clients=clients,
+        weight_cap=weight_cap,
+        clip=clip,
+        bits=bits,
+        norm=None if norm is None and privacy is None else FixedClip(1.0 if norm is None else norm),
+        rotate=rotate,
+        keep=keep,
+        privacy=privacy,
+    )
+    planned = planning.upload(plan, planning.weighting_of(weighting), parameters)
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps(planning.as_json(planned)))
+    else:
+        planning.show(planned, console)

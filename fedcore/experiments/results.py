@@ -1,0 +1,97 @@
+"""What an experiment leaves: outcomes in results.jsonl, the metrics of every round in a file of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedcore.history import read_history
+
+MODES = ("local", "plain", "quantized", "secure", "pooled")
+"""What is compared.
+
+local: each site alone; plain: federated, in real numbers and without noise; quantized: with the secure
+sums' own arithmetic in the clear; secure: by the protocol; pooled: all rows in one place.
+"""
+
+FEDERATED = ("plain", "quantized", "secure")
+RESULTS = "results.jsonl"
+_LOWER = frozenset({"log_loss", "mse"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one mode ended at one point of the grid with one seed.
+
+    metrics        on the common held-out rows; local: means over the sites
+    worst          local: of the worst site
+    rounds         of training that were run; stopped: why before the last; failure: why without an end
+    bytes_up, bytes_down  all phases, for each survivor and training round, measured; 0 where nothing travels
+    upload_bytes   one masked vector as planned; float32_bytes: the same values in the clear
+    survivors      mean of the training rounds
+    digest         of the final parameters: equal digests are equal models
+    """
+
+    point: int
+    seed: int
+    mode: str
+    changes: dict[str, Any]
+    metrics: dict[str, float]
+    worst: dict[str, float]
+    rounds: int
+    stopped: str = ""
+    failure: str = ""
+    epsilon: float | None = None
+    bytes_up: float = 0.0
+    bytes_down: float = 0.0
+    upload_bytes: int = 0
+    float32_bytes: int = 0
+    survivors: float = 0.0
+    seconds: float = 0.0
+    digest: str = ""
+
+    @property
+    def key(self) -> tuple[int, int, str]:
+        """What makes it one of its experiment."""
+        return self.point, self.seed, self.mode
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        values = asdict(self)
+        return values | {name: finite(values[name]) for name in ("metrics", "worst")}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Tell whether small values of a metric are good ones."""
+    return metric in _LOWER
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what is not finite: JSON has no word for it."""
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def cell_folder(folder: Path, point: int, seed: int) -> Path:
+    """Return where the files of one point and seed lie."""
+    return folder / f"{point:03d}-seed-{seed}"
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """Return what an experiment's folder has, in order."""
+    path = folder / RESULTS
+    if not path.exists():
+        return []
+    return [
+        Outcome(**{name: value for name, value in event.items() if name != "event"})
+        for event in read_history(path)
+        if event["event"] == "result"
+    ]
+
+
+def read_rounds(folder: Path, point: int, seed: int, mode: str) -> list[dict[str, Any]]:
+    """Return the metrics of every round of a federated run."""
+    path = cell_folder(folder, point, seed) / f"{mode}.jsonl"
+    return [event for event in read_history(path) if event["event"] == "metrics"] if path.exists() else []

@@ -1,0 +1,120 @@
+"""The rows of an experiment: every set and partition, and folders of files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcore.data import write_table
+from fedcore.datasets import breast_cancer
+from fedcore.errors import DataError
+from fedcore.experiments.data import load_data
+from fedcore.experiments.fields import read
+from fedcore.experiments.tables import DataTable
+
+needs_data = pytest.mark.skipif("SECAGG_DATA" not in os.environ, reason="SECAGG_DATA is not set")
+
+
+def table(**values: Any) -> DataTable:
+    return read(DataTable, values, "data")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"partition": "iid"},
+        {"partition": "dirichlet", "alpha": 0.3},
+        {"partition": "shards", "shards_per_client": 2},
+        {"partition": "quantity", "concentration": 0.5},
+        {"partition": "feature", "overlap": 0.1},
+    ],
+    ids=lambda values: str(values["partition"]),
+)
+def test_every_row_is_dealt_or_held_out_once_and_by_the_seed(values: dict[str, Any]) -> None:
+    whole = breast_cancer().table
+    wanted = table(name="breast_cancer", clients=7, held_out=0.25, minimum_rows=5, **values)
+    data, again, other = (load_data(wanted, seed) for seed in (3, 3, 4))
+    parts = [*data.sites.values(), data.held_out]
+    assert len(data.sites) == 7
+    assert min(map(len, data.sites.values())) >= 5
+    assert len(data.held_out) == pytest.approx(len(whole) / 4, abs=2)
+    rows = np.concatenate([part.features for part in parts])
+    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, whole.features.tolist()))
+    for name, part in data.sites.items():
+        assert part.features.tolist() == again.sites[name].features.tolist()
+    assert any(part.features.tolist() != other.sites[n].features.tolist() for n, part in data.sites.items())
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("values", "sites", "held_out"),
+    [
+        ({"name": "heart_disease"}, 4, 254),
+        ({"name": "heart_disease", "partition": "iid", "clients": 6}, 6, 254),
+        ({"name": "mnist_writers", "clients": 5}, 5, 1878),
+        ({"name": "breast_homo"}, 2, 114),
+    ],
+)
+def test_real_sets_come_with_their_sites_and_test_rows(
+    values: dict[str, Any], sites: int, held_out: int
+) -> None:
+    data = load_data(table(**values), 0)
+    assert (len(data.sites), len(data.held_out)) == (sites, held_out)
+
+
+def test_more_natural_sites_than_there_are_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.clients: must be at most 3, is 4"):
+        load_data(files(clients=4), 0, folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three sites in a folder, each file of another kind, with the schema between them."""
+    made = breast_cancer()
+    (tmp_path / "rows").mkdir()
+    for i, suffix in enumerate(("csv", "parquet", "npz")):
+        part = made.table.take(np.arange(100 * i, 100 * (i + 1)))
+        write_table(part, tmp_path / "rows" / f"site-{i}.{suffix}", made.schema, "diagnosis")
+    made.schema.dump(tmp_path / "rows" / "schema.csv")
+    return tmp_path
+
+
+def files(**values: Any) -> DataTable:
+    usual = {
+        "name": "files",
+        "path": "rows",
+        "schema": "rows/schema.csv",
+        "label": "diagnosis",
+        "classes": ["malignant", "benign"],
+    }
+    return table(**(usual | values))
+
+
+def test_every_file_of_a_folder_is_a_site_and_holds_out_its_share(folder: Path) -> None:
+    data = load_data(files(held_out=0.1), 0, folder)
+    assert list(data.sites) == ["site-0", "site-1", "site-2"]
+    for i, part in enumerate(data.sites.values()):
+        held = 100 - len(part)
+        assert held == pytest.approx(10, abs=1)
+        rows = breast_cancer().table.features[100 * i : 100 * (i + 1)].tolist()
+        assert all(row in rows for row in part.features.tolist())
+
+
+def test_one_file_is_dealt_and_has_no_natural_sites(folder: Path) -> None:
+    data = load_data(files(path="rows/site-0.csv", partition="iid", clients=4), 0, folder)
+    assert [len(part) for part in data.sites.values()] == [20, 20, 20, 20]
+    with pytest.raises(DataError, match="natural needs a folder with a file for each site"):
+        load_data(files(path="rows/site-0.csv"), 0, folder)
+
+
+def test_a_folder_without_tables_or_with_two_of_one_name_is_refused(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match=r"data\.path: .*empty has no file that ends in \.csv"):
+        load_data(files(path="empty"), 0, folder)
+    (folder / "rows" / "site-0.npz").write_bytes((folder / "rows" / "site-2.npz").read_bytes())
+    with pytest.raises(DataError, match="has two files for one site"):
+        load_data(files(), 0, folder)
