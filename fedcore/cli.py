@@ -60,6 +60,10 @@ def serve(
     clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = 1.0,
     bits: Annotated[int, typer.Option(help="Bits of a quantized value.")] = 20,
     weight_cap: Annotated[int, typer.Option(help="Most rows that count for a site.")] = 10_000,
+    training: Annotated[
+        Path | None,
+        typer.Option(help="Learner, strategy, plan and privacy (TOML), instead of the four options before."),
+    ] = None,
     corrupt: CorruptOption = 0.1,
     dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
     minimum_cohort: MinimumCohortOption = None,
@@ -83,11 +87,14 @@ def serve(
     ] = None,
 ) -> None:
     """Serve one training run to the parties of a registry."""
+    from fedcore.agreement import Agreement
+    from fedcore.learner import Learner
     from fedcore.plan import TrainingPlan
     from fedcore.schema import Schema
     from fedcore.serve import ServeOptions
     from fedcore.serve import serve as run_server
     from fedcore.sklearn_learner import LogisticRegressionLearner
+    from fedcore.strategies import FedAvg, Strategy
 
     enrolled = Registry.load(registry)
     columns = Schema.load(schema, _classes(classes))
@@ -95,15 +102,25 @@ def serve(
         raise ParameterError("--keep-inputs: needs --signing-key")
     signer = None if signing_key is None else read_identity(signing_key)
     out.mkdir(parents=True, exist_ok=True)
+    sites = len(enrolled.identities)
+    learner: Learner[Any] = LogisticRegressionLearner(
+        features=len(columns.columns), classes=len(columns.classes)
+    )
+    strategy: Strategy = FedAvg()
+    plan = TrainingPlan(rounds=rounds, clients=sites, clip=clip, bits=bits, weight_cap=weight_cap)
+    if training is not None:
+        agreed = Agreement.load(training)
+        learner, strategy = agreed.make_learner(columns), agreed.make_strategy(sites)
+        plan = agreed.make_plan(sites)
     options = ServeOptions(
         address=listen,
         credentials=ServerCredentials.load(certificate, key),
         registry=enrolled,
         schema=columns,
-        learner=LogisticRegressionLearner(features=len(columns.columns), classes=len(columns.classes)),
-        plan=TrainingPlan(
-            rounds=rounds, clients=len(enrolled.identities), clip=clip, bits=bits, weight_cap=weight_cap
-        ),
+        learner=learner,
+        plan=plan,
+        strategy=strategy,
+        minimum_survivors=max(3, plan.privacy.smallest if plan.privacy is not None else 0),
         out=out,
         threat_model=ThreatModel(corrupt=corrupt, dropout=dropout),
         minimum_cohort=_cohort(minimum_cohort, enrolled),
@@ -130,6 +147,12 @@ def join(
     classes: ClassesOption = "0,1",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="Of local training.")] = 0.02,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Learner and privacy that this party demands (TOML), instead of the two options before."
+        ),
+    ] = None,
     corrupt: CorruptOption = 0.1,
     minimum_cohort: MinimumCohortOption = None,
     model: Annotated[Path | None, typer.Option(help="Write the final model here (npz).")] = None,
@@ -142,8 +165,10 @@ def join(
     ] = None,
 ) -> None:
     """Take part in a training run with the rows of one party."""
+    from fedcore.agreement import Agreement
     from fedcore.join import Hold, JoinOptions, save_final
     from fedcore.join import join as run_client
+    from fedcore.learner import Learner
     from fedcore.schema import Schema
     from fedcore.site import Site
     from fedcore.sklearn_learner import LogisticRegressionLearner
@@ -156,12 +181,18 @@ def join(
     if model is not None and not model.parent.is_dir():
         raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, _classes(classes))
-    learner = LogisticRegressionLearner(
+    learner: Learner[Any] = LogisticRegressionLearner(
         features=len(columns.columns),
         classes=len(columns.classes),
         epochs=epochs,
         learning_rate=learning_rate,
     )
+    guard = None
+    if training is not None:
+        agreed = Agreement.load(training)
+        learner, guard = agreed.make_learner(columns), agreed.make_guard(len(enrolled.identities))
+    if guard is not None and seed is not None:
+        raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
     table = load_table(data, columns, label)
     options = JoinOptions(
         address=server,
@@ -172,7 +203,7 @@ def join(
             minimum_cohort=_cohort(minimum_cohort, enrolled),
             minimum_corrupt=corrupt,
         ),
-        site=Site(enrolled.name_of(signer.identity), table, columns, learner, seed),
+        site=Site(enrolled.name_of(signer.identity), table, columns, learner, seed, guard=guard),
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
     )

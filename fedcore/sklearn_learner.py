@@ -60,6 +60,11 @@ class LogisticRegressionLearner:
             model.partial_fit(table.features, table.labels, classes=classes)
         return {"coefficients": model.coef_, "intercepts": model.intercept_}
 
+    def scores(self, parameters: Parameters, table: Table) -> NDArray[np.float64]:
+        """Return class probabilities, (rows, classes); more than two classes: softmax of the scores."""
+        logits = table.features @ parameters["coefficients"].T + parameters["intercepts"]
+        return _softmax(np.column_stack([-logits / 2, logits / 2]) if self.classes == 2 else logits)
+
     def evaluate(self, parameters: Parameters, table: Table) -> Metrics:
         """Accuracy, and area under the ROC curve (more than two classes: mean of one against the rest).
 

@@ -324,6 +324,7 @@ def test_serve_says_in_one_line_which_file_is_bad(
         ("clip", 0, "clip: must be positive and finite, is 0.0"),
         ("clip", "nan", "clip: must be positive and finite, is nan"),
         ("bits", 41, "bits: must be in 1..40, is 41"),
+        ("training", "nowhere.toml", "nowhere.toml: not a training file"),
     ],
 )
 def test_serve_says_in_one_line_which_option_is_bad(
@@ -527,3 +528,14 @@ def test_verify_of_what_is_no_transcript_fails_with_what_is_wrong(tmp_path: Path
     assert done.status == 1
     assert "the first line is not that of a transcript" in done.out
     assert "NOT verified" in done.out
+
+
+def test_a_site_with_privacy_takes_no_seed(party: Path, call: Call) -> None:
+    text = '[learner]\nkind = "softmax"\n[plan]\nnorm = 1.0\nbits = 10\nrounds = 2\n'
+    text += "[privacy]\nepsilon = 40.0\ndelta = 1e-3\nsmallest = 4\n"
+    (party / "training.toml").write_text(text, encoding="utf-8")
+    done = call("fedcore", *join(party, training=party / "training.toml", seed=1))
+    done.refused("fedcore", "--seed: noise that can be repeated hides nothing")
+    weak = party / "weak.toml"
+    weak.write_text(text.replace("smallest = 4", ""), encoding="utf-8")
+    call("fedcore", *join(party, training=weak)).refused("fedcore", "privacy.smallest: is missing")

@@ -1,4 +1,4 @@
-"""The commands `fedcore run`, `fedcore convergence` and `fedcore upload`."""
+"""The commands `fedcore run`, `fedcore convergence` and `fedcore plan`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(name="run")(run)
     app.command()(convergence)
-    app.command()(upload)
+    app.command(name="plan")(upload)
 
 
 def run(

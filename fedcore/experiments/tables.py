@@ -160,6 +160,7 @@ class PlanTable:
     rotate: bool = False
     keep: float = 1.0
     decay: float = 1.0
+    final_rate: float = 1.0
     attempts: int = 3
     weight_cap: int | None = None
     standardize: bool = True

@@ -44,7 +44,8 @@ async def train(run: Run, **changes: Any) -> TrainedModel:
     """Serve a run to its sites; `changes` are of the server's options."""
     path = run.folder / "history.jsonl"
     before = len(run.events("listening")) if path.exists() else 0
-    serving = asyncio.create_task(serve(replace(run.serve_options(), learner=LEARNER, **changes)))
+    options = replace(run.serve_options(), **({"learner": LEARNER} | changes))
+    serving = asyncio.create_task(serve(options))
     async with asyncio.timeout(40):
         while not (path.exists() and len(run.events("listening")) > before):
             await asyncio.sleep(0.01)

@@ -144,14 +144,14 @@ def test_convergence_refuses_before_it_makes_a_folder(
 
 def test_upload_tells_what_the_ring_adds(call: Call) -> None:
     options = ("--parameters", 147465, "--clients", 20, "--bits", 8)
-    found = json.loads(call("upload", *options, "--json").out)
+    found = json.loads(call("plan", *options, "--json").out)
     # 20 values of at most 127 in magnitude, and the sign: 13 bits; two entries carry the weight.
     assert (found["values"], found["entries"], found["ring_bits"]) == (147465, 147467, 13)
     assert found["bytes"] == -(-147467 * 13 // 8)
     assert found["net_bytes_per_value"] == pytest.approx(1, abs=1e-4)
     assert found["float32_bytes"] == 4 * 147465
     assert found["ratio"] == pytest.approx(13 / 32, abs=1e-4)
-    text = call("upload", *options).out
+    text = call("plan", *options).out
     assert "239 634" in text
     assert "589 860" in text
 
@@ -167,14 +167,14 @@ def test_upload_tells_what_the_ring_adds(call: Call) -> None:
 def test_upload_follows_its_options(
     call: Call, options: tuple[str, ...], entries: int, ring_bits: int
 ) -> None:
-    found = json.loads(call("upload", "--parameters", 1000, "--clients", 20, "--json", *options).out)
+    found = json.loads(call("plan", "--parameters", 1000, "--clients", 20, "--json", *options).out)
     assert (found["entries"], found["ring_bits"]) == (entries, ring_bits)
 
 
 def test_upload_makes_room_for_noise(call: Call) -> None:
     options = ("--parameters", 1000, "--clients", 20, "--bits", 12, "--rotate", "--json")
-    plain = json.loads(call("upload", *options).out)
-    private = json.loads(call("upload", *options, "--epsilon", 5).out)
+    plain = json.loads(call("plan", *options).out)
+    private = json.loads(call("plan", *options, "--epsilon", 5).out)
     assert private["ring_bits"] > plain["ring_bits"]
     assert private["entries"] == 1001  # the weight is one of each, so one entry behind the values
 
@@ -189,7 +189,7 @@ def test_upload_makes_room_for_noise(call: Call) -> None:
     ],
 )
 def test_upload_refuses_in_one_line(call: Call, options: tuple[str, ...], message: str) -> None:
-    done = call("upload", "--parameters", 10, "--clients", 5, *options)
+    done = call("plan", "--parameters", 10, "--clients", 5, *options)
     assert (done.status, done.out) == (2, "")
     assert message in done.err
     assert len(done.err.splitlines()) == 1
