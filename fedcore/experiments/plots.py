@@ -7,8 +7,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from fedcore.experiments.report import NAMES, label_of, of_point, points
-from fedcore.experiments.results import FEDERATED, Outcome, read_rounds
+from fedcore.experiments.results import (
+    FEDERATED,
+    NAMES,
+    Outcome,
+    label_of,
+    of_point,
+    points,
+    read_rounds,
+)
 
 
 def figure_with(columns: int) -> tuple[Any, Any]:

@@ -7,16 +7,19 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
-from fedcore.experiments.results import FEDERATED, MODES, Outcome, lower_is_better, read_outcomes
+from fedcore.experiments.results import (
+    FEDERATED,
+    MODES,
+    NAMES,
+    Outcome,
+    label_of,
+    lower_is_better,
+    of_point,
+    points,
+    read_outcomes,
+)
 from fedcore.history import read_history
 
-NAMES = {
-    "local": "each site alone, mean",
-    "plain": "federated, real numbers in the clear",
-    "quantized": "federated, quantized in the clear",
-    "secure": "federated, secure",
-    "pooled": "pooled",
-}
 _WORST = "each site alone, worst"
 _SHORT = {mode: mode for mode in MODES} | {"local": "local mean", _WORST: "local worst"}
 HEAD = ("training", "", "rounds", "masked vector", "bytes up", "bytes down", "float32", "epsilon", "seconds")
@@ -26,22 +29,6 @@ def settings(folder: Path) -> tuple[str, str]:
     """Return name and metric of the experiment."""
     first = next(read_history(folder / "results.jsonl"))
     return str(first["name"]), str(first["metric"])
-
-
-def points(outcomes: Sequence[Outcome]) -> list[int]:
-    """Return the points of the grid that have outcomes."""
-    return sorted({outcome.point for outcome in outcomes})
-
-
-def of_point(outcomes: Sequence[Outcome], point: int, mode: str) -> list[Outcome]:
-    """Return the outcomes of a mode at a point, one for each seed."""
-    return [one for one in outcomes if (one.point, one.mode) == (point, mode)]
-
-
-def label_of(outcomes: Sequence[Outcome], point: int) -> str:
-    """Return what the grid set at a point."""
-    changes = next(one.changes for one in outcomes if one.point == point)
-    return ", ".join(f"{key} = {value}" for key, value in changes.items())
 
 
 def table_rows(

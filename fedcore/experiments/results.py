@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ local: each site alone; plain: federated, in real numbers and without noise; qua
 sums' own arithmetic in the clear; secure: by the protocol; pooled: all rows in one place.
 """
 
+NAMES = {
+    "local": "each site alone, mean",
+    "plain": "federated, real numbers in the clear",
+    "quantized": "federated, quantized in the clear",
+    "secure": "federated, secure",
+    "pooled": "pooled",
+}
 FEDERATED = ("plain", "quantized", "secure")
 RESULTS = "results.jsonl"
 _LOWER = frozenset({"log_loss", "mse"})
@@ -95,3 +102,19 @@ def read_rounds(folder: Path, point: int, seed: int, mode: str) -> list[dict[str
     """Return the metrics of every round of a federated run."""
     path = cell_folder(folder, point, seed) / f"{mode}.jsonl"
     return [event for event in read_history(path) if event["event"] == "metrics"] if path.exists() else []
+
+
+def points(outcomes: Sequence[Outcome]) -> list[int]:
+    """Return the points of the grid that have outcomes."""
+    return sorted({outcome.point for outcome in outcomes})
+
+
+def of_point(outcomes: Sequence[Outcome], point: int, mode: str) -> list[Outcome]:
+    """Return the outcomes of a mode at a point, one for each seed."""
+    return [one for one in outcomes if (one.point, one.mode) == (point, mode)]
+
+
+def label_of(outcomes: Sequence[Outcome], point: int) -> str:
+    """Return what the grid set at a point."""
+    changes = next(one.changes for one in outcomes if one.point == point)
+    return ", ".join(f"{key} = {value}" for key, value in changes.items())
