@@ -108,10 +108,14 @@ def _details(name: str, details: Report) -> list[str]:
         return []
     heads = list(dict.fromkeys(key for value in rows.values() for key in value))
     cells = [
-        (key, *("" if value.get(head) is None else f"{value[head]:.4f}" for head in heads))
+        (key, *("" if value.get(head) is None else _figure(value[head]) for head in heads))
         for key, value in rows.items()
     ]
-    return ["", f"{name}:", "", *_table((name, *heads), cells)]
+    return ["", *_table((name, *heads), cells)]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.4f}"
 
 
 def _privacy(study: Report | None) -> list[str]:

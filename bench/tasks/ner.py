@@ -106,7 +106,7 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
             view.add_row(name, *(f"{metrics[key]:.4f}" for key in SHOWN))
             details[name] = {key: metrics[key] for key in SHOWN}
         found.append(result(one, outcome, local=mean["accuracy"], pooled=reference["accuracy"]))
-        details[f"2^{bits}, bytes up by a client in a round"] = {"bytes": found[-1].bytes_per_client_round}
+        details[f"2^{bits}, federated, secure"]["bytes_up"] = found[-1].bytes_per_client_round
     console.print(view)
     last = found[0]
     return TaskResult(
