@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import threading
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 
 from fedcore.asks import UpdateKind, Weighting
 from fedcore.codec import Codec
-from fedcore.errors import TaskError
+from fedcore.errors import DataError, TaskError
 from fedcore.noise import Noise, rounded_norm
 from fedcore.privacy import Accountant, Budget, Mechanism, Release, calibrate, l1_bound
 from fedcore.task import Task, TaskKind
@@ -145,13 +148,21 @@ def _variance(plan: PrivacyPlan, bound: float, dimension: int) -> float:
 
 @dataclass(slots=True)
 class PrivacyGuard:
-    """Keeps the account of a run: asked before a round, told after it. A site may have its own."""
+    """Keeps the account of a run: asked before a round, told after it. A site may have its own.
+
+    account  file (JSON) of what `demand` has spent, gone on with where it exists: without it, a site that is
+             started again has spent nothing. One file belongs to one site's rows.
+    raises   DataError: the file is not an account, or one for another delta
+    """
 
     plan: PrivacyPlan
+    account: Path | None = None
     accountant: Accountant = field(init=False)
 
     def __post_init__(self) -> None:
         self.accountant = Accountant(self.plan.delta)
+        if self.account is not None and self.account.exists():
+            self.accountant = _read(self.account, self.plan.delta)
 
     def before(self, noise: Noise, dimension: int) -> None:
         """Refuse a round that could pass the budget. Raises BudgetExceededError."""
@@ -193,6 +204,8 @@ class PrivacyGuard:
         with _ONE_BY_ONE:
             self.before(real, sent)
             self.after(real, sent, None)
+            if self.account is not None:
+                _write(self.account, self.accountant)
 
     def _demand_of_persons(self, task: Task) -> None:
         """Refuse what a person moves beyond the bound of one gradient. Raises TaskError."""
@@ -210,3 +223,26 @@ class PrivacyGuard:
         count = self.plan.smallest if survivors is None else survivors
         self.accountant.spend(self.plan.release(noise, dimension, count))
         return self.accountant.epsilon
+
+
+def _read(path: Path, delta: float) -> Accountant:
+    try:
+        found = Accountant.restore(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: not an account: {error}") from error
+    if found.delta != delta:
+        raise DataError(f"{path}: an account for delta {found.delta}, the plan's is {delta}")
+    return found
+
+
+def _write(path: Path, accountant: Accountant) -> None:
+    """Replace the file at once, before anything that it accounts for is sent. Raises DataError."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(accountant.state(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error

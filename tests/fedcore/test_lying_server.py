@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedcore.aggregation import PlainSum
 from fedcore.asks import Asks, UpdateKind, Weighting
 from fedcore.clipping import FixedClip
 from fedcore.codec import Codec
-from fedcore.errors import CodecError, TaskError
+from fedcore.errors import CodecError, DataError, TaskError
 from fedcore.learner import Learner, Metrics, Parameters
 from fedcore.learners import LocalSGD, LogisticRegression
 from fedcore.learners.per_person import PersonClipped
@@ -183,6 +184,26 @@ def test_two_tasks_at_once_do_not_both_pass_for_the_last_that_fits(monkeypatch: 
     for thread in threads:
         thread.join()
     assert (guard.accountant.rounds, len(refused)) == (3, 3)
+
+
+def test_an_account_in_a_file_outlives_the_process_and_is_written_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    task, path = task_of(), tmp_path / "account.json"
+    for spent in (1, 2, 3):
+        guard = PrivacyGuard(PRIVACY, path)
+        guard.demand(task)
+        assert PrivacyGuard(PRIVACY, path).accountant.rounds == guard.accountant.rounds == spent
+    with pytest.raises(BudgetExceededError):
+        PrivacyGuard(PRIVACY, path).demand(task)
+    with pytest.raises(DataError, match="for delta"):
+        PrivacyGuard(replace(PRIVACY, delta=1e-5), path)
+    with pytest.raises(DataError, match="cannot be written"):
+        PrivacyGuard(PRIVACY, tmp_path / "none" / "account.json").demand(task)
+    for junk in ("", "[]", "{}", "3", '{"delta": 0.5}'):
+        path.write_text(junk, encoding="utf-8")
+        with pytest.raises(DataError, match="not an account"):
+            PrivacyGuard(PRIVACY, path)
 
 
 def test_signs_are_refused_they_have_no_room_for_noise() -> None:
