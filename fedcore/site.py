@@ -168,6 +168,8 @@ class Site:
             classes = self.schema.classes
         if task.columns != columns or task.classes != classes:
             raise TaskError("task.columns, task.classes: not those of this site's schema")
+        if task.kind is not TaskKind.TRAIN and (task.hidden or task.shaping.keep < 1):
+            raise TaskError(f"task.shaping, task.asks.quantile: {task.kind} has none")
         for name, array in task.arrays.items():
             if not np.isfinite(array).all():
                 raise TaskError(f"task.arrays: {name} must be finite")

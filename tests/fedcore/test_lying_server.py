@@ -31,9 +31,9 @@ from fedcore.site import Contribution, Site
 from fedcore.strategies import FedAvg
 from fedcore.summation import RoundRecord
 from fedcore.tables import Table
-from fedcore.task import Task
+from fedcore.task import Task, TaskKind
 from fedcore.training import Federation
-from tests.fedcore.test_site import SCHEMA, make_table
+from tests.fedcore.test_site import SCHEMA, make_table, make_task
 
 LEARNER = LocalSGD(model=LogisticRegression(3), rate=0.1)
 PRIVACY = PrivacyPlan(epsilon=20.0, delta=1e-3, rounds=3, smallest=4, colluders=1)
@@ -80,17 +80,6 @@ def test_a_vector_too_long_for_its_length_to_be_a_number_is_clipped_all_the_same
     assert scale == 1.0 / 2e200
 
 
-# --- answers in the clear: being in the sum or not ---
-
-
-@pytest.mark.parametrize("factor", [0.01, 0.5, 0.99, 0.9995, 1.0005])
-def test_the_norm_that_decides_who_can_answer_is_not_the_servers_to_choose(factor: float) -> None:
-    task = task_of()
-    assert task.noise is not None
-    with pytest.raises(TaskError, match="within the norm"):
-        guarded().contribute(replace(task, noise=replace(task.noise, norm=task.noise.norm * factor)))
-
-
 @dataclass(frozen=True)
 class Probe:
     """Fails, or diverges, if the rows are such."""
@@ -109,6 +98,48 @@ class Probe:
 
     def evaluate(self, parameters: Parameters, rows: Table) -> Metrics:
         return {}
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Rows of a learner's own."""
+
+    def __len__(self) -> int:
+        return 3
+
+
+class Scoring(Probe):
+    """Gives scores for whatever there is."""
+
+    def scores(self, parameters: Parameters, rows: Any) -> NDArray[np.float64]:
+        return np.full((len(rows), 2), 0.5)
+
+
+def test_an_evaluation_of_rows_without_labels_is_a_typed_error() -> None:
+    with pytest.raises(TaskError, match="AttributeError"):
+        site = Site("a", Unlabelled(), SCHEMA, Scoring(""))
+        task = task_of()
+        task = replace(task, kind=TaskKind.EVALUATE, dimension=405, noise=None)
+        site.contribute(replace(task, arrays={f"model.{n}": a for n, a in task.model.items()}))
+
+
+def test_what_shapes_updates_is_refused_for_what_is_none() -> None:
+    task, site = make_task(TaskKind.MEAN), Site("a", make_table(20, 0), SCHEMA, LEARNER)
+    with pytest.raises(TaskError, match="mean has none"):
+        site.contribute(replace(task, shaping=Shaping(keep=0.5)))
+    with pytest.raises(TaskError, match="mean has none"):
+        site.contribute(replace(task, asks=Asks(quantile=0.5), noise=task_of().noise))
+
+
+# --- answers in the clear: being in the sum or not ---
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.5, 0.99, 0.9995, 1.0005])
+def test_the_norm_that_decides_who_can_answer_is_not_the_servers_to_choose(factor: float) -> None:
+    task = task_of()
+    assert task.noise is not None
+    with pytest.raises(TaskError, match="within the norm"):
+        guarded().contribute(replace(task, noise=replace(task.noise, norm=task.noise.norm * factor)))
 
 
 @pytest.mark.parametrize("how", ["raises", "refuses", "diverges"])
