@@ -69,7 +69,10 @@ class Agreement:
         whole = tables.DropoutTable()
         return make_plan(self.plan, self.privacy, whole, clients=clients, largest=_WEIGHT_CAP, seed=0)
 
-    def make_guard(self, clients: int) -> PrivacyGuard | None:
-        """Return a site's own account of its privacy; None: it demands none."""
+    def make_guard(self, clients: int, account: Path | None = None) -> PrivacyGuard | None:
+        """Return a site's own account of its privacy, kept in a file if one is given; None: it demands none.
+
+        Raises DataError.
+        """
         privacy = self.make_plan(clients).privacy
-        return None if privacy is None else PrivacyGuard(privacy)
+        return None if privacy is None else PrivacyGuard(privacy, account)

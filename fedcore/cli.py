@@ -153,6 +153,10 @@ def join(
             help="Learner and privacy that this party demands (TOML), instead of the two options before."
         ),
     ] = None,
+    account: Annotated[
+        Path | None,
+        typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
+    ] = None,
     corrupt: CorruptOption = 0.1,
     minimum_cohort: MinimumCohortOption = None,
     model: Annotated[Path | None, typer.Option(help="Write the final model here (npz).")] = None,
@@ -190,7 +194,9 @@ def join(
     guard = None
     if training is not None:
         agreed = Agreement.load(training)
-        learner, guard = agreed.make_learner(columns), agreed.make_guard(len(enrolled.identities))
+        learner, guard = agreed.make_learner(columns), agreed.make_guard(len(enrolled.identities), account)
+    if guard is None and account is not None:
+        raise ParameterError("--account: needs a training file with [privacy], --training")
     if guard is not None and seed is not None:
         raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
     table = load_table(data, columns, label)

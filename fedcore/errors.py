@@ -23,3 +23,7 @@ class OutOfBoundsError(DataError):
 
 class TaskError(FedcoreError, ValueError):
     """A round asks for something that this site does not do."""
+
+
+class LearnerFailedError(TaskError):
+    """A learner failed on the rows of a site; whether it does may tell something about them."""

@@ -38,11 +38,11 @@ def compute(task: Task, learner: Learner[Any], parameters: Parameters, rows: Any
         raise TaskError(f"evaluation: {type(learner).__name__} gives no class probabilities")
     try:
         scores = np.asarray(learner.scores(parameters, rows), float)
+        labels = np.asarray(rows.labels)
     except TaskError:
         raise
     except Exception as error:  # a learner is foreign code
         raise TaskError(f"evaluation: the learner failed with {type(error).__name__}") from error
-    labels = np.asarray(rows.labels)
     if scores.shape != (len(labels), len(task.classes)) or not np.isfinite(scores).all():
         raise TaskError(f"scores: must be finite, {len(labels)} by {len(task.classes)}, are {scores.shape}")
     if not ((labels >= 0) & (labels < len(task.classes))).all():  # -1 would count from the end

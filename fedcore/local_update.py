@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.asks import Asks, UpdateKind, Weighting, matches, sent
-from fedcore.errors import TaskError
+from fedcore.errors import LearnerFailedError, TaskError
 from fedcore.learner import (
     GradientLearner,
     Learner,
@@ -38,9 +38,9 @@ class SiteState:
     pending   (round, changes) that wait for the news that the round had a result with this site in it
     """
 
-    control: NDArray[np.float64] | None = None
-    residual: NDArray[np.float64] | None = None
-    personal: Parameters = field(default_factory=dict)
+    control: NDArray[np.float64] | None = field(default=None, repr=False)
+    residual: NDArray[np.float64] | None = field(default=None, repr=False)
+    personal: Parameters = field(default_factory=dict, repr=False)
     update: tuple[str, Update] | None = field(default=None, repr=False)
     pending: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)
 
@@ -80,9 +80,9 @@ class Update:
     changes  of the site's state, once the vector counts
     """
 
-    values: NDArray[np.float64]
+    values: NDArray[np.float64] = field(repr=False)
     steps: float
-    changes: dict[str, Any]
+    changes: dict[str, Any] = field(repr=False)
 
 
 def train(
@@ -93,18 +93,24 @@ def train(
     seed: int,
     site: str,
 ) -> Update:
-    """Do what the task asks. Raises TaskError; whatever the learner raises becomes one."""
+    """Do what the task asks. Raises TaskError; whatever the learner raises becomes a LearnerFailedError."""
     before = starting_point(learner, task, state)
     shared = sent(before, task.asks)
+    gives = _gradient if task.asks.update is UpdateKind.GRADIENT else _trained
+    on_rows = gives(learner, task, before, shared, state, seed)
     try:
-        if task.asks.update is UpdateKind.GRADIENT:
-            return _gradient(learner, task, before, shared, rows)
-        fit = _fit(learner, task, before, shared, rows, state, seed)
-        return _update(task.asks, before, shared, fit, state, task)
-    except TaskError:
-        raise
+        return on_rows(rows)
+    except TaskError as error:
+        raise LearnerFailedError(str(error)) from error
     except Exception as error:  # a learner is foreign code
-        raise TaskError(f"{site}: the learner failed with {type(error).__name__}") from error
+        raise LearnerFailedError(f"{site}: the learner failed with {type(error).__name__}") from error
+
+
+def check_dimension(learner: Learner[Any], task: Task, state: SiteState) -> None:
+    """Raise TaskError unless the task is about as many values as this learner's updates have."""
+    size = flatten(sent(starting_point(learner, task, state), task.asks)).size
+    if task.dimension != size * (2 if task.asks.control else 1):
+        raise TaskError(f"task.dimension: {task.dimension}, this site has {size} parameters to send")
 
 
 def starting_point(learner: Learner[Any], task: Task, state: SiteState) -> Parameters:
@@ -131,35 +137,48 @@ def _shapes(parameters: Parameters) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in parameters.items()}
 
 
+def _trained(
+    learner: Learner[Any],
+    task: Task,
+    before: Parameters,
+    shared: Parameters,
+    state: SiteState,
+    seed: int,
+) -> Callable[[Any], Update]:
+    """Return what makes an update of rows by local training. Raises TaskError, whatever the rows are."""
+    fit = _fit(learner, task, before, shared, state, seed)
+    return lambda rows: _update(task.asks, before, shared, fit(rows), state, task)
+
+
 def _fit(
     learner: Learner[Any],
     task: Task,
     before: Parameters,
     shared: Parameters,
-    rows: Any,  # noqa: ANN401
     state: SiteState,
     seed: int,
-) -> LocalFit:
-    """Train, steered if the strategy asks for it."""
+) -> Callable[[Any], LocalFit]:
+    """Return what trains, steered if the strategy asks for it."""
     asks = task.asks
     frozen = frozenset(n for n in before if n not in shared and not matches(n, asks.personal))
     correction = None
     if asks.control:
         own = state.control if state.control is not None else np.zeros(flatten(shared).size)
         correction = unflatten(_array(task, "control", own.size) - own, shared)
-    if not (asks.proximal or correction or frozen or asks.normalized or asks.rate != 1):
-        return LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
-    if not isinstance(learner, SteerableLearner):
-        only_rate = not (asks.proximal or correction or frozen or asks.normalized)
-        if only_rate and isinstance(learner, RatedLearner):
-            slower = learner.at_rate(learner.rate * asks.rate)
-            return LocalFit(slower.fit(before, rows, seed), float("nan"), float("nan"))
-        raise TaskError(
-            f"asks: {type(learner).__name__} cannot be steered; proximal terms, control variates, "
-            "normalized updates, frozen parameters and changing rates need a learner with fit_steered"
+    only_rate = not (asks.proximal or correction or frozen or asks.normalized)
+    if only_rate and asks.rate == 1:
+        return lambda rows: LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
+    if isinstance(learner, SteerableLearner):
+        steering = Steering(proximal=asks.proximal, correction=correction, frozen=frozen, rate=asks.rate)
+        return lambda rows: learner.fit_steered(before, rows, seed, steering)
+    if only_rate and isinstance(learner, RatedLearner):
+        return lambda rows: LocalFit(
+            learner.at_rate(learner.rate * asks.rate).fit(before, rows, seed), float("nan"), float("nan")
         )
-    steering = Steering(proximal=asks.proximal, correction=correction, frozen=frozen, rate=asks.rate)
-    return learner.fit_steered(before, rows, seed, steering)
+    raise TaskError(
+        f"asks: {type(learner).__name__} cannot be steered; proximal terms, control variates, "
+        "normalized updates, frozen parameters and changing rates need a learner with fit_steered"
+    )
 
 
 def _gradient(
@@ -167,14 +186,20 @@ def _gradient(
     task: Task,
     before: Parameters,
     shared: Parameters,
-    rows: Any,  # noqa: ANN401
-) -> Update:
+    _state: SiteState,
+    _seed: int,
+) -> Callable[[Any], Update]:
+    """Return what makes an update of rows by their gradient. Raises TaskError, whatever the rows are."""
     if not isinstance(learner, GradientLearner):
         raise TaskError(f"asks.update: {type(learner).__name__} gives no gradients")
     if any(matches(name, task.asks.personal) for name in before):
         raise TaskError("asks.update: gradients train nothing that stays at the site")
-    gradient = learner.gradient(before, rows)
-    return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
+
+    def on_rows(rows: Any) -> Update:  # noqa: ANN401
+        gradient = learner.gradient(before, rows)
+        return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
+
+    return on_rows
 
 
 def _update(

@@ -185,7 +185,8 @@ def plan_upload(plan: TrainingPlan, asks: Asks, size: int) -> UploadPlan:
     entries = codec.length(shaping.length(dimension) + hidden)
     if plan.privacy is not None and shaping.norm is not None:
         longest = shaping.norm * math.sqrt(1 + asks.quantile**2)
-        noise = plan.privacy.noise(codec, longest, shaping.length(dimension) + hidden)
+        sent = shaping.length(dimension) + hidden
+        noise = plan.privacy.noise(codec, longest, sent, rotate=shaping.rotate)
         codec = replace(codec, headroom=noise.headroom(codec.clients))
     packed = packed_bytes(entries, codec.ring_bits)
     return UploadPlan(dimension, entries, codec.ring_bits, packed, 4 * dimension, codec.bits)

@@ -86,7 +86,7 @@ class Shaping:
         """Return the vector within the norm, and the factor. What is not finite stays as it is."""
         if self.norm is None:
             return values, 1.0
-        length = float(np.linalg.norm(values))
+        length = _length(values)
         if not math.isfinite(length) or length <= self.norm:
             return values, 1.0
         scale = self.norm / length
@@ -118,3 +118,13 @@ class Shaping:
         for first, last in reversed(ends) if inverse else ends:
             hadamard(out[first:last], seed=derive(self.seed, "rotate", first), inverse=inverse)
         return out.astype(np.float64)
+
+
+def _length(values: NDArray[np.float64]) -> float:
+    """L2 norm, also where the squares are too large for numbers."""
+    with np.errstate(over="ignore"):
+        length = float(np.linalg.norm(values))
+    if length != math.inf:
+        return length
+    peak = float(np.abs(values).max())
+    return peak * float(np.linalg.norm(values / peak)) if math.isfinite(peak) else peak

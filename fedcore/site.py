@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,15 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore import analytics, evaluation
-from fedcore.errors import CodecError, TaskError
+from fedcore.errors import CodecError, LearnerFailedError, TaskError
 from fedcore.learner import Learner
-from fedcore.local_update import SiteState, Update, starting_point, train, weight_of, weiszfeld_weight
+from fedcore.local_update import (
+    SiteState,
+    Update,
+    check_dimension,
+    starting_point,
+    train,
+    weight_of,
+    weiszfeld_weight,
+)
 from fedcore.private_rounds import PrivacyGuard
 from fedcore.schema import Schema
 from fedcore.statistics import Standardizer
 from fedcore.tables import Table
 from fedcore.task import Task, TaskKind
 from secagg.kernels import UIntArray
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +40,9 @@ class Contribution:
     coordinates  (m,); precise: (e,) in [-1, 1]
     """
 
-    coordinates: NDArray[np.float64]
-    precise: NDArray[np.float64]
-    weight: int
+    coordinates: NDArray[np.float64] = field(repr=False)
+    precise: NDArray[np.float64] = field(repr=False)
+    weight: int = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -40,30 +51,52 @@ class Site:
 
     table     its rows, whatever the learner reads; len() counts them
     schema    of the rows; None: no statistics, no standardization
-    seed      makes training and rounding repeatable; None: fresh randomness for every round
+    seed      makes training, rounding and noise repeatable, for drills; None: fresh randomness for every
+              round. Under a guard rounding and noise are always fresh.
     held_out  rows for evaluation; None: the training rows
     guard     this site's own account of the privacy it spends: tasks without enough noise are refused,
-              whatever the server says, and so are statistics and evaluation, which have none
+              whatever the server says, and so are statistics and evaluation, which have none. Where
+              training fails on the rows, zeros are sent under the noise: a refusal would tell that it did
     """
 
     name: str
     table: Any = field(repr=False)
     schema: Schema | None
     learner: Learner[Any]
-    seed: int | None = None
+    seed: int | None = field(default=None, repr=False)
     held_out: Any = field(default=None, repr=False)
     guard: PrivacyGuard | None = field(default=None, repr=False)
     state: SiteState = field(default_factory=SiteState, repr=False)
 
     def contribute(self, task: Task) -> UIntArray:
         """Return this site's encoded vector (task.length,). Raises TaskError, CodecError."""
-        if self.guard is not None:
-            self.guard.demand(task)
-        real = self.compute(task)
+        if self.guard is None:
+            return self._encoded(task, self.compute(task))
+        self._check_sensitivity(self.guard)
+        self.guard.demand(task)
+        try:
+            return self._encoded(task, self.compute(task))
+        except (LearnerFailedError, CodecError) as error:
+            _LOG.warning("%s: %s: sends zeros under its noise: %s", self.name, task.name, error)
+            return self._encoded(task, self._nothing(task))
+
+    def _encoded(self, task: Task, real: Contribution) -> UIntArray:
         seed = self._randomness(task, "rounding")
         if task.noise is not None:
             return task.noise.encode(task.codec, real.coordinates, real.weight, seed, real.precise)
         return task.codec.encode(real.coordinates, real.weight, seed, real.precise)
+
+    def _nothing(self, task: Task) -> Contribution:
+        """Return what a site whose rows are protected as a whole is like without them."""
+        check_dimension(self.learner, task, self.state)
+        sent = task.shaping.length(task.dimension) + task.hidden
+        return Contribution(np.zeros(sent), np.zeros(0), 1)
+
+    def _check_sensitivity(self, guard: PrivacyGuard) -> None:
+        """Refuse to serve when the learner says that persons move more than the plan promises."""
+        promised, moves = guard.plan.sensitivity, getattr(self.learner, "sensitivity", None)
+        if promised is not None and moves is not None and not moves <= promised * (1 + 1e-9):
+            raise TaskError(f"sensitivity: the plan promises {promised:.6g}, the learner's is {moves:.6g}")
 
     def compute(self, task: Task) -> Contribution:
         """Return what `contribute` encodes. Raises TaskError."""
@@ -135,6 +168,8 @@ class Site:
             classes = self.schema.classes
         if task.columns != columns or task.classes != classes:
             raise TaskError("task.columns, task.classes: not those of this site's schema")
+        if task.kind is not TaskKind.TRAIN and (task.hidden or task.shaping.keep < 1):
+            raise TaskError(f"task.shaping, task.asks.quantile: {task.kind} has none")
         for name, array in task.arrays.items():
             if not np.isfinite(array).all():
                 raise TaskError(f"task.arrays: {name} must be finite")
@@ -161,8 +196,8 @@ class Site:
 
     def _randomness(self, task: Task, purpose: str) -> bytes:
         """32 bytes for one purpose in one round."""
-        if self.seed is None:
-            return os.urandom(32)
+        if self.seed is None or (self.guard is not None and purpose == "rounding"):
+            return os.urandom(32)  # also where tasks repeat: two sums with the same noise would cancel it
         again = f"/{task.passes}" if task.passes else ""
         text = f"{self.seed}/{self.name}/{task.name}/{purpose}{again}"
         return hashlib.sha256(text.encode()).digest()

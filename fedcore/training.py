@@ -280,7 +280,7 @@ class _Run:
         if self.plan.privacy is not None and shaping.norm is not None:
             sent_values = shaping.length(values) + bool(asks.quantile)
             longest = shaping.norm * float(np.sqrt(1 + asks.quantile**2))
-            noise = self.plan.privacy.noise(codec, longest, sent_values)
+            noise = self.plan.privacy.noise(codec, longest, sent_values, rotate=shaping.rotate)
             codec = replace(codec, headroom=noise.headroom(codec.clients))
         return replace(
             task,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten, unflatten
 from fedcore.learners.models import Classifier, Model, Rows
+from fedcore.shaping import Shaping
 from secagg import ParameterError
 
 
@@ -49,11 +50,15 @@ class PersonClipped:
         raise TaskError("fit: rows are clipped in gradients only; ask for updates that are gradients")
 
     def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
-        """Return the sum of clipped gradients over the expected rows."""
+        """Return the sum of clipped gradients over the expected rows.
+
+        A row whose gradient is not finite counts nothing: it must not decide whether there is a sum.
+        """
         total = np.zeros(flatten(parameters).size)
         for i in range(len(rows)):
             one = flatten(self.model.gradient(parameters, rows.take(np.array([i]))))
-            total += one * min(1.0, self.clip / max(float(np.linalg.norm(one)), 1e-300))
+            if np.isfinite(one).all():
+                total += Shaping(norm=self.clip).clip(one)[0]
         return unflatten(total / self.expected, parameters)
 
     def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
