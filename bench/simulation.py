@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,17 +24,17 @@ from fedcore.central import CentralGaussianSum
 from fedcore.clipping import FixedClip
 from fedcore.data import mnist_writers
 from fedcore.errors import DataError
-from fedcore.learner import Learner
+from fedcore.learner import Learner, Parameters
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.plan import TrainingPlan
 from fedcore.private_rounds import PrivacyPlan
 from fedcore.site import Site
-from fedcore.stream import choose
 from fedcore.strategies import FedAvg
+from fedcore.stream import choose
 from fedcore.summation import RoundRecord
 from fedcore.tables import Table
 from fedcore.task import TaskKind
-from fedcore.training import Federation, TrainedModel
+from fedcore.training import Federation
 
 CLASSES = tuple("0123456789")
 Sum = Literal["real", "quantized", "secure", "central Gaussian", "Skellam", "Skellam, secure"]
@@ -145,29 +146,57 @@ def numpy_learner(work: Work, users: Users) -> LocalSGD:
     )
 
 
-def train(work: Work, users: Users, how: Sum, learner: Learner[Any]) -> tuple[TrainedModel, float]:
-    """Train by fedcore; returns the model and the seconds of a round."""
-    sites = {name: Site(name, rows, None, learner, 0) for name, rows in users.tables.items()}
-    aggregator: SumAggregator
-    match how:
-        case "real":
-            aggregator = FloatSum(sites)
-        case "quantized" | "Skellam":
-            aggregator = PlainSum(sites)
-        case "secure" | "Skellam, secure":
-            aggregator = SecureSum(sites)
-        case "central Gaussian":
-            aggregator = CentralGaussianSum(sites, work.epsilon, work.delta, work.rounds)
-    clock = Clock()
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """Parameters after every round that was run, and the CPU seconds of a round."""
+
+    parameters: list[Parameters]
+    seconds: float
+
+
+class _EnoughError(Exception):
+    """So many rounds as were asked for are over."""
+
+
+def train(
+    work: Work, users: Users, how: Sum, learner: Learner[Any], *, at_most: int | None = None
+) -> Trained:
+    """Train by fedcore; at_most: rounds after which it ends, as if the rest were to come."""
+    clock, found = Clock(), list[Parameters]()
 
     def on_round(record: RoundRecord) -> None:
         if record.task.kind is TaskKind.TRAIN:
             clock.tick()
+            found.append(record.parameters)
+            if len(found) == at_most:
+                raise _EnoughError
 
-    strategy = FedAvg(ask=Asks(weighting=Weighting.UNIFORM if work.private else Weighting.ROWS))
-    plan = work.plan(users, distributed=how.startswith("Skellam"))
-    federation = Federation(aggregator, None, learner, plan, strategy, on_round=on_round, classes=CLASSES)
-    return federation.run(), clock.seconds()
+    weighting = Weighting.UNIFORM if work.private else Weighting.ROWS
+    federation = Federation(
+        _aggregator(work, users, how, learner),
+        None,
+        learner,
+        work.plan(users, distributed=how.startswith("Skellam")),
+        FedAvg(ask=Asks(weighting=weighting)),
+        on_round=on_round,
+        classes=CLASSES,
+    )
+    with suppress(_EnoughError):
+        federation.run()
+    return Trained(found, clock.seconds())
+
+
+def _aggregator(work: Work, users: Users, how: Sum, learner: Learner[Any]) -> SumAggregator:
+    sites = {name: Site(name, rows, None, learner, 0) for name, rows in users.tables.items()}
+    match how:
+        case "real":
+            return FloatSum(sites)
+        case "quantized" | "Skellam":
+            return PlainSum(sites)
+        case "secure" | "Skellam, secure":
+            return SecureSum(sites)
+        case "central Gaussian":
+            return CentralGaussianSum(sites, work.epsilon, work.delta, work.rounds)
 
 
 def main() -> None:

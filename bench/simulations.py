@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from bench.peers import missing, pfl_simulation
-from bench.simulation import CLASSES, Sum, Users, Work, load, numpy_learner, train
+from bench.simulation import CLASSES, Sum, Trained, Users, Work, load, numpy_learner, train
 from fedcore.learner import Learner
 from fedcore.privacy import Mechanism, calibrate
 
 Row = dict[str, Any]
 SUMS: tuple[Sum, ...] = ("real", "quantized", "secure")
 PRIVATE_SUMS: tuple[Sum, ...] = ("central Gaussian", "Skellam", "Skellam, secure")
+_PROTOCOL_ROUNDS = 4  # all parties in one process are slow; the rest would be the same
 
 
 def everything(*, tiny: bool) -> dict[str, Any]:
@@ -38,31 +39,51 @@ def everything(*, tiny: bool) -> dict[str, Any]:
 
 def _table(work: Work, users: Users, sums: Sequence[Sum], *, pfl: bool) -> dict[str, Any]:
     """Return what is trained and the rows; `times`: over pfl where it is there."""
-    rows = [_ours(work, users, how, numpy_learner(work, users), f"fedcore, {how}") for how in sums]
+    in_clear, quantized, secure = sums
+    learner = numpy_learner(work, users)
+    rows = [_row(work, users, in_clear, learner, train(work, users, in_clear, learner))]
+    plain = train(work, users, quantized, learner)
+    rows.append(_row(work, users, quantized, learner, plain))
+    rows.append(rows[-1] | _protocol(work, users, secure, plain))
     if missing("torch") is None:
-        rows.append(_ours(work, users, sums[0], _torch_learner(work, users), f"fedcore, {sums[0]}, PyTorch"))
+        modules = _torch_learner(work, users)
+        row = _row(work, users, in_clear, modules, train(work, users, in_clear, modules))
+        rows.append({**row, "name": f"{row['name']}, PyTorch"})
     if pfl:
-        theirs = pfl_simulation.train(work, users)
-        rows.append(
-            {
-                "name": pfl_simulation.NAME,
-                "seconds": theirs.seconds,
-                "accuracy": theirs.accuracy(users),
-                "noise": theirs.noise,
-            }
-        )
-        rows = [{**row, "times": row["seconds"] / theirs.seconds} for row in rows]
+        rows.append(_theirs(work, users))
+        rows = [{**row, "times": row["seconds"] / rows[-1]["seconds"]} for row in rows]
     about = {name: getattr(work, name) for name in ("rounds", "batch", "epochs", "rate")}
     if work.private:
         about |= {name: getattr(work, name) for name in ("epsilon", "delta", "norm")}
     return {**about, "cohort": work.cohort or len(users.tables), "rows": rows}
 
 
-def _ours(work: Work, users: Users, how: Sum, learner: Learner[Any], name: str) -> Row:
-    model, seconds = train(work, users, how, learner)
-    accuracy = learner.evaluate(model.parameters, users.test)["accuracy"]
-    noise = _gaussian(work) if how == "central Gaussian" else None
-    return {"name": name, "seconds": seconds, "accuracy": accuracy, "noise": noise}
+def _row(work: Work, users: Users, how: Sum, learner: Learner[Any], trained: Trained) -> Row:
+    return {
+        "name": f"fedcore, {how}",
+        "seconds": trained.seconds,
+        "accuracy": learner.evaluate(trained.parameters[-1], users.test)["accuracy"],
+        "noise": _gaussian(work) if how == "central Gaussian" else None,
+    }
+
+
+def _protocol(work: Work, users: Users, how: Sum, plain: Trained) -> Row:
+    """A few rounds through the protocol: they must end in the parameters of the sum in the clear."""
+    secure = train(work, users, how, numpy_learner(work, users), at_most=_PROTOCOL_ROUNDS)
+    for found, expected in zip(secure.parameters, plain.parameters, strict=False):
+        if any(not np.array_equal(found[name], expected[name]) for name in expected):
+            raise RuntimeError(f"{how}: the protocol gave other parameters than the sum in the clear")
+    return {"name": f"fedcore, {how}", "seconds": secure.seconds, "rounds_run": len(secure.parameters)}
+
+
+def _theirs(work: Work, users: Users) -> Row:
+    trained = pfl_simulation.train(work, users)
+    return {
+        "name": pfl_simulation.NAME,
+        "seconds": trained.seconds,
+        "accuracy": trained.accuracy(users),
+        "noise": trained.noise,
+    }
 
 
 def _gaussian(work: Work) -> float:
@@ -98,11 +119,11 @@ def _torch_learner(work: Work, users: Users) -> Learner[Any]:
 def _full_batches(users: Users, rounds: int, work: Work) -> dict[str, float]:
     """Train without batches, where both do the same arithmetic: the largest difference of a parameter."""
     same = replace(work, rounds=rounds, batch=None, epochs=2)
-    model, _ = train(same, users, "real", numpy_learner(same, users))
+    ours = train(same, users, "real", numpy_learner(same, users)).parameters[-1]
     theirs = pfl_simulation.train(same, users)
     pairs = (("coefficients", theirs.coefficients), ("intercepts", theirs.intercepts))
     return {
         "rounds": rounds,
-        "difference": max(float(np.abs(model.parameters[name] - value).max()) for name, value in pairs),
-        "moved": max(float(np.abs(model.parameters[name]).max()) for name, _ in pairs),
+        "difference": max(float(np.abs(ours[name] - value).max()) for name, value in pairs),
+        "moved": max(float(np.abs(ours[name]).max()) for name, _ in pairs),
     }
