@@ -395,7 +395,7 @@ def _training(report: Report) -> list[str]:
 def _step(seconds: dict[str, float]) -> tuple[object, ...]:
     ring, real, flower = (seconds.get(way) for way in ("ring", "real", "flower"))
     if ring is None or real is None or flower is None:
-        return tuple("-" if value is None else value * 1e3 for value in (ring, real, flower)) + ("-", "-")
+        return (*("-" if value is None else value * 1e3 for value in (ring, real, flower)), "-", "-")
     return ring * 1e3, real * 1e3, flower * 1e3, flower / ring, real / flower
 
 

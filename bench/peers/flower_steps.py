@@ -56,7 +56,7 @@ def steps(clients: int, dimension: int, repeats: int, *, flower: bool) -> list[d
 
 
 def _in_turn(ways: dict[str, Callable[[], Callable[[], object]]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds; every call is prepared outside the clock, and one before the first is not counted."""
+    """Median CPU seconds; calls are prepared outside the clock, and the first of each warms up."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(repeats + 1):
         for name, prepare in ways.items():

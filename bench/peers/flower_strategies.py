@@ -5,7 +5,7 @@ Run, not modelled: the classes of `flwr.serverapp.strategy`. `configure_train` i
 strategies take the exact weighted mean of the same updates. Both compute in float64 here.
 
 Where the two differ as they are, the difference is removed by public means (`Case.variants`) and the rest
-is shown: an attribute of Flower's object before round 1, a factor of our server rate.
+is shown: an attribute of Flower's object before round 1, a factor of our steps.
 
 - FedAdam, FedYogi, FedAdagrad: Flower begins with v = 0, Reddi et al. (ICLR 2021, algorithm 2) and fedcore
   with tau^2. tau stands outside the root in both, the update has the sign of the change in both.
@@ -71,7 +71,7 @@ class Variant:
     """One comparison: what was made equal first.
 
     start   done to Flower's strategy before the first round, with the number of parameters
-    factor  of our server rate in a round; groups: of clients, for the strategies that have some
+    factor  of our step in a round; groups: of clients, for the strategies that have some
     """
 
     equal: str
@@ -150,20 +150,20 @@ def agreement(clients: int, dimension: int, rounds: int) -> list[dict[str, Any]]
 def compare(case: Case, variant: Variant, sent: Sequence[Reports]) -> tuple[float, float]:
     """Return the largest difference between the two over all rounds, and the largest change of ours."""
     dimension = sent[0].changes.shape[1]
-    theirs, ours = case.flower(), _sized(case.ours, variant.groups, len(sent[0].weights))
+    theirs, ours = case.flower(), _sized(case.ours, variant.groups)
     variant.start(theirs, dimension)
-    mine = yours = begin = np.random.default_rng(0).normal(size=dimension)
+    begin = np.linspace(-1, 1, dimension)
+    mine, yours = begin, begin
     state, worst = ours.start(dimension), 0.0
     for number, round_ in enumerate(sent, 1):
         yours = flower_round(theirs, number, yours, round_)
-        update = ours.combine(_ExactSums(round_))
-        rate = ours.server_rate * variant.factor(number)  # type: ignore[attr-defined] - all of these have one
-        mine, state = replace(ours, server_rate=rate).step(mine, update, state)  # type: ignore[call-arg]
+        after, state = ours.step(mine, ours.combine(_ExactSums(round_)), state)
+        mine = mine + variant.factor(number) * (after - mine)  # steps are linear in the rate
         worst = max(worst, float(np.abs(mine - yours).max()))
     return worst, float(np.abs(mine - begin).max())
 
 
-def _sized(ours: Strategy, groups: int | None, clients: int) -> Strategy:
+def _sized(ours: Strategy, groups: int | None) -> Strategy:
     """Give strategies with groups their number; Flower drops int(0.2 n) at either end."""
     if isinstance(ours, FedTrimmedMean) and groups is not None:
         return replace(ours, groups=groups, trim=int(0.2 * groups))
