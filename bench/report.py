@@ -378,7 +378,7 @@ def _training(report: Report) -> list[str]:
             ("simulator", "ms a round", "times pfl", "accuracy", "noise over norm"),
             (
                 (
-                    *(row["name"], row["seconds"] * 1e3, row.get("times", "-"), f"{row['accuracy']:.4f}"),
+                    *(row["name"], row["seconds"] * 1e3, row.get("times", "-"), _accuracy(row)),
                     "-" if row["noise"] is None else row["noise"],
                 )
                 for row in simulation[kind]["rows"]
@@ -399,9 +399,16 @@ def _step(seconds: dict[str, float]) -> tuple[object, ...]:
     return ring * 1e3, real * 1e3, flower * 1e3, flower / ring, real / flower
 
 
+def _accuracy(row: Report) -> str:
+    low, high = min(row["accuracies"]), max(row["accuracies"])
+    spread = f" ({low:.4f} to {high:.4f})" if len(row["accuracies"]) > 1 else ""
+    return f"{row['accuracy']:.4f}{spread}"
+
+
 def _trained(simulation: Report, about: Report) -> str:
     noise = f", epsilon {about['epsilon']:g}, delta {about['delta']:g}" if "epsilon" in about else ""
     return (
         f"{simulation['source']}, softmax regression, {simulation['parameters']} parameters, "
-        f"{about['rounds']} rounds of {about['cohort']} users{noise}; CPU time:"
+        f"{about['rounds']} rounds of {about['cohort']} users{noise}; CPU time, "
+        f"accuracy of {about['seeds']} {'seed' if about['seeds'] == 1 else 'seeds'}:"
     )

@@ -71,6 +71,7 @@ class Work:
     epsilon: float = 4.0
     delta: float = 1e-3
     norm: float = 0.5
+    seed: int = 0  # of batches, rounding and noise; cohorts and rotations stay
 
     def plan(self, users: Users, *, distributed: bool = False) -> TrainingPlan:
         """Return ours; `distributed`: users add noise, and rotate to bear the rounding better."""
@@ -187,7 +188,7 @@ def train(
 
 
 def _aggregator(work: Work, users: Users, how: Sum, learner: Learner[Any]) -> SumAggregator:
-    sites = {name: Site(name, rows, None, learner, 0) for name, rows in users.tables.items()}
+    sites = {name: Site(name, rows, None, learner, work.seed) for name, rows in users.tables.items()}
     match how:
         case "real":
             return FloatSum(sites)
@@ -196,7 +197,7 @@ def _aggregator(work: Work, users: Users, how: Sum, learner: Learner[Any]) -> Su
         case "secure" | "Skellam, secure":
             return SecureSum(sites)
         case "central Gaussian":
-            return CentralGaussianSum(sites, work.epsilon, work.delta, work.rounds)
+            return CentralGaussianSum(sites, work.epsilon, work.delta, work.rounds, seed=work.seed)
 
 
 def main() -> None:

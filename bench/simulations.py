@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,39 +32,45 @@ def everything(*, tiny: bool) -> dict[str, Any]:
         "parameters": (users.features + 1) * len(CLASSES),
         "libraries": None if skipped else pfl_simulation.library(),
         "skipped": {} if skipped is None else {pfl_simulation.NAME: skipped},
-        "open": _table(open_, users, SUMS, pfl=skipped is None),
-        "private": _table(private, users, PRIVATE_SUMS, pfl=skipped is None),
+        "open": _table(open_, users, SUMS, pfl=skipped is None, seeds=1),
+        "private": _table(private, users, PRIVATE_SUMS, pfl=skipped is None, seeds=2 if tiny else 5),
         "full_batches": None if skipped else _full_batches(users, 2 if tiny else 5, open_),
     }
 
 
-def _table(work: Work, users: Users, sums: Sequence[Sum], *, pfl: bool) -> dict[str, Any]:
-    """Return what is trained and the rows; `times`: over pfl where it is there."""
+def _table(work: Work, users: Users, sums: Sequence[Sum], *, pfl: bool, seeds: int) -> dict[str, Any]:
+    """Return what is trained and the rows; accuracies by seed; `times`: over pfl where it is there."""
     in_clear, quantized, secure = sums
     learner = numpy_learner(work, users)
-    rows = [_row(work, users, in_clear, learner, train(work, users, in_clear, learner))]
-    plain = train(work, users, quantized, learner)
-    rows.append(_row(work, users, quantized, learner, plain))
-    rows.append(rows[-1] | _protocol(work, users, secure, plain))
+    rows = [_row(work, users, in_clear, learner, seeds), _row(work, users, quantized, learner, seeds)]
+    rows.append(rows[-1] | _protocol(work, users, secure, train(work, users, quantized, learner)))
     if missing("torch") is None:
         modules = _torch_learner(work, users)
-        row = _row(work, users, in_clear, modules, train(work, users, in_clear, modules))
+        row = _row(work, users, in_clear, modules, seeds)
         rows.append({**row, "name": f"{row['name']}, PyTorch"})
     if pfl:
-        rows.append(_theirs(work, users))
+        rows.append(_theirs(work, users, seeds))
         rows = [{**row, "times": row["seconds"] / rows[-1]["seconds"]} for row in rows]
     about = {name: getattr(work, name) for name in ("rounds", "batch", "epochs", "rate")}
     if work.private:
         about |= {name: getattr(work, name) for name in ("epsilon", "delta", "norm")}
-    return {**about, "cohort": work.cohort or len(users.tables), "rows": rows}
+    return {**about, "seeds": seeds, "cohort": work.cohort or len(users.tables), "rows": rows}
 
 
-def _row(work: Work, users: Users, how: Sum, learner: Learner[Any], trained: Trained) -> Row:
+def _row(work: Work, users: Users, how: Sum, learner: Learner[Any], seeds: int) -> Row:
+    trained = [train(replace(work, seed=seed), users, how, learner) for seed in range(seeds)]
+    found = [learner.evaluate(one.parameters[-1], users.test)["accuracy"] for one in trained]
+    noise = _gaussian(work) if how == "central Gaussian" else None
+    return _figures(f"fedcore, {how}", [one.seconds for one in trained], found, noise)
+
+
+def _figures(name: str, seconds: list[float], accuracies: list[float], noise: float | None) -> Row:
     return {
-        "name": f"fedcore, {how}",
-        "seconds": trained.seconds,
-        "accuracy": learner.evaluate(trained.parameters[-1], users.test)["accuracy"],
-        "noise": _gaussian(work) if how == "central Gaussian" else None,
+        "name": name,
+        "seconds": statistics.median(seconds),
+        "accuracy": statistics.mean(accuracies),
+        "accuracies": accuracies,
+        "noise": noise,
     }
 
 
@@ -76,14 +83,10 @@ def _protocol(work: Work, users: Users, how: Sum, plain: Trained) -> Row:
     return {"name": f"fedcore, {how}", "seconds": secure.seconds, "rounds_run": len(secure.parameters)}
 
 
-def _theirs(work: Work, users: Users) -> Row:
-    trained = pfl_simulation.train(work, users)
-    return {
-        "name": pfl_simulation.NAME,
-        "seconds": trained.seconds,
-        "accuracy": trained.accuracy(users),
-        "noise": trained.noise,
-    }
+def _theirs(work: Work, users: Users, seeds: int) -> Row:
+    trained = [pfl_simulation.train(replace(work, seed=seed), users) for seed in range(seeds)]
+    found = [one.accuracy(users) for one in trained]
+    return _figures(pfl_simulation.NAME, [one.seconds for one in trained], found, trained[0].noise)
 
 
 def _gaussian(work: Work) -> float:

@@ -16,6 +16,7 @@ import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -66,8 +67,8 @@ def _train(work: Work, users: Users) -> Trained:
     from pfl.model.pytorch import PyTorchModel
 
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002 - where pfl's own seeds come from
+    torch.manual_seed(work.seed)
+    np.random.seed(work.seed)  # noqa: NPY002 - where pfl's own seeds come from
     module = softmax_module(users.features)
     model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0))
     postprocessors, noise = _postprocessors(work)
@@ -95,11 +96,15 @@ def _train(work: Work, users: Users) -> Trained:
 
 def softmax_module(features: int) -> Any:  # noqa: ANN401 - a torch module
     """Return a softmax regression that starts from zero, with the loss and metrics that pfl asks for."""
+    return _softmax()(features, len(CLASSES))
+
+
+@cache
+def _softmax() -> Any:  # noqa: ANN401 - a torch module's class
     import torch
 
     class Softmax(torch.nn.Linear):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(features, len(CLASSES))
+        def reset_parameters(self) -> None:  # torch's constructor calls it
             torch.nn.init.zeros_(self.weight)
             torch.nn.init.zeros_(self.bias)
 
@@ -112,7 +117,7 @@ def softmax_module(features: int) -> Any:  # noqa: ANN401 - a torch module
             with torch.no_grad():
                 return {"loss": Weighted(float(self.loss(inputs, labels)) * len(labels), len(labels))}
 
-    return Softmax()
+    return Softmax
 
 
 def _dataset(work: Work, users: Users) -> Any:  # noqa: ANN401 - pfl's
