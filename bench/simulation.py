@@ -110,14 +110,14 @@ def load(*, tiny: bool) -> Users:
 
 
 def synthetic(count: int, rows: int, features: int) -> Users:
-    """Return users whose labels follow from one noisy linear rule."""
+    """Return users whose rows lie around one centre per class."""
     rng = np.random.default_rng(1)
-    rule = rng.normal(size=(features, len(CLASSES)))
+    centres = rng.normal(0.5, 0.04, (len(CLASSES), features))
 
     def table(number: int) -> Table:
-        inputs = rng.uniform(0, 1, (number, features))
-        noisy = (inputs - 0.5) @ rule + rng.gumbel(size=(number, len(CLASSES)))
-        return Table(inputs, noisy.argmax(axis=1).astype(np.int64))
+        labels = rng.integers(0, len(CLASSES), number)
+        noise = rng.normal(0, 0.25, (number, features))
+        return Table(np.clip(centres[labels] + noise, 0, 1), labels.astype(np.int64))
 
     return Users(
         f"synthetic, {count} users", {f"user {i:03d}": table(rows) for i in range(count)}, table(10 * rows)
