@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import compare, kernels, phases, primitives, scaling
+from bench import compare, kernels, phases, primitives, scaling, training
 from bench.harness import FULL, NORMAL, TINY, Effort
 from bench.machine import RESULTS, describe, machine_class
 from bench.plots import draw
@@ -25,6 +25,7 @@ SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "phases": phases.run,
     "peers": compare.run,
     "scaling": scaling.run,
+    "training": training.run,
 }
 
 

@@ -30,6 +30,7 @@ def tables(folder: Path) -> str:
         "phases": _phases,
         "peers": _peers,
         "scaling": _scaling,
+        "training": _training,
     }
     lines: list[str] = []
     for name, make in makers.items():
@@ -357,4 +358,61 @@ def _scaling(report: Report) -> list[str]:
             )
             for entry in report["series"]
         ),
+    )
+
+
+def _training(report: Report) -> list[str]:
+    agreement, steps = report["agreement"], report["steps"]
+    lines = []
+    if agreement:
+        lines += [f"Strategies beside {report['library']}, the same updates in both, float64:", ""]
+        lines += _table(
+            ("strategy", "made equal first", "largest difference", "parameters moved by"),
+            ((row["strategy"], row["equal"], row["difference"], row["moved"]) for row in agreement),
+        )
+    lines += ["", "One aggregation, CPU milliseconds, one thread; `times`: Flower over the ring.", ""]
+    lines += _table(
+        ("strategy", "clients", "parameters", "ring", "real", "Flower", "times", "real over Flower"),
+        ((row["strategy"], row["clients"], row["parameters"], *_step(row["seconds"])) for row in steps),
+    )
+    simulation = report["simulation"]
+    for kind in ("open", "private"):
+        lines += ["", _trained(simulation, simulation[kind]), ""]
+        lines += _table(
+            ("simulator", "ms a round", "times pfl", "accuracy", "noise over norm"),
+            (
+                (
+                    *(row["name"], row["seconds"] * 1e3, row.get("times", "-"), _accuracy(row)),
+                    "-" if row["noise"] is None else row["noise"],
+                )
+                for row in simulation[kind]["rows"]
+            ),
+        )
+    same = simulation["full_batches"]
+    if same:
+        what = f"without batches, {same['rounds']} rounds: pfl's and our parameters differ by at most"
+        lines += ["", f"The same {what} {same['difference']:.1e}, moved by {same['moved']:.2g}."]
+    skipped = {**report["skipped"], **simulation["skipped"]}
+    return lines + [f"Not run: {name}: {why}." for name, why in skipped.items()]
+
+
+def _step(seconds: dict[str, float]) -> tuple[object, ...]:
+    ring, real, flower = (seconds.get(way) for way in ("ring", "real", "flower"))
+    if ring is None or real is None or flower is None:
+        return (*("-" if value is None else value * 1e3 for value in (ring, real, flower)), "-", "-")
+    return ring * 1e3, real * 1e3, flower * 1e3, flower / ring, real / flower
+
+
+def _accuracy(row: Report) -> str:
+    low, high = min(row["accuracies"]), max(row["accuracies"])
+    spread = f" ({low:.4f} to {high:.4f})" if len(row["accuracies"]) > 1 else ""
+    return f"{row['accuracy']:.4f}{spread}"
+
+
+def _trained(simulation: Report, about: Report) -> str:
+    noise = f", epsilon {about['epsilon']:g}, delta {about['delta']:g}" if "epsilon" in about else ""
+    return (
+        f"{simulation['source']}, softmax regression, {simulation['parameters']} parameters, "
+        f"{about['rounds']} rounds of {about['cohort']} users{noise}; CPU time, "
+        f"accuracy of {about['seeds']} {'seed' if about['seeds'] == 1 else 'seeds'}:"
     )

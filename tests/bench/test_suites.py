@@ -73,6 +73,19 @@ def test_peers_that_are_not_installed_are_named(folder: Path) -> None:
     assert report["ours"][0]["name"] == "secagg, passive, complete graph"
 
 
+def test_training_is_measured_without_its_peers_too(folder: Path) -> None:
+    report = of(folder, "training")
+    simulation = report["simulation"]
+    assert (
+        (report["library"] is None) == ("Flower strategies" in report["skipped"]) == (not report["agreement"])
+    )
+    for kind, ours in (("open", "fedcore, secure"), ("private", "fedcore, Skellam, secure")):
+        rows = {row["name"]: row for row in simulation[kind]["rows"]}
+        assert rows[ours]["seconds"] > 0
+        assert ("times" in rows[ours]) == ("pfl-research, PyTorch" in rows)
+    assert all("bench-peers" in why for why in (report["skipped"] | simulation["skipped"]).values())
+
+
 def test_plots_and_tables_are_made_of_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(folder)
     assert {path.stem for path in folder.glob("*.png")} == {"kernels", "phases", "peers", "scaling"}
@@ -81,7 +94,7 @@ def test_plots_and_tables_are_made_of_the_results(folder: Path, monkeypatch: pyt
     for path in folder.glob("*.png"):
         path.unlink()
     text = tables(folder)
-    assert text.count("\n## ") == 4
+    assert text.count("\n## ") == 5
     assert "| client | 500 | 0% | 1 | 154 | 694 | 1 | 849 |" in text
 
 
