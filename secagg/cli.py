@@ -60,7 +60,9 @@ def keygen(
         path.mkdir(parents=True, exist_ok=True)
         credentials = ServerCredentials.generate(host or ("localhost", "127.0.0.1"))
         credentials.write(path / "server.crt", path / "server.key")
-        console.print(f"certificate: {path / 'server.crt'}  SHA-256 {credentials.digest.hex()}")
+        console.print(
+            f"certificate: {path / 'server.crt'}  SHA-256 {credentials.digest.hex()}", soft_wrap=True
+        )
         return
     if (name is None) != (registry is None):
         raise typer.BadParameter("--name and --registry go together")
