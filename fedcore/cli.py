@@ -14,7 +14,8 @@ try:
     import typer
     from rich.console import Console
 except ImportError:
-    sys.exit("fedcore: this command needs the extra: pip install 'secagg[fedcore]'")
+    print("fedcore: this command needs the extra: pip install 'secagg[fedcore]'", file=sys.stderr)  # noqa: T201 - the command's own message
+    sys.exit(2)
 
 from fedcore.experiments.commands import add_commands
 from secagg import ParameterError, Phase, Policy, ThreatModel

@@ -19,7 +19,8 @@ try:
     import typer
     from rich.console import Console
 except ImportError:
-    sys.exit("secagg: this command needs the extra: pip install 'secagg[service]'")
+    print("secagg: this command needs the extra: pip install 'secagg[service]'", file=sys.stderr)  # noqa: T201 - the command's own message
+    sys.exit(2)
 
 __all__ = ["app", "main", "run"]
 
