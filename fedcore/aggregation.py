@@ -47,6 +47,7 @@ class SumAggregator(Protocol):
 
 
 T = TypeVar("T")
+_NAMED = 5  # sites that a message lists
 
 
 def _answers(
@@ -63,7 +64,7 @@ def _answers(
         except (FedcoreError, ParameterError) as error:
             failures[name] = str(error)
     if not answers:
-        raise TaskError(f"{task.name}: no site could contribute: {failures}")
+        raise TaskError(f"{task.name}: no site could contribute: {_reasons(failures)}")
     if task.noise is not None and len(answers) < task.noise.smallest:
         raise RoundAbortedError(
             AbortReason.TOO_FEW_SURVIVORS,
@@ -181,3 +182,16 @@ class SecureSum:
             sum(result.traffic.down.values()),
             failures,
         )
+
+
+def _reasons(failures: dict[str, str]) -> str:
+    """Say each reason once, with who gave it; a site's own name in it is left out."""
+    by_reason: dict[str, list[str]] = {}
+    for name, text in failures.items():
+        by_reason.setdefault(text.removeprefix(f"{name}: "), []).append(name)
+    return "; ".join(f"{_some(names)}: {text}" for text, names in by_reason.items())
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

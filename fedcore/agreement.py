@@ -39,7 +39,9 @@ class Agreement:
         """Read a file. Raises DataError: one line that names table.key, the limit and the value."""
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except OSError as error:
+            raise DataError(f"{path}: not a training file: {error.strerror or error}") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise DataError(f"{path}: not a training file: {error}") from error
         for name in values:
             if name not in _TABLES:

@@ -68,6 +68,9 @@ class Asks:
             raise TaskError("asks.update: a gradient has no local steps to normalize or to steer")
         if self.control and self.weighting is not Weighting.UNIFORM:
             raise TaskError("asks.control: control variates are averaged with uniform weights")
+        for name in ("shared", "personal"):
+            if isinstance(patterns := getattr(self, name), str):  # its characters would be the patterns
+                raise TaskError(f"asks.{name}: must be a tuple of patterns, is {patterns!r}")
 
     @property
     def precise(self) -> int:

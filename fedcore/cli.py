@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,8 @@ try:
     import typer
     from rich.console import Console
 except ImportError:
-    sys.exit("fedcore: this command needs the extra: pip install 'secagg[fedcore]'")
+    print("fedcore: this command needs the extra: pip install 'secagg[fedcore]'", file=sys.stderr)  # noqa: T201 - the command's own message
+    sys.exit(2)
 
 from fedcore.experiments.commands import add_commands
 from secagg import ParameterError, Phase, Policy, ThreatModel
@@ -178,6 +180,8 @@ def join(
     from fedcore.sklearn_learner import LogisticRegressionLearner
     from fedcore.tables import load_table
 
+    if not re.fullmatch(r".+:[0-9]{1,5}", server):
+        raise ParameterError(f"server: must be host:port, is {server!r}")
     enrolled = Registry.load(registry)
     signer = read_identity(key)
     if signer.identity not in enrolled.identities:
@@ -214,7 +218,9 @@ def join(
         hold=None if hold is None else Hold.parse(hold),
     )
     console = Console()
-    final = asyncio.run(run_client(options, lambda text: console.print(text, highlight=False, markup=False)))
+    final = asyncio.run(
+        run_client(options, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+    )
     if model is not None:
         save_final(model, final)
 
@@ -271,7 +277,7 @@ def _drop(text: str | None, rounds: int) -> Any:  # noqa: ANN401 - Hold is impor
 
 _PHASES = {
     phase.name.lower(): short
-    for phase, short in zip(Phase, ("advertise", "share", "masked", "check", "unmask"), strict=True)
+    for phase, short in zip(Phase, ("keys", "share", "masked", "check", "unmask"), strict=True)
 }
 
 
@@ -288,8 +294,8 @@ class _Progress:
         match event["event"]:
             case "listening":
                 self._line(f"listening on {event['address']}")
-                heads = "".join(f"{short:>10}" for short in _PHASES.values())
-                self._line(f"{'round':<12}{'survivors':>10}{'kB up':>8}{'kB down':>8}{heads} ms")
+                heads = "".join(f"{short:>8}" for short in _PHASES.values())
+                self._line(f"{'round':<11}{'survivors':>9}{'kB up':>8}{'kB down':>9}{heads} ms")
             case "phase":
                 self._times[event["phase"]] = event["milliseconds"]
                 if self._status is not None:
@@ -297,10 +303,10 @@ class _Progress:
                         f"{event['task']}: {event['phase']} {event['answered']}/{event['expected']}"
                     )
             case "round" if event["completed"]:
-                times = "".join(f"{self._times.get(name, 0):>10.0f}" for name in _PHASES)
+                times = "".join(f"{self._times.get(name, 0):>8.0f}" for name in _PHASES)
                 self._line(
-                    f"{event['task']:<12}{len(event['survivors']):>10}{event['bytes_up'] / 1000:>8.1f}"
-                    f"{event['bytes_down'] / 1000:>8.1f}{times}"
+                    f"{event['task']:<11}{len(event['survivors']):>9}{event['bytes_up'] / 1000:>8.1f}"
+                    f"{event['bytes_down'] / 1000:>9.1f}{times}"
                 )
                 self._times.clear()
             case "round":

@@ -74,7 +74,12 @@ def _dataset(
 
 
 def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
-    """Split rows into training and held-out ones, class by class; nothing is lost or doubled."""
+    """Split rows into training and held-out ones, class by class; nothing is lost or doubled.
+
+    raises  DataError unless the share is in [0, 1]
+    """
+    if not 0 <= share <= 1:
+        raise DataError(f"share: must be in [0, 1], is {share}")
     rng = np.random.default_rng(seed)
     held: list[int] = []
     for label in np.unique(table.labels):

@@ -63,6 +63,8 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         self.codec(TaskKind.MEAN)
         self.codec(TaskKind.TRAIN)
+        if isinstance(self.norm, int | float):
+            raise TaskError(f"norm: must be FixedClip, AdaptiveClip or None, is {self.norm}")
         self.shaping(1)
         if self.attempts < 1 or self.rounds < 0:
             raise TaskError(f"attempts, rounds: at least 1 and 0, are {self.attempts}, {self.rounds}")

@@ -50,8 +50,14 @@ class Schema:
                 rows = list(csv.DictReader(file))
             if any(None in row or None in row.values() for row in rows):
                 raise DataError("a row has another number of values than the first line")
+            if not rows:
+                raise DataError("there are no rows below the first line")
             columns = [Column(row["column"], float(row["low"]), float(row["high"])) for row in rows]
-        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        except OSError as error:
+            raise DataError(f"{path}: not a schema of column,low,high: {error.strerror or error}") from error
+        except KeyError as error:
+            raise DataError(f"{path}: not a schema of column,low,high: has no column {error}") from error
+        except (TypeError, ValueError, csv.Error) as error:
             raise DataError(f"{path}: not a schema of column,low,high: {error}") from error
         return cls(tuple(columns), classes)
 

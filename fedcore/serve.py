@@ -18,6 +18,7 @@ from fedcore.checkpoint import Checkpoint
 from fedcore.history import History
 from fedcore.learner import Learner
 from fedcore.plan import TrainingPlan
+from fedcore.privacy import BudgetExceededError
 from fedcore.schema import Schema
 from fedcore.strategies import FedAvg, Strategy
 from fedcore.summation import RoundRecord
@@ -101,6 +102,11 @@ class ServeOptions:
                 f"minimum_survivors: must be at least privacy.smallest, {privacy.smallest}, "
                 f"is {self.minimum_survivors}"
             )
+        enrolled = len(self.registry.identities)
+        if self.minimum_cohort > enrolled:
+            raise ParameterError(
+                f"minimum_cohort: must be at most the {enrolled} enrolled, is {self.minimum_cohort}"
+            )
         replace(self.deadlines, advertise_s=self.start_s)
         self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
         choose_parameters(
@@ -182,7 +188,8 @@ class Recorder:
     """Writes the run's record: history.jsonl, sums/<round>.npy, models/<task>.npz."""
 
     def __init__(self, out: Path, show: Show = _show_nothing, *, resume: bool = False) -> None:
-        if (out / "history.jsonl").exists() and not resume:
+        past = out / "history.jsonl"
+        if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
             raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
         self._out = out
         self._show = show
@@ -326,13 +333,29 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
     kept = options.out / CHECKPOINT
     resume = Checkpoint.load(kept) if options.resume and kept.exists() else None
     try:
-        model = await asyncio.to_thread(federation.run, resume)
+        try:
+            model = await asyncio.to_thread(federation.run, resume)
+        except BudgetExceededError as error:
+            await _end_early(server, options, recorder, str(error))
+            raise
         server.finish(_final(options, model).encode())
         recorder.write("finished", rounds=options.plan.rounds)
         await _farewell(server)
         return model
     finally:
         await server.stop()
+
+
+async def _end_early(server: AggregationServer, options: ServeOptions, recorder: Recorder, why: str) -> None:
+    """Hand out the model of the last round with a result: no later round of this run may be opened."""
+    kept = options.out / CHECKPOINT
+    if not kept.exists():
+        return
+    now = Checkpoint.load(kept)
+    model = TrainedModel(now.parameters, now.standardizer, now.weight, now.number)
+    server.finish(_final(options, model).encode())
+    recorder.write("finished", rounds=now.number, reason=why)
+    await _farewell(server)
 
 
 async def _farewell(server: AggregationServer) -> None:

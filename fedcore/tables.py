@@ -35,12 +35,7 @@ def load_table(path: Path, schema: Schema, label: str) -> Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            header = list(reader.fieldnames or ())
-            wanted = [*(column.name for column in schema.columns), label]
-            if missing := [name for name in wanted if name not in header]:
-                raise DataError(f"{path}: column {missing[0]} is missing")
-            if double := [name for name in wanted if header.count(name) > 1]:
-                raise DataError(f"{path}: column {double[0]} is there twice")
+            _check_header(list(reader.fieldnames or ()), schema, label, path)
             for number, row in enumerate(reader, 1):
                 if None in row:
                     raise DataError(f"{path}, row {number}: has more fields than the header")
@@ -54,13 +49,28 @@ def load_table(path: Path, schema: Schema, label: str) -> Table:
                 if row[label] not in classes:
                     raise DataError(f"{path}, row {number}, column {label}: must be one of {list(classes)}")
                 labels.append(classes[row[label]])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
     if not labels:
         raise DataError(f"{path}: has no rows")
     table = Table(np.array(features).reshape(len(labels), len(schema.columns)), np.array(labels, np.int64))
     schema.check(table.features, str(path))
     return table
+
+
+def _check_header(header: list[str], schema: Schema, label: str, path: Path) -> None:
+    """Name what is wrong, not what is there: without a header, that would be somebody's data."""
+    wanted = [*(column.name for column in schema.columns), label]
+    if not header:
+        raise DataError(f"{path}: is empty, the first line must name the columns")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise DataError(f"{path}: columns must be separated by commas")
+    if missing := [name for name in wanted if name not in header]:
+        raise DataError(f"{path}: column {missing[0]} is missing")
+    if double := [name for name in wanted if header.count(name) > 1]:
+        raise DataError(f"{path}: column {double[0]} is there twice")
 
 
 def _number(text: str) -> float:

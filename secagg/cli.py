@@ -19,7 +19,8 @@ try:
     import typer
     from rich.console import Console
 except ImportError:
-    sys.exit("secagg: this command needs the extra: pip install 'secagg[service]'")
+    print("secagg: this command needs the extra: pip install 'secagg[service]'", file=sys.stderr)  # noqa: T201 - the command's own message
+    sys.exit(2)
 
 __all__ = ["app", "main", "run"]
 
@@ -60,7 +61,9 @@ def keygen(
         path.mkdir(parents=True, exist_ok=True)
         credentials = ServerCredentials.generate(host or ("localhost", "127.0.0.1"))
         credentials.write(path / "server.crt", path / "server.key")
-        console.print(f"certificate: {path / 'server.crt'}  SHA-256 {credentials.digest.hex()}")
+        console.print(
+            f"certificate: {path / 'server.crt'}  SHA-256 {credentials.digest.hex()}", soft_wrap=True
+        )
         return
     if (name is None) != (registry is None):
         raise typer.BadParameter("--name and --registry go together")

@@ -83,7 +83,9 @@ def load_experiment(path: Path) -> Experiment:
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: not an experiment file: {error.strerror or error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path}: not an experiment file: {error}") from error
     return parse_experiment(values, name=path.stem, text=text, folder=path.parent)
 

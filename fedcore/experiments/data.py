@@ -114,6 +114,8 @@ def _files(table: DataTable, folder: Path) -> _Source:
     """Read one file, or every table of a folder: a site is called as its file."""
     schema = Schema.load(folder / str(table.schema), table.classes or ())
     path = folder / str(table.path)
+    if not path.exists():
+        raise DataError(f"data.path: must be a file or a folder, {path} is not there")
     if not path.is_dir():
         return _Source({"": files.read_table(path, schema, str(table.label))}, schema)
     given = folder / str(table.schema)

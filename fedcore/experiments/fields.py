@@ -72,7 +72,7 @@ def _finite(value: float, where: str) -> float:
 
 def shown(value: object) -> str:
     """Return a value for a message, cut to a line."""
-    text = repr(value)
+    text = repr(str(value)) if isinstance(value, StrEnum) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -47,7 +47,7 @@ def show(planned: UploadPlan, console: Any) -> None:  # noqa: ANN401 - rich's Co
     """Print the plan as a table."""
     from rich.table import Table
 
-    table = Table(title="upload of a client in one training round")
+    table = Table(title="upload of a client in one training round", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     for name, value in as_json(planned).items():

@@ -6,6 +6,7 @@ Features may be a dense array or a scipy sparse matrix, (rows, columns).
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters
 from fedcore.metrics import classification_metrics, regression_metrics
+from secagg import ParameterError
 
 
 class Rows(Protocol):
@@ -53,12 +55,25 @@ class Classifier(Model, Protocol):
         """Return class probabilities, (rows, classes)."""
 
 
+def _check(features: int, penalty: float, *, classes: int = 2, hidden: tuple[int, ...] = ()) -> None:
+    for name, value, least in (("features", features, 1), ("classes", classes, 2)):
+        if value < least:
+            raise ParameterError(f"{name}: must be at least {least}, is {value}")
+    if hidden and min(hidden) < 1:
+        raise ParameterError(f"hidden: layers must have at least 1 unit, are of {hidden}")
+    if not (math.isfinite(penalty) and penalty >= 0):
+        raise ParameterError(f"penalty: must be finite and at least 0, is {penalty}")
+
+
 @dataclass(frozen=True, slots=True)
 class LinearRegression:
-    """Least squares: half the squared error; labels are the targets."""
+    """Least squares: half the squared error; labels are the targets. Raises ParameterError."""
 
     features: int
     penalty: float = 0.0  # L2, of the coefficients
+
+    def __post_init__(self) -> None:
+        _check(self.features, self.penalty)
 
     def initial(self) -> Parameters:
         """All zero."""
@@ -123,11 +138,17 @@ class _Softmax:
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxRegression(_Softmax):
-    """Multinomial logistic regression; two classes are the logistic regression of the textbooks."""
+    """Multinomial logistic regression; two classes are the logistic regression of the textbooks.
+
+    raises  ParameterError
+    """
 
     features: int
     classes: int
     penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.features, self.penalty, classes=self.classes)
 
     def initial(self) -> Parameters:
         """All zero."""
@@ -153,7 +174,8 @@ class SoftmaxRegression(_Softmax):
 class Perceptron(_Softmax):
     """Layers of rectified units and a softmax: `hidden=(200, 200)` is the 2NN of McMahan et al. (2017).
 
-    seed  of the initial weights (He et al. 2015): every site must use the same
+    seed    of the initial weights (He et al. 2015): every site must use the same
+    raises  ParameterError
     """
 
     features: int
@@ -161,6 +183,9 @@ class Perceptron(_Softmax):
     hidden: tuple[int, ...] = (200, 200)
     seed: int = 0
     penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.features, self.penalty, classes=self.classes, hidden=self.hidden)
 
     def initial(self) -> Parameters:
         """Random weights of variance 2 / inputs, no biases."""

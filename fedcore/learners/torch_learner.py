@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(f"TorchLearner needs torch: pip install 'secagg[torch]' ({error})") from error
 from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
@@ -92,8 +97,12 @@ class TorchLearner:
             raise ParameterError("momentum: is one of sgd only")
         if self.buffers not in ("shared", "local", "refuse"):
             raise ParameterError(f"buffers: must be shared, local or refuse, is {self.buffers!r}")
-        if torch.device(self.device).type not in ("cpu", "cuda"):
-            raise ParameterError(f"device: must be cpu or cuda, is {self.device}")
+        if isinstance(self.module, torch.nn.Module):
+            raise ParameterError("module: must be a function that makes the module, is a module")
+        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device):
+            raise ParameterError(f"device: must be cpu, cuda or cuda:N, is {self.device!r}")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise ParameterError(f"device: torch finds no CUDA here, is {self.device!r}")
 
     def initial(self) -> Parameters:
         """Return what the module's constructor makes under the seed."""

@@ -170,3 +170,13 @@ def test_a_secure_sum_over_too_few_has_no_result() -> None:
     absent = {"mean 1": frozenset({"site-0", "site-1", "site-2"})}
     with pytest.raises(RoundAbortedError):
         SecureSum(make_sites(), absent).sum(make_task(TaskKind.MEAN))
+
+
+@both
+def test_a_reason_that_all_sites_share_is_said_once(aggregator: Aggregator) -> None:
+    sites = {f"s{i}": site_with(LEARNER, make_table(101, i)) for i in range(8)}
+    with pytest.raises(TaskError) as caught:
+        aggregator(sites, {}).sum(make_task(TaskKind.MEAN))
+    said = str(caught.value)
+    assert said.count("weight: must be in 1..100") == 1
+    assert "s0, s1, s2, s3, s4 and 3 more: weight" in said

@@ -93,3 +93,9 @@ def test_patterns_choose_what_is_sent() -> None:
     assert not matches("Body.w", ("body.*",))
     with pytest.raises(TaskError, match="leave nothing of"):
         sent(parameters, Asks(personal=("*",)))
+
+
+@pytest.mark.parametrize("name", ["shared", "personal"])
+def test_one_pattern_without_its_tuple_is_refused(name: str) -> None:
+    with pytest.raises(TaskError, match=rf"asks\.{name}: must be a tuple of patterns, is 'head\*'"):
+        Asks(**{name: "head*"})  # type: ignore[arg-type]

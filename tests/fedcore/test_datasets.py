@@ -89,3 +89,10 @@ def test_which_rows_are_held_out_depends_on_the_seed_only() -> None:
     table = numbered([0, 1] * 50)
     one, again, other = (hold_out(table, 0.3, seed)[1].features.tolist() for seed in (1, 1, 2))
     assert one == again != other
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    table = Table(np.zeros((4, 1)), np.array([0, 0, 1, 1]))
+    with pytest.raises(DataError, match=r"share: must be in \[0, 1\], is"):
+        hold_out(table, share, seed=0)

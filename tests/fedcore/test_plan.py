@@ -153,3 +153,8 @@ def test_statistics_count_rows_as_the_plan_says() -> None:
     plan = TrainingPlan(rounds=1, clients=7, weight_cap=50)
     assert plan.codec(TaskKind.SITES).weight_cap == 1
     assert plan.codec(TaskKind.EVALUATE).weight_cap == 50
+
+
+def test_a_norm_that_is_a_number_is_refused() -> None:
+    with pytest.raises(TaskError, match=r"norm: must be FixedClip, AdaptiveClip or None, is 4\.0"):
+        TrainingPlan(rounds=1, clients=3, norm=4.0)  # type: ignore[arg-type]

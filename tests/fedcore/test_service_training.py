@@ -16,6 +16,7 @@ from fedcore.history import read_history
 from fedcore.join import join
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, LogisticRegression
+from fedcore.privacy import BudgetExceededError
 from fedcore.private_rounds import PrivacyGuard, PrivacyPlan
 from fedcore.serve import serve
 from fedcore.site import Site
@@ -116,3 +117,46 @@ def test_fewer_survivors_than_the_noise_needs_are_refused_before_anybody_waits(t
     with pytest.raises(ParameterError, match="minimum_survivors: must be at least privacy.smallest, 4, is 3"):
         Run(tmp_path, sites_of(5), PATIENT).serve_options()
         replace(Run(tmp_path, sites_of(5), PATIENT).serve_options(), plan=plan)
+
+
+def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tmp_path: Path) -> None:
+    run = Run(tmp_path, sites_of(5), PATIENT)
+    plan = replace(make_plan(rounds=9, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    options = replace(run.serve_options(), learner=LEARNER, plan=plan, minimum_survivors=4)
+
+    async def go() -> list[Task]:
+        serving = asyncio.create_task(serve(options))
+        async with asyncio.timeout(40):
+            while not ((tmp_path / "history.jsonl").exists() and run.events("listening")):
+                await asyncio.sleep(0.01)
+            address = run.events("listening")[0]["address"]
+            joining = [
+                join(replace(run.join_options(name, address), reveal=None), print) for name in run.sites
+            ]
+            finals = await asyncio.gather(*joining)
+            with pytest.raises(BudgetExceededError, match="epsilon: is"):
+                await serving
+        return list(finals)
+
+    finals = asyncio.run(go())
+    done = [event["number"] for event in run.events("round") if event["completed"]]
+    assert 1 <= len(done) < 9
+    (finished,) = run.events("finished")
+    assert finished["rounds"] == done[-1]
+    assert "would be" in finished["reason"]
+    with np.load(tmp_path / "models" / f"{done[-1]:03d}.npz") as kept:
+        last = {name.removeprefix("model."): kept[name] for name in kept if name.startswith("model.")}
+    assert [flatten(final.model).tobytes() for final in finals] == [flatten(last).tobytes()] * 5
+
+
+def test_a_cohort_larger_than_the_registry_is_refused_before_anybody_waits(tmp_path: Path) -> None:
+    run = Run(tmp_path, sites_of(5), PATIENT)
+    with pytest.raises(ParameterError, match="minimum_cohort: must be at most the 5 enrolled, is 6"):
+        run.serve_options(minimum_cohort=6)
+
+
+def test_a_server_that_never_listened_leaves_no_run_behind(tmp_path: Path) -> None:
+    run = Run(tmp_path, sites_of(4), PATIENT)
+    for _ in range(2):
+        with pytest.raises(ParameterError, match="address: cannot listen on 'nowhere'"):
+            asyncio.run(serve(run.serve_options(address="nowhere")))

@@ -54,7 +54,7 @@ def test_columns_are_taken_by_name_and_others_are_left_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("", DataError, "column age is missing"),
+        ("", DataError, "is empty, the first line must name the columns"),
         ("age,dose,answer\n", DataError, "has no rows"),
         ("age,answer\n1,no\n", DataError, "column dose is missing"),
         ("age,dose\n1,2\n", DataError, "column answer is missing"),
@@ -111,3 +111,24 @@ def test_taking_and_joining_rows_keeps_features_with_their_labels() -> None:
     joined = join_tables([even, odd])
     assert joined.features.tolist() == [[0, 1], [4, 5], [2, 3], [6, 7]]
     assert joined.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty, the first line must name the columns"),
+        ("age;dose;answer\n1;2;no\n", "columns must be separated by commas"),
+        ("age\tdose\tanswer\n1\t2\tno\n", "columns must be separated by commas"),
+    ],
+)
+def test_a_file_that_is_no_table_of_commas_is_refused_as_such(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=f"rows.csv: {message}$"):
+        load_table(write(tmp_path / "rows.csv", text), SCHEMA, "answer")
+
+
+def test_a_file_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_table(tmp_path / "gone.csv", SCHEMA, "answer")
+    assert str(caught.value) == f"{tmp_path / 'gone.csv'}: No such file or directory"

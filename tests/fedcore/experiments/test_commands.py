@@ -202,3 +202,40 @@ def test_the_examples_of_the_readme_are_there() -> None:
         "private.toml",
     ]
     assert upload.__doc__
+
+
+@pytest.mark.parametrize("address", ["server.example.org", "server:port", ":7443"])
+def test_join_refuses_an_address_without_a_port_at_once(call: Call, address: str) -> None:
+    files = [
+        part for name in ("registry", "certificate", "key", "data", "schema") for part in (f"--{name}", name)
+    ]
+    done = call("join", address, *files, "--label", "outcome")
+    assert (done.status, done.err) == (2, f"fedcore: server: must be host:port, is {address!r}\n")
+
+
+def test_a_path_of_the_data_that_is_not_there_is_said_by_its_key(call: Call, tmp_path: Path) -> None:
+    text = """
+[data]
+name = "files"
+path = "nowhere"
+schema = "schema.csv"
+label = "outcome"
+classes = ["no", "yes"]
+"""
+    (tmp_path / "schema.csv").write_text("column,low,high\nage,0,1\n", encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    done = call("run", tmp_path / "mine.toml", "--out", tmp_path / "runs")
+    assert done.status == 2
+    assert (
+        done.err == f"fedcore: data.path: must be a file or a folder, {tmp_path / 'nowhere'} is not there\n"
+    )
+
+
+def test_a_choice_in_a_message_is_spelled_as_in_the_file(call: Call, tmp_path: Path) -> None:
+    text = TOML + '[strategy]\nweighting = "rows"\n[privacy]\nepsilon = 8.0\ndelta = 1e-3\n'
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    done = call("run", tmp_path / "mine.toml", "--out", tmp_path / "runs")
+    assert (done.status, done.err) == (
+        2,
+        "fedcore: strategy.weighting: must be uniform with [privacy], is 'rows'\n",
+    )

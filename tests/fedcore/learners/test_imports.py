@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import fedcore.learners
+
 
 @pytest.mark.process
 def test_the_learners_of_numpy_load_without_the_extras() -> None:
@@ -15,3 +17,28 @@ def test_the_learners_of_numpy_load_without_the_extras() -> None:
     code = f"import {modules}, sys; print([name for name in '{names}'.split() if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.process
+def test_without_torch_its_learner_says_which_extra_is_missing() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import fedcore.learners\n"
+        "try: fedcore.learners.TorchLearner\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("TorchLearner needs torch: pip install 'secagg[torch]'")
+
+
+def test_names_that_are_not_learners_are_not_there() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'TorchLerner'"):
+        getattr(fedcore.learners, "TorchLerner")  # noqa: B009
+
+
+@pytest.mark.process
+def test_the_command_without_its_extra_says_so_in_one_line_with_status_2() -> None:
+    code = "import sys; sys.modules['sklearn'] = None; import fedcore.cli"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "fedcore: this command needs the extra: pip install 'secagg[fedcore]'\n"

@@ -11,6 +11,7 @@ from fedcore.errors import TaskError
 from fedcore.learners import Classifier, LinearRegression, Perceptron, SoftmaxRegression
 from fedcore.learners.models import softmax
 from fedcore.tables import Table
+from secagg import ParameterError
 from tests.fedcore.learners.numerics import assert_close, clouds, jitter, line, numerical_gradient, sparse
 
 CASES: list[tuple[Any, Any]] = [
@@ -81,3 +82,22 @@ def test_least_squares_are_found_where_the_gradient_vanishes() -> None:
     assert all(np.abs(array).max() < 1e-10 for array in model.gradient(at, rows).values())
     assert model.evaluate(at, rows)["r2"] > 0.99
     assert 2 * model.loss(at, rows) == pytest.approx(model.evaluate(at, rows)["mse"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LinearRegression(0), "features: must be at least 1, is 0"),
+        (lambda: LinearRegression(3, penalty=-1.0), r"penalty: must be finite and at least 0, is -1\.0"),
+        (lambda: SoftmaxRegression(-5, 2), "features: must be at least 1, is -5"),
+        (lambda: SoftmaxRegression(3, 1), "classes: must be at least 2, is 1"),
+        (lambda: SoftmaxRegression(3, 2, float("nan")), "penalty: must be finite and at least 0, is nan"),
+        (
+            lambda: Perceptron(3, 2, hidden=(4, 0)),
+            r"hidden: layers must have at least 1 unit, are of \(4, 0\)",
+        ),
+    ],
+)
+def test_sizes_that_make_no_model_are_refused_by_name(make: Any, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        make()

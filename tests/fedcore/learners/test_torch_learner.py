@@ -378,7 +378,9 @@ def test_a_batch_that_the_module_cannot_take_is_refused() -> None:
         ({"optimizer": "lbfgs"}, "optimizer: must be one of .*, is 'lbfgs'"),
         ({"loss": "hinge"}, "loss: must be one of .*, is 'hinge'"),
         ({"buffers": "some"}, "buffers: must be shared, local or refuse, is 'some'"),
-        ({"device": "meta"}, "device: must be cpu or cuda, is meta"),
+        ({"device": "meta"}, "device: must be cpu, cuda or cuda:N, is 'meta'"),
+        ({"device": "tpu"}, "device: must be cpu, cuda or cuda:N, is 'tpu'"),
+        ({"module": torch.nn.Linear(2, 2)}, "module: must be a function that makes the module"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
