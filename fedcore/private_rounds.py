@@ -164,9 +164,16 @@ class PrivacyGuard:
         if self.account is not None and self.account.exists():
             self.accountant = _read(self.account, self.plan.delta)
 
-    def before(self, noise: Noise, dimension: int) -> None:
-        """Refuse a round that could pass the budget. Raises BudgetExceededError."""
-        self.accountant.require(self.plan.release(noise, dimension, self.plan.smallest), self.plan.budget)
+    def before(self, noise: Noise, dimension: int) -> Accountant:
+        """Refuse a round that could pass the budget. Raises BudgetExceededError.
+
+        returns  what the account will be if the round has no result; nothing is spent yet
+        """
+        release = self.plan.release(noise, dimension, self.plan.smallest)
+        self.accountant.require(release, self.plan.budget)
+        then = Accountant.restore(self.accountant.state())
+        then.spend(release)
+        return then
 
     def demand(self, task: Task) -> None:
         """Refuse a task that gives this site less privacy than its own plan. Raises TaskError.

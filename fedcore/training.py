@@ -57,7 +57,8 @@ class Federation:
     schema         of the rows; None: nothing is standardized, `classes` are the label's
     on_round       told what became of every task, as it happens
     evaluator      metrics of a model, for stopping; None: federated evaluation
-    on_checkpoint  given everything that a later run needs to go on after this round
+    on_checkpoint  given everything that a later run needs to go on: after every round and, where noise
+                   is added, before every attempt, as spent
     """
 
     aggregator: SumAggregator
@@ -214,14 +215,16 @@ class _Run:
         """Sum with retries; failures are reported, and spent where noise is added."""
 
         def allowed() -> None:
-            if self.guard is not None and task.noise is not None:
-                self.guard.before(task.noise, task.shaping.length(task.dimension) + task.hidden)
+            if self.guard is None or task.noise is None:
+                return
+            spent = self.guard.before(task.noise, task.shaping.length(task.dimension) + task.hidden)
+            # Whatever becomes of this process: a run that goes on from here has spent the attempt.
+            self.federation.on_checkpoint(replace(self.now, accountant=spent.state()))
 
         def failed(reason: str) -> None:
             epsilon = self.spend(task, None)
             if self.guard is not None and epsilon is not None:  # spent, whatever becomes of this run
                 self.now = replace(self.now, accountant=self.guard.accountant.state())
-                self.federation.on_checkpoint(self.now)
             self._report(RoundRecord(task, None, 0, reason, self.now.parameters, epsilon, task.shaping.norm))
 
         return sum_with_retries(

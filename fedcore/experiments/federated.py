@@ -141,6 +141,8 @@ def run_federated(cell: Cell, mode: str, show: Show) -> Outcome:
     recorder = _recorder(cell, mode, show, 0 if resume is None else resume.number)
 
     def keep(checkpoint: Checkpoint) -> None:
+        if checkpoint.number == (0 if last[0] is None else last[0].number):
+            return  # an attempt begins: a simulation that is interrupted has released nothing
         whole = replace(checkpoint, sites=sites_kept(sites))
         line = recorder.finish(whole)
         whole.save(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.aggregation import PlainSum
+from fedcore.aggregation import GroupSum, PlainSum
+from fedcore.checkpoint import Checkpoint
 from fedcore.clipping import FixedClip
 from fedcore.history import read_history
 from fedcore.join import join
@@ -160,3 +162,25 @@ def test_a_server_that_never_listened_leaves_no_run_behind(tmp_path: Path) -> No
     for _ in range(2):
         with pytest.raises(ParameterError, match="address: cannot listen on 'nowhere'"):
             asyncio.run(serve(run.serve_options(address="nowhere")))
+
+
+def test_an_attempt_that_the_server_was_killed_in_is_spent_when_its_run_is_gone_on_with() -> None:
+    plan = replace(make_plan(rounds=2, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    kept: list[Checkpoint] = []
+
+    class Killed(PlainSum):
+        def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
+            if task.number == 2:
+                raise KeyboardInterrupt
+            return PlainSum.sum(self, task, among)
+
+    whole = Federation(PlainSum(sites_of(5)), SCHEMA, LEARNER, plan, on_checkpoint=lambda _: None).run()
+    with pytest.raises(KeyboardInterrupt):
+        Federation(Killed(sites_of(5)), SCHEMA, LEARNER, plan, on_checkpoint=kept.append).run()
+    last = kept[-1]
+    assert last.number == 1
+    assert last.accountant is not None
+    assert last.accountant["rounds"] == 2
+    assert whole.epsilon is not None
+    with pytest.raises(BudgetExceededError):  # two rounds were planned, and two attempts are spent
+        Federation(PlainSum(sites_of(5)), SCHEMA, LEARNER, plan).run(last)
