@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.aggregation import SumAggregator
-from fedcore.asks import Asks, Weighting, sent
+from fedcore.asks import Asks, Weighting, matches, sent
 from fedcore.checkpoint import Checkpoint
 from fedcore.errors import TaskError
 from fedcore.evaluation import SITE_BINS, Evaluation, SiteSpread, dimension, to_evaluation, to_spread
@@ -138,6 +138,9 @@ class _Run:
         if resume is None:
             self.started = False
             initial = federation.learner.initial()
+            for pattern in self.strategy.asks().personal:
+                if not any(matches(name, (pattern,)) for name in initial):
+                    raise TaskError(f"ask.personal: {pattern!r} fits none of {sorted(initial)}")
             shared = sent(initial, Asks(personal=self.strategy.asks().personal))
             now = Checkpoint.of(0, shared)
             size = flatten(sent(shared, self.strategy.asks())).size

@@ -26,6 +26,7 @@ from fedcore.experiments.results import (
 from fedcore.experiments.tracking import require_packages
 from fedcore.history import History
 from fedcore.learner import Metrics, Parameters
+from fedcore.privacy import Accountant
 from fedcore.statistics import Standardizer
 from fedcore.tables import Table, join_tables
 
@@ -48,6 +49,8 @@ def new_folder(out: Path) -> Path:
 def check_tools(experiment: Experiment) -> None:
     """Raise DataError when a package or an attack that the file asks for is not there."""
     require_packages(experiment.tracking)
+    if any(point.privacy is not None for point in experiment.points):
+        Accountant(0.5)  # to hear at once that dp-accounting is missing
     for point in experiment.points:
         if point.attack is not None:
             attack_of(point.attack)
