@@ -139,12 +139,12 @@ def _compute(site: Site, task: Task) -> Contribution:
 
 def real_mean(contributions: Sequence[Contribution]) -> WeightedMean:
     """Weighted mean of what sites computed, before any rounding."""
-    weights = [one.weight for one in contributions]
-    return WeightedMean(
-        np.average([one.coordinates for one in contributions], axis=0, weights=weights),
-        sum(weights),
-        np.average([one.precise for one in contributions], axis=0, weights=weights),
-    )
+    weight = sum(one.weight for one in contributions)
+    mean, precise = (np.zeros_like(part) for part in (contributions[0].coordinates, contributions[0].precise))
+    for one in contributions:
+        mean += one.weight * one.coordinates
+        precise += one.weight * one.precise
+    return WeightedMean(mean / weight, weight, precise / weight)
 
 
 @dataclass(slots=True)
