@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -50,27 +50,40 @@ T = TypeVar("T")
 _NAMED = 5  # sites that a message lists
 
 
-def _answers(
-    sites: Mapping[str, Site],
-    task: Task,
-    names: Iterable[str],
-    ask: Callable[[Site, Task], T],
-) -> tuple[dict[str, T], dict[str, str]]:
-    """Answers by site, and why the others have none: a failing site costs only itself the round."""
-    answers, failures = {}, {}
-    for name in sorted(names):
-        try:
-            answers[name] = ask(sites[name], task)
-        except (FedcoreError, ParameterError) as error:
-            failures[name] = str(error)
-    if not answers:
-        raise TaskError(f"{task.name}: no site could contribute: {_reasons(failures)}")
-    if task.noise is not None and len(answers) < task.noise.smallest:
-        raise RoundAbortedError(
-            AbortReason.TOO_FEW_SURVIVORS,
-            f"{len(answers)} of at least {task.noise.smallest} whose noise is needed",
-        )
-    return answers, failures
+@dataclass(slots=True)
+class _InProcess:
+    """Sites of this process, by name; absent: those that are left out, by task name."""
+
+    sites: Mapping[str, Site]
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All sites, ascending."""
+        return sorted(self.sites)
+
+    def ask(
+        self, task: Task, among: Sequence[str] | None, question: Callable[[Site, Task], T]
+    ) -> tuple[dict[str, T], dict[str, str]]:
+        """Return answers by site, and why the others have none: a failing site costs only itself the round.
+
+        raises  TaskError: nobody answered; RoundAbortedError: fewer than the noise needs
+        """
+        answers, failures = {}, {}
+        asked = set(self.sites if among is None else among) - self.absent.get(task.name, frozenset())
+        for name in sorted(asked):
+            try:
+                answers[name] = question(self.sites[name], task)
+            except (FedcoreError, ParameterError) as error:
+                failures[name] = str(error)
+        if not answers:
+            raise TaskError(f"{task.name}: no site could contribute: {_reasons(failures)}")
+        if task.noise is not None and len(answers) < task.noise.smallest:
+            raise RoundAbortedError(
+                AbortReason.TOO_FEW_SURVIVORS,
+                f"{len(answers)} of at least {task.noise.smallest} whose noise is needed",
+            )
+        return answers, failures
 
 
 def _contribute(site: Site, task: Task) -> UIntArray:
@@ -79,23 +92,15 @@ def _contribute(site: Site, task: Task) -> UIntArray:
 
 
 @dataclass(slots=True)
-class PlainSum:
+class PlainSum(_InProcess):
     """Sums in the clear: the reference, and the baseline.
 
     absent  sites that are left out, by task name
     """
 
-    sites: Mapping[str, Site]
-    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-    @property
-    def names(self) -> Sequence[str]:
-        return sorted(self.sites)
-
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Add up what the sites send."""
-        present = set(self.sites if among is None else among) - self.absent.get(task.name, frozenset())
-        vectors, failures = _answers(self.sites, task, present, _contribute)
+        vectors, failures = self.ask(task, among, _contribute)
         ring_bits = task.codec.ring_bits
         total = np.zeros(task.length, lane_dtype(ring_bits))
         for vector in vectors.values():
@@ -105,23 +110,15 @@ class PlainSum:
 
 
 @dataclass(slots=True)
-class FloatSum:
+class FloatSum(_InProcess):
     """Means in real numbers, without rounding or noise: what quantized sums are compared with.
 
     absent  sites that are left out, by task name
     """
 
-    sites: Mapping[str, Site]
-    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-    @property
-    def names(self) -> Sequence[str]:
-        return sorted(self.sites)
-
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Average what the sites compute."""
-        present = set(self.sites if among is None else among) - self.absent.get(task.name, frozenset())
-        real, failures = _answers(self.sites, task, present, _compute)
+        real, failures = self.ask(task, among, _compute)
         return GroupSum(
             np.zeros(0, np.uint16), tuple(real), failures=failures, mean=real_mean(list(real.values()))
         )
@@ -148,25 +145,18 @@ def real_mean(contributions: Sequence[Contribution]) -> WeightedMean:
 
 
 @dataclass(slots=True)
-class SecureSum:
+class SecureSum(_InProcess):
     """Sums through the real protocol, all parties in this process.
 
     absent  sites that drop out after they shared their keys, by task name
     """
 
-    sites: Mapping[str, Site]
-    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     threat_model: ThreatModel = field(default_factory=ThreatModel)
-
-    @property
-    def names(self) -> Sequence[str]:
-        return sorted(self.sites)
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round; a site that cannot contribute is a dropout."""
         names = sorted(self.sites if among is None else among)
-        present = set(names) - self.absent.get(task.name, frozenset())
-        vectors, failures = _answers(self.sites, task, present, _contribute)
+        vectors, failures = self.ask(task, names, _contribute)
         ring_bits = task.codec.ring_bits
         empty = np.zeros(task.length, lane_dtype(ring_bits))
         result = aggregate(
