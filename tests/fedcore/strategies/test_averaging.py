@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fedcore.asks import Asks, UpdateKind, Weighting
@@ -80,6 +80,7 @@ def test_a_step_leaves_what_it_was_given_and_gives_finite_state_of_the_same_shap
 @given(delta=st.floats(-10, 10), eta=st.floats(0.01, 1), tau=st.floats(1e-3, 1))
 def test_the_first_adaptive_step_in_closed_form(delta: float, eta: float, tau: float) -> None:
     """v before is tau^2: sqrt of tau^2 + d^2, of the mixture, and of tau^2 towards d^2."""
+    assume(abs(delta**2 - tau**2) > 1e-9 * tau**2)  # equal up to rounding: Yogi's sign is rounding's
     update = RoundUpdate(UpdateKind.DELTA, np.array([delta]), 1, 1)
 
     def first(kind: type[Any], **options: float) -> float:
