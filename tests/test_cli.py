@@ -255,7 +255,7 @@ def bad(party: Path, call: Call) -> Path:
         ("schema", "binary.csv", "binary.csv: not a schema"),
         ("data", "missing.csv", "missing.csv"),
         ("data", ".", "Is a directory"),
-        ("data", "empty.csv", "empty.csv: column age is missing"),
+        ("data", "empty.csv", "empty.csv: is empty, the first line must name the columns"),
         ("data", "header.csv", "header.csv: has no rows"),
         ("data", "nodose.csv", "nodose.csv: column dose is missing"),
         ("data", "text.csv", "text.csv, row 2, column age: must be a number"),

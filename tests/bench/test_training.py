@@ -64,9 +64,8 @@ def test_exact_sums_are_weighted_means_of_those_who_are_asked() -> None:
     assert np.allclose(alone.mean, np.median(sent.changes, axis=0))
 
 
+@pytest.mark.peers
 def test_flower_agrees_once_the_differences_are_removed() -> None:
-    if (lacking := flower_strategies.available()) is not None:
-        pytest.skip(lacking)
     for row in flower_strategies.agreement(20, 50, 5):
         same = "tau" in row["equal"] if row["strategy"] != "FedAdam" else "bias" in row["equal"]
         if same or row["equal"] == "groups of 1" or row["strategy"].startswith("FedAvg"):
