@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedcore.asks import Asks, UpdateKind, Weighting
@@ -10,10 +11,11 @@ from fedcore.clipping import AdaptiveClip, FixedClip
 from fedcore.codec import Codec
 from fedcore.errors import TaskError
 from fedcore.local_update import GRAIN
+from fedcore.noise import Noise
 from fedcore.private_rounds import PrivacyPlan
 from fedcore.shaping import Shaping
 from fedcore.stopping import Stopping
-from fedcore.stream import derive
+from fedcore.stream import choose, derive
 from fedcore.task import TaskKind
 from secagg.kernels import packed_bytes
 
@@ -137,16 +139,31 @@ class TrainingPlan:
             asks = replace(asks, weighting=Weighting.UNIFORM)
         return asks
 
-    def round_codec(self, asks: Asks, shaping: Shaping, dimension: int, precise: int) -> Codec:
-        """Return the codec of a training round of `dimension` values."""
+    def round_codec(self, asks: Asks, shaping: Shaping, dimension: int) -> tuple[Codec, Noise | None]:
+        """Return the codec of a training round of `dimension` values, with room for its noise, and the noise.
+
+        raises  CodecError, ParameterError: no noise is enough
+        """
         cap = 1 if asks.weighting is Weighting.UNIFORM else self.weight_cap
         clip = shaping.coordinate_clip(dimension, self.bits)
-        return replace(
+        codec = replace(
             self.codec(TaskKind.TRAIN),
             clip=self.clip if clip is None else clip,
             weight_cap=cap * (GRAIN if asks.smoothing else 1),
-            precise=precise,
+            precise=int(asks.normalized) + int(bool(asks.quantile) and self.privacy is None),
         )
+        if self.privacy is None or shaping.norm is None:
+            return codec, None
+        sent = shaping.length(dimension) + bool(asks.quantile)
+        longest = shaping.norm * math.hypot(1.0, asks.quantile)
+        noise = self.privacy.noise(codec, longest, sent, rotate=shaping.rotate)
+        return replace(codec, headroom=noise.headroom(codec.clients)), noise
+
+    def cohort_of(self, names: Sequence[str], number: int) -> tuple[str, ...]:
+        """Return the sites that a round is about: all, or those that are drawn for it."""
+        if self.cohort is None or self.cohort >= len(names):
+            return tuple(names)
+        return tuple(names[i] for i in choose(self.round_seed(number, "cohort"), len(names), self.cohort))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +172,7 @@ class UploadPlan:
 
     values       real values of the update; entries: of the ring, with what follows them
     ring_bits    of an entry; bytes: of the vector, packed; float32_bytes: of the values in the clear
+    value_bits   of a rounded value
     """
 
     values: int
@@ -162,6 +180,7 @@ class UploadPlan:
     ring_bits: int
     bytes: int
     float32_bytes: int
+    value_bits: int
 
     @property
     def bytes_per_value(self) -> float:
@@ -173,22 +192,14 @@ class UploadPlan:
         """The same without the bits that the ring needs for the sum: what the values alone take."""
         return self.entries * self.value_bits / 8 / self.values
 
-    value_bits: int = 0
-
 
 def plan_upload(plan: TrainingPlan, asks: Asks, size: int) -> UploadPlan:
     """Return what a training round about `size` parameters uploads. Raises CodecError, TaskError."""
     asks = plan.asks(asks, 1)
     dimension = size * (2 if asks.control else 1)
     shaping = plan.shaping(1)
-    hidden = int(bool(asks.quantile) and plan.privacy is not None)
-    precise = int(asks.normalized) + int(bool(asks.quantile) and plan.privacy is None)
-    codec = plan.round_codec(asks, shaping, dimension, precise)
+    codec, noise = plan.round_codec(asks, shaping, dimension)
+    hidden = int(bool(asks.quantile) and noise is not None)
     entries = codec.length(shaping.length(dimension) + hidden)
-    if plan.privacy is not None and shaping.norm is not None:
-        longest = shaping.norm * math.sqrt(1 + asks.quantile**2)
-        sent = shaping.length(dimension) + hidden
-        noise = plan.privacy.noise(codec, longest, sent, rotate=shaping.rotate)
-        codec = replace(codec, headroom=noise.headroom(codec.clients))
     packed = packed_bytes(entries, codec.ring_bits)
     return UploadPlan(dimension, entries, codec.ring_bits, packed, 4 * dimension, codec.bits)

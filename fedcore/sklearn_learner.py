@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import SGDClassifier
-from sklearn.metrics import roc_auc_score
 
 from fedcore.learner import Metrics, Parameters
+from fedcore.learners.models import softmax
+from fedcore.metrics import areas
 from fedcore.tables import Table
 from secagg import ParameterError
 
@@ -63,32 +64,13 @@ class LogisticRegressionLearner:
     def scores(self, parameters: Parameters, table: Table) -> NDArray[np.float64]:
         """Return class probabilities, (rows, classes); more than two classes: softmax of the scores."""
         logits = table.features @ parameters["coefficients"].T + parameters["intercepts"]
-        return _softmax(np.column_stack([-logits / 2, logits / 2]) if self.classes == 2 else logits)
+        return softmax(np.column_stack([-logits / 2, logits / 2]) if self.classes == 2 else logits)
 
     def evaluate(self, parameters: Parameters, table: Table) -> Metrics:
         """Accuracy, and area under the ROC curve (more than two classes: mean of one against the rest).
 
         The area is NaN when all rows are of one class.
         """
-        scores = table.features @ parameters["coefficients"].T + parameters["intercepts"]
-        if self.classes == 2:
-            guesses = (scores[:, 0] > 0).astype(np.int64)
-            areas = _areas(table.labels, {1: scores[:, 0]})
-        else:
-            guesses = scores.argmax(axis=1)
-            areas = _areas(table.labels, dict(enumerate(_softmax(scores).T)))
-        return {"accuracy": float((guesses == table.labels).mean()), "auc": float(np.mean(areas or np.nan))}
-
-
-def _areas(labels: NDArray[np.int64], scores: dict[int, NDArray[np.float64]]) -> list[float]:
-    """Areas of one class against the rest, of the classes that some rows have and some have not."""
-    return [
-        float(roc_auc_score(labels == label, score))
-        for label, score in scores.items()
-        if 0 < np.count_nonzero(labels == label) < len(labels)
-    ]
-
-
-def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+        scores = self.scores(parameters, table)
+        accuracy = float((scores.argmax(axis=1) == table.labels).mean())
+        return {"accuracy": accuracy, "auc": float(np.mean(areas(table.labels, scores) or np.nan))}

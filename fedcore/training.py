@@ -20,7 +20,7 @@ from fedcore.private_rounds import PrivacyGuard
 from fedcore.schema import Schema
 from fedcore.statistics import Standardizer, from_bounds, to_mean, to_standardizer
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
-from fedcore.stream import choose, permutation
+from fedcore.stream import permutation
 from fedcore.summation import OnRound, RoundRecord, Summed, sum_with_retries
 from fedcore.task import Counted, Task, TaskKind, counted
 
@@ -135,6 +135,8 @@ class _Run:
         self.plan, self.strategy = federation.plan, federation.strategy
         privacy = self.plan.privacy
         self.guard = None if privacy is None else PrivacyGuard(privacy)
+        if self.guard is not None and self.plan.evaluate_every and federation.evaluator is None:
+            raise TaskError("evaluate_every: federated evaluation adds no noise; give an evaluator instead")
         if resume is None:
             self.started = False
             initial = federation.learner.initial()
@@ -181,8 +183,6 @@ class _Run:
         return "" if stopping is None else stopping.reason(list(self.now.evaluations.values()))
 
     def _metrics(self) -> Metrics:
-        if self.guard is not None and self.federation.evaluator is None:
-            raise TaskError("evaluate_every: federated evaluation adds no noise; give an evaluator instead")
         if self.federation.evaluator is not None:
             return self.federation.evaluator(self.now.parameters, self.now.standardizer)
         return self.evaluation().metrics
@@ -279,15 +279,7 @@ class _Run:
         values = size * (2 if asks.control else 1)
         shaping = self.plan.shaping(number, self.now.norm)
         task = self._about_model(TaskKind.TRAIN, values, number)
-        private = self.plan.privacy is not None
-        precise = int(asks.normalized) + int(bool(asks.quantile) and not private)
-        codec = self.plan.round_codec(asks, shaping, values, precise)
-        noise = None
-        if self.plan.privacy is not None and shaping.norm is not None:
-            sent_values = shaping.length(values) + bool(asks.quantile)
-            longest = shaping.norm * float(np.sqrt(1 + asks.quantile**2))
-            noise = self.plan.privacy.noise(codec, longest, sent_values, rotate=shaping.rotate)
-            codec = replace(codec, headroom=noise.headroom(codec.clients))
+        codec, noise = self.plan.round_codec(asks, shaping, values)
         return replace(
             task,
             codec=codec,
@@ -355,12 +347,8 @@ class _RoundSums:
         self.records: list[RoundRecord] = []
         self.name = f"{TaskKind.TRAIN} {number}"
         names = run.federation.aggregator.names
-        plan = run.plan
-        if plan.cohort is None or plan.cohort >= len(names):
-            self._cohort, self._everybody = tuple(names), True
-        else:
-            chosen = choose(plan.round_seed(number, "cohort"), len(names), plan.cohort)
-            self._cohort, self._everybody = tuple(names[i] for i in chosen), False
+        self._cohort = run.plan.cohort_of(names, number)
+        self._everybody = len(self._cohort) == len(names)
 
     @property
     def sites(self) -> Sequence[str]:

@@ -14,18 +14,11 @@ _DEFAULT = ThreatModel()
 _FEWEST = 4  # sites of a sum that can do without one
 
 
-def cohort_of(plan: TrainingPlan, names: Sequence[str], number: int) -> list[str]:
-    """Return the sites that the federation draws for a round."""
-    if plan.cohort is None or plan.cohort >= len(names):
-        return list(names)
-    return [names[i] for i in choose(plan.round_seed(number, "cohort"), len(names), plan.cohort)]
-
-
 def absences(dropout: DropoutTable, plan: TrainingPlan, names: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return who vanishes, by the name of the round's task. Names ascend."""
     out = {}
     for number in range(1, plan.rounds + 1):
-        cohort = cohort_of(plan, names, number)
+        cohort = plan.cohort_of(names, number)
         seed = plan.round_seed(number, "dropout")
         count = _count(dropout, len(cohort), derive(seed, "fraction"))
         if count:

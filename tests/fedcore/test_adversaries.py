@@ -79,7 +79,7 @@ def make_task(shaping: Shaping | None = None, **changes: Any) -> Task:
         "kind": TaskKind.TRAIN,
         "number": 1,
         "dimension": SIZE,
-        "codec": make_plan().round_codec(asks, shaping, SIZE, 0),
+        "codec": make_plan().round_codec(asks, shaping, SIZE)[0],
         "columns": (),
         "classes": tuple("abcd"),
         "arrays": {f"model.{name}": array for name, array in LEARNER.initial().items()},
@@ -336,7 +336,9 @@ def test_weights_are_attacked_around_the_model_of_the_round() -> None:
 def test_a_site_that_ignores_the_norm_sends_no_noise_and_the_right_length() -> None:
     noise = Noise(mechanism=Mechanism.SKELLAM, variance=100.0, sensitivity=1.0)
     asks, shaping = Asks(quantile=0.1, weighting=Weighting.UNIFORM), Shaping(norm=NORM)
-    codec = replace(make_plan().round_codec(asks, shaping, SIZE, 0), bits=16, headroom=noise.headroom(20))
+    codec = replace(
+        make_plan().round_codec(asks, shaping, SIZE)[0], bits=16, precise=0, headroom=noise.headroom(20)
+    )
     task = make_task(shaping, asks=asks, noise=noise, codec=codec)
     sent = make_sites(Constant(value=0.0, ignores_norm=True), 1)[NAMES[0]].contribute(task)
     assert len(sent) == task.length
@@ -374,7 +376,7 @@ def test_a_backdoor_marks_a_share_of_the_rows(share: float, marked: int) -> None
 @pytest.mark.parametrize("bits", [2, 8, 20, 31])
 def test_out_of_range_multiplies_in_the_ring_and_leaves_the_weight(bits: int) -> None:
     plan = make_plan(bits=bits)
-    task = make_task(codec=plan.round_codec(Asks(), Shaping(), SIZE, 0))
+    task = make_task(codec=plan.round_codec(Asks(), Shaping(), SIZE)[0])
     ring = 2**task.codec.ring_bits
     honest, sent = (make_sites(a, 1)[NAMES[0]].contribute(task) for a in (Attack(), OutOfRange(scale=3)))
     assert [int(v) for v in sent[:SIZE]] == [-3 * int(v) % ring for v in honest[:SIZE]]

@@ -68,7 +68,7 @@ def make_task(model: Parameters, **changes: Any) -> Task:
         "kind": TaskKind.TRAIN,
         "number": 1,
         "dimension": size,
-        "codec": plan.round_codec(asks, changes.get("shaping", Shaping()), size, 0),
+        "codec": plan.round_codec(asks, changes.get("shaping", Shaping()), size)[0],
         "columns": (),
         "classes": tuple("0123456789"),
         "arrays": {f"model.{name}": array for name, array in model.items()},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.experiments.dropout import absences, cohort_of, threat_model
+from fedcore.experiments.dropout import absences, threat_model
 from fedcore.experiments.tables import DropoutTable
 from fedcore.plan import TrainingPlan
 from secagg import Phase, aggregate
@@ -34,7 +34,7 @@ def test_those_who_vanish_are_in_the_cohort_and_as_many_as_said(
     assert gone == absences(table, plan, NAMES[:sites])
     for number in range(1, 6):
         absent = gone.get(f"train {number}", frozenset())
-        assert absent <= set(cohort_of(plan, NAMES[:sites], number))
+        assert absent <= set(plan.cohort_of(NAMES[:sites], number))
         if per_round:
             assert len(absent) == min(per_round, cohort)
         else:
