@@ -30,9 +30,13 @@ def run(
         Path | None, typer.Option(help="Go on in this folder of an interrupted run of the same file.")
     ] = None,
 ) -> None:
-    """Run an experiment: every point of its grid and every seed; report.md compares."""
+    """Run an experiment: every point of its grid and every seed; report.md compares.
+
+    Exit status 1: a run ended with an error of its own, such as a budget that was used up.
+    """
     from fedcore.experiments.config import load_experiment
     from fedcore.experiments.report import print_report, write_report
+    from fedcore.experiments.results import read_outcomes
     from fedcore.experiments.run import check_tools, new_folder, run_experiment
 
     read = load_experiment(experiment)
@@ -47,6 +51,8 @@ def run(
     report = write_report(folder)
     print_report(folder, console)
     console.print(f"{report}: report; results.jsonl beside it", highlight=False, soft_wrap=True)
+    if any(outcome.failure for outcome in read_outcomes(folder)):
+        raise typer.Exit(1)  # the table says which and why
 
 
 def _show(event: dict[str, Any], metric: str, console: Console, status: Any) -> None:  # noqa: ANN401

@@ -239,3 +239,16 @@ def test_a_choice_in_a_message_is_spelled_as_in_the_file(call: Call, tmp_path: P
         2,
         "fedcore: strategy.weighting: must be uniform with [privacy], is 'rows'\n",
     )
+
+
+def test_a_run_that_could_not_end_is_told_by_the_exit_status(
+    experiment: Path, call: Call, tmp_path: Path
+) -> None:
+    fine = call("run", experiment, "--out", tmp_path / "fine")
+    assert fine.status == 0
+    groups = 'compare = ["quantized"]\n' + TOML + '[strategy]\nname = "FedMedian"\ngroups = 5\n'
+    experiment.write_text(groups, encoding="utf-8")
+    failed = call("run", experiment, "--out", tmp_path / "failed")
+    assert failed.status == 1
+    assert "groups: 5 of at least 4 sites each are needed" in failed.out
+    assert "Traceback" not in failed.err
