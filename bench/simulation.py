@@ -18,23 +18,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedcore.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
-from fedcore.asks import Asks, Weighting
-from fedcore.central import CentralGaussianSum
-from fedcore.clipping import FixedClip
+from fedcore.codec.clipping import FixedClip
 from fedcore.data import mnist_writers
+from fedcore.data.table import Table
 from fedcore.errors import DataError
 from fedcore.learner import Learner, Parameters
 from fedcore.learners import LocalSGD, SoftmaxRegression
-from fedcore.plan import TrainingPlan
-from fedcore.private_rounds import PrivacyPlan
-from fedcore.site import Site
+from fedcore.privacy.guard import PrivacyPlan
+from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
+from fedcore.rounds.central import CentralGaussianSum
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.site import Site
+from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.task import TaskKind
 from fedcore.strategies import FedAvg
 from fedcore.stream import choose
-from fedcore.summation import RoundRecord
-from fedcore.tables import Table
-from fedcore.task import TaskKind
-from fedcore.training import Federation
 
 CLASSES = tuple("0123456789")
 Sum = Literal["real", "quantized", "secure", "central Gaussian", "Skellam", "Skellam, secure"]

@@ -12,7 +12,7 @@ import numpy as np
 from bench.peers import missing, pfl_simulation
 from bench.simulation import CLASSES, Sum, Trained, Users, Work, load, numpy_learner, train
 from fedcore.learner import Learner
-from fedcore.privacy import Mechanism, calibrate
+from fedcore.privacy.accounting import Mechanism, calibrate
 
 Row = dict[str, Any]
 SUMS: tuple[Sum, ...] = ("real", "quantized", "secure")
@@ -107,7 +107,7 @@ def _gaussian(work: Work) -> float:
 def _torch_learner(work: Work, users: Users) -> Learner[Any]:
     import torch
 
-    from fedcore.learners.torch_learner import TorchLearner
+    from fedcore.learners.torch.learner import TorchLearner
 
     torch.set_num_threads(1)
     return TorchLearner(

@@ -1,29 +1,29 @@
 """The training layer: models become quantized updates, sums become better models.
 
-`fedcore.sklearn_learner` has a learner by scikit-learn; `fedcore.serve`, `fedcore.join` and
-`fedcore.demo` run training between processes.
+`fedcore.learners.sklearn_epochs` has a learner by scikit-learn; `fedcore.service` and `fedcore.demo` run
+training between processes.
 """
 
-from fedcore.aggregation import FloatSum, GroupSum, PlainSum, SecureSum, SumAggregator
-from fedcore.asks import Asks, UpdateKind, Weighting
-from fedcore.checkpoint import Checkpoint
-from fedcore.clipping import AdaptiveClip, FixedClip
-from fedcore.codec import Codec, WeightedMean
+from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.codec import Codec, WeightedMean
+from fedcore.data.schema import Column, Schema
+from fedcore.data.table import Table, dump_table, join_tables, load_table
 from fedcore.errors import CodecError, DataError, FedcoreError, OutOfBoundsError, TaskError
 from fedcore.history import History, read_history
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
-from fedcore.plan import TrainingPlan
-from fedcore.private_rounds import PrivacyGuard, PrivacyPlan
-from fedcore.queries import Analyst
-from fedcore.schema import Column, Schema
-from fedcore.site import Site
-from fedcore.statistics import Standardizer
-from fedcore.stopping import Stopping
+from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SecureSum, SumAggregator
+from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.site import Site
+from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.stopping import Stopping
+from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.task import Task, TaskKind
+from fedcore.statistics.analyst import Analyst
+from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg, Strategy
-from fedcore.summation import RoundRecord
-from fedcore.tables import Table, dump_table, join_tables, load_table
-from fedcore.task import Task, TaskKind
-from fedcore.training import Federation, TrainedModel
 
 __all__ = [
     "AdaptiveClip",

@@ -1,3 +1,3 @@
-from fedcore.cli import main
+from fedcore.cli.main import main
 
 main()

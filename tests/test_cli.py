@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-import fedcore.cli
+import fedcore.cli.main
 import secagg.cli
-from fedcore.join import JoinOptions
+from fedcore.service.join import JoinOptions
 from secagg import kernels
 from secagg.service import Registry, ServerCredentials, read_identity
 
@@ -48,7 +48,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     def run(program: str, *arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
-        main = {"secagg": secagg.cli.main, "fedcore": fedcore.cli.main}[program]
+        main = {"secagg": secagg.cli.main, "fedcore": fedcore.cli.main.main}[program]
         capfd.readouterr()
         with pytest.raises(SystemExit) as caught:
             main()
@@ -402,7 +402,7 @@ def test_a_command_line_that_is_no_command_exits_with_2_and_makes_nothing(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("module", ["secagg.cli", "fedcore", "fedcore.cli"])
+@pytest.mark.parametrize("module", ["secagg.cli", "fedcore", "fedcore.cli.main"])
 def test_the_modules_run_as_programs_and_help(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
@@ -435,7 +435,7 @@ def test_a_site_knows_its_own_registry_and_reveals_nothing_unless_told(
     async def record(options: JoinOptions, _say: object) -> None:
         taken.append(options)
 
-    monkeypatch.setattr("fedcore.join.join", record)
+    monkeypatch.setattr("fedcore.service.join.join", record)
     assert call("fedcore", *join(party)).status == 0
     assert call("fedcore", *join(party, minimum_cohort=4, corrupt=0.25, reveal=party / "plain")).status == 0
     known = Registry.load(party / "r.toml").identities

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from bench.peers import cpu_seconds
 from bench.peers.flower_strategies import Case, cases, configure, replies
-from fedcore.aggregation import real_mean
-from fedcore.asks import UpdateKind
-from fedcore.codec import Codec
-from fedcore.site import Contribution
+from fedcore.codec.codec import Codec
+from fedcore.rounds.aggregation import real_mean
+from fedcore.rounds.instructions import UpdateKind
+from fedcore.rounds.site import Contribution
 from fedcore.strategies import RoundUpdate, State, Strategy
 from secagg.kernels import lane_dtype, pack, ring_mask, unpack_add
 

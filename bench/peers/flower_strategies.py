@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.peers import missing
-from fedcore.asks import UpdateKind
+from fedcore.rounds.instructions import UpdateKind
 from fedcore.strategies import (
     FedAdagrad,
     FedAdam,

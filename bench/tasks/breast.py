@@ -12,13 +12,13 @@ from rich.table import Table as View
 
 from bench.tasks.harness import Setting, TaskResult, fit_alone, one_absent, result, run
 from fedcore.data import breast_homo
+from fedcore.data.table import Table, join_tables
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, LogisticRegression
-from fedcore.plan import TrainingPlan
-from fedcore.statistics import Standardizer
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg
-from fedcore.tables import Table, join_tables
-from fedcore.training import TrainedModel
 
 ROUNDS = 30
 

@@ -14,19 +14,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as View
 
-from fedcore.aggregation import FloatSum, PlainSum
-from fedcore.asks import Asks, Weighting
-from fedcore.clipping import AdaptiveClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data import digits, dirichlet, mnist_writers
-from fedcore.datasets import hold_out
+from fedcore.data.schema import Schema
+from fedcore.data.sets.tables import hold_out
+from fedcore.data.table import Table
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
-from fedcore.plan import TrainingPlan, plan_upload
-from fedcore.schema import Schema
-from fedcore.site import Site
+from fedcore.rounds.aggregation import FloatSum, PlainSum
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan, plan_upload
+from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg
-from fedcore.tables import Table
-from fedcore.training import Federation
 
 ASK = Asks(weighting=Weighting.UNIFORM)
 

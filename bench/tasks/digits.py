@@ -7,16 +7,16 @@ from rich.console import Console
 from rich.table import Table as View
 
 from bench.tasks.harness import Setting, TaskResult, fit_alone, result, run, some_absent
-from fedcore.asks import Asks, Weighting
-from fedcore.clipping import FixedClip
+from fedcore.codec.clipping import FixedClip
 from fedcore.data import describe, digits, dirichlet
-from fedcore.datasets import hold_out
+from fedcore.data.sets.tables import hold_out
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron
-from fedcore.plan import TrainingPlan
-from fedcore.statistics import Standardizer
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg
-from fedcore.training import TrainedModel
 
 CLIENTS, ALPHA, ROUNDS = 10, 0.3, 100
 

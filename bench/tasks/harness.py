@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.aggregation import FloatSum, GroupSum, SecureSum, SumAggregator, real_mean
+from fedcore.data.schema import Schema
 from fedcore.learner import Learner, Metrics
-from fedcore.plan import TrainingPlan
-from fedcore.schema import Schema
-from fedcore.site import Contribution, Site
+from fedcore.rounds.aggregation import FloatSum, GroupSum, SecureSum, SumAggregator, real_mean
+from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.site import Contribution, Site
+from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.task import Task, TaskKind
 from fedcore.strategies import Strategy
 from fedcore.stream import choose, derive
-from fedcore.summation import RoundRecord
-from fedcore.task import Task, TaskKind
-from fedcore.training import Federation, TrainedModel
 from secagg import ThreatModel
 
 FLOAT32 = 4

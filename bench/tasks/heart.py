@@ -16,14 +16,14 @@ from rich.table import Table as View
 
 from bench.tasks.harness import Outcome, Setting, TaskResult, fit_alone, one_absent, result, run
 from fedcore.data import heart_disease
+from fedcore.data.schema import Schema
+from fedcore.data.table import Table, join_tables
 from fedcore.learner import Parameters
 from fedcore.learners import LocalSGD, LogisticRegression
-from fedcore.plan import TrainingPlan
-from fedcore.schema import Schema
-from fedcore.statistics import Standardizer
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAdam, FedAvg, FedYogi, Strategy
-from fedcore.tables import Table, join_tables
-from fedcore.training import TrainedModel
 
 SEEDS = (42, 43, 44, 45, 46)
 FEATURES = 13

@@ -18,11 +18,11 @@ from bench.tasks.ner_data import TAGS, Sentences, blocks, encode
 from bench.tasks.ner_learner import SentenceLearner
 from bench.tasks.ner_metrics import ner_metrics
 from fedcore.data import conll2003
-from fedcore.data.conll import Document
+from fedcore.data.sets.conll import Document
 from fedcore.learner import Metrics
-from fedcore.plan import TrainingPlan
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
-from fedcore.training import TrainedModel
 
 CLIENTS, ROUNDS = 50, 40
 ALWAYS_O = 0.8253  # token accuracy of no entity at all

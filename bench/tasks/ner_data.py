@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from fedcore.data.conll import CONLL_TAGS, Document, Sentence
+from fedcore.data.sets.conll import CONLL_TAGS, Document, Sentence
 from fedcore.errors import DataError
 
 TAGS = CONLL_TAGS

@@ -16,11 +16,11 @@ from bench.tasks.ner_data import TAGS
 from bench.tasks.ner_text import Texts, encode_texts
 from bench.tasks.ner_torch import TextLearner
 from fedcore.data import conll2003
-from fedcore.data.conll import Document
+from fedcore.data.sets.conll import Document
 from fedcore.learner import Metrics
-from fedcore.plan import TrainingPlan
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
-from fedcore.training import TrainedModel
 
 CLIENTS, ROUNDS, RATE = 10, 32, 6e-3
 CENTRAL_EPOCHS, CENTRAL_RATE = 12, 2e-3

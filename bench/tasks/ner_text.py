@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.tasks.ner_data import shape
-from fedcore.data.conll import Document, Sentence
+from fedcore.data.sets.conll import Document, Sentence
 
 WORDS = 1 << 13  # buckets of lower-cased words; 0 is an unknown word or no word
 SHAPES = 256  # buckets of shapes

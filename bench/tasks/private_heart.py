@@ -17,18 +17,18 @@ from rich.table import Table as View
 
 from bench.tasks.harness import one_absent
 from bench.tasks.heart import FEATURES, SEEDS, TorchStart, mean_of_four, own_standardizer
-from fedcore.aggregation import SecureSum, SumAggregator
-from fedcore.asks import Asks, UpdateKind, Weighting
-from fedcore.central import CentralGaussianSum
-from fedcore.clipping import FixedClip
+from fedcore.codec.clipping import FixedClip
 from fedcore.data import data_folder, heart_disease
 from fedcore.learners.per_person import PersonClipped
-from fedcore.plan import TrainingPlan
-from fedcore.privacy import Mechanism
-from fedcore.private_rounds import PrivacyPlan
-from fedcore.site import Site
+from fedcore.privacy.accounting import Mechanism
+from fedcore.privacy.guard import PrivacyPlan
+from fedcore.rounds.aggregation import SecureSum, SumAggregator
+from fedcore.rounds.central import CentralGaussianSum
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg
-from fedcore.training import Federation
 
 EPSILONS, DELTAS = (0.1, 1.0, 5.0, 10.0, 50.0), (0.1, 0.01, 0.001, 0.0001)
 ROUNDS, CLIP, RATE, EXPECTED = 30, 1.0, 1.0, 121.5

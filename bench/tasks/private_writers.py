@@ -11,19 +11,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as View
 
-from fedcore.aggregation import FloatSum, PlainSum, SumAggregator
-from fedcore.asks import Asks, Weighting
-from fedcore.central import CentralGaussianSum
-from fedcore.clipping import FixedClip
+from fedcore.codec.clipping import FixedClip
 from fedcore.data import MnistWriters, mnist_writers
 from fedcore.learners import LocalSGD, SoftmaxRegression
-from fedcore.plan import TrainingPlan
-from fedcore.privacy import Mechanism
-from fedcore.private_rounds import PrivacyPlan
-from fedcore.site import Site
+from fedcore.privacy.accounting import Mechanism
+from fedcore.privacy.guard import PrivacyPlan
+from fedcore.rounds.aggregation import FloatSum, PlainSum, SumAggregator
+from fedcore.rounds.central import CentralGaussianSum
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.site import Site
+from fedcore.rounds.summation import RoundRecord
 from fedcore.strategies import FedAvg
-from fedcore.summation import RoundRecord
-from fedcore.training import Federation
 
 EPSILONS, DELTA, ROUNDS, SMALLEST = (1.0, 2.0, 4.0, 8.0, 16.0), 1e-3, 40, 267
 LEARNER = LocalSGD(model=SoftmaxRegression(784, 10), epochs=1, batch_size=10, rate=0.1)

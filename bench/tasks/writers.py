@@ -17,14 +17,14 @@ from bench.tasks.harness import (
     run,
     some_absent,
 )
-from fedcore.asks import Asks, Weighting
-from fedcore.clipping import FixedClip
+from fedcore.codec.clipping import FixedClip
 from fedcore.data import MnistWriters, describe, mnist_writers
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
-from fedcore.plan import TrainingPlan
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvg, FedAvgM, Strategy
-from fedcore.training import TrainedModel
 
 COHORT = 60
 CLASSES = tuple("0123456789")

@@ -12,7 +12,7 @@ from fedcore.data.partition import (
     quantity,
     shards,
 )
-from fedcore.data.shared import (
+from fedcore.data.sets.real import (
     CONLL_TAGS,
     HOSPITALS,
     BreastHetero,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.data.schema import Schema
+from fedcore.data.table import Table, dump_table, load_table
 from fedcore.errors import DataError
-from fedcore.schema import Schema
-from fedcore.tables import Table, dump_table, load_table
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 # What zipfile and NumPy raise on archives that are damaged, encrypted or none at all.
@@ -32,7 +32,7 @@ _DAMAGE = (
 def read_table(path: Path, schema: Schema, label: str) -> Table:
     """Read a table; columns are taken by name, others are left alone.
 
-    .csv      as `fedcore.tables.load_table`
+    .csv      as `fedcore.data.table.load_table`
     .parquet  numeric columns; the label's values, as text, are class names. Needs secagg[parquet]
     .npz      arrays (rows,) named as the columns and the label, of numbers and of class names; or the arrays
               `features` (rows, columns), in the schema's order, and `labels` (rows,), of class names or

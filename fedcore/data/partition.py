@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedcore.data.sampling import dirichlet_shares, draw_classes, principal_scores, split_by_shares
+from fedcore.data.splits import dirichlet_shares, draw_classes, principal_scores, split_by_shares
+from fedcore.data.table import Table
 from fedcore.errors import DataError
-from fedcore.tables import Table
 
 Rows = NDArray[np.int64]
 

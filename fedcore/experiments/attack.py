@@ -1,15 +1,15 @@
-"""Sites that attack: `fedcore.adversaries.ATTACKS` makes them of honest ones."""
+"""Sites that attack: `fedcore.adversaries.sites.ATTACKS` makes them of honest ones."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from fedcore.adversaries.sites import ATTACKS
 from fedcore.errors import DataError
 from fedcore.experiments.fields import shown
 from fedcore.experiments.tables import AttackTable
-from fedcore.site import Site
+from fedcore.rounds.site import Site
 from fedcore.stream import choose, derive
 from secagg import ParameterError
 
@@ -41,10 +41,6 @@ def with_attack(sites: Mapping[str, Site], table: AttackTable | None, seed: int)
 
 def attack_of(table: AttackTable) -> Any:  # noqa: ANN401 - a callable that makes something like a Site
     """Return what makes an attacker of a site. Raises DataError."""
-    try:
-        attacks = importlib.import_module("fedcore.adversaries").ATTACKS
-    except ModuleNotFoundError:
-        raise DataError("attack.kind: this version has no fedcore.adversaries") from None
-    if table.kind not in attacks:
-        raise DataError(f"attack.kind: must be one of {', '.join(attacks)}, is {shown(table.kind)}")
-    return attacks[table.kind]
+    if table.kind not in ATTACKS:
+        raise DataError(f"attack.kind: must be one of {', '.join(ATTACKS)}, is {shown(table.kind)}")
+    return ATTACKS[table.kind]

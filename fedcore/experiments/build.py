@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from fedcore.asks import Asks, Weighting
-from fedcore.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.errors import CodecError, DataError, TaskError
 from fedcore.experiments.fields import read, read_values, typed
 from fedcore.experiments.tables import (
@@ -21,16 +20,17 @@ from fedcore.experiments.tables import (
     require,
 )
 from fedcore.learner import Learner
-from fedcore.plan import TrainingPlan
-from fedcore.private_rounds import PrivacyPlan
-from fedcore.stopping import Stopping
+from fedcore.privacy.guard import PrivacyPlan
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.stopping import Stopping
 from fedcore.strategies import STRATEGIES, Strategy
 from secagg import ParameterError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Logistic:
-    """Options of scikit-learn's logistic regression (fedcore.sklearn_learner)."""
+    """Options of scikit-learn's logistic regression (fedcore.learners.sklearn_epochs)."""
 
     epochs: int = 2
     learning_rate: float = 0.02
@@ -87,7 +87,7 @@ def make_learner(table: LearnerTable, features: int, classes: int, seed: int) ->
         if ":" in table.kind:
             return _own_learner(table, features, classes, seed)
         if table.kind == "logistic":
-            from fedcore.sklearn_learner import LogisticRegressionLearner
+            from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 
             return LogisticRegressionLearner(features=features, classes=classes, **table.options)
         return _local_learner(table, features, classes, seed)

@@ -140,10 +140,10 @@ def upload(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Print what a client uploads in a training round."""
-    from fedcore.clipping import FixedClip
+    from fedcore.codec.clipping import FixedClip
     from fedcore.experiments import upload as planning
-    from fedcore.plan import TrainingPlan
-    from fedcore.private_rounds import PrivacyPlan
+    from fedcore.privacy.guard import PrivacyPlan
+    from fedcore.rounds.plan import TrainingPlan
 
     privacy = None
     if epsilon is not None:

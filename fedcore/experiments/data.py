@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcore.data import dirichlet, feature, files, iid, partition, quantity, shards, shared
+from fedcore.data import dirichlet, feature, files, iid, partition, quantity, shards
+from fedcore.data.schema import Schema
+from fedcore.data.sets import real as shared
+from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError
 from fedcore.experiments.tables import DataTable
-from fedcore.schema import Schema
-from fedcore.tables import Table, join_tables
 
 HELD_OUT = 0.2  # where the file does not say
 
@@ -39,7 +40,7 @@ def load_data(table: DataTable, seed: int, folder: Path = Path()) -> FederatedDa
     folder  that relative paths start from
     raises  DataError
     """
-    from fedcore.datasets import hold_out
+    from fedcore.data.sets.tables import hold_out
 
     source = _LOADERS[table.name](table, folder)
     parts = source.tables
@@ -89,7 +90,7 @@ def _deal(whole: Table, table: DataTable, seed: int) -> partition.Partition:
 
 
 def _sklearn(table: DataTable, _folder: Path) -> _Source:
-    from fedcore.datasets import DATASETS
+    from fedcore.data.sets.tables import DATASETS
 
     made = DATASETS[table.name]()
     return _Source({"": made.table}, made.schema)

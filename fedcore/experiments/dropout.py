@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedcore.experiments.tables import DropoutTable
-from fedcore.plan import TrainingPlan
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.task import TaskKind
 from fedcore.stream import choose, derive
-from fedcore.task import TaskKind
 from secagg import ThreatModel
 
 _DEFAULT = ThreatModel()

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
-from fedcore.checkpoint import Checkpoint, restore_sites, sites_kept
 from fedcore.errors import DataError
 from fedcore.experiments.attack import with_attack
 from fedcore.experiments.build import make_learner, make_plan, make_strategy
@@ -22,13 +20,15 @@ from fedcore.experiments.dropout import absences, threat_model
 from fedcore.experiments.results import Outcome, cell_folder, read_rounds
 from fedcore.experiments.tracking import Tracker, trackers
 from fedcore.learner import Learner, Metrics, Parameters, flatten
-from fedcore.plan import TrainingPlan, plan_upload
-from fedcore.site import Site
-from fedcore.statistics import Standardizer
+from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.plan import TrainingPlan, plan_upload
+from fedcore.rounds.site import Site
+from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
+from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.task import TaskKind
+from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import Strategy
-from fedcore.summation import RoundRecord
-from fedcore.task import TaskKind
-from fedcore.training import Federation
 from secagg import SecAggError
 
 Show = Callable[[dict[str, Any]], None]

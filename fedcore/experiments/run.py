@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError
 from fedcore.experiments.attack import attack_of
 from fedcore.experiments.config import Experiment
@@ -26,9 +27,8 @@ from fedcore.experiments.results import (
 from fedcore.experiments.tracking import require_packages
 from fedcore.history import History
 from fedcore.learner import Metrics, Parameters
-from fedcore.privacy import Accountant
-from fedcore.statistics import Standardizer
-from fedcore.tables import Table, join_tables
+from fedcore.privacy.accounting import Accountant
+from fedcore.statistics.standardizer import Standardizer
 
 COPY = "experiment.toml"
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedcore.asks import UpdateKind, Weighting
 from fedcore.errors import DataError
 from fedcore.experiments.fields import shown
-from fedcore.privacy import Mechanism
+from fedcore.privacy.accounting import Mechanism
+from fedcore.rounds.instructions import UpdateKind, Weighting
 
 # What each set is dealt by when the file does not say, and whether it has test rows of its own.
 SETS = {
@@ -125,7 +125,7 @@ class StrategyTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormTable:
-    """plan.norm as a table: adaptive clipping (fedcore.clipping.AdaptiveClip)."""
+    """plan.norm as a table: adaptive clipping (fedcore.codec.clipping.AdaptiveClip)."""
 
     norm: float
     quantile: float = 0.5
@@ -135,7 +135,7 @@ class NormTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoppingTable:
-    """plan.stopping (fedcore.stopping.Stopping)."""
+    """plan.stopping (fedcore.rounds.stopping.Stopping)."""
 
     metric: str = "accuracy"
     lower: bool = False
@@ -175,7 +175,7 @@ class PlanTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyTable:
-    """[privacy] (fedcore.private_rounds.PrivacyPlan).
+    """[privacy] (fedcore.privacy.guard.PrivacyPlan).
 
     smallest  fewest survivors; None: the sites of a round without those that [dropout] takes away
     """
@@ -211,7 +211,7 @@ class DropoutTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackTable:
-    """[attack]: a kind of fedcore.adversaries.ATTACKS, the share of the sites that mount it, its options."""
+    """[attack]: a kind of fedcore.adversaries.sites.ATTACKS, the share of sites that mount it, options."""
 
     kind: str
     share: float

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedcore.asks import Asks, Weighting
 from fedcore.errors import TaskError
-from fedcore.plan import TrainingPlan, UploadPlan, plan_upload
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan, UploadPlan, plan_upload
 from secagg import ParameterError
 
 ROWS = {

@@ -19,7 +19,7 @@ from fedcore.learners.models import (
 from fedcore.learners.per_person import PersonClipped
 
 if TYPE_CHECKING:
-    from fedcore.learners.torch_learner import TorchLearner as TorchLearner  # not in __all__: needs torch
+    from fedcore.learners.torch.learner import TorchLearner as TorchLearner  # not in __all__: needs torch
 
 __all__ = [
     "Classifier",
@@ -37,7 +37,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class whose module is heavy
     if name == "TorchLearner":
-        from fedcore.learners.torch_learner import TorchLearner
+        from fedcore.learners.torch.learner import TorchLearner
 
         return TorchLearner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

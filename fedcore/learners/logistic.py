@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.evaluation.metrics import classification_metrics
 from fedcore.learner import Metrics, Parameters
 from fedcore.learners.models import Rows
-from fedcore.metrics import classification_metrics
 
 
 @dataclass(frozen=True, slots=True)

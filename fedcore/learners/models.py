@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
+from fedcore.evaluation.metrics import classification_metrics, regression_metrics
 from fedcore.learner import Metrics, Parameters
-from fedcore.metrics import classification_metrics, regression_metrics
 from secagg import ParameterError
 
 

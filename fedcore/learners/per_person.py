@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.codec.shaping import Shaping
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten, unflatten
 from fedcore.learners.models import Classifier, Model, Rows
-from fedcore.shaping import Shaping
 from secagg import ParameterError
 
 

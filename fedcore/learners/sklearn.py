@@ -13,10 +13,10 @@ from sklearn.linear_model import SGDRegressor
 from sklearn.neural_network import MLPClassifier
 
 from fedcore.errors import TaskError
+from fedcore.evaluation.metrics import classification_metrics, regression_metrics
 from fedcore.learner import Metrics, Parameters
 from fedcore.learners.models import Rows, softmax
-from fedcore.metrics import classification_metrics, regression_metrics
-from fedcore.sklearn_learner import LogisticRegressionLearner
+from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from secagg import ParameterError
 
 __all__ = ["LogisticRegressionLearner", "SklearnPerceptron", "SklearnRegression"]

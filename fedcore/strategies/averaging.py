@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedcore.asks import Asks, UpdateKind
+from fedcore.rounds.instructions import Asks, UpdateKind
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Vector
 
 

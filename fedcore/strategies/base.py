@@ -13,8 +13,8 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.asks import Asks, UpdateKind
 from fedcore.errors import TaskError
+from fedcore.rounds.instructions import Asks, UpdateKind
 
 Vector: TypeAlias = NDArray[np.float64]
 State: TypeAlias = Mapping[str, NDArray[np.float64]]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedcore.asks import Asks, UpdateKind
 from fedcore.errors import CodecError, TaskError
+from fedcore.rounds.instructions import Asks, UpdateKind
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Sums, Vector
 from secagg import RoundAbortedError
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedcore.asks import Asks, UpdateKind, Weighting
 from fedcore.errors import TaskError
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Vector
 
 

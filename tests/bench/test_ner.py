@@ -20,7 +20,7 @@ from bench.tasks.ner_metrics import entity_report, ner_metrics, spans, tag_f1
 from bench.tasks.ner_text import Texts, encode_texts
 from bench.tasks.ner_torch import Sizes, TextLearner
 from fedcore.data import conll2003
-from fedcore.data.conll import Document, Sentence
+from fedcore.data.sets.conll import Document, Sentence
 from fedcore.errors import DataError, TaskError
 from fedcore.learner import Learner, Parameters
 from secagg import ParameterError

@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fedcore import Metrics, Parameters, Table
-from fedcore.metrics import classification_metrics
+from fedcore.evaluation.metrics import classification_metrics
 
 
 class FlaxLearner:

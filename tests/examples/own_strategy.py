@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcore.asks import UpdateKind
+from fedcore.rounds.instructions import UpdateKind
 from fedcore.strategies import RoundUpdate, State, Strategy, Vector
 
 

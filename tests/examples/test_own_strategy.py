@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcore.aggregation import PlainSum, SecureSum
-from fedcore.asks import UpdateKind
 from fedcore.learner import flatten
+from fedcore.rounds.aggregation import PlainSum, SecureSum
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.instructions import UpdateKind
 from fedcore.strategies import RoundUpdate
-from fedcore.training import Federation
 from tests.examples import own_strategy
 from tests.examples.own_strategy import FedNesterov
-from tests.fedcore.test_site import LEARNER, SCHEMA, make_plan, make_sites, make_table
+from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, make_plan, make_sites, make_table
 
 
 def test_it_has_fewer_than_40_lines() -> None:

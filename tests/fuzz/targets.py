@@ -19,14 +19,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from fedcore.asks import Asks, Weighting
-from fedcore.codec import Codec
+from fedcore.codec.codec import Codec
+from fedcore.codec.shaping import Shaping
+from fedcore.data.schema import Schema
 from fedcore.errors import DataError, TaskError
-from fedcore.noise import Noise
-from fedcore.privacy import Mechanism
-from fedcore.schema import Schema
-from fedcore.shaping import Shaping
-from fedcore.task import Task, TaskKind
+from fedcore.privacy.accounting import Mechanism
+from fedcore.privacy.noise import Noise
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.task import Task, TaskKind
 from secagg.effects import Aborted, Completed, Effect, InputWanted, Refused, RosterAccepted, Send
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from secagg.messages import (

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from fedcore.data import read_table, write_table
+from fedcore.data.schema import Column, Schema
+from fedcore.data.table import Table
 from fedcore.errors import DataError, OutOfBoundsError
-from fedcore.schema import Column, Schema
-from fedcore.tables import Table
 
 SCHEMA = Schema((Column("age", 0.0, 100.0), Column("dose", -5.0, 5.0)), ("no", "yes, often"))
 BINARY = Schema(SCHEMA.columns, ("0", "1"))

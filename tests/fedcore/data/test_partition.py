@@ -21,8 +21,8 @@ from fedcore.data import (
     quantity,
     shards,
 )
+from fedcore.data.table import Table
 from fedcore.errors import DataError
-from fedcore.tables import Table
 
 # Each deals rows of these labels to so many clients, with a seed and a least size.
 Deal = Callable[[list[int], int, int, int], Partition]

@@ -1,10 +1,8 @@
-"""Attackers: the share of the sites that is said, made by what fedcore.adversaries names."""
+"""Attackers: the share of the sites that is said, made by what fedcore.adversaries.sites names."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,14 +12,6 @@ from secagg import ParameterError
 from tests.fedcore.experiments.small import run, small
 
 
-def test_an_attack_without_the_module_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "fedcore.adversaries", None)
-    with pytest.raises(DataError, match=r"^attack\.kind: this version has no fedcore\.adversaries$"):
-        run(tmp_path, attack={"kind": "noise", "share": 0.1})
-
-
 def test_attackers_replace_their_share_of_the_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced: list[tuple[str, float]] = []
 
@@ -29,8 +19,7 @@ def test_attackers_replace_their_share_of_the_sites(tmp_path: Path, monkeypatch:
         replaced.append((site.name, factor))
         return site
 
-    module = SimpleNamespace(ATTACKS={"scale": scaled})
-    monkeypatch.setitem(sys.modules, "fedcore.adversaries", module)
+    monkeypatch.setattr("fedcore.experiments.attack.ATTACKS", {"scale": scaled})
     attack = {"kind": "scale", "share": 0.25, "options": {"factor": 3.0}}
     run(tmp_path, attack=attack, plan={"rounds": 1}, seeds=[0, 1])
     assert len(replaced) == 6
@@ -46,8 +35,7 @@ def test_an_option_that_the_attack_refuses_is_named(tmp_path: Path, monkeypatch:
     def refuse(_site: Any, **options: Any) -> Any:
         raise ParameterError(f"{min(options)}: is too large")
 
-    module = SimpleNamespace(ATTACKS={"scale": refuse})
-    monkeypatch.setitem(sys.modules, "fedcore.adversaries", module)
+    monkeypatch.setattr("fedcore.experiments.attack.ATTACKS", {"scale": refuse})
     with pytest.raises(DataError, match=r"^attack\.options\.factor: is too large$"):
         run(tmp_path, attack={"kind": "scale", "share": 0.25, "options": {"factor": 3.0}})
 

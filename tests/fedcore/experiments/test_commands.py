@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-import fedcore.cli
+import fedcore.cli.main
 from fedcore.experiments import read_outcomes
 from fedcore.experiments.commands import upload
 from tests.fedcore.experiments.small import EXAMPLES
@@ -47,7 +47,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         monkeypatch.setenv("COLUMNS", "200")
         capfd.readouterr()
         with pytest.raises(SystemExit) as caught:
-            fedcore.cli.main()
+            fedcore.cli.main.main()
         code = caught.value.code
         return Outcome(code if isinstance(code, int) else 0, *capfd.readouterr())
 

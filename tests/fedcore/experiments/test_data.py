@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedcore.data import write_table
-from fedcore.datasets import breast_cancer
+from fedcore.data.sets.tables import breast_cancer
 from fedcore.errors import DataError
 from fedcore.experiments.data import load_data
 from fedcore.experiments.fields import read

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedcore.experiments.dropout import absences, threat_model
 from fedcore.experiments.tables import DropoutTable
-from fedcore.plan import TrainingPlan
+from fedcore.rounds.plan import TrainingPlan
 from secagg import Phase, aggregate
 
 NAMES = [f"site-{i:03d}" for i in range(30)]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.checkpoint import Checkpoint
 from fedcore.errors import DataError
 from fedcore.experiments import parse_experiment, read_outcomes, run_experiment
 from fedcore.experiments.results import cell_folder, read_rounds
 from fedcore.history import read_history
+from fedcore.rounds.state import Checkpoint
 from fedcore.strategies import STRATEGIES
 from tests.fedcore.experiments.small import run, small, values
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.data.table import Table
 from fedcore.learner import Parameters
-from fedcore.tables import Table
 
 
 def clouds(classes: int = 3, rows: int = 60, features: int = 4, seed: int = 0) -> Table:

@@ -12,7 +12,10 @@ import fedcore.learners
 
 @pytest.mark.process
 def test_the_learners_of_numpy_load_without_the_extras() -> None:
-    modules = "fedcore, fedcore.metrics, fedcore.learners, fedcore.learners.low_rank, fedcore.learners.select"
+    modules = (
+        "fedcore, fedcore.evaluation.metrics, fedcore.learners, fedcore.learners.low_rank, "
+        "fedcore.learners.select"
+    )
     names = "torch sklearn jax flax scipy"
     code = f"import {modules}, sys; print([name for name in '{names}'.split() if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -38,7 +41,7 @@ def test_names_that_are_not_learners_are_not_there() -> None:
 
 @pytest.mark.process
 def test_the_command_without_its_extra_says_so_in_one_line_with_status_2() -> None:
-    code = "import sys; sys.modules['sklearn'] = None; import fedcore.cli"
+    code = "import sys; sys.modules['sklearn'] = None; import fedcore.cli.main"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "fedcore: this command needs the extra: pip install 'secagg[fedcore]'\n"

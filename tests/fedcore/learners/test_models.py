@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcore.data.table import Table
 from fedcore.errors import TaskError
 from fedcore.learners import Classifier, LinearRegression, Perceptron, SoftmaxRegression
 from fedcore.learners.models import softmax
-from fedcore.tables import Table
 from secagg import ParameterError
 from tests.fedcore.learners.numerics import assert_close, clouds, jitter, line, numerical_gradient, sparse
 

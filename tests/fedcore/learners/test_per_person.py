@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedcore.data.table import Table
 from fedcore.errors import TaskError
 from fedcore.learner import GradientLearner, SteerableLearner, flatten
 from fedcore.learners import LogisticRegression
 from fedcore.learners.per_person import PersonClipped
-from fedcore.tables import Table
 from secagg import ParameterError
 
 MODEL = LogisticRegression(3)

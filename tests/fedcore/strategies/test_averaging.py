@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedcore.asks import Asks, UpdateKind, Weighting
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.strategies import (
     STRATEGIES,
     FedAdagrad,

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
-from fedcore.asks import Asks, UpdateKind, Weighting
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.strategies import (
     STRATEGIES,
     FedAdagrad,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fedcore.asks import Asks, Weighting
-from fedcore.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten
-from fedcore.site import Site
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedMedian, FedTrimmedMean, GeometricMedian, Strategy
 from fedcore.strategies.robust import _GroupMeans
 from tests.fedcore.strategies.toys import (

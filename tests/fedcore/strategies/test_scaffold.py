@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fedcore.aggregation import GroupSum, PlainSum
-from fedcore.asks import Asks, UpdateKind, Weighting
-from fedcore.checkpoint import Checkpoint
 from fedcore.errors import TaskError
+from fedcore.rounds.aggregation import GroupSum, PlainSum
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
+from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg, RoundUpdate, Scaffold
-from fedcore.task import Task
 from tests.fedcore.strategies.toys import (
     Ran,
     Runner,

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
+from fedcore.data.table import Table
 from fedcore.learner import flatten
 from fedcore.learners import LinearRegression, LocalSGD
-from fedcore.plan import TrainingPlan
-from fedcore.site import Site
+from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
+from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.site import Site
+from fedcore.rounds.summation import RoundRecord
 from fedcore.strategies import Strategy
-from fedcore.summation import RoundRecord
-from fedcore.tables import Table
-from fedcore.training import Federation, TrainedModel
 
 Vector = NDArray[np.float64]
 FEATURES, RATE = 3, 0.05

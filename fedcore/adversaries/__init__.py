@@ -1,0 +1,1 @@
+"""Sites that attack: for research, and for tests of what bounds them."""

@@ -1,0 +1,333 @@
+"""The command line `fedcore`. One line and exit status 2 for bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import sklearn  # noqa: F401 - only to say which extra is missing
+    import typer
+    from rich.console import Console
+except ImportError:
+    print("fedcore: this command needs the extra: pip install 'secagg[fedcore]'", file=sys.stderr)  # noqa: T201 - the command's own message
+    sys.exit(2)
+
+from fedcore.experiments.commands import add_commands
+from secagg import ParameterError, Phase, Policy, ThreatModel
+from secagg.cli import run
+from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+RegistryOption = Annotated[Path, typer.Option("--registry", help="Registry file (TOML): who is enrolled.")]
+CertificateOption = Annotated[Path, typer.Option("--certificate", help="The server's certificate (PEM).")]
+SchemaOption = Annotated[Path, typer.Option("--schema", help="CSV of column, low, high: public bounds.")]
+ClassesOption = Annotated[str, typer.Option("--classes", help="Labels, separated by commas.")]
+LabelOption = Annotated[str, typer.Option("--label", help="Column of the label.")]
+MinimumCohortOption = Annotated[
+    int | None, typer.Option(help="Fewest clients of a round; default: 3/4 of those enrolled, at least 4.")
+]
+CorruptOption = Annotated[float, typer.Option(help="Share of the cohort that may collude.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Federated training under secure aggregation."""
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _cohort(given: int | None, registry: Registry) -> int:
+    return given if given is not None else max(4, math.ceil(0.75 * len(registry.identities)))
+
+
+@app.command()
+def serve(
+    *,
+    registry: RegistryOption,
+    certificate: CertificateOption,
+    key: Annotated[Path, typer.Option(help="The server's private key (PEM, mode 0600).")],
+    schema: SchemaOption,
+    out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
+    classes: ClassesOption = "0,1",
+    listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
+    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = 1.0,
+    bits: Annotated[int, typer.Option(help="Bits of a quantized value.")] = 20,
+    weight_cap: Annotated[int, typer.Option(help="Most rows that count for a site.")] = 10_000,
+    training: Annotated[
+        Path | None,
+        typer.Option(help="Learner, strategy, plan and privacy (TOML), instead of the four options before."),
+    ] = None,
+    corrupt: CorruptOption = 0.1,
+    dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
+    minimum_cohort: MinimumCohortOption = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(help="The server's identity (mode 0600): sign a transcript of each round with it."),
+    ] = None,
+    keep_inputs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-inputs", help="Keep masked vectors in transcripts: large, but sums can be recomputed."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")
+    ] = False,
+    start: Annotated[float, typer.Option(help="Seconds to wait for everybody in the first round.")] = 60.0,
+    deadline: Annotated[float, typer.Option(help="Seconds that a phase lasts at most.")] = 30.0,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds to wait for the rest once enough have answered.")
+    ] = None,
+) -> None:
+    """Serve one training run to the parties of a registry."""
+    from fedcore.data.schema import Schema
+    from fedcore.learner import Learner
+    from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+    from fedcore.rounds.agreement import Agreement
+    from fedcore.rounds.plan import TrainingPlan
+    from fedcore.service.serve import ServeOptions
+    from fedcore.service.serve import serve as run_server
+    from fedcore.strategies import FedAvg, Strategy
+
+    enrolled = Registry.load(registry)
+    columns = Schema.load(schema, _classes(classes))
+    if keep_inputs and signing_key is None:
+        raise ParameterError("--keep-inputs: needs --signing-key")
+    signer = None if signing_key is None else read_identity(signing_key)
+    out.mkdir(parents=True, exist_ok=True)
+    sites = len(enrolled.identities)
+    learner: Learner[Any] = LogisticRegressionLearner(
+        features=len(columns.columns), classes=len(columns.classes)
+    )
+    strategy: Strategy = FedAvg()
+    plan = TrainingPlan(rounds=rounds, clients=sites, clip=clip, bits=bits, weight_cap=weight_cap)
+    if training is not None:
+        agreed = Agreement.load(training)
+        learner, strategy = agreed.make_learner(columns), agreed.make_strategy(sites)
+        plan = agreed.make_plan(sites)
+    options = ServeOptions(
+        address=listen,
+        credentials=ServerCredentials.load(certificate, key),
+        registry=enrolled,
+        schema=columns,
+        learner=learner,
+        plan=plan,
+        strategy=strategy,
+        minimum_survivors=max(3, plan.privacy.smallest if plan.privacy is not None else 0),
+        out=out,
+        threat_model=ThreatModel(corrupt=corrupt, dropout=dropout),
+        minimum_cohort=_cohort(minimum_cohort, enrolled),
+        start_s=start,
+        deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
+        show=_Progress(Console()).show,
+        signer=signer,
+        keep_inputs=keep_inputs,
+        resume=resume,
+    )
+    asyncio.run(run_server(options))
+
+
+@app.command()
+def join(
+    server: Annotated[str, typer.Argument(help="The server's address, host:port.")],
+    *,
+    registry: RegistryOption,
+    certificate: CertificateOption,
+    key: Annotated[Path, typer.Option(help="This party's key file (mode 0600).")],
+    data: Annotated[Path, typer.Option(help="This party's rows (CSV).")],
+    schema: SchemaOption,
+    label: LabelOption,
+    classes: ClassesOption = "0,1",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")] = 2,
+    learning_rate: Annotated[float, typer.Option(help="Of local training.")] = 0.02,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Learner and privacy that this party demands (TOML), instead of the two options before."
+        ),
+    ] = None,
+    account: Annotated[
+        Path | None,
+        typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
+    ] = None,
+    corrupt: CorruptOption = 0.1,
+    minimum_cohort: MinimumCohortOption = None,
+    model: Annotated[Path | None, typer.Option(help="Write the final model here (npz).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Repeatable training and rounding, for drills.")] = None,
+    reveal: Annotated[
+        Path | None, typer.Option(help="UNSAFE, for drills: write plain updates to this folder.")
+    ] = None,
+    hold: Annotated[
+        str | None, typer.Option(help="For drills: ROUND:PHASE before whose answer to stop.")
+    ] = None,
+) -> None:
+    """Take part in a training run with the rows of one party."""
+    from fedcore.data.schema import Schema
+    from fedcore.data.table import load_table
+    from fedcore.learner import Learner
+    from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+    from fedcore.rounds.agreement import Agreement
+    from fedcore.rounds.site import Site
+    from fedcore.service.join import Hold, JoinOptions, save_final
+    from fedcore.service.join import join as run_client
+
+    if not re.fullmatch(r".+:[0-9]{1,5}", server):
+        raise ParameterError(f"server: must be host:port, is {server!r}")
+    enrolled = Registry.load(registry)
+    signer = read_identity(key)
+    if signer.identity not in enrolled.identities:
+        raise ParameterError(f"key: the identity in {key} is not in {registry}")
+    if model is not None and not model.parent.is_dir():
+        raise ParameterError(f"model: {model.parent} is no folder")
+    columns = Schema.load(schema, _classes(classes))
+    learner: Learner[Any] = LogisticRegressionLearner(
+        features=len(columns.columns),
+        classes=len(columns.classes),
+        epochs=epochs,
+        learning_rate=learning_rate,
+    )
+    guard = None
+    if training is not None:
+        agreed = Agreement.load(training)
+        learner, guard = agreed.make_learner(columns), agreed.make_guard(len(enrolled.identities), account)
+    if guard is None and account is not None:
+        raise ParameterError("--account: needs a training file with [privacy], --training")
+    if guard is not None and seed is not None:
+        raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
+    table = load_table(data, columns, label)
+    options = JoinOptions(
+        address=server,
+        credentials=ServerCredentials.load(certificate),
+        signer=signer,
+        policy=Policy(
+            known=enrolled.identities,
+            minimum_cohort=_cohort(minimum_cohort, enrolled),
+            minimum_corrupt=corrupt,
+        ),
+        site=Site(enrolled.name_of(signer.identity), table, columns, learner, seed, guard=guard),
+        reveal=reveal,
+        hold=None if hold is None else Hold.parse(hold),
+    )
+    console = Console()
+    final = asyncio.run(
+        run_client(options, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+    )
+    if model is not None:
+        save_final(model, final)
+
+
+@app.command()
+def demo(
+    *,
+    dataset: Annotated[str, typer.Option(help="breast_cancer or digits.")] = "breast_cancer",
+    clients: Annotated[int | None, typer.Option(min=4, help="Hospitals; default 8, digits 10.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 12,
+    drop: Annotated[
+        str | None, typer.Option(help="[ROUND:]PHASE in which a process is killed, or none.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of splits, training and rounding.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder: one CSV per hospital, and schema.csv of column,low,high.")
+    ] = None,
+    label: LabelOption = "label",
+    classes: ClassesOption = "0,1",
+    out: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+) -> None:
+    """Train across hospitals, one of which is killed, and compare; every party is a process."""
+    from fedcore.demo.report import print_result, write_report
+    from fedcore.demo.run import DemoOptions, run_demo
+
+    console = Console()
+    options = DemoOptions(
+        dataset=dataset,
+        clients=clients if clients is not None else 10 if dataset == "digits" else 8,
+        rounds=rounds,
+        drop=_drop(drop, rounds),
+        seed=seed,
+        data=data,
+        label=label,
+        classes=_classes(classes),
+        out=out,
+    )
+    with console.status("starting the processes") as status:
+        shown = _Progress(console, status)
+        result = run_demo(options, shown.show)
+        status.update("training the baselines")
+        write_report(result)
+    print_result(result, console)
+
+
+def _drop(text: str | None, rounds: int) -> Any:  # noqa: ANN401 - Hold is imported late
+    from fedcore.service.join import Hold
+
+    if text == "none":
+        return None
+    text = text or Phase.MASKED_INPUT_COLLECTION.name.lower()
+    return Hold.parse(text if ":" in text else f"{(rounds + 1) // 2}:{text}")
+
+
+_PHASES = {
+    phase.name.lower(): short
+    for phase, short in zip(Phase, ("keys", "share", "masked", "check", "unmask"), strict=True)
+}
+
+
+class _Progress:
+    """One line per round, the current phase in the status line."""
+
+    def __init__(self, console: Console, status: Any = None) -> None:  # noqa: ANN401 - rich's Status
+        self._console = console
+        self._status = status
+        self._times: dict[str, float] = {}
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show one event of the history."""
+        match event["event"]:
+            case "listening":
+                self._line(f"listening on {event['address']}")
+                heads = "".join(f"{short:>8}" for short in _PHASES.values())
+                self._line(f"{'round':<11}{'survivors':>9}{'kB up':>8}{'kB down':>9}{heads} ms")
+            case "phase":
+                self._times[event["phase"]] = event["milliseconds"]
+                if self._status is not None:
+                    self._status.update(
+                        f"{event['task']}: {event['phase']} {event['answered']}/{event['expected']}"
+                    )
+            case "round" if event["completed"]:
+                times = "".join(f"{self._times.get(name, 0):>8.0f}" for name in _PHASES)
+                self._line(
+                    f"{event['task']:<11}{len(event['survivors']):>9}{event['bytes_up'] / 1000:>8.1f}"
+                    f"{event['bytes_down'] / 1000:>9.1f}{times}"
+                )
+                self._times.clear()
+            case "round":
+                self._line(f"{event['task']:<12} no result: {event['reason']}")
+                self._times.clear()
+            case "killed":
+                self._line(f"SIGKILL to {event['client']}, {event['line']}", style="red")
+            case _:
+                pass
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+add_commands(app)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run(app, "fedcore")
+
+
+if __name__ == "__main__":
+    main()

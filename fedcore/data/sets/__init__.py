@@ -1,0 +1,1 @@
+"""Real and bundled data sets."""

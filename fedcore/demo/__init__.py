@@ -1,0 +1,1 @@
+"""The demonstration: hospitals and a server, each a process of its own."""

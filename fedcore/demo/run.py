@@ -1,0 +1,395 @@
+"""The main job: hospitals and a server, each an operating-system process, one of which is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcore.data.schema import Schema
+from fedcore.data.sets.tables import DATASETS, hold_out, partition_unevenly
+from fedcore.data.table import Table, dump_table, join_tables, load_table
+from fedcore.demo.checks import DemoError, check_sums, check_transcripts, completed_rounds, revealed_file
+from fedcore.errors import DataError
+from fedcore.evaluation.baselines import Comparison, compare
+from fedcore.history import read_history
+from fedcore.learner import Learner
+from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.site import Site
+from fedcore.service.join import Hold
+from fedcore.statistics.standardizer import Standardizer
+from secagg import Identity
+from secagg.kernels import dequantize
+from secagg.service import Registry, ServerCredentials, write_identity
+
+HELD_OUT_SHARE = 0.25
+WEIGHT_CAP = 1000  # rows: a public bound on the size of a site
+_POLL_S = 0.05
+_PATIENCE_S = 120.0  # for the whole run to make progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What `fedcore demo` is started with.
+
+    drop  which answer the killed site does not give any more; None: nobody is killed
+    data  folder with one CSV file per site and schema.csv; None: `dataset`, split over `clients`
+    """
+
+    dataset: str = "breast_cancer"
+    clients: int = 8
+    rounds: int = 12
+    drop: Hold | None = None
+    seed: int = 0
+    data: Path | None = None
+    label: str = "label"
+    classes: tuple[str, ...] = ("0", "1")
+    out: Path = Path("runs")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The sites' training rows, the held-out rows, and what everybody knows."""
+
+    name: str
+    tables: dict[str, Table]
+    held_out: Table
+    schema: Schema
+    label: str
+
+    def learner(self) -> Learner[Any]:
+        """Return the model of this setting."""
+        return LogisticRegressionLearner(features=len(self.schema.columns), classes=len(self.schema.classes))
+
+
+@dataclass(slots=True)
+class DemoResult:
+    """What happened."""
+
+    folder: Path
+    setting: Setting
+    victim: str | None
+    events: list[dict[str, Any]]
+    comparison: Comparison
+    checked_sums: int
+    transcripts: int  # verified
+    seen: tuple[str, list[int], list[int]]  # site, what the server saw, what it hides
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Processes:
+    """Everything that was started, to be ended by its own id."""
+
+    running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    lines: list[tuple[str, str]] = field(default_factory=list)  # (process, line it printed)
+    _drains: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, name: str, arguments: list[str], log: Path) -> None:
+        """Start `fedcore ...`; its output goes to a log file and to `lines`."""
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "fedcore", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        self.running[name] = process
+        drain = threading.Thread(target=self._drain, args=(name, process, log), daemon=True)
+        drain.start()
+        self._drains.append(drain)
+
+    def _drain(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
+        if process.stdout is None:
+            return
+        with process.stdout as lines, log.open("a", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line)
+                file.flush()
+                self.lines.append((name, line.rstrip()))
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: no goodbye."""
+        process = self.running.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def end(self) -> None:
+        """End what is still running."""
+        for process in self.running.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self.running.values():
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for drain in self._drains:
+            drain.join()
+
+
+def prepare(options: DemoOptions) -> Setting:
+    """Load or split the data. Raises DataError."""
+    if options.data is not None:
+        return _from_folder(options)
+    if options.dataset not in DATASETS:
+        raise DataError(f"dataset: must be one of {', '.join(DATASETS)}, is {options.dataset!r}")
+    data = DATASETS[options.dataset]()
+    training, held_out = hold_out(data.table, HELD_OUT_SHARE, options.seed)
+    parts = partition_unevenly(training, options.clients, options.seed)
+    tables = {f"hospital-{i}": training.take(rows) for i, rows in enumerate(parts, 1)}
+    return Setting(data.name, tables, held_out, data.schema, data.label)
+
+
+def _from_folder(options: DemoOptions) -> Setting:
+    folder = options.data or Path()
+    schema = Schema.load(folder / "schema.csv", options.classes)
+    files = sorted(path for path in folder.glob("*.csv") if path.name != "schema.csv")
+    if len(files) < 4:
+        raise DataError(f"{folder}: one CSV file per site, at least 4, has {len(files)}")
+    tables, held = {}, []
+    for path in files:
+        training, rest = hold_out(load_table(path, schema, options.label), HELD_OUT_SHARE, options.seed)
+        if not len(training):
+            raise DataError(f"{path}: has too few rows")
+        tables[path.stem] = training
+        held.append(rest)
+    return Setting(folder.name, tables, join_tables(held), schema, options.label)
+
+
+def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> DemoResult:
+    """Run everything; `show` gets every event of the history as it happens.
+
+    raises  DataError; DemoError when a process or a check fails
+    """
+    began = time.monotonic()
+    setting = prepare(options)
+    folder = _new_folder(options.out)
+    victim = None
+    if options.drop is not None:
+        victim = sorted(setting.tables)[options.seed % len(setting.tables)]
+        if not 1 <= options.drop.number <= options.rounds:
+            raise DataError(f"drop: round must be in 1..{options.rounds}, is {options.drop.number}")
+    server = _enrol(folder, setting)
+    processes = _Processes()
+    try:
+        events = _drive(options, setting, folder, victim, processes, show)
+    finally:
+        processes.end()
+    checked = check_sums(folder, events)
+    transcripts = check_transcripts(folder, events, server)
+    return DemoResult(
+        folder,
+        setting,
+        victim,
+        events,
+        _compare(options, setting, folder, events),
+        checked,
+        transcripts,
+        _seen(folder, events),
+        time.monotonic() - began,
+    )
+
+
+def _new_folder(out: Path) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
+        folder = out / f"{stamp}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise DemoError(f"{out}: no free folder for {stamp}")
+
+
+def _enrol(folder: Path, setting: Setting) -> Identity:
+    """Give every party its key and its rows, and everybody the registry, the schema and the certificate.
+
+    returns  the identity with which the server signs its transcripts
+    """
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    parties = []
+    for name, table in setting.tables.items():
+        site = private / name
+        site.mkdir(mode=0o700)
+        parties.append((name, write_identity(site / "identity.key").identity))
+        dump_table(table, site / "rows.csv", setting.schema, setting.label)
+    (folder / "registry.toml").write_text(Registry.of(parties).dump(), encoding="utf-8")
+    setting.schema.dump(folder / "schema.csv")
+    server = private / "server"
+    server.mkdir(mode=0o700)
+    ServerCredentials.generate().write(folder / "server.crt", server / "server.key")
+    identity = write_identity(server / "identity.key").identity
+    (folder / "server.identity").write_text(identity.hex() + "\n", encoding="ascii")
+    return identity
+
+
+def _public(folder: Path, setting: Setting) -> list[str]:
+    classes = ",".join(setting.schema.classes)
+    return [
+        *("--registry", str(folder / "registry.toml")),
+        *("--certificate", str(folder / "server.crt")),
+        *("--schema", str(folder / "schema.csv")),
+        *("--classes", classes),
+    ]
+
+
+def _serve_arguments(options: DemoOptions, setting: Setting, folder: Path) -> list[str]:
+    return [
+        "serve",
+        *_public(folder, setting),
+        *("--key", str(folder / "private" / "server" / "server.key")),
+        *("--signing-key", str(folder / "private" / "server" / "identity.key"), "--keep-inputs"),
+        *("--rounds", str(options.rounds)),
+        *("--out", str(folder)),
+        *("--deadline", "20", "--grace", "2"),
+        *("--weight-cap", str(WEIGHT_CAP)),
+    ]
+
+
+def _join_arguments(
+    options: DemoOptions, setting: Setting, folder: Path, address: str, name: str, *, hold: bool
+) -> list[str]:
+    site = folder / "private" / name
+    arguments = [
+        *("join", address),
+        *_public(folder, setting),
+        *("--key", str(site / "identity.key")),
+        *("--data", str(site / "rows.csv")),
+        *("--label", setting.label),
+        *("--seed", str(options.seed)),
+        *("--reveal", str(site / "revealed")),
+    ]
+    if hold and options.drop is not None:
+        arguments += ["--hold", f"{options.drop.number}:{options.drop.phase.name.lower()}"]
+    return arguments
+
+
+def _drive(
+    options: DemoOptions,
+    setting: Setting,
+    folder: Path,
+    victim: str | None,
+    processes: _Processes,
+    show: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Start the processes, kill one when it holds, bring it back, follow the history to its end."""
+    logs = folder / "logs"
+    logs.mkdir()
+    processes.start("server", _serve_arguments(options, setting, folder), logs / "server.log")
+    events: list[dict[str, Any]] = []
+    read = 0
+    for event in _follow(folder / "history.jsonl", processes):
+        if event is not None:
+            events.append(event)
+            show(event)
+            if event["event"] == "listening":
+                address = event["address"]
+                for name in setting.tables:
+                    arguments = _join_arguments(options, setting, folder, address, name, hold=name == victim)
+                    processes.start(name, arguments, logs / f"{name}.log")
+        for name, line in processes.lines[read:]:
+            read += 1
+            if name == victim and line.startswith("holding before"):
+                processes.kill(name)
+                killed = {"event": "killed", "client": name, "line": line}
+                events.append(killed)
+                show(killed)
+                arguments = _join_arguments(options, setting, folder, _address(events), name, hold=False)
+                processes.start(name, arguments, logs / f"{name}.log")
+    return events
+
+
+def _address(events: list[dict[str, Any]]) -> str:
+    return str(next(event["address"] for event in events if event["event"] == "listening"))
+
+
+def _follow(path: Path, processes: _Processes) -> Iterator[dict[str, Any] | None]:
+    """Yield the history's events as they come, and None now and then, until the server is done."""
+    count, last = 0, time.monotonic()
+    while True:
+        over = processes.running["server"].poll() is not None
+        news = list(read_history(path))[count:] if path.exists() else []
+        for event in news:
+            count += 1
+            last = time.monotonic()
+            yield event
+        yield None
+        if over:
+            if processes.running["server"].returncode != 0:
+                raise DemoError(f"the server failed; see {path.parent / 'logs' / 'server.log'}")
+            return
+        if time.monotonic() - last > _PATIENCE_S:
+            raise DemoError(f"nothing happened for {_PATIENCE_S:g} s; see {path.parent / 'logs'}")
+        time.sleep(_POLL_S)
+
+
+def _seen(folder: Path, events: list[dict[str, Any]]) -> tuple[str, list[int], list[int]]:
+    """Return one upload of a training round, as the server saw it and as it was before masking."""
+    ring_bits = {e["round_id"]: e["ring_bits"] for e in completed_rounds(events) if e["kind"] == "train"}
+    upload = next(e for e in events if e["event"] == "upload" and e["round_id"] in ring_bits)
+    plain = np.load(revealed_file(folder, upload["client"], upload["round_id"]))
+    first = list(upload["first"])
+    hidden = dequantize(plain[: len(first)], step=1.0, ring_bits=ring_bits[upload["round_id"]])
+    return upload["client"], first, [int(value) for value in hidden]
+
+
+def _compare(
+    options: DemoOptions, setting: Setting, folder: Path, events: list[dict[str, Any]]
+) -> Comparison:
+    learner = setting.learner()
+    plan = TrainingPlan(rounds=options.rounds, clients=len(setting.tables), weight_cap=WEIGHT_CAP)
+    sites = {
+        name: Site(name, table, setting.schema, learner, options.seed)
+        for name, table in setting.tables.items()
+    }
+    absent = {
+        event["task"]: frozenset(setting.tables) - set(event["survivors"])
+        for event in completed_rounds(events)
+    }
+    weight = next(e["weight"] for e in completed_rounds(events) if e["kind"] == "deviation")
+    return compare(
+        secure=load_model(folder / "models" / f"{options.rounds:03d}.npz", weight),
+        sites=sites,
+        absent=absent,
+        held_out=setting.held_out,
+        schema=setting.schema,
+        learner=learner,
+        plan=plan,
+        seed=options.seed,
+    )
+
+
+def load_model(path: Path, weight: int = 0) -> TrainedModel:
+    """Read a model that the server wrote after a round."""
+    with np.load(path) as arrays:
+        parameters = {
+            name.removeprefix("model."): arrays[name] for name in arrays if name.startswith("model.")
+        }
+        return TrainedModel(parameters, Standardizer(arrays["mean"], arrays["deviation"]), weight)
+
+
+def accuracy_by_round(result: DemoResult) -> list[float]:
+    """Accuracy on the held-out rows after every training round."""
+    learner = result.setting.learner()
+    out = []
+    for path in sorted((result.folder / "models").glob("*.npz")):
+        model = load_model(path)
+        held_out = model.standardizer.apply(result.setting.held_out)
+        out.append(learner.evaluate(model.parameters, held_out)["accuracy"])
+    return out

@@ -1,0 +1,1 @@
+"""Metrics, federated evaluation, models of single sites, and baselines."""

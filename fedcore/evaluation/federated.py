@@ -1,0 +1,133 @@
+"""Federated evaluation: metrics over the held-out rows of all sites, from sums alone.
+
+The server learns the confusion matrix, the sum of the log losses, and histograms of the scores of all
+rows together; of single sites only how many lie in which bin of accuracy, not which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.errors import TaskError
+from fedcore.evaluation.metrics import confusion_matrix, macro_f1
+from fedcore.learner import Learner, Metrics, Parameters, ScoringLearner
+from fedcore.rounds.task import Task, TaskKind
+
+BINS = 200  # of scores: the AUC is exact up to pairs within one bin
+SITE_BINS = 50  # of a site's own accuracy
+_LOG_CAP = 35.0  # largest loss of a row: that of a probability of 1e-15
+_TINY = 1e-15
+
+
+def dimension(classes: int) -> int:
+    """Values of an EVALUATE task: confusion, loss, and scores of rows of the class and of the rest."""
+    return classes * classes + 1 + 2 * BINS * _curves(classes)
+
+
+def _curves(classes: int) -> int:
+    return 1 if classes == 2 else classes
+
+
+def compute(task: Task, learner: Learner[Any], parameters: Parameters, rows: Any) -> NDArray[np.float64]:  # noqa: ANN401
+    """Return a site's part, (task.dimension,), each value in [0, 1]. Raises TaskError."""
+    if not isinstance(learner, ScoringLearner):
+        raise TaskError(f"evaluation: {type(learner).__name__} gives no class probabilities")
+    try:
+        scores = np.asarray(learner.scores(parameters, rows), float)
+        labels = np.asarray(rows.labels)
+    except TaskError:
+        raise
+    except Exception as error:  # a learner is foreign code
+        raise TaskError(f"evaluation: the learner failed with {type(error).__name__}") from error
+    if scores.shape != (len(labels), len(task.classes)) or not np.isfinite(scores).all():
+        raise TaskError(f"scores: must be finite, {len(labels)} by {len(task.classes)}, are {scores.shape}")
+    if not ((labels >= 0) & (labels < len(task.classes))).all():  # -1 would count from the end
+        raise TaskError(f"labels: must be in 0..{len(task.classes) - 1}")
+    if task.kind is TaskKind.SITES:
+        hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
+        place = min(hits * SITE_BINS // len(labels), SITE_BINS - 1)  # in whole numbers: 0.58 * 50 is below 29
+        return np.bincount([place], minlength=SITE_BINS).astype(float)
+    return _sums(labels, scores) / len(labels)
+
+
+def _sums(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    classes = scores.shape[1]
+    confusion = confusion_matrix(labels, scores.argmax(axis=1), classes)
+    hit = np.clip(scores[np.arange(len(labels)), labels], _TINY, 1.0)
+    parts = [confusion.ravel().astype(float), np.array([-np.log(hit).sum() / _LOG_CAP])]
+    for label in [1] if classes == 2 else range(classes):
+        bins = np.clip((scores[:, label] * BINS).astype(int), 0, BINS - 1)
+        parts += [np.bincount(bins[labels == label], minlength=BINS).astype(float)]
+        parts += [np.bincount(bins[labels != label], minlength=BINS).astype(float)]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What the sums say.
+
+    metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
+               the AUC is NaN when all rows are of one class
+    confusion  (classes, classes) counts: row is the label, column the guess
+    rows       evaluated; where weights are capped, a site's count at most the cap, and the counts are
+               rounded
+    """
+
+    metrics: Metrics
+    confusion: NDArray[np.int64]
+    rows: int
+
+
+def to_evaluation(mean: NDArray[np.float64], rows: int, classes: int) -> Evaluation:
+    """Metrics from the aggregated means over `rows` rows."""
+    cells = classes * classes
+    confusion = np.rint(mean[:cells] * rows).astype(np.int64).reshape(classes, classes)
+    curves = np.rint(mean[cells + 1 :] * rows).reshape(_curves(classes), 2, BINS)
+    areas = [area for area in map(_area, curves) if area is not None]
+    metrics = {
+        "accuracy": float(np.trace(confusion) / rows),
+        "auc": float(np.mean(areas)) if areas else float("nan"),
+        "log_loss": float(mean[cells] * _LOG_CAP),
+        "macro_f1": macro_f1(confusion),
+    }
+    return Evaluation(metrics, confusion, rows)
+
+
+def _area(curve: NDArray[np.float64]) -> float | None:
+    """Area under the ROC curve from histograms of scores; ties within a bin count half."""
+    inside, outside = curve
+    pairs = inside.sum() * outside.sum()
+    if not pairs:
+        return None
+    below = np.concatenate([[0.0], np.cumsum(outside)[:-1]])
+    return float((inside * (below + outside / 2)).sum() / pairs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteSpread:
+    """How the accuracies of single sites spread, to the width of a bin, 1 / SITE_BINS.
+
+    counts  (SITE_BINS,) sites by bin
+    """
+
+    counts: NDArray[np.int64]
+
+    @property
+    def worst(self) -> float:
+        """Lower end of the lowest bin with a site: no site is below it."""
+        return float(np.flatnonzero(self.counts)[0] / SITE_BINS)
+
+    @property
+    def median(self) -> float:
+        """Middle of the bin in which the median site lies."""
+        half = np.searchsorted(np.cumsum(self.counts), self.counts.sum() / 2)
+        return float((half + 0.5) / SITE_BINS)
+
+
+def to_spread(mean: NDArray[np.float64], sites: int) -> SiteSpread:
+    """Spread from the aggregated means over `sites` sites, one vote each."""
+    return SiteSpread(np.rint(mean * sites).astype(np.int64))

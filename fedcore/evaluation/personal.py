@@ -1,0 +1,151 @@
+"""Models of single sites: a common body with a local head, or the global model trained on at the site.
+
+With `ask=Asks(personal=("head*",))` any strategy leaves these parameters at the sites (FedPer, Arivazhagan,
+Aggarwal, Singh and Choudhary 2019, algorithm 1): they are trained together with the common ones, and
+neither a task nor a vector contains them. Fine-tuning needs no such strategy; it starts from the end.
+
+All here happens at the sites, or in a simulation of them: no sum, nothing that a server learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedcore.errors import TaskError
+from fedcore.learner import Learner, Parameters, SteerableLearner, Steering
+from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.instructions import matches
+from fedcore.rounds.site import Site
+from fedcore.statistics.standardizer import Standardizer
+
+
+def personal_model(model: TrainedModel, site: Site) -> Parameters:
+    """Return the site's whole model: the common parameters, and its own in place of personal ones.
+
+    Its own are those of the last round whose result it is in; the initial ones if there is none.
+    """
+    initial = site.learner.initial()
+    changes = site.state.counted(model.previous, site.name)
+    own: Parameters = changes.get("personal", site.state.personal)
+    if unknown := model.parameters.keys() - initial.keys():
+        raise TaskError(f"{site.name}: its learner has no {min(unknown)}")
+    return {name: model.parameters.get(name, own.get(name, array)).copy() for name, array in initial.items()}
+
+
+def personal_models(model: TrainedModel, sites: Mapping[str, Site]) -> dict[str, Parameters]:
+    """Return the whole model of every site, by name. Raises TaskError."""
+    return {name: personal_model(model, site) for name, site in sites.items()}
+
+
+def fine_tune(
+    learner: Learner[Any],
+    parameters: Parameters,
+    rows: Any,  # noqa: ANN401 - whatever the learner reads
+    seed: int,
+    rounds: int = 1,
+    only: tuple[str, ...] = (),
+    rate: float = 1.0,
+) -> Parameters:
+    """Train on at one site; `parameters` stay as they are.
+
+    rows    standardized, if the model is
+    rounds  of the learner's own local training, each with another seed
+    only    patterns of the parameters that move, such as the head; none: all
+    rate    factor of the learning rate
+    raises  TaskError: nothing would move; `only` or `rate` with a learner that cannot be steered
+    """
+    if rounds < 0:
+        raise TaskError(f"rounds: must be at least 0, are {rounds}")
+    frozen = frozenset(name for name in parameters if only and not matches(name, only))
+    if len(frozen) == len(parameters):
+        raise TaskError(f"only: leaves nothing of {sorted(parameters)} to train")
+    after = {name: array.copy() for name, array in parameters.items()}
+    for number in range(rounds):
+        if not frozen and rate == 1:
+            after = learner.fit(after, rows, seed + number)
+        elif isinstance(learner, SteerableLearner):
+            steering = Steering(frozen=frozen, rate=rate)
+            after = learner.fit_steered(after, rows, seed + number, steering).parameters
+        else:
+            raise TaskError(f"only, rate: {type(learner).__name__} cannot be steered")
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A metric of each site's held-out rows under models of several kinds.
+
+    shared      the common parameters, with initial ones in place of personal ones
+    personal    the common parameters with the site's own; equal to `shared` where none are personal
+    fine_tuned  `personal`, trained on at the site
+    local       trained at the site alone, from the start
+    All by site; NaN where the learner says so.
+    """
+
+    shared: dict[str, float] = field(default_factory=dict)
+    personal: dict[str, float] = field(default_factory=dict)
+    fine_tuned: dict[str, float] = field(default_factory=dict)
+    local: dict[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def mean(of: Mapping[str, float]) -> float:
+        """Mean over the sites, each counted once; sites with NaN are left out."""
+        return float(np.nanmean(list(of.values())))
+
+    @staticmethod
+    def worst(of: Mapping[str, float]) -> float:
+        """Least of the sites; sites with NaN are left out."""
+        return float(np.nanmin(list(of.values())))
+
+    def table(self) -> dict[str, tuple[float, float]]:
+        """Return (mean, worst) by kind of model."""
+        kinds = ("shared", "personal", "fine_tuned", "local")
+        return {kind: (self.mean(getattr(self, kind)), self.worst(getattr(self, kind))) for kind in kinds}
+
+
+def compare(
+    model: TrainedModel,
+    sites: Mapping[str, Site],
+    *,
+    seed: int,
+    rounds: int = 1,
+    only: tuple[str, ...] = (),
+    rate: float = 1.0,
+    local_rounds: int | None = None,
+    metric: str = "accuracy",
+) -> Comparison:
+    """Evaluate the models of every site on its own held-out rows (without any: its training rows).
+
+    rounds, only, rate  of fine-tuning
+    local_rounds        of training alone; None: as many as the federation had
+    raises              TaskError: no sites, no such metric
+    """
+    if not sites:
+        raise TaskError("sites: there are none to compare")
+    out = Comparison()
+    for name, site in sites.items():
+        standardizer = model.standardizer
+        rows, held_out = standardizer.apply(site.table), _held_out(site, standardizer)
+        initial, own = site.learner.initial(), personal_model(model, site)
+        tuned = fine_tune(site.learner, own, rows, seed, rounds, only, rate)
+        alone = model.rounds if local_rounds is None else local_rounds
+        found = {
+            "shared": initial | model.parameters,
+            "personal": own,
+            "fine_tuned": tuned,
+            "local": fine_tune(site.learner, initial, rows, seed, alone),
+        }
+        for kind, parameters in found.items():
+            metrics = site.learner.evaluate(parameters, held_out)
+            if metric not in metrics:
+                raise TaskError(f"metric: must be one of {sorted(metrics)}, is {metric!r}")
+            getattr(out, kind)[name] = metrics[metric]
+    return out
+
+
+def _held_out(site: Site, standardizer: Standardizer) -> Any:  # noqa: ANN401
+    return standardizer.apply(site.table if site.held_out is None else site.held_out)

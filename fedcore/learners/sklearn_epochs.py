@@ -1,0 +1,76 @@
+"""Logistic regression by scikit-learn's SGDClassifier: a few local epochs from the round's parameters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import SGDClassifier
+
+from fedcore.data.table import Table
+from fedcore.evaluation.metrics import areas
+from fedcore.learner import Metrics, Parameters
+from fedcore.learners.models import softmax
+from secagg import ParameterError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogisticRegressionLearner:
+    """Linear model: one row of coefficients for two classes, one per class (one against the rest) for more.
+
+    features, classes  of the task
+    epochs             passes over a site's rows in a round
+    learning_rate      constant; alpha: L2 penalty
+    """
+
+    features: int
+    classes: int
+    epochs: int = 2
+    learning_rate: float = 0.02
+    alpha: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "alpha"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ParameterError(f"{name}: must be positive and finite, is {value}")
+
+    def initial(self) -> Parameters:
+        """All zero."""
+        rows = 1 if self.classes == 2 else self.classes
+        return {"coefficients": np.zeros((rows, self.features)), "intercepts": np.zeros(rows)}
+
+    def fit(self, parameters: Parameters, table: Table, seed: int) -> Parameters:
+        """Train for `epochs`. A table with a single class is fine."""
+        model = SGDClassifier(
+            loss="log_loss",
+            alpha=self.alpha,
+            learning_rate="constant",
+            eta0=self.learning_rate,
+            random_state=seed,
+        )
+        classes = np.arange(self.classes)
+        model.classes_ = classes
+        model.coef_ = parameters["coefficients"].copy()
+        model.intercept_ = parameters["intercepts"].copy()
+        model.t_ = 1.0
+        model.n_features_in_ = self.features
+        for _ in range(self.epochs):
+            model.partial_fit(table.features, table.labels, classes=classes)
+        return {"coefficients": model.coef_, "intercepts": model.intercept_}
+
+    def scores(self, parameters: Parameters, table: Table) -> NDArray[np.float64]:
+        """Return class probabilities, (rows, classes); more than two classes: softmax of the scores."""
+        logits = table.features @ parameters["coefficients"].T + parameters["intercepts"]
+        return softmax(np.column_stack([-logits / 2, logits / 2]) if self.classes == 2 else logits)
+
+    def evaluate(self, parameters: Parameters, table: Table) -> Metrics:
+        """Accuracy, and area under the ROC curve (more than two classes: mean of one against the rest).
+
+        The area is NaN when all rows are of one class.
+        """
+        scores = self.scores(parameters, table)
+        accuracy = float((scores.argmax(axis=1) == table.labels).mean())
+        return {"accuracy": accuracy, "auc": float(np.mean(areas(table.labels, scores) or np.nan))}

@@ -1,0 +1,1 @@
+"""Differential privacy: accounting, exact samplers, noise, plans, and a site's own guard."""

@@ -1,0 +1,395 @@
+"""The round loop: standardize by two secure sums, then train by as many as the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.data.schema import Schema
+from fedcore.errors import TaskError
+from fedcore.evaluation.federated import (
+    SITE_BINS,
+    Evaluation,
+    SiteSpread,
+    dimension,
+    to_evaluation,
+    to_spread,
+)
+from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
+from fedcore.privacy.guard import PrivacyGuard
+from fedcore.rounds.aggregation import SumAggregator
+from fedcore.rounds.instructions import Asks, Weighting, matches, sent
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.summation import OnRound, RoundRecord, Summed, sum_with_retries
+from fedcore.rounds.task import Counted, Task, TaskKind, counted
+from fedcore.statistics.standardizer import Standardizer, from_bounds, to_mean, to_standardizer
+from fedcore.strategies import FedAvg, RoundUpdate, Strategy
+from fedcore.stream import permutation
+
+Evaluator: TypeAlias = Callable[[Parameters, Standardizer], Metrics]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModel:
+    """The outcome of a run.
+
+    weight       rows of the sites in the last statistics round; 0 where there was none
+    rounds       of training that were run
+    evaluations  metrics by round
+    stopped      why training ended before its last round
+    epsilon      spent, where noise was added
+    previous     training rounds and their survivors, see Task: which personal parameters count
+    """
+
+    parameters: Parameters
+    standardizer: Standardizer
+    weight: int
+    rounds: int = 0
+    evaluations: dict[int, Metrics] = field(default_factory=dict)
+    stopped: str = ""
+    epsilon: float | None = None
+    previous: Counted = ()
+
+
+@dataclass(slots=True)
+class Federation:
+    """Drives an aggregator through a training plan.
+
+    aggregator     PlainSum, SecureSum, FloatSum, or the service
+    schema         of the rows; None: nothing is standardized, `classes` are the label's
+    on_round       told what became of every task, as it happens
+    evaluator      metrics of a model, for stopping; None: federated evaluation
+    on_checkpoint  given everything that a later run needs to go on: after every round and, where noise
+                   is added, before every attempt, as spent
+    """
+
+    aggregator: SumAggregator
+    schema: Schema | None
+    learner: Learner[Any]
+    plan: TrainingPlan
+    strategy: Strategy = field(default_factory=FedAvg)
+    on_round: OnRound = lambda _record: None
+    classes: tuple[str, ...] = ()
+    evaluator: Evaluator | None = None
+    on_checkpoint: Callable[[Checkpoint], None] = lambda _checkpoint: None
+
+    def run(self, resume: Checkpoint | None = None) -> TrainedModel:
+        """Train, from the start or from a checkpoint. A round without a result is tried again.
+
+        raises  the last RoundAbortedError or CodecError of a round; TaskError; BudgetExceededError before
+                the round that would pass the budget
+        """
+        if resume is not None:
+            self._check(resume)
+        return _Run(self, resume).train()
+
+    def _check(self, resume: Checkpoint) -> None:
+        """Refuse a checkpoint that this run cannot go on from."""
+        asks = self.strategy.asks()
+        wanted = sent(self.learner.initial(), Asks(personal=asks.personal))
+        if _shapes(resume.parameters) != _shapes(wanted):
+            raise TaskError("resume: the parameters are not this learner's")
+        state = self.strategy.start(flatten(sent(wanted, asks)).size)
+        if _shapes(resume.state) != _shapes(state):
+            raise TaskError(f"resume: the state is not that of {type(self.strategy).__name__}")
+        if self.plan.privacy is not None and resume.number and resume.accountant is None:
+            raise TaskError("resume: says nothing of the privacy that its rounds have spent")
+
+    def evaluate(
+        self,
+        parameters: Parameters,
+        standardizer: Standardizer | None = None,
+        number: int = 1,
+        previous: Counted = (),
+    ) -> Evaluation:
+        """Evaluate over the held-out rows of all sites by one secure sum.
+
+        previous  of the trained model: without it, sites with personal parameters use those of the round
+                  before the last
+        """
+        return self._about(parameters, standardizer, number, previous).evaluation()
+
+    def evaluate_sites(
+        self,
+        parameters: Parameters,
+        standardizer: Standardizer | None = None,
+        number: int = 1,
+        previous: Counted = (),
+    ) -> SiteSpread:
+        """Count the sites by bins of their own accuracy by one secure sum; arguments as in `evaluate`."""
+        return self._about(parameters, standardizer, number, previous).spread()
+
+    def _about(
+        self, parameters: Parameters, standardizer: Standardizer | None, number: int, previous: Counted
+    ) -> _Run:
+        return _Run(self, replace(Checkpoint.of(number, parameters, standardizer), previous=previous))
+
+
+def _shapes(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
+class _Run:
+    """What changes while a federation runs."""
+
+    def __init__(self, federation: Federation, resume: Checkpoint | None = None) -> None:
+        self.federation = federation
+        self.plan, self.strategy = federation.plan, federation.strategy
+        privacy = self.plan.privacy
+        self.guard = None if privacy is None else PrivacyGuard(privacy)
+        if self.guard is not None and self.plan.evaluate_every and federation.evaluator is None:
+            raise TaskError("evaluate_every: federated evaluation adds no noise; give an evaluator instead")
+        if resume is None:
+            self.started = False
+            initial = federation.learner.initial()
+            for pattern in self.strategy.asks().personal:
+                if not any(matches(name, (pattern,)) for name in initial):
+                    raise TaskError(f"ask.personal: {pattern!r} fits none of {sorted(initial)}")
+            shared = sent(initial, Asks(personal=self.strategy.asks().personal))
+            now = Checkpoint.of(0, shared)
+            size = flatten(sent(shared, self.strategy.asks())).size
+            now = replace(now, state=dict(self.strategy.start(size)))
+            if self.plan.norm is not None:
+                now = replace(now, norm=self.plan.norm.norm)
+        else:
+            self.started, now = True, resume
+            if self.guard is not None and resume.accountant is not None:
+                self.guard.accountant = type(self.guard.accountant).restore(resume.accountant)
+        self.now = now
+
+    def train(self) -> TrainedModel:
+        """Run what is left of the plan."""
+        federation, plan = self.federation, self.plan
+        if not self.started and federation.schema is not None and plan.standardize:
+            if self.guard is None:
+                self._standardize(federation.schema)
+            else:  # exact statistics would be outside the budget
+                self.now = replace(self.now, standardizer=from_bounds(federation.schema))
+        stopped = self._stopped()
+        while self.now.number < plan.rounds and not stopped:
+            self._round(self.now.number + 1)
+            if plan.evaluate_every and self.now.number % plan.evaluate_every == 0:
+                metrics = self._metrics()
+                self.now = replace(self.now, evaluations={**self.now.evaluations, self.now.number: metrics})
+            federation.on_checkpoint(self.now)
+            stopped = self._stopped()
+        epsilon = None if self.guard is None else self.guard.accountant.epsilon
+        now = self.now
+        return TrainedModel(
+            *(now.parameters, now.standardizer, now.weight, now.number, dict(now.evaluations)),
+            *(stopped, epsilon, now.previous),
+        )
+
+    def _stopped(self) -> str:
+        stopping = self.plan.stopping
+        return "" if stopping is None else stopping.reason(list(self.now.evaluations.values()))
+
+    def _metrics(self) -> Metrics:
+        if self.federation.evaluator is not None:
+            return self.federation.evaluator(self.now.parameters, self.now.standardizer)
+        return self.evaluation().metrics
+
+    def evaluation(self) -> Evaluation:
+        """One secure sum over the sites' held-out rows."""
+        classes = self._classes()
+        summed = self._sum(self._about_model(TaskKind.EVALUATE, dimension(len(classes))))
+        return to_evaluation(summed.mean.mean, summed.mean.weight, len(classes))
+
+    def spread(self) -> SiteSpread:
+        """One secure sum of one vote per site."""
+        summed = self._sum(self._about_model(TaskKind.SITES, SITE_BINS))
+        return to_spread(summed.mean.mean, len(summed.result.survivors))
+
+    def _standardize(self, schema: Schema) -> None:
+        columns = len(schema.columns)
+        first = self._sum(self._task(TaskKind.MEAN, 1, columns, {}))
+        mean = to_mean(first.mean.mean, schema)
+        task = self._task(TaskKind.DEVIATION, 1, columns, {"mean": mean})
+        second = self._sum(task).mean
+        resolution = task.codec.error_bound(self.plan.clients, second.weight)
+        standardizer = to_standardizer(mean, second.mean, schema, resolution)
+        self.now = replace(self.now, standardizer=standardizer, weight=second.weight)
+
+    def _sum(self, task: Task) -> Summed:
+        """One sum that does not change the model."""
+        summed = self.attempt(task, None)
+        self._report(RoundRecord(task, summed.result, summed.mean.weight, "", self.now.parameters))
+        return summed
+
+    def attempt(self, task: Task, among: Sequence[str] | None) -> Summed:
+        """Sum with retries; failures are reported, and spent where noise is added."""
+
+        def allowed() -> None:
+            if self.guard is None or task.noise is None:
+                return
+            spent = self.guard.before(task.noise, task.shaping.length(task.dimension) + task.hidden)
+            # Whatever becomes of this process: a run that goes on from here has spent the attempt.
+            self.federation.on_checkpoint(replace(self.now, accountant=spent.state()))
+
+        def failed(reason: str) -> None:
+            epsilon = self.spend(task, None)
+            if self.guard is not None and epsilon is not None:  # spent, whatever becomes of this run
+                self.now = replace(self.now, accountant=self.guard.accountant.state())
+            self._report(RoundRecord(task, None, 0, reason, self.now.parameters, epsilon, task.shaping.norm))
+
+        return sum_with_retries(
+            self.federation.aggregator,
+            task,
+            attempts=self.plan.attempts,
+            on_failure=failed,
+            among=among,
+            before=allowed,
+        )
+
+    def spend(self, task: Task, survivors: int | None) -> float | None:
+        """Account for a sum, or for an attempt without one. Returns epsilon."""
+        if self.guard is None or task.noise is None:
+            return None
+        return self.guard.after(task.noise, task.shaping.length(task.dimension) + task.hidden, survivors)
+
+    def _report(self, record: RoundRecord) -> None:
+        self.federation.on_round(record)
+
+    def _round(self, number: int) -> None:
+        """One round of training: sums, the strategy's step, the record of each sum."""
+        sums = _RoundSums(self, number)
+        update = self.strategy.combine(sums)
+        parameters = self.now.parameters
+        trained = sent(parameters, self.strategy.asks())
+        vector, state = self.strategy.step(flatten(trained), update, self.now.state)
+        if not np.isfinite(vector).all():
+            raise TaskError(f"{type(self.strategy).__name__}: the step of round {number} is not finite")
+        norm = self.now.norm
+        if self.plan.norm is not None and norm is not None and np.isfinite(update.within):
+            norm = self.plan.norm.following(norm, update.within)
+        self.now = replace(
+            self.now,
+            number=number,
+            parameters={**parameters, **unflatten(vector, trained)},
+            state=dict(state),
+            norm=norm,
+            previous=counted(self.now.previous, sums.name, sums.survivors()),
+            accountant=None if self.guard is None else self.guard.accountant.state(),
+        )
+        for record in sums.records:
+            self._report(replace(record, parameters=self.now.parameters))
+
+    def training_task(self, number: int, arrays: dict[str, NDArray[np.float64]], passes: int) -> Task:
+        """Return the task of a training round."""
+        asks = self.plan.asks(self.strategy.asks(), number)
+        size = flatten(sent(self.now.parameters, asks)).size
+        values = size * (2 if asks.control else 1)
+        shaping = self.plan.shaping(number, self.now.norm)
+        task = self._about_model(TaskKind.TRAIN, values, number)
+        codec, noise = self.plan.round_codec(asks, shaping, values)
+        return replace(
+            task,
+            codec=codec,
+            asks=asks,
+            shaping=shaping,
+            noise=noise,
+            passes=passes,
+            arrays=task.arrays | self.strategy.arrays(self.now.state) | arrays,
+        )
+
+    def _about_model(self, kind: TaskKind, values: int, number: int | None = None) -> Task:
+        """Return a task with the model and the standardization in it."""
+        arrays = {f"model.{name}": array for name, array in self.now.parameters.items()}
+        standardizer = self.now.standardizer
+        if standardizer.mean.size:
+            arrays |= {"mean": standardizer.mean, "deviation": standardizer.deviation}
+        task = self._task(kind, self.now.number if number is None else number, values, arrays)
+        asks = replace(task.asks, personal=self.strategy.asks().personal)
+        if kind is TaskKind.SITES:
+            asks = replace(asks, weighting=Weighting.UNIFORM)
+        return replace(task, previous=self.now.previous, asks=asks)
+
+    def _classes(self) -> tuple[str, ...]:
+        schema = self.federation.schema
+        return self.federation.classes if schema is None else schema.classes
+
+    def _task(self, kind: TaskKind, number: int, values: int, arrays: dict[str, NDArray[np.float64]]) -> Task:
+        schema = self.federation.schema
+        columns = () if schema is None else schema.columns
+        capped = self.strategy.asks().weighting is Weighting.CAPPED  # then sites may have more rows
+        return Task(
+            kind=kind,
+            number=number,
+            dimension=values,
+            codec=self.plan.codec(kind),
+            columns=tuple((column.name, column.low, column.high) for column in columns),
+            classes=self._classes(),
+            arrays=arrays,
+            asks=Asks(weighting=Weighting.CAPPED if capped else Weighting.ROWS),
+        )
+
+    def update_of(self, summed: Summed) -> RoundUpdate:
+        """Return what a sum says about the round."""
+        task, mean = summed.task, summed.mean
+        quantile = task.asks.quantile if task.hidden else 0.0
+        vector, within = task.shaping.restore(mean.mean, task.dimension, quantile)
+        precise = dict(zip(task.precise, mean.precise, strict=True))
+        if "within" in precise:
+            within = (1 + precise["within"]) / 2
+        steps = (1 + precise["steps"]) / 2 * task.asks.steps_cap if "steps" in precise else float("nan")
+        control = None
+        if task.asks.control:
+            vector, moved = np.split(vector, 2)
+            control = moved / task.asks.control
+        survivors = len(summed.result.survivors)
+        return RoundUpdate(task.asks.update, vector, mean.weight, survivors, steps, control, within)
+
+
+class _RoundSums:
+    """The sums of one training round, as a strategy asks for them (strategies.Sums)."""
+
+    def __init__(self, run: _Run, number: int) -> None:
+        self._run = run
+        self._number = number
+        self.records: list[RoundRecord] = []
+        self.name = f"{TaskKind.TRAIN} {number}"
+        names = run.federation.aggregator.names
+        self._cohort = run.plan.cohort_of(names, number)
+        self._everybody = len(self._cohort) == len(names)
+
+    @property
+    def sites(self) -> Sequence[str]:
+        return self._cohort
+
+    def shuffled(self) -> Sequence[str]:
+        seed = self._run.plan.round_seed(self._number, "groups")
+        return tuple(self._cohort[i] for i in permutation(seed, len(self._cohort)))
+
+    def mean(
+        self,
+        among: Sequence[str] | None = None,
+        *,
+        passes: int = 0,
+        center: NDArray[np.float64] | None = None,
+    ) -> RoundUpdate:
+        """One secure sum over the cohort or some of it."""
+        run = self._run
+        task = run.training_task(self._number, {} if center is None else {"center": center}, passes)
+        if among is None and not self._everybody:
+            among = self._cohort
+        summed = run.attempt(task, among)
+        epsilon = run.spend(task, len(summed.result.survivors))
+        update = run.update_of(summed)
+        within = update.within if task.asks.quantile else None
+        self.records.append(
+            RoundRecord(
+                *(task, summed.result, summed.mean.weight, "", run.now.parameters),
+                *(epsilon, task.shaping.norm, within),
+            )
+        )
+        return update
+
+    def survivors(self) -> tuple[str, ...]:
+        """Return who is in any sum of the round."""
+        found = {name for r in self.records if r.result is not None for name in r.result.survivors}
+        return tuple(sorted(found))

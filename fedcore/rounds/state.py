@@ -1,0 +1,155 @@
+"""Everything that a training run needs to go on as if it had never stopped, in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.errors import DataError
+from fedcore.learner import Metrics, Parameters
+from fedcore.rounds.task import Counted
+from fedcore.statistics.standardizer import Standardizer
+
+if TYPE_CHECKING:
+    from fedcore.rounds.site import Site
+
+_VERSION = 2
+# What numpy, zipfile and json raise for files that are cut off, changed, or something else.
+_BROKEN = (
+    *(OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Checkpoint:
+    """The state of a run after a round.
+
+    number      of the last round
+    parameters  the global model; state: of the strategy
+    norm        that updates of the next round are clipped to
+    previous    training rounds and their survivors, see Task
+    accountant  of the privacy spent
+    evaluations metrics by round
+    sites       what simulated sites keep, by name: control variates, residuals, personal parameters.
+                Real sites keep their own.
+    """
+
+    number: int
+    parameters: Parameters
+    standardizer: Standardizer = field(default_factory=Standardizer.none)
+    weight: int = 0
+    state: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    norm: float | None = None
+    previous: Counted = ()
+    accountant: dict[str, Any] | None = None
+    evaluations: dict[int, Metrics] = field(default_factory=dict)
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, number: int, parameters: Parameters, standardizer: Standardizer | None = None) -> Self:
+        """Return a checkpoint of a model alone."""
+        chosen = Standardizer.none() if standardizer is None else standardizer
+        return cls(number=number, parameters=parameters, standardizer=chosen)
+
+    def save(self, path: Path) -> None:
+        """Write an npz file, whole or not at all."""
+        arrays: dict[str, Any] = {f"model.{name}": array for name, array in self.parameters.items()}
+        arrays |= {f"state.{name}": array for name, array in self.state.items()}
+        arrays |= {"mean": self.standardizer.mean, "deviation": self.standardizer.deviation}
+        sites: dict[str, Any] = {}
+        for name, kept in self.sites.items():
+            sites[name] = _flattened(kept, arrays)
+        header = {
+            "version": _VERSION,
+            "number": self.number,
+            "weight": self.weight,
+            "norm": self.norm,
+            "previous": self.previous,
+            "accountant": self.accountant,
+            "evaluations": {str(number): metrics for number, metrics in self.evaluations.items()},
+            "sites": sites,
+        }
+        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez(file, header=text, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file of `save`. Raises DataError."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                header = json.loads(arrays["header"].tobytes())
+                if header["version"] != _VERSION:
+                    raise DataError(f"{path}: version must be {_VERSION}, is {header['version']}")
+                return cls._read(header, dict(arrays.items()))
+        except _BROKEN as error:
+            raise DataError(f"{path}: not a checkpoint: {error}") from error
+
+    @classmethod
+    def _read(cls, header: dict[str, Any], arrays: dict[str, Any]) -> Self:
+        def under(prefix: str) -> dict[str, Any]:
+            return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+        return cls(
+            number=int(header["number"]),
+            parameters=under("model."),
+            standardizer=Standardizer(arrays["mean"], arrays["deviation"]),
+            weight=int(header["weight"]),
+            state=under("state."),
+            norm=header["norm"],
+            previous=tuple((name, tuple(survivors)) for name, survivors in header["previous"]),
+            accountant=header["accountant"],
+            evaluations={int(number): metrics for number, metrics in header["evaluations"].items()},
+            sites={name: _unflattened(kept, arrays) for name, kept in header["sites"].items()},
+        )
+
+
+def sites_kept(sites: Mapping[str, Site]) -> dict[str, dict[str, Any]]:
+    """Return what simulated sites keep, for a checkpoint."""
+    return {name: site.state.kept() for name, site in sites.items() if site.state.kept()}
+
+
+def restore_sites(sites: Mapping[str, Site], kept: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give simulated sites back what they kept."""
+    for name, values in kept.items():
+        sites[name].state.restore(values)
+
+
+def _flattened(value: Any, arrays: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON and arrays
+    """Move arrays of nested dicts and pairs to `arrays`, numbered; leave their names."""
+    if isinstance(value, np.ndarray):
+        name = f"site.{len(arrays)}"
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, dict):
+        return {"dict": {key: _flattened(v, arrays) for key, v in value.items()}}
+    if isinstance(value, tuple):
+        return {"tuple": [_flattened(v, arrays) for v in value]}
+    return {"value": value}
+
+
+def _unflattened(value: Any, arrays: dict[str, Any]) -> Any:  # noqa: ANN401
+    ((kind, inner),) = value.items()
+    match kind:
+        case "array":
+            return arrays[inner]
+        case "dict":
+            return {key: _unflattened(v, arrays) for key, v in inner.items()}
+        case "tuple":
+            return tuple(_unflattened(v, arrays) for v in inner)
+        case _:
+            return inner

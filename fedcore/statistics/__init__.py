@@ -1,0 +1,1 @@
+"""Statistics of the rows of all sites from secure sums."""

@@ -1,0 +1,73 @@
+"""Column statistics from secure sums, and the standardizer that follows from them.
+
+Two rounds: the mean, then the mean squared deviation from it. Both are weighted means of values in
+[0, 1], by the public bounds of the schema, so nothing but the two sums leaves the sites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.data.schema import Schema
+from fedcore.data.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Standardizer:
+    """x -> (x - mean) / deviation, per column; columns without spread become zero.
+
+    One without columns leaves rows of any kind as they are.
+    """
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return one that changes nothing."""
+        return cls(np.zeros(0), np.zeros(0))
+
+    def apply(self, table: Table) -> Table:
+        """Return the table with standardized features."""
+        if not self.mean.size:
+            return table
+        safe = np.where(self.deviation > 0, self.deviation, 1.0)
+        scaled = (table.features - self.mean) / safe
+        return Table(np.where(self.deviation > 0, scaled, 0.0), table.labels)
+
+
+def unit_means(table: Table, schema: Schema) -> NDArray[np.float64]:
+    """Site's means of the columns, scaled to [0, 1] by the bounds; (columns,)."""
+    scaled: NDArray[np.float64] = (table.features - schema.low) / (schema.high - schema.low)
+    return np.asarray(scaled.mean(axis=0))
+
+
+def unit_deviations(table: Table, schema: Schema, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Site's mean squared deviations from `mean` (units of the table), in units of the range; (columns,)."""
+    scaled: NDArray[np.float64] = (table.features - mean) / (schema.high - schema.low)
+    return np.asarray((scaled**2).mean(axis=0))
+
+
+def to_mean(unit: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
+    """Mean in units of the table, from the aggregated unit means."""
+    return schema.low + unit * (schema.high - schema.low)
+
+
+def to_standardizer(
+    mean: NDArray[np.float64], unit: NDArray[np.float64], schema: Schema, resolution: float
+) -> Standardizer:
+    """Standardizer from the aggregated unit deviations.
+
+    resolution  error bound of the unit deviations; smaller ones count as no spread
+    """
+    spread = np.where(unit > resolution, unit, 0.0)
+    return Standardizer(mean, np.sqrt(spread) * (schema.high - schema.low))
+
+
+def from_bounds(schema: Schema) -> Standardizer:
+    """Standardizer from public bounds alone: their middle, and a quarter of the range as the deviation."""
+    return Standardizer((schema.low + schema.high) / 2, (schema.high - schema.low) / 4)

@@ -1,0 +1,115 @@
+"""The file that all parties of a service run share: what it makes, what it refuses, and a run by it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fedcore.codec.clipping import FixedClip
+from fedcore.errors import DataError
+from fedcore.history import read_history
+from fedcore.learner import flatten
+from fedcore.learners import LocalSGD
+from fedcore.rounds.agreement import Agreement
+from fedcore.rounds.site import Site
+from fedcore.strategies import FedAvg, FedAvgM
+from tests.fedcore.rounds.test_site import SCHEMA, make_table
+from tests.fedcore.service.test_join import PATIENT, Run
+from tests.fedcore.service.test_training import train
+
+TEXT = """
+[learner]
+kind = "softmax"
+epochs = 2
+rate = 0.1
+
+[strategy]
+name = "FedAvgM"
+server_rate = 0.5
+
+[plan]
+rounds = 3
+bits = 12
+norm = 1.0
+rotate = true
+"""
+PRIVATE = """
+[privacy]
+epsilon = 40.0
+delta = 1e-3
+smallest = 4
+"""
+
+
+def load(folder: Path, text: str) -> Agreement:
+    path = folder / "training.toml"
+    path.write_text(text, encoding="utf-8")
+    return Agreement.load(path)
+
+
+def test_the_tables_become_learner_strategy_and_plan(tmp_path: Path) -> None:
+    agreed = load(tmp_path, TEXT)
+    assert isinstance(agreed.make_learner(SCHEMA), LocalSGD)
+    strategy = agreed.make_strategy(5)
+    assert isinstance(strategy, FedAvgM)
+    assert strategy.server_rate == 0.5
+    plan = agreed.make_plan(5)
+    assert (plan.rounds, plan.clients, plan.bits, plan.rotate, plan.norm) == (3, 5, 12, True, FixedClip(1.0))
+    assert (plan.privacy, plan.evaluate_every, plan.weight_cap) == (None, 0, 10_000)
+    assert agreed.make_guard(5) is None
+
+
+def test_an_empty_file_is_the_default_of_everything(tmp_path: Path) -> None:
+    agreed = load(tmp_path, "")
+    assert isinstance(agreed.make_strategy(4), FedAvg)
+    assert agreed.make_plan(4).rounds == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[data]\nname = 'digits'", "data: is not known, a training file has learner"),
+        ("[plan]\nrouns = 3", r"plan\.rouns: is not known"),
+        ("[plan]\nbits = 'many'", r"plan\.bits: must be an integer"),
+        ("[strategy]\nname = 'Krum'", r"strategy\.name: must be one of FedAvg"),
+        ("[privacy]\nepsilon = 1.0\ndelta = 1e-3", r"privacy\.smallest: is missing"),
+        ("[plan", "not a training file"),
+        ("plan = 3", "plan: must be a table"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, text)
+    with pytest.raises(DataError, match="not a training file"):
+        Agreement.load(tmp_path / "nowhere.toml")
+
+
+def test_a_run_by_the_file_with_noise_that_every_party_checks_for_itself(tmp_path: Path) -> None:
+    agreed = load(tmp_path, TEXT + PRIVATE)
+    sites = {
+        f"site-{i}": Site(
+            *(f"site-{i}", make_table(20 + i, i), SCHEMA, agreed.make_learner(SCHEMA)),
+            guard=agreed.make_guard(5),
+        )
+        for i in range(5)
+    }
+    run = Run(tmp_path, sites, PATIENT)
+    model = asyncio.run(
+        train(
+            run,
+            learner=agreed.make_learner(SCHEMA),
+            plan=agreed.make_plan(5),
+            strategy=agreed.make_strategy(5),
+            minimum_survivors=4,
+        )
+    )
+    assert model.rounds == 3
+    assert abs(flatten(model.parameters)).max() > 0
+    rounds = [e for e in read_history(tmp_path / "history.jsonl") if e["event"] == "round"]
+    assert [event["completed"] for event in rounds] == [True] * 3
+    assert rounds[-1]["epsilon"] <= 40.0
+    for site in sites.values():
+        assert site.guard is not None
+        assert site.guard.accountant.rounds == 3

@@ -1,0 +1,101 @@
+"""What a strategy asks travels whole, and what makes no sense is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedcore.errors import TaskError
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, matches, sent
+
+NUMBERS = ("proximal", "rate", "quantile", "smoothing")
+
+
+@given(
+    numbers=st.fixed_dictionaries({name: st.floats(0, 1e9) for name in NUMBERS}),
+    update=st.sampled_from([UpdateKind.DELTA, UpdateKind.WEIGHTS]),
+    weighting=st.sampled_from(Weighting),
+    normalized=st.booleans(),
+    names=st.lists(st.text(max_size=5), max_size=3),
+)
+def test_asks_come_back_from_json(
+    numbers: dict[str, float], update: UpdateKind, weighting: Weighting, normalized: bool, names: list[str]
+) -> None:
+    asks = Asks(
+        **numbers,
+        update=update,
+        weighting=weighting,
+        normalized=normalized,
+        shared=tuple(names),
+        personal=tuple(reversed(names)),
+    )
+    assert Asks.decode(json.loads(json.dumps(asks.encode()))) == asks
+
+
+def test_defaults_are_not_written() -> None:
+    assert Asks().encode() == {}
+    assert Asks(proximal=0.5).encode() == {"proximal": 0.5}
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "control"])
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_numbers_out_of_range_are_refused(name: str, bad: float) -> None:
+    with pytest.raises(TaskError, match=rf"asks\.{name}: must be finite and at least 0"):
+        Asks(**{name: bad})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"steps_cap": 0.5}, r"asks\.steps_cap"),
+        ({"steps_cap": math.inf}, r"asks\.steps_cap"),
+        ({"update": UpdateKind.GRADIENT, "normalized": True}, "a gradient has no local steps"),
+        ({"update": UpdateKind.GRADIENT, "proximal": 1.0}, "a gradient has no local steps"),
+        ({"control": 1.0}, "control variates are averaged with uniform weights"),
+    ],
+)
+def test_asks_that_exclude_each_other_are_refused(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(TaskError, match=why):
+        Asks(**options)
+
+
+@pytest.mark.parametrize("values", [{"more": 1}, {"normalized": 1}])
+def test_unknown_and_mistyped_asks_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(TaskError, match=r"asks.*(not known|true or false)"):
+        Asks.decode(values)
+
+
+@pytest.mark.parametrize(
+    ("asks", "values"),
+    [
+        (Asks(), 10),
+        (Asks(normalized=True), 10),
+        (Asks(control=1.0, weighting=Weighting.UNIFORM), 20),
+        (Asks(quantile=0.1), 11),
+    ],
+)
+def test_dimensions_count_what_follows(asks: Asks, values: int) -> None:
+    assert asks.dimension(10) == values
+
+
+def test_patterns_choose_what_is_sent() -> None:
+    parameters = {name: np.zeros(1) for name in ("body.w", "body.b", "head.w", "head.b")}
+    assert set(sent(parameters, Asks())) == set(parameters)
+    assert set(sent(parameters, Asks(shared=("body.*",)))) == {"body.w", "body.b"}
+    assert set(sent(parameters, Asks(personal=("head.*",)))) == {"body.w", "body.b"}
+    assert set(sent(parameters, Asks(shared=("*.w",), personal=("head.?",)))) == {"body.w"}
+    assert not matches("Body.w", ("body.*",))
+    with pytest.raises(TaskError, match="leave nothing of"):
+        sent(parameters, Asks(personal=("*",)))
+
+
+@pytest.mark.parametrize("name", ["shared", "personal"])
+def test_one_pattern_without_its_tuple_is_refused(name: str) -> None:
+    with pytest.raises(TaskError, match=rf"asks\.{name}: must be a tuple of patterns, is 'head\*'"):
+        Asks(**{name: "head*"})  # type: ignore[arg-type]

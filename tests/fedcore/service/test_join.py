@@ -1,0 +1,314 @@
+"""A training run over loopback, server and sites in one event loop, each with its own options."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import stat
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcore.data.schema import Schema
+from fedcore.errors import TaskError
+from fedcore.history import read_history
+from fedcore.learner import flatten
+from fedcore.rounds.aggregation import PlainSum
+from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.site import Site
+from fedcore.rounds.task import Task, TaskKind
+from fedcore.service.join import Hold, JoinOptions, _compute, join, save_final
+from fedcore.service.serve import ServeOptions, serve
+from secagg import IdentityKey, ParameterError, Phase, Policy, RoundParameters, context_digest
+from secagg.kernels import ring_mask
+from secagg.service import Deadlines, KeyFileError, Registry
+from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, FailingLearner, make_plan, make_sites, make_task
+from tests.service.cohort import CREDENTIALS, PINNED
+
+TASKS = ["mean 1", "deviation 1", "train 1", "train 2"]
+PATIENT = Deadlines(advertise_s=30, phase_s=30)  # nobody is late: the run never waits for these
+
+
+@dataclass
+class Run:
+    """A whole run and what everybody saw of it."""
+
+    folder: Path
+    sites: dict[str, Site]
+    deadlines: Deadlines
+    keys: dict[str, IdentityKey] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=dict)
+    finals: dict[str, Task] = field(default_factory=dict)
+    model: TrainedModel | None = None
+
+    def __post_init__(self) -> None:
+        for i, name in enumerate(self.sites):
+            self.keys[name] = IdentityKey.from_seed(bytes([i + 1]) * 32)
+            self.said[name] = []
+
+    @property
+    def registry(self) -> Registry:
+        return Registry.of((name, key.identity) for name, key in self.keys.items())
+
+    def serve_options(self, **changes: Any) -> ServeOptions:
+        options = ServeOptions(
+            address="127.0.0.1:0",
+            credentials=CREDENTIALS,
+            registry=self.registry,
+            schema=SCHEMA,
+            learner=LEARNER,
+            plan=make_plan(rounds=2, clients=len(self.sites)),
+            out=self.folder,
+            minimum_cohort=4,
+            start_s=30.0,
+            deadlines=self.deadlines,
+        )
+        return replace(options, **changes)
+
+    def join_options(self, name: str, address: str, **changes: Any) -> JoinOptions:
+        options = JoinOptions(
+            address=address,
+            credentials=PINNED,
+            signer=self.keys[name],
+            policy=Policy(known=self.registry.identities, minimum_cohort=4),
+            site=self.sites[name],
+            reveal=self.folder / "private" / name,
+            patience_s=10.0,
+        )
+        return replace(options, **changes)
+
+    def events(self, kind: str = "round") -> list[dict[str, Any]]:
+        return [e for e in read_history(self.folder / "history.jsonl") if e["event"] == kind]
+
+    def revealed(self, name: str, round_id: str) -> Path:
+        return self.folder / "private" / name / f"{round_id}.npy"
+
+    async def go(self) -> None:
+        serving = asyncio.create_task(serve(self.serve_options()))
+        path = self.folder / "history.jsonl"
+        async with asyncio.timeout(40):
+            while not (path.exists() and self.events("listening")):
+                await asyncio.sleep(0.01)
+                assert not serving.done()
+            address = self.events("listening")[0]["address"]
+            joining = [
+                asyncio.create_task(join(self.join_options(name, address), self.said[name].append))
+                for name in self.sites
+            ]
+            self.model = await serving
+            self.finals = dict(zip(self.sites, await asyncio.gather(*joining), strict=True))
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Four sites that take part in everything."""
+    run = Run(tmp_path_factory.mktemp("steady"), make_sites(4), PATIENT)
+    asyncio.run(run.go())
+    return run
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Five sites, one of which has another schema."""
+    sites = make_sites(5)
+    other = Schema(SCHEMA.columns, ("healthy", "ill"))
+    sites["site-2"] = replace(sites["site-2"], schema=other)
+    folder = tmp_path_factory.mktemp("foreign")
+    run = Run(folder, sites, Deadlines(advertise_s=10, phase_s=1.5, grace_s=0.4))
+    asyncio.run(run.go())
+    return run
+
+
+def in_the_clear(run: Run) -> TrainedModel:
+    """The same run as a plain sum over those who survived."""
+    absent = {e["task"]: frozenset(run.sites) - set(e["survivors"]) for e in run.events() if e["completed"]}
+    plan = run.serve_options().plan
+    return Federation(PlainSum(run.sites, absent), SCHEMA, LEARNER, plan).run()
+
+
+def assert_sums_are_those_of_the_revealed_updates(run: Run) -> None:
+    rounds = [event for event in run.events() if event["completed"]]
+    assert [event["task"] for event in rounds] == TASKS
+    for event in rounds:
+        secure = np.load(run.folder / "sums" / f"{event['round_id']}.npy")
+        updates = [np.load(run.revealed(name, event["round_id"])).tolist() for name in event["survivors"]]
+        mask = ring_mask(event["ring_bits"])
+        assert secure.tolist() == [sum(column) & mask for column in zip(*updates, strict=True)]
+        assert len(secure) == event["vector_length"]
+
+
+def assert_model_is_that_of_the_clear_run(run: Run) -> None:
+    clear = in_the_clear(run)
+    assert run.model is not None
+    assert flatten(run.model.parameters).tobytes() == flatten(clear.parameters).tobytes()
+    assert run.model.standardizer.mean.tobytes() == clear.standardizer.mean.tobytes()
+    assert run.model.standardizer.deviation.tobytes() == clear.standardizer.deviation.tobytes()
+    assert run.model.weight == clear.weight
+    assert np.abs(flatten(clear.parameters)).max() > 0
+
+
+def test_the_history_tells_the_run_from_listening_to_the_end(steady: Run) -> None:
+    events = list(read_history(steady.folder / "history.jsonl"))
+    assert (events[0]["event"], events[-1]["event"]) == ("listening", "finished")
+    assert [event["task"] for event in steady.events()] == TASKS
+    rows = sum(len(site.table) for site in steady.sites.values())
+    for event in steady.events():
+        assert event["completed"]
+        assert event["survivors"] == list(steady.sites)
+        assert event["weight"] == rows
+        assert min(event["bytes_up"], event["bytes_down"]) > 0
+        phases = [e for e in steady.events("phase") if e["round_id"] == event["round_id"]]
+        assert [phase["phase"] for phase in phases] == [phase.name.lower() for phase in Phase]
+        assert all((phase["answered"], phase["dropped"]) == (4, []) for phase in phases)
+        assert sum(phase["bytes_up"] for phase in phases) == event["bytes_up"]
+    assert len({event["round_id"] for event in steady.events()}) == len(TASKS)
+    assert len(steady.events("upload")) == 4 * len(TASKS)
+    assert not steady.events("refused")
+    assert not steady.events("failed")
+
+
+def test_every_secure_sum_equals_that_of_the_revealed_updates(steady: Run, foreign: Run) -> None:
+    for run in (steady, foreign):
+        assert_sums_are_those_of_the_revealed_updates(run)
+
+
+def test_the_model_equals_that_of_a_run_in_the_clear_bit_for_bit(steady: Run, foreign: Run) -> None:
+    for run in (steady, foreign):
+        assert_model_is_that_of_the_clear_run(run)
+
+
+def test_the_server_sees_uploads_that_are_not_the_updates(steady: Run) -> None:
+    for upload in steady.events("upload"):
+        plain = np.load(steady.revealed(upload["client"], upload["round_id"]))
+        assert upload["first"] != plain[: len(upload["first"])].tolist()
+
+
+def test_updates_are_revealed_to_their_owner_only_and_with_a_warning(steady: Run) -> None:
+    for name, said in steady.said.items():
+        folder = steady.folder / "private" / name
+        assert said[0] == f"WARNING: this site writes its plain updates to {folder}"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        files = list(folder.iterdir())
+        assert len(files) == len(TASKS)
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_the_models_on_disk_are_those_after_each_round(steady: Run) -> None:
+    assert sorted(path.name for path in (steady.folder / "models").iterdir()) == ["001.npz", "002.npz"]
+    assert steady.model is not None
+    with np.load(steady.folder / "models" / "002.npz") as arrays:
+        assert sorted(arrays) == ["deviation", "mean", "model.coefficients", "model.intercepts"]
+        for name, array in steady.model.parameters.items():
+            assert arrays[f"model.{name}"].tolist() == array.tolist()
+    with np.load(steady.folder / "models" / "001.npz") as arrays:
+        assert arrays["model.coefficients"].tolist() != steady.model.parameters["coefficients"].tolist()
+
+
+def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady: Run, tmp_path: Path) -> None:
+    assert steady.model is not None
+    for name, final in steady.finals.items():
+        assert steady.said[name][1:] == [f"{task}: done" for task in TASKS]
+        assert flatten(final.model).tobytes() == flatten(steady.model.parameters).tobytes()
+        assert final.arrays["mean"].tolist() == steady.model.standardizer.mean.tolist()
+    save_final(tmp_path / "final.npz", final)
+    with np.load(tmp_path / "final.npz") as arrays:
+        assert sorted(arrays) == sorted(final.arrays)
+        assert all(arrays[name].tolist() == array.tolist() for name, array in final.arrays.items())
+
+
+def test_a_site_with_another_schema_sits_out_and_the_others_go_on(foreign: Run) -> None:
+    for event in foreign.events():
+        assert event["completed"]
+        assert event["survivors"] == ["site-0", "site-1", "site-3", "site-4"]
+    reason = "sits this round out: task.columns, task.classes: not those of this site's schema"
+    assert reason in foreign.said["site-2"]
+    assert not any(": done" in line for line in foreign.said["site-2"])
+    assert not list((foreign.folder / "private" / "site-2").iterdir())
+    assert "site-2" in foreign.finals  # it hears of the end like everybody else
+    for name in ("site-0", "site-1", "site-3", "site-4"):
+        assert foreign.said[name][1:] == [f"{task}: done" for task in TASKS]
+
+
+def test_a_site_whose_learner_fails_sits_out_and_the_others_go_on(tmp_path: Path) -> None:
+    sites = make_sites(5)
+    sites["site-2"] = replace(sites["site-2"], learner=FailingLearner({}))
+    run = Run(tmp_path, sites, Deadlines(advertise_s=10, phase_s=10, grace_s=0.4))
+    asyncio.run(run.go())
+    assert [len(event["survivors"]) for event in run.events()] == [5, 5, 4, 4]
+    assert any(line.startswith("sits this round out: ") for line in run.said["site-2"])
+    assert "site-2" in run.finals
+
+
+def parameters_for(task: Task, **changes: Any) -> RoundParameters:
+    values: dict[str, Any] = {
+        "round_id": bytes(16),
+        "vector_length": task.codec.length(task.dimension),
+        "ring_bits": task.codec.ring_bits,
+        "context": context_digest(task.encode()),
+    }
+    return RoundParameters(**(values | changes))
+
+
+def test_a_round_whose_parameters_do_not_fit_its_task_is_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(4), PATIENT)
+    options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
+    task = make_task(TaskKind.MEAN)
+    length, bits = task.codec.length(task.dimension), task.codec.ring_bits
+    wanted = _compute(options, task.encode(), parameters_for(task))
+    assert wanted.tolist() == run.sites["site-0"].contribute(task).tolist()
+    for changes in ({"vector_length": length - 1}, {"vector_length": length + 1}, {"ring_bits": bits - 1}):
+        with pytest.raises(
+            TaskError, match=rf"parameters: vector length and ring bits must be \({length}, {bits}\)"
+        ):
+            _compute(options, task.encode(), parameters_for(task, **changes))
+
+
+def test_a_codec_planned_for_fewer_than_are_enrolled_is_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(6), PATIENT)
+    task = make_task(TaskKind.MEAN, make_plan(clients=5))
+    options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
+    with pytest.raises(TaskError, match=r"task\.codec\.clients: 5 are fewer than are enrolled"):
+        _compute(options, task.encode(), parameters_for(task))
+
+
+def test_an_update_is_never_revealed_twice_under_one_round(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(4), PATIENT)
+    task = make_task(TaskKind.MEAN)
+    options = run.join_options("site-0", "127.0.0.1:1", reveal=tmp_path)
+    _compute(options, task.encode(), parameters_for(task))
+    with pytest.raises((TaskError, ValueError), match="exists"):
+        _compute(options, task.encode(), parameters_for(task))
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_hold_is_read_with_its_round_and_phase(phase: Phase) -> None:
+    assert Hold.parse(f"5:{phase.name.lower()}") == Hold(5, phase)
+    assert Hold.parse(f"5:{phase.name}") == Hold(5, phase)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "5:", ":unmasking", "x:unmasking", "5:lunch", "5:unmasking:1", "1.5:unmasking"]
+)
+def test_a_hold_that_cannot_be_read_is_refused_with_the_phases_there_are(text: str) -> None:
+    with pytest.raises(
+        ParameterError, match="hold: must be ROUND:PHASE with one of advertise_keys, .*, unmasking, is"
+    ):
+        Hold.parse(text)
+
+
+def test_a_reveal_folder_that_is_gone_is_a_typed_error(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(4), PATIENT)
+    task = make_task(TaskKind.MEAN)
+    options = run.join_options("site-0", "127.0.0.1:1", reveal=tmp_path / "missing")
+    with pytest.raises(KeyFileError, match="missing"):
+        _compute(options, task.encode(), parameters_for(task))
+
+
+def test_a_server_that_cannot_listen_says_where(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(4), PATIENT)
+    with pytest.raises(ParameterError, match="address: cannot listen on 'nowhere.invalid:x'"):
+        asyncio.run(serve(run.serve_options(address="nowhere.invalid:x")))
+    gc.collect()  # a history that was left open shows here

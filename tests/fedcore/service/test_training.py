@@ -1,0 +1,186 @@
+"""Strategies, noise and resumption through the real service: it trains what sums in the clear train."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcore.codec.clipping import FixedClip
+from fedcore.history import read_history
+from fedcore.learner import flatten
+from fedcore.learners import LocalSGD, LogisticRegression
+from fedcore.privacy.accounting import BudgetExceededError
+from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.rounds.aggregation import GroupSum, PlainSum
+from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.site import Site
+from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.task import Task
+from fedcore.service.join import join
+from fedcore.service.serve import serve
+from fedcore.strategies import FedMedian, Scaffold, Strategy
+from secagg import ParameterError
+from tests.fedcore.rounds.test_site import SCHEMA, make_plan, make_table
+from tests.fedcore.service.test_join import PATIENT, Run
+
+LEARNER = LocalSGD(model=LogisticRegression(3), epochs=2, batch_size=8, rate=0.1)
+PRIVACY = PrivacyPlan(epsilon=30.0, delta=1e-3, rounds=2, smallest=4)
+
+
+def sites_of(count: int, privacy: PrivacyPlan | None = None) -> dict[str, Site]:
+    return {
+        f"site-{i}": Site(
+            *(f"site-{i}", make_table(12 + 5 * i, i), SCHEMA, LEARNER, 3),
+            guard=None if privacy is None else PrivacyGuard(privacy),
+        )
+        for i in range(count)
+    }
+
+
+async def train(run: Run, **changes: Any) -> TrainedModel:
+    """Serve a run to its sites; `changes` are of the server's options."""
+    path = run.folder / "history.jsonl"
+    before = len(run.events("listening")) if path.exists() else 0
+    options = replace(run.serve_options(), **({"learner": LEARNER} | changes))
+    serving = asyncio.create_task(serve(options))
+    async with asyncio.timeout(40):
+        while not (path.exists() and len(run.events("listening")) > before):
+            await asyncio.sleep(0.01)
+            if serving.done():
+                serving.result()
+        address = run.events("listening")[-1]["address"]
+        joining = [
+            asyncio.create_task(
+                join(replace(run.join_options(name, address), reveal=None), lambda _line: None)
+            )
+            for name in run.sites
+        ]
+        model = await serving
+        finals: list[Task] = await asyncio.gather(*joining)
+    for final in finals:
+        assert flatten(final.model).tobytes() == flatten(model.parameters).tobytes()
+    return model
+
+
+@pytest.mark.parametrize(
+    "strategy", [Scaffold(sites=8, control_scale=0.5), FedMedian(groups=2)], ids=lambda s: type(s).__name__
+)
+def test_a_strategy_trains_through_the_service_what_it_trains_in_the_clear(
+    tmp_path: Path, strategy: Strategy
+) -> None:
+    run = Run(tmp_path, sites_of(8), PATIENT)
+    plan = make_plan(rounds=3, clients=8)
+    served = asyncio.run(train(run, plan=plan, strategy=strategy))
+    clear = Federation(PlainSum(sites_of(8)), SCHEMA, LEARNER, plan, strategy).run()
+    assert flatten(served.parameters).tobytes() == flatten(clear.parameters).tobytes()
+    assert np.abs(flatten(clear.parameters)).max() > 0.01
+
+
+def test_a_run_that_is_resumed_ends_like_one_that_never_stopped(tmp_path: Path) -> None:
+    strategy = Scaffold(sites=4, control_scale=0.5)
+    sites = sites_of(4)
+    asyncio.run(train(Run(tmp_path, sites, PATIENT), plan=make_plan(rounds=2, clients=4), strategy=strategy))
+    plan = make_plan(rounds=5, clients=4)
+    with pytest.raises(ParameterError, match="already holds a run; --resume"):
+        asyncio.run(train(Run(tmp_path, sites, PATIENT), plan=plan, strategy=strategy))
+    again = Run(tmp_path, sites, PATIENT)  # sites keep their control variates themselves
+    resumed = asyncio.run(train(again, plan=plan, strategy=strategy, resume=True))
+    whole = Federation(PlainSum(sites_of(4)), SCHEMA, LEARNER, plan, strategy).run()
+    assert flatten(resumed.parameters).tobytes() == flatten(whole.parameters).tobytes()
+    names = [event["task"] for event in again.events() if event["completed"]]
+    assert names == ["mean 1", "deviation 1", *(f"train {number}" for number in range(1, 6))]
+
+
+def test_noise_goes_through_the_service_with_epsilon_in_the_record_and_every_sites_own_account(
+    tmp_path: Path,
+) -> None:
+    sites = sites_of(5, PRIVACY)
+    run = Run(tmp_path, sites, PATIENT)
+    plan = replace(make_plan(rounds=2, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    model = asyncio.run(train(run, plan=plan, minimum_survivors=4))
+    events = [e for e in read_history(tmp_path / "history.jsonl") if e["event"] == "round"]
+    assert [event["kind"] for event in events] == ["train", "train"]
+    assert 0 < events[0]["epsilon"] < events[1]["epsilon"] == model.epsilon
+    assert model.epsilon is not None
+    assert model.epsilon <= PRIVACY.epsilon
+    for site in sites.values():
+        assert site.guard is not None
+        assert site.guard.accountant.rounds == 2
+
+
+def test_fewer_survivors_than_the_noise_needs_are_refused_before_anybody_waits(tmp_path: Path) -> None:
+    plan = replace(make_plan(rounds=1, clients=5), norm=FixedClip(1.0), privacy=PRIVACY)
+    with pytest.raises(ParameterError, match="minimum_survivors: must be at least privacy.smallest, 4, is 3"):
+        Run(tmp_path, sites_of(5), PATIENT).serve_options()
+        replace(Run(tmp_path, sites_of(5), PATIENT).serve_options(), plan=plan)
+
+
+def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tmp_path: Path) -> None:
+    run = Run(tmp_path, sites_of(5), PATIENT)
+    plan = replace(make_plan(rounds=9, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    options = replace(run.serve_options(), learner=LEARNER, plan=plan, minimum_survivors=4)
+
+    async def go() -> list[Task]:
+        serving = asyncio.create_task(serve(options))
+        async with asyncio.timeout(40):
+            while not ((tmp_path / "history.jsonl").exists() and run.events("listening")):
+                await asyncio.sleep(0.01)
+            address = run.events("listening")[0]["address"]
+            joining = [
+                join(replace(run.join_options(name, address), reveal=None), print) for name in run.sites
+            ]
+            finals = await asyncio.gather(*joining)
+            with pytest.raises(BudgetExceededError, match="epsilon: is"):
+                await serving
+        return list(finals)
+
+    finals = asyncio.run(go())
+    done = [event["number"] for event in run.events("round") if event["completed"]]
+    assert 1 <= len(done) < 9
+    (finished,) = run.events("finished")
+    assert finished["rounds"] == done[-1]
+    assert "would be" in finished["reason"]
+    with np.load(tmp_path / "models" / f"{done[-1]:03d}.npz") as kept:
+        last = {name.removeprefix("model."): kept[name] for name in kept if name.startswith("model.")}
+    assert [flatten(final.model).tobytes() for final in finals] == [flatten(last).tobytes()] * 5
+
+
+def test_a_cohort_larger_than_the_registry_is_refused_before_anybody_waits(tmp_path: Path) -> None:
+    run = Run(tmp_path, sites_of(5), PATIENT)
+    with pytest.raises(ParameterError, match="minimum_cohort: must be at most the 5 enrolled, is 6"):
+        run.serve_options(minimum_cohort=6)
+
+
+def test_a_server_that_never_listened_leaves_no_run_behind(tmp_path: Path) -> None:
+    run = Run(tmp_path, sites_of(4), PATIENT)
+    for _ in range(2):
+        with pytest.raises(ParameterError, match="address: cannot listen on 'nowhere'"):
+            asyncio.run(serve(run.serve_options(address="nowhere")))
+
+
+def test_an_attempt_that_the_server_was_killed_in_is_spent_when_its_run_is_gone_on_with() -> None:
+    plan = replace(make_plan(rounds=2, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    kept: list[Checkpoint] = []
+
+    class Killed(PlainSum):
+        def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
+            if task.number == 2:
+                raise KeyboardInterrupt
+            return PlainSum.sum(self, task, among)
+
+    whole = Federation(PlainSum(sites_of(5)), SCHEMA, LEARNER, plan, on_checkpoint=lambda _: None).run()
+    with pytest.raises(KeyboardInterrupt):
+        Federation(Killed(sites_of(5)), SCHEMA, LEARNER, plan, on_checkpoint=kept.append).run()
+    last = kept[-1]
+    assert last.number == 1
+    assert last.accountant is not None
+    assert last.accountant["rounds"] == 2
+    assert whole.epsilon is not None
+    with pytest.raises(BudgetExceededError):  # two rounds were planned, and two attempts are spent
+        Federation(PlainSum(sites_of(5)), SCHEMA, LEARNER, plan).run(last)
