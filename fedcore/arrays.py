@@ -5,6 +5,7 @@ A header of JSON values travels in the format's own metadata: any reader of safe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from safetensors.numpy import load, save
 from fedcore.errors import DataError
 
 _HEADER = "header"  # the one key of the metadata
+_DIGEST = "sha256"  # in the header of a file
 _KINDS = "fiub"  # of numbers: nothing else is written or read
 
 
@@ -27,8 +29,9 @@ def pack(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> bytes
     for name, array in arrays.items():
         if array.dtype.kind not in _KINDS:
             raise DataError(f"arrays: {name} must be numbers, is {array.dtype}")
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, {_HEADER: text})
+    return save(
+        {name: np.asarray(array, order="C") for name, array in arrays.items()}, {_HEADER: _text(header)}
+    )
 
 
 def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -48,11 +51,14 @@ def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:
-    """Write a file, whole or not at all, on disk when this returns. Raises DataError."""
+    """Write a file, whole or not at all, on disk when this returns. Raises DataError.
+
+    The header gets a digest of everything, so that a file which a disk has changed is noticed.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(pack(arrays, header))
+            file.write(pack(arrays, {**header, _DIGEST: _digest(arrays, header)}))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -63,8 +69,23 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, A
 def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read a file of `write`. Raises DataError."""
     try:
-        return unpack(path.read_bytes())
+        arrays, header = unpack(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    if header.pop(_DIGEST, None) != _digest(arrays, header):
+        raise DataError(f"{path}: is damaged: its digest is another")
+    return arrays, header
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> str:
+    hashed = hashlib.sha256(_text(header).encode())
+    for name, array in sorted(arrays.items()):
+        hashed.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hashed.update(np.asarray(array, order="C").data if array.size else b"")
+    return hashed.hexdigest()
+
+
+def _text(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -161,7 +161,7 @@ def join(
     ] = None,
     corrupt: CorruptOption = 0.1,
     minimum_cohort: MinimumCohortOption = None,
-    model: Annotated[Path | None, typer.Option(help="Write the final model here (npz).")] = None,
+    model: Annotated[Path | None, typer.Option(help="Write the final model here (safetensors).")] = None,
     seed: Annotated[int | None, typer.Option(help="Repeatable training and rounding, for drills.")] = None,
     reveal: Annotated[
         Path | None, typer.Option(help="UNSAFE, for drills: write plain updates to this folder.")

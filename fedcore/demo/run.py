@@ -25,10 +25,10 @@ from fedcore.history import read_history
 from fedcore.learner import Learner
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.model import SUFFIX, load_model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.service.join import Hold
-from fedcore.statistics.standardizer import Standardizer
 from secagg import Identity
 from secagg.kernels import dequantize
 from secagg.service import Registry, ServerCredentials, write_identity
@@ -362,9 +362,9 @@ def _compare(
         event["task"]: frozenset(setting.tables) - set(event["survivors"])
         for event in completed_rounds(events)
     }
-    weight = next(e["weight"] for e in completed_rounds(events) if e["kind"] == "deviation")
+    final = load_model(folder / "models" / f"{options.rounds:03d}{SUFFIX}")
     return compare(
-        secure=load_model(folder / "models" / f"{options.rounds:03d}.npz", weight),
+        secure=TrainedModel(final.parameters, final.standardizer, 0),
         sites=sites,
         absent=absent,
         held_out=setting.held_out,
@@ -375,20 +375,11 @@ def _compare(
     )
 
 
-def load_model(path: Path, weight: int = 0) -> TrainedModel:
-    """Read a model that the server wrote after a round."""
-    with np.load(path) as arrays:
-        parameters = {
-            name.removeprefix("model."): arrays[name] for name in arrays if name.startswith("model.")
-        }
-        return TrainedModel(parameters, Standardizer(arrays["mean"], arrays["deviation"]), weight)
-
-
 def accuracy_by_round(result: DemoResult) -> list[float]:
     """Accuracy on the held-out rows after every training round."""
     learner = result.setting.learner()
     out = []
-    for path in sorted((result.folder / "models").glob("*.npz")):
+    for path in sorted((result.folder / "models").glob(f"*{SUFFIX}")):
         model = load_model(path)
         held_out = model.standardizer.apply(result.setting.held_out)
         out.append(learner.evaluate(model.parameters, held_out)["accuracy"])

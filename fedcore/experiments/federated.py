@@ -131,7 +131,7 @@ def run_federated(cell: Cell, mode: str, show: Show) -> Outcome:
 
     A run that ends with an error of its own is an outcome, too: with the model of the last checkpoint.
     """
-    path = cell.folder / f"{mode}.npz"
+    path = cell.folder / f"{mode}.safetensors"
     plan = cell.plan if mode != "plain" else replace(cell.plan, privacy=None)
     sites = with_attack(make_sites(cell), cell.point.attack, cell.seed)
     resume = Checkpoint.load(path) if path.exists() else None

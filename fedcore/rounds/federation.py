@@ -23,6 +23,7 @@ from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.aggregation import SumAggregator
 from fedcore.rounds.instructions import Asks, Weighting, matches, sent
+from fedcore.rounds.model import model_arrays
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import Checkpoint
 from fedcore.rounds.summation import OnRound, RoundRecord, Summed, sum_with_retries
@@ -299,10 +300,7 @@ class _Run:
 
     def _about_model(self, kind: TaskKind, values: int, number: int | None = None) -> Task:
         """Return a task with the model and the standardization in it."""
-        arrays = {f"model.{name}": array for name, array in self.now.parameters.items()}
-        standardizer = self.now.standardizer
-        if standardizer.mean.size:
-            arrays |= {"mean": standardizer.mean, "deviation": standardizer.deviation}
+        arrays = model_arrays(self.now.parameters, self.now.standardizer)
         task = self._task(kind, self.now.number if number is None else number, values, arrays)
         asks = replace(task.asks, personal=self.strategy.asks().personal)
         if kind is TaskKind.SITES:

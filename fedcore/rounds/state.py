@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore import arrays
 from fedcore.errors import DataError
 from fedcore.learner import Metrics, Parameters
+from fedcore.rounds.model import model_arrays, model_of
 from fedcore.rounds.task import Counted
 from fedcore.statistics.standardizer import Standardizer
 
 if TYPE_CHECKING:
     from fedcore.rounds.site import Site
 
-_VERSION = 2
-# What numpy, zipfile and json raise for files that are cut off, changed, or something else.
-_BROKEN = (
-    *(OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
-    *(RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
-)
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -62,13 +55,12 @@ class Checkpoint:
         return cls(number=number, parameters=parameters, standardizer=chosen)
 
     def save(self, path: Path) -> None:
-        """Write an npz file, whole or not at all."""
-        arrays: dict[str, Any] = {f"model.{name}": array for name, array in self.parameters.items()}
-        arrays |= {f"state.{name}": array for name, array in self.state.items()}
-        arrays |= {"mean": self.standardizer.mean, "deviation": self.standardizer.deviation}
+        """Write one file of named arrays, whole or not at all. Raises DataError."""
+        named: dict[str, Any] = model_arrays(self.parameters, self.standardizer)
+        named |= {f"state.{name}": array for name, array in self.state.items()}
         sites: dict[str, Any] = {}
         for name, kept in self.sites.items():
-            sites[name] = _flattened(kept, arrays)
+            sites[name] = _flattened(kept, named)
         header = {
             "version": _VERSION,
             "number": self.number,
@@ -76,45 +68,42 @@ class Checkpoint:
             "norm": self.norm,
             "previous": self.previous,
             "accountant": self.accountant,
-            "evaluations": {str(number): metrics for number, metrics in self.evaluations.items()},
+            "evaluations": {
+                str(number): {name: str(value) for name, value in metrics.items()}  # JSON has no NaN
+                for number, metrics in self.evaluations.items()
+            },
             "sites": sites,
         }
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez(file, header=text, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        arrays.write(path, named, header)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a file of `save`. Raises DataError."""
+        named, header = arrays.read(path)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                header = json.loads(arrays["header"].tobytes())
-                if header["version"] != _VERSION:
-                    raise DataError(f"{path}: version must be {_VERSION}, is {header['version']}")
-                return cls._read(header, dict(arrays.items()))
-        except _BROKEN as error:
+            if header["version"] != _VERSION:
+                raise DataError(f"{path}: version must be {_VERSION}, is {header['version']}")
+            return cls._read(header, named)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: not a checkpoint: {error}") from error
 
     @classmethod
-    def _read(cls, header: dict[str, Any], arrays: dict[str, Any]) -> Self:
-        def under(prefix: str) -> dict[str, Any]:
-            return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
+    def _read(cls, header: dict[str, Any], named: dict[str, Any]) -> Self:
+        parameters, standardizer = model_of(named)
         return cls(
             number=int(header["number"]),
-            parameters=under("model."),
-            standardizer=Standardizer(arrays["mean"], arrays["deviation"]),
+            parameters=parameters,
+            standardizer=standardizer,
             weight=int(header["weight"]),
-            state=under("state."),
+            state={k.removeprefix("state."): v for k, v in named.items() if k.startswith("state.")},
             norm=header["norm"],
             previous=tuple((name, tuple(survivors)) for name, survivors in header["previous"]),
             accountant=header["accountant"],
-            evaluations={int(number): metrics for number, metrics in header["evaluations"].items()},
-            sites={name: _unflattened(kept, arrays) for name, kept in header["sites"].items()},
+            evaluations={
+                number: {name: float(value) for name, value in metrics.items()}
+                for number, metrics in sorted((int(n), m) for n, m in header["evaluations"].items())
+            },
+            sites={name: _unflattened(kept, named) for name, kept in header["sites"].items()},
         )
 
 
@@ -129,27 +118,27 @@ def restore_sites(sites: Mapping[str, Site], kept: Mapping[str, Mapping[str, Any
         sites[name].state.restore(values)
 
 
-def _flattened(value: Any, arrays: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON and arrays
-    """Move arrays of nested dicts and pairs to `arrays`, numbered; leave their names."""
+def _flattened(value: Any, named: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON and arrays
+    """Move arrays of nested dicts and pairs to `named`, numbered; leave their names."""
     if isinstance(value, np.ndarray):
-        name = f"site.{len(arrays)}"
-        arrays[name] = value
+        name = f"site.{len(named)}"
+        named[name] = value
         return {"array": name}
     if isinstance(value, dict):
-        return {"dict": {key: _flattened(v, arrays) for key, v in value.items()}}
+        return {"dict": {key: _flattened(v, named) for key, v in value.items()}}
     if isinstance(value, tuple):
-        return {"tuple": [_flattened(v, arrays) for v in value]}
+        return {"tuple": [_flattened(v, named) for v in value]}
     return {"value": value}
 
 
-def _unflattened(value: Any, arrays: dict[str, Any]) -> Any:  # noqa: ANN401
+def _unflattened(value: Any, named: dict[str, Any]) -> Any:  # noqa: ANN401
     ((kind, inner),) = value.items()
     match kind:
         case "array":
-            return arrays[inner]
+            return named[inner]
         case "dict":
-            return {key: _unflattened(v, arrays) for key, v in inner.items()}
+            return {key: _unflattened(v, named) for key, v in inner.items()}
         case "tuple":
-            return tuple(_unflattened(v, arrays) for v in inner)
+            return tuple(_unflattened(v, named) for v in inner)
         case _:
             return inner

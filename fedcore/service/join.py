@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fedcore.errors import DataError, FedcoreError, TaskError
+from fedcore.rounds.model import model_of, save_model
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task, TaskKind
 from secagg import ParameterError, Phase, Policy, RoundParameters, Signer
@@ -141,4 +142,4 @@ class _Drill:
 
 def save_final(path: Path, task: Task) -> None:
     """Write the model of the last task, with the standardization it expects."""
-    np.savez(path, **task.arrays)  # type: ignore[arg-type]
+    save_model(path, *model_of(task.arrays), classes=task.classes, columns=task.columns)

@@ -19,6 +19,7 @@ from fedcore.learner import Learner
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.aggregation import GroupSum
 from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.model import SUFFIX, model_arrays, model_of, save_model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import Checkpoint
 from fedcore.rounds.summation import RoundRecord
@@ -54,7 +55,7 @@ from secagg.service import (
 
 # Clients between two streams come back after half a second and hear then that the run is over.
 _FAREWELL_S = 10.0
-CHECKPOINT = "checkpoint.npz"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 Show: TypeAlias = Callable[[dict[str, Any]], None]
@@ -73,7 +74,7 @@ class ServeOptions:
     signer   the server's own identity: it signs a transcript of every round, in out/transcripts
     keep_inputs  with the masked vectors in it
     strategy  what sites are asked for, and the server's step
-    resume    a run's folder is gone on with from its checkpoint.npz instead of being refused
+    resume    a run's folder is gone on with from its checkpoint instead of being refused
     """
 
     address: str
@@ -185,7 +186,7 @@ class ServiceSum:
 
 
 class Recorder:
-    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<task>.npz."""
+    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors."""
 
     def __init__(self, out: Path, show: Show = _show_nothing, *, resume: bool = False) -> None:
         past = out / "history.jsonl"
@@ -256,7 +257,14 @@ class Recorder:
             return
         np.save(self._out / "sums" / f"{round_id.hex()}.npy", result.total)
         if task.kind is TaskKind.TRAIN:
-            save_model(self._out / "models" / f"{task.number:03d}.npz", record)
+            save_model(
+                self._out / "models" / f"{task.number:03d}{SUFFIX}",
+                record.parameters,
+                model_of(task.arrays)[1],
+                number=task.number,
+                classes=task.classes,
+                columns=task.columns,
+            )
         self.write(
             "round",
             **fields,
@@ -285,13 +293,6 @@ class Recorder:
     def close(self) -> None:
         """Close the history."""
         self._history.close()
-
-
-def save_model(path: Path, record: RoundRecord) -> None:
-    """Write the parameters after a round, with the standardization they expect."""
-    arrays: dict[str, Any] = {f"model.{name}": array for name, array in record.parameters.items()}
-    arrays |= {name: record.task.arrays[name] for name in ("mean", "deviation") if name in record.task.arrays}
-    np.savez(path, **arrays)
 
 
 async def serve(options: ServeOptions) -> TrainedModel:
@@ -368,10 +369,6 @@ async def _farewell(server: AggregationServer) -> None:
 
 def _final(options: ServeOptions, model: TrainedModel) -> Task:
     """Return the model as the payload that ends the run."""
-    arrays = {}
-    if model.standardizer.mean.size:
-        arrays = {"mean": model.standardizer.mean, "deviation": model.standardizer.deviation}
-    arrays |= {f"model.{name}": array for name, array in model.parameters.items()}
     return Task(
         kind=TaskKind.TRAIN,
         number=options.plan.rounds + 1,
@@ -379,5 +376,5 @@ def _final(options: ServeOptions, model: TrainedModel) -> Task:
         codec=options.plan.codec(TaskKind.TRAIN),
         columns=tuple((column.name, column.low, column.high) for column in options.schema.columns),
         classes=options.schema.classes,
-        arrays=arrays,
+        arrays=model_arrays(model.parameters, model.standardizer),
     )

@@ -69,3 +69,13 @@ def test_a_file_is_written_whole_and_named_in_errors(tmp_path: Path) -> None:
         read(tmp_path / "absent")
     with pytest.raises(DataError, match=r"cannot be written: No such file"):
         write(tmp_path / "no" / "folder", {}, {})
+
+
+def test_a_file_in_which_a_value_has_changed_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write(path, {"w": np.ones(2)}, {"number": 3})
+    changed = path.read_bytes().replace(b'number\\":3', b'number\\":4')
+    for data in (changed, path.read_bytes()[:-1] + b"\x40"):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="is damaged"):
+            read(path)

@@ -18,6 +18,7 @@ from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import PlainSum
 from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.model import load_model
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task, TaskKind
 from fedcore.service.join import Hold, JoinOptions, _compute, join, save_final
@@ -197,14 +198,16 @@ def test_updates_are_revealed_to_their_owner_only_and_with_a_warning(steady: Run
 
 
 def test_the_models_on_disk_are_those_after_each_round(steady: Run) -> None:
-    assert sorted(path.name for path in (steady.folder / "models").iterdir()) == ["001.npz", "002.npz"]
+    assert sorted(path.name for path in (steady.folder / "models").iterdir()) == [
+        "001.safetensors",
+        "002.safetensors",
+    ]
     assert steady.model is not None
-    with np.load(steady.folder / "models" / "002.npz") as arrays:
-        assert sorted(arrays) == ["deviation", "mean", "model.coefficients", "model.intercepts"]
-        for name, array in steady.model.parameters.items():
-            assert arrays[f"model.{name}"].tolist() == array.tolist()
-    with np.load(steady.folder / "models" / "001.npz") as arrays:
-        assert arrays["model.coefficients"].tolist() != steady.model.parameters["coefficients"].tolist()
+    first, last = (load_model(steady.folder / "models" / f"00{i}.safetensors") for i in (1, 2))
+    assert (last.number, last.classes) == (2, SCHEMA.classes)
+    assert flatten(last.parameters).tobytes() == flatten(steady.model.parameters).tobytes()
+    assert last.standardizer.mean.tolist() == steady.model.standardizer.mean.tolist()
+    assert flatten(first.parameters).tobytes() != flatten(last.parameters).tobytes()
 
 
 def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady: Run, tmp_path: Path) -> None:
@@ -213,10 +216,10 @@ def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady:
         assert steady.said[name][1:] == [f"{task}: done" for task in TASKS]
         assert flatten(final.model).tobytes() == flatten(steady.model.parameters).tobytes()
         assert final.arrays["mean"].tolist() == steady.model.standardizer.mean.tolist()
-    save_final(tmp_path / "final.npz", final)
-    with np.load(tmp_path / "final.npz") as arrays:
-        assert sorted(arrays) == sorted(final.arrays)
-        assert all(arrays[name].tolist() == array.tolist() for name, array in final.arrays.items())
+    save_final(tmp_path / "final.safetensors", final)
+    kept = load_model(tmp_path / "final.safetensors")
+    assert flatten(kept.parameters).tobytes() == flatten(final.model).tobytes()
+    assert kept.standardizer.mean.tolist() == final.arrays["mean"].tolist()
 
 
 def test_a_site_with_another_schema_sits_out_and_the_others_go_on(foreign: Run) -> None:
