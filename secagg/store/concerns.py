@@ -15,7 +15,7 @@ Reaction: TypeAlias = Literal["refuse", "warn"]
 class ConcernKind(StrEnum):
     """What the ledger watches for."""
 
-    DIFFERENCING = "two sums differ by too few members"
+    DIFFERENCING = "with other sums it could show too few members"
     TOO_FEW = "a sum over too few members"
     COHORT = "another cohort was agreed on"
     REPEATED = "a vector of a round without result is submitted again"
