@@ -26,7 +26,7 @@ from secagg.service.events import (
 )
 from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
 from secagg.service.registry import Registry, check_name
-from secagg.service.seat import RoundOutcome
+from secagg.service.seat import Question, RoundOutcome
 from secagg.service.server import AggregationServer
 from secagg.service.transcripts import Transcripts
 
@@ -44,6 +44,7 @@ __all__ = [
     "MessageRefused",
     "Observer",
     "PhaseDone",
+    "Question",
     "Registry",
     "RegistryError",
     "RoundCompleted",

@@ -18,7 +18,15 @@ from secagg.service.errors import ConnectionLostError, HelloError, StreamError
 from secagg.service.hello import make_hello
 from secagg.service.keys import SERVER_NAME, ServerCredentials
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
-from secagg.service.seat import BeforeAnswer, Compute, RoundOutcome, Seat, Settings
+from secagg.service.seat import (
+    BeforeAnswer,
+    Compute,
+    QuestionOf,
+    RoundOutcome,
+    Seat,
+    Settings,
+    context_is_subject,
+)
 from secagg.service.server import GRPC_OPTIONS, METHOD
 from secagg.service.tasks import end_tasks
 from secagg.store import Counter, MemoryStore, ParticipationLedger, Store, StoredCounter
@@ -48,6 +56,7 @@ class AggregationClient:
                    killed has no part in the rest of its round
     counter        counts what was released; default: in the store
     ledger         what this client uploaded before, and how often; default: in the store, it warns only
+    question_of    what (payload, parameters) ask, for the ledger; default: the context is the subject
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
     on_refusal     told why the server's message, or ours, counts as not sent
     patience_s     how long to try to reach the server
@@ -64,6 +73,7 @@ class AggregationClient:
         store: Store | None = None,
         counter: Counter | None = None,
         ledger: ParticipationLedger | None = None,
+        question_of: QuestionOf = context_is_subject,
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
         on_refusal: Callable[[str], None] = _print_nothing,
@@ -83,6 +93,7 @@ class AggregationClient:
             wall=self._clock.wall,
             before_answer=before_answer,
             on_refusal=on_refusal,
+            question_of=question_of,
         )
         self._patience_s = patience_s
 

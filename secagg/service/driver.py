@@ -44,7 +44,7 @@ from secagg.service.events import (
 from secagg.service.registry import Registry
 from secagg.service.tasks import end_tasks
 from secagg.service.transcripts import Transcripts
-from secagg.store import Concern, LedgerError, ParticipationLedger, Store
+from secagg.store import Concern, LedgerError, ParticipationLedger, Store, floor_for
 from secagg.transcript import RecordedServerSession
 
 _SHOWN = 8  # elements of an upload that observers see
@@ -73,7 +73,11 @@ class Deadlines:
 
 
 class RoundDriver:
-    """Owns the session of one round. `deliver` is called for every frame or refusal that goes out."""
+    """Owns the session of one round. `deliver` is called for every frame or refusal that goes out.
+
+    subject, cohort  what the ledger is to know the round by, as in `ParticipationLedger.join`; default: its
+                     context, no cohort
+    """
 
     def __init__(
         self,
@@ -87,8 +91,13 @@ class RoundDriver:
         ledger: ParticipationLedger,
         excluded: Collection[Identity] = (),
         transcripts: Transcripts | None = None,
+        subject: bytes | None = None,
+        cohort: Collection[Identity] | None = None,
     ) -> None:
         self.parameters = parameters
+        self._subject = parameters.context if subject is None else subject
+        self._cohort = cohort
+        self._roster = 0  # clients that advertised keys
         self._ledger = ledger
         self._transcripts = transcripts
         self._observer = observer
@@ -120,9 +129,7 @@ class RoundDriver:
             self._up += memoryview(frame).nbytes
             self._changed.set()
             if self.session.phase is Phase.MASKED_INPUT_COLLECTION:
-                self._ledger.uploaded(
-                    self.parameters.context, self.parameters.round_id, sender, self._clock.wall()
-                )
+                self._ledger.uploaded(self._subject, self.parameters.round_id, sender, self._clock.wall())
                 self._observer(self._upload_seen(sender, frame))
 
     def shuns(self, client: Identity) -> bool:
@@ -144,7 +151,9 @@ class RoundDriver:
     def begin(self) -> None:
         """Open the round. Raises InfeasibleParameters, LedgerError."""
         try:
-            for concern in self._ledger.check_clients(self.parameters.context, self.session.admitted):
+            floor = floor_for(self.parameters.threat_model, len(self._cohort or ()))
+            warnings = self._ledger.join(self._subject, cohort=self._cohort, floor=floor)
+            for concern in warnings + self._ledger.check_clients(self._subject, self.session.admitted):
                 self._noted(concern)
             opening = self.session.start()
         except (LedgerError, InfeasibleParameters):
@@ -209,16 +218,20 @@ class RoundDriver:
         if self.session.phase is not None:  # persist first, then release effects
             self._store.put({self._name: self.session.snapshot()})
         self._report(before, effects, up, down, started)
+        if before.phase is Phase.ADVERTISE_KEYS:
+            self._roster = before.received
         if before.phase is Phase.MASKED_INPUT_COLLECTION and self.session.survivors:
-            self._check_sum(self.session.survivors)  # before anybody is asked to open it
+            self._check_sum(self.session.survivors)  # before anybody is asked to sign or to open it
         return self._carry_out(effects)
 
     def _check_sum(self, survivors: frozenset[Identity]) -> None:
-        """Raise RoundAbortedError when the ledger refuses a sum over these clients."""
+        """Keep that a sum over these clients may come out. Raises RoundAbortedError when it must not."""
+        round_id = self.parameters.round_id
+        floor = floor_for(self.parameters.threat_model, self._roster)
         try:
-            concerns = self._ledger.check_sum(self.parameters.context, survivors)
+            concerns = self._ledger.sign(self._subject, round_id, survivors, floor=floor)
         except LedgerError as error:
-            (kind, detail), round_id = (error.concerns[0].kind, str(error)), self.parameters.round_id
+            kind, detail = error.concerns[0].kind, str(error)
             self._observer(RoundFailed(round_id, str(kind), detail, ()))
             if isinstance(self.session, RecordedServerSession):
                 self.session.end(str(kind))
@@ -261,7 +274,7 @@ class RoundDriver:
                     self._observer(MessageRefused(round_id, name, str(reason), detail))
                     self._deliver(Identity(sender), effect)
                 case Completed(result=Aggregate() as result):
-                    self._ledger.released(self.parameters.context, round_id, result.survivors)
+                    self._ledger.released(self._subject, round_id, result.survivors)
                     suspects = self._names(blame.client for blame in result.blamed)
                     self._observer(RoundCompleted(round_id, self._names(result.survivors), suspects))
                     return result

@@ -13,10 +13,30 @@ from secagg.params import Buffer, Entropy, Phase, Policy, RoundParameters, Signe
 from secagg.primitives.labels import context_digest
 from secagg.protocol import ClientSession
 from secagg.service.errors import StreamError
-from secagg.store import Counter, LedgerError, ParticipationLedger, Store
+from secagg.store import Counter, LedgerError, ParticipationLedger, Store, floor_for
 
 Compute: TypeAlias = Callable[[bytes, RoundParameters], UIntArray]
 BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a round asks, as far as the ledger must know; the same for everybody who is asked.
+
+    subject  names a kind of question about the same data, 32 bytes
+    cohort   among whom it is asked, in whole cells; None: one sum, or the same members every time
+    """
+
+    subject: bytes
+    cohort: frozenset[bytes] | None = None
+
+
+QuestionOf: TypeAlias = Callable[[bytes, RoundParameters], Question]
+
+
+def context_is_subject(_payload: bytes, parameters: RoundParameters) -> Question:
+    """Every payload is a subject of its own."""
+    return Question(parameters.context)
 
 
 def _phase_of(session: ClientSession) -> Phase:
@@ -49,6 +69,7 @@ class Settings:
     wall: Callable[[], float]  # seconds since 1970
     before_answer: BeforeAnswer | None
     on_refusal: Callable[[str], None]
+    question_of: QuestionOf = context_is_subject  # of (payload, parameters); may raise LedgerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +89,7 @@ class Seat:
         self._settings = settings
         self._compute = compute
         self._payload = b""
+        self._subject = b""
         self._session: ClientSession | None = None
         self._computing: asyncio.Task[UIntArray] | None = None
         self._wanted = asyncio.Event()
@@ -123,7 +145,11 @@ class Seat:
             return False
         refusal: LedgerError | None = None
         try:
-            for concern in ledger.check_clients(parameters.context, [me]):
+            question = self._settings.question_of(self._payload, parameters)
+            self._subject, cohort = question.subject, question.cohort
+            floor = floor_for(parameters.threat_model, len(cohort or ()))
+            warnings = ledger.join(self._subject, cohort=cohort, floor=floor)
+            for concern in warnings + ledger.check_clients(self._subject, [me]):
                 self._settings.on_refusal(f"our ledger warns: {concern.kind}: {concern.detail}")
             if often := ledger.too_often([me], self._settings.wall()):
                 refusal = LedgerError(often)
@@ -162,7 +188,7 @@ class Seat:
         self._released = session.releases
         if _phase_of(session) is Phase.MASKED_INPUT_COLLECTION:
             me, now = settings.signer.identity, settings.wall()
-            settings.ledger.uploaded(parameters.context, parameters.round_id, me, now)
+            settings.ledger.uploaded(self._subject, parameters.round_id, me, now)
 
     async def _carry_out(self, session: ClientSession, effects: list[Effect], outlet: Outlet) -> None:
         if any(isinstance(effect, Send) for effect in effects):

@@ -80,8 +80,7 @@ class AggregationServer:
     clock        decides deadlines
     store        keeps the session of a round that is under way
     observer     is told the public facts of each round
-    ledger       who was summed with whom; default: in the store, with its own defaults. A round's subject is
-                 its context
+    ledger       who was summed with whom; default: in the store, with its own defaults
     transcripts  where to record the rounds; None: nowhere
     """
 
@@ -147,10 +146,14 @@ class AggregationServer:
         deadlines: Deadlines | None = None,
         *,
         excluded: Collection[Identity] = (),
+        subject: bytes | None = None,
+        cohort: Collection[Identity] | None = None,
     ) -> Aggregate:
         """Run one round about `payload`, whose digest is the round's context.
 
         excluded  enrolled parties that have no part in it: the guilty of an earlier attempt
+        subject   what the ledger is to know the round by; default: its context
+        cohort    among whom the subject is summed, in whole cells (`ParticipationLedger.join`)
 
         raises  RoundAbortedError; LedgerError; InfeasibleParameters; ParameterError when the context is
                 another one, or too few may take part;
@@ -170,6 +173,8 @@ class AggregationServer:
             ledger=self._ledger,
             excluded=excluded,
             transcripts=self._transcripts,
+            subject=subject,
+            cohort=cohort,
         )
         self._payload = payload
         self._driver = driver

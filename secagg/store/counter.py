@@ -37,6 +37,7 @@ class StoredCounter:
 
     def advance(self, name: str, value: int) -> None:
         """Keep a value. Raises ParameterError unless it is above the last."""
-        if value <= (last := self.value(name)):
-            raise ParameterError(f"counter {name}: must be above {last}, is {value}")
-        self._store.put({_PREFIX + name: value.to_bytes(_BYTES, "big")})
+        with self._store.transaction():
+            if value <= (last := self.value(name)):
+                raise ParameterError(f"counter {name}: must be above {last}, is {value}")
+            self._store.put({_PREFIX + name: value.to_bytes(_BYTES, "big")})

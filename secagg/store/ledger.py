@@ -1,52 +1,28 @@
 """Who was summed with whom: against differencing, repeated vectors and too many rounds.
 
-Two sums over nearly the same members give away the difference; a vector that went into a round without
-result must be presumed summed, so that submitting it again is a second sum over it. The ledger compares
-pairs of sums about one subject. It does not know whether vectors of different subjects are alike, nor what
-combinations of three sums or more reveal: that is the business of differential privacy.
+A client's ledger protects it and its peers: it is asked before a vector leaves, and records what is signed
+before the signature leaves; a signed set must be presumed summed. A server's is of the same kind, and says
+what the clients would refuse. The rule for several sums about one subject, with its argument, is in
+`secagg.store.rule`. What the ledger cannot know is whether vectors of two subjects are alike: the caller
+derives subjects.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Literal, TypeAlias
 
-from secagg.errors import SecAggError
-from secagg.params import require
+from secagg.params import DIGEST_BYTES, require
+from secagg.store.advice import Advice, advise
+from secagg.store.concerns import Concern, ConcernKind, LedgerError, Reaction
+from secagg.store.deal import Members
+from secagg.store.rule import Cohort, Past, objections
 from secagg.store.store import Store
 
-Reaction: TypeAlias = Literal["refuse", "warn"]
-
 DAY_S = 86_400
-_SUMS, _OPEN, _TIMES = (f"ledger/{name}/" for name in ("sums", "open", "times"))
-_NAME_BYTES, _TIME_BYTES = 32, 8
-
-
-class ConcernKind(StrEnum):
-    """What the ledger watches for."""
-
-    DIFFERENCING = "two sums differ by too few members"
-    REPEATED = "a vector of a round without result is submitted again"
-    TOO_OFTEN = "too many rounds in a day"
-
-
-@dataclass(frozen=True, slots=True)
-class Concern:
-    """Something that should not be summed."""
-
-    kind: ConcernKind
-    clients: tuple[bytes, ...]  # in whose interest it is, ascending
-    detail: str
-
-
-class LedgerError(SecAggError):
-    """The ledger refuses; `concerns` say why."""
-
-    def __init__(self, concerns: Collection[Concern]) -> None:
-        self.concerns = tuple(concerns)
-        super().__init__("; ".join(f"{concern.kind}: {concern.detail}" for concern in self.concerns))
+_COHORTS, _SUMS, _OPEN, _TIMES = (f"ledger/{name}/" for name in ("cohorts", "sums", "open", "times"))
+_NAME_BYTES, _TIME_BYTES, _FLOOR_BYTES = 32, 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +35,16 @@ class Participation:
 
 
 class ParticipationLedger:
-    """Keeps, per client, the cohorts that it was summed in.
+    """Keeps who joined about what, what was signed, and what came out.
 
-    floor           fewest members by which two different sums about one subject may differ; 1: any
-    differencing    what to do about sums that differ by fewer, and
+    floor           fewest members that may be told apart, whatever a call asks for; see `floor_for`
+    differencing    what to do about sums that could be put together to show fewer, and
     repeats         about vectors that may have been summed before: "refuse" (raise) or "warn" (return)
     rounds_per_day  most rounds of a client in 24 hours; None: any number
 
-    A subject is what the vectors are about, 32 bytes: as a rule the context of the rounds. Clients are
-    identities, 32 bytes. Times are seconds since 1970, given by the caller.
+    A subject names a kind of question about the same data, 32 bytes, the same for everybody who is asked;
+    by default it is the context of a round. Clients are identities, 32 bytes. Times are seconds since 1970,
+    given by the caller. Durable as far as its store is; may be used from several threads.
     """
 
     def __init__(
@@ -92,6 +69,28 @@ class ParticipationLedger:
 
     # --- before a round
 
+    def join(self, subject: bytes, *, cohort: Collection[bytes] | None, floor: int) -> tuple[Concern, ...]:
+        """Settle, for good, among whom a subject is summed; before every upload about it.
+
+        cohort  everybody who may be in a sum, the same for all whose vectors are; None: there is one sum, or
+                the same members every time
+        floor   fewest members of a cell, the same for all: `floor_for` the cohort
+
+        raises  LedgerError when something else was settled, or the cells are too small for us
+        """
+        with self._store.transaction():
+            settled = self._store.get(_COHORTS + _subject(subject))
+            wanted = b"" if cohort is None else _pack(Cohort(frozenset(cohort), floor))
+            if cohort is not None and not self._floor <= floor <= len(set(cohort)):
+                detail = f"cells of {floor} of {len(set(cohort))} members: at least {self._floor} are needed"
+            elif settled is not None and settled != wanted:
+                detail = f"{_words(settled)} was settled before the first upload, now it is {_words(wanted)}"
+            else:
+                if settled is None:
+                    self._store.put({_COHORTS + subject.hex(): wanted})
+                return ()
+            return self._react(self._differencing, Concern(ConcernKind.COHORT, (), detail))
+
     def check_clients(self, subject: bytes, clients: Collection[bytes]) -> tuple[Concern, ...]:
         """Whose vector about this subject went into a round without result. Raises LedgerError."""
         known = {name.split("/")[-2] for name in self._store.names(f"{_OPEN}{subject.hex()}/")}
@@ -111,43 +110,59 @@ class ParticipationLedger:
         detail = f"{len(found)} clients were in {self._rounds_per_day} rounds in the last 24 hours"
         return (Concern(ConcernKind.TOO_OFTEN, tuple(found), detail),)
 
+    def advice(self, subject: bytes, candidates: Collection[bytes], *, floor: int) -> Advice:
+        """Return the largest set of these over which a sum is allowed, or that one must wait."""
+        return advise(self._past(subject), frozenset(candidates), max(floor, self._floor))
+
     # --- during a round
 
     def uploaded(self, subject: bytes, round_id: bytes, client: bytes, now_s: float) -> None:
         """Keep that a vector is on its way into a sum; until `released` it must be presumed summed."""
-        times = [*self._times(client, now_s), int(now_s)]
-        self._store.put(
-            {
-                _open(subject, client, round_id): b"\1",
-                _TIMES + client.hex(): b"".join(t.to_bytes(_TIME_BYTES, "big") for t in times),
-            }
-        )
+        with self._store.transaction():
+            times = [*self._times(client, now_s), int(now_s)]
+            packed = b"".join(t.to_bytes(_TIME_BYTES, "big") for t in times)
+            self._settle(subject)
+            self._store.put({_open(subject, client, round_id): b"\1", _TIMES + client.hex(): packed})
 
-    def check_sum(self, subject: bytes, members: Collection[bytes]) -> tuple[Concern, ...]:
-        """Whether a sum over these members, with another one that was released, shows too few of them.
+    def check_sum(
+        self, subject: bytes, members: Collection[bytes], *, floor: int, same: bool = False
+    ) -> tuple[Concern, ...]:
+        """Whether a sum over these members may come out beside the earlier ones.
+
+        floor   A + 2 of the round's roster
+        same    whether only the members of the earlier sums are right: passes over one update
 
         raises  LedgerError
         """
-        concerns = []
-        for round_id, others in self._sums(subject):
-            apart = others.symmetric_difference(members)
-            if 0 < len(apart) < self._floor:
-                detail = (
-                    f"differs from the sum of round {round_id.hex()} by {len(apart)} members, "
-                    f"at least {self._floor} are needed"
-                )
-                concerns.append(Concern(ConcernKind.DIFFERENCING, tuple(sorted(apart)), detail))
-        return self._react(self._differencing, *concerns)
+        found = objections(self._past(subject), frozenset(members), max(floor, self._floor), same=same)
+        return self._react(self._differencing, *found)
+
+    def signed(self, subject: bytes, round_id: bytes, members: Collection[bytes]) -> None:
+        """Keep a set whose signature is about to leave: the sum over it must be presumed opened."""
+        with self._store.transaction():
+            self._settle(subject)
+            packed = b"".join(sorted(set(members)))
+            self._store.put({_sum(subject, round_id, packed): packed})
+
+    def sign(
+        self, subject: bytes, round_id: bytes, members: Collection[bytes], *, floor: int, same: bool = False
+    ) -> tuple[Concern, ...]:
+        """`check_sum` and `signed` in one step: of two rounds at once, the second sees the first.
+
+        raises  LedgerError, and nothing is kept; StoreError
+        """
+        with self._store.transaction():
+            concerns = self.check_sum(subject, members, floor=floor, same=same)
+            self.signed(subject, round_id, members)
+            return concerns
 
     # --- after a round
 
     def released(self, subject: bytes, round_id: bytes, members: Collection[bytes]) -> None:
-        """Keep a sum that came out, before anybody sees it."""
-        values: dict[str, bytes | None] = {
-            f"{_SUMS}{subject.hex()}/{round_id.hex()}": b"".join(sorted(members))
-        }
-        values |= {_open(subject, client, round_id): None for client in members}
-        self._store.put(values)
+        """Keep a sum that came out, before anybody sees it; its vectors are no longer open."""
+        with self._store.transaction():
+            self.signed(subject, round_id, members)
+            self._store.put({_open(subject, client, round_id): None for client in members})
 
     def participations(self, client: bytes) -> tuple[Participation, ...]:
         """Return the sums that a client is in, by round id; looks at every sum that was kept."""
@@ -163,11 +178,18 @@ class ParticipationLedger:
             raise LedgerError(concerns)
         return concerns
 
-    def _sums(self, subject: bytes) -> Iterable[tuple[bytes, frozenset[bytes]]]:
+    def _settle(self, subject: bytes) -> None:
+        """Note that a vector or a signature leaves: without a cohort by now, the subject has none."""
+        if self._store.get(_COHORTS + _subject(subject)) is None:
+            self._store.put({_COHORTS + subject.hex(): b""})
+
+    def _past(self, subject: bytes) -> Past:
+        settled = self._store.get(_COHORTS + _subject(subject))
+        return Past(subject, _unpack(settled) if settled else None, tuple(self._sums(subject)))
+
+    def _sums(self, subject: bytes) -> Iterable[tuple[bytes, Members]]:
         for name in self._store.names(f"{_SUMS}{subject.hex()}/"):
-            packed = self._store.get(name) or b""
-            members = (packed[at : at + _NAME_BYTES] for at in range(0, len(packed), _NAME_BYTES))
-            yield bytes.fromhex(name.rsplit("/", 1)[1]), frozenset(members)
+            yield bytes.fromhex(name.split("/")[3]), _split(self._store.get(name) or b"")
 
     def _times(self, client: bytes, now_s: float) -> list[int]:
         packed = self._store.get(_TIMES + client.hex()) or b""
@@ -175,5 +197,34 @@ class ParticipationLedger:
         return [t for t in (int.from_bytes(raw, "big") for raw in times) if t > now_s - DAY_S]
 
 
+def _subject(subject: bytes) -> str:
+    require(len(subject) == DIGEST_BYTES, "subject", f"{DIGEST_BYTES} bytes", len(subject))
+    return subject.hex()
+
+
 def _open(subject: bytes, client: bytes, round_id: bytes) -> str:
     return f"{_OPEN}{subject.hex()}/{client.hex()}/{round_id.hex()}"
+
+
+def _sum(subject: bytes, round_id: bytes, packed: bytes) -> str:
+    """Two sets of one round, of which a client was told the wrong one, are both kept."""
+    return f"{_SUMS}{subject.hex()}/{round_id.hex()}/{hashlib.sha256(packed).hexdigest()[:16]}"
+
+
+def _split(packed: bytes) -> Members:
+    return frozenset(packed[at : at + _NAME_BYTES] for at in range(0, len(packed), _NAME_BYTES))
+
+
+def _pack(cohort: Cohort) -> bytes:
+    return cohort.floor.to_bytes(_FLOOR_BYTES, "big") + b"".join(sorted(cohort.members))
+
+
+def _unpack(packed: bytes) -> Cohort:
+    return Cohort(_split(packed[_FLOOR_BYTES:]), int.from_bytes(packed[:_FLOOR_BYTES], "big"))
+
+
+def _words(settled: bytes) -> str:
+    if not settled:
+        return "no cohort"
+    cohort = _unpack(settled)
+    return f"a cohort of {len(cohort.members)} in cells of {cohort.floor}"

@@ -35,6 +35,8 @@ _STATE = (
     "tests/protocol/client/test_policy.py",
     "tests/protocol/client/test_share_keys.py",
     "tests/store",
+    "tests/service/test_ledger.py",
+    "tests/service/test_seat.py",
     "tests/transcript",
     "tests/test_hygiene.py",
 )

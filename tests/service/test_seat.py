@@ -6,10 +6,12 @@ import asyncio
 import os
 
 import numpy as np
+import pytest
 
 from secagg import Frame, IdentityKey, Phase, Policy, RoundParameters, Send, ServerSession, context_digest
-from secagg.service.seat import Seat, Settings
-from secagg.store import MemoryStore, ParticipationLedger, StoredCounter
+from secagg.service import Question
+from secagg.service.seat import QuestionOf, Seat, Settings, context_is_subject
+from secagg.store import LedgerError, MemoryStore, ParticipationLedger, StoredCounter
 
 PAYLOAD = b"what the round is about"
 KEYS = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(4)]
@@ -40,7 +42,7 @@ class Round:
         self.index = {identity: i for i, identity in enumerate(identities)}
         self.frames: dict[int, bytes] = {}
 
-    def seat(self, i: int) -> Seat:
+    def seat(self, i: int, question_of: QuestionOf = context_is_subject) -> Seat:
         async def note(phase: Phase, _payload: bytes) -> None:
             if i == 0:
                 self.phases.append(phase)
@@ -55,6 +57,7 @@ class Round:
             wall=lambda: 0.0,
             before_answer=note,
             on_refusal=lambda _text: None,
+            question_of=question_of,
         )
         return Seat(settings, lambda _payload, _parameters: np.array([1, 2, 3], np.uint32))
 
@@ -69,6 +72,10 @@ class Round:
         await self.seats[i].take_frame(self.frames[i], self.outlets[i])
         for frame in self.outlets[i].sent[before:]:
             self.server.receive(KEYS[i].identity, frame)
+
+
+def _asking(question: Question) -> QuestionOf:
+    return lambda _payload, _parameters: question
 
 
 async def opened() -> Round:
@@ -117,7 +124,55 @@ def test_nothing_secret_is_in_the_store_of_a_client() -> None:
         assert one.stores[0].names("") == [
             f"accepted/{bytes(16).hex()}",
             f"counters/rounds/{bytes(16).hex()}",
+            f"ledger/cohorts/{context_digest(PAYLOAD).hex()}",
         ]
         one.seats[0].leave()
+
+    asyncio.run(run())
+
+
+def test_a_client_answers_no_round_about_a_subject_that_it_joined_with_another_cohort() -> None:
+    async def run() -> None:
+        one, subject = Round(), b"q" * 32
+        identities = frozenset(key.identity for key in KEYS)
+        one.ask(list(one.server.start()))
+        for cohort, answers in ((identities, 1), (None, 0), (identities - {KEYS[3].identity}, 0)):
+            question = Question(subject, cohort)
+            seat, outlet = one.seat(0, _asking(question)), Outlet()
+            seat.take_payload(PAYLOAD)
+            await seat.take_frame(one.frames[0], outlet)
+            assert len(outlet.sent) == answers
+            if not answers:
+                assert seat.outcome is not None
+                assert "another cohort was agreed on" in seat.outcome.reason
+            seat.leave()
+            one.stores[0].put(dict.fromkeys(one.stores[0].names("counters/")))  # as in the next round
+            one.stores[0].put(dict.fromkeys(one.stores[0].names("accepted/")))
+
+    asyncio.run(run())
+
+
+def test_an_upload_is_kept_under_the_subject_of_its_question() -> None:
+    async def run() -> None:
+        one, subject = Round(), b"q" * 32
+        one.seats = [one.seat(i, _asking(Question(subject))) for i in range(4)]
+        one.ask(list(one.server.start()))
+        for i in range(4):
+            one.seats[i].take_payload(PAYLOAD)
+            submitting = asyncio.create_task(one.seats[i].submit_when_wanted(one.outlets[i]))
+            await one.answer(i)
+            submitting.cancel()
+            await asyncio.gather(submitting, return_exceptions=True)
+        for _ in range(2):
+            one.ask(list(one.server.close_phase()))
+            for i in range(4):
+                await one.answer(i)
+        session = one.seats[0]._session
+        assert session is not None
+        await one.seats[0]._carry_out(session, session.submit(np.array([1, 2, 3], np.uint32)), one.outlets[0])
+        with pytest.raises(LedgerError, match="1 clients uploaded"):
+            one.ledgers[0].check_clients(subject, [KEYS[0].identity])
+        for seat in one.seats:
+            seat.leave()
 
     asyncio.run(run())
