@@ -18,7 +18,7 @@ from secagg.service.errors import ConnectionLostError, HelloError, StreamError
 from secagg.service.hello import make_hello
 from secagg.service.keys import SERVER_NAME, ServerCredentials
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
-from secagg.service.seat import BeforeAnswer, Compute, RoundOutcome, Seat, Settings
+from secagg.service.seat import BeforeAnswer, BeforeSign, Compute, RoundOutcome, Seat, Settings
 from secagg.service.server import GRPC_OPTIONS, METHOD
 from secagg.service.tasks import end_tasks
 from secagg.store import Counter, MemoryStore, ParticipationLedger, Store, StoredCounter
@@ -49,6 +49,10 @@ class AggregationClient:
     counter        counts what was released; default: in the store
     ledger         what this client uploaded before, and how often; default: in the store, it warns only
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
+    before_sign    called in a thread with (parameters, payload, finished, survivors) before the client signs
+                   a set S of survivors (passive: before it answers), again when the server asks again. A
+                   LedgerError or ConsentError that it raises ends this client's round, and is its reason;
+                   S gets no signature. What else it raises ends the round, and is raised by `take_part`
     on_refusal     told why the server's message, or ours, counts as not sent
     patience_s     how long to try to reach the server
     """
@@ -66,6 +70,7 @@ class AggregationClient:
         ledger: ParticipationLedger | None = None,
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
+        before_sign: BeforeSign | None = None,
         on_refusal: Callable[[str], None] = _print_nothing,
         patience_s: float = 60.0,
     ) -> None:
@@ -82,6 +87,7 @@ class AggregationClient:
             ledger=ledger or ParticipationLedger(store),
             wall=self._clock.wall,
             before_answer=before_answer,
+            before_sign=before_sign,
             on_refusal=on_refusal,
         )
         self._patience_s = patience_s
