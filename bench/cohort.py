@@ -33,7 +33,7 @@ from secagg import (
     ServerSession,
     ThreatModel,
 )
-from secagg.effects import Aborted, Completed, Effect, Frame, InputWanted, Send
+from secagg.effects import Aborted, Completed, Effect, Frame, InputWanted, Send, SignWanted
 from secagg.kernels import UIntArray, mask_apply, pack, ring_mask
 from secagg.messages import (
     MaskedInput,
@@ -193,6 +193,8 @@ class Cohort:
         effects: list[Effect] = session.receive(data)
         if any(isinstance(effect, InputWanted) for effect in effects):
             effects = session.submit(self.vector)
+        if any(isinstance(effect, SignWanted) for effect in effects):
+            effects = session.sign()
         spent = time.perf_counter() - began
         self.account.client[phase][client] = spent
         sent = [effect.frame for effect in effects if isinstance(effect, Send)]

@@ -19,9 +19,11 @@ from secagg.effects import (
     Refused,
     RosterAccepted,
     Send,
+    SignWanted,
     Traffic,
 )
 from secagg.errors import (
+    ConsentError,
     InfeasibleParameters,
     LocalProtocolError,
     ParameterError,
@@ -61,6 +63,7 @@ __all__ = [
     "Buffer",
     "ClientSession",
     "Completed",
+    "ConsentError",
     "DropReason",
     "Dropped",
     "Effect",
@@ -89,6 +92,7 @@ __all__ = [
     "SecAggError",
     "Send",
     "ServerSession",
+    "SignWanted",
     "Signer",
     "StaleSnapshotError",
     "Statement",

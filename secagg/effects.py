@@ -130,6 +130,17 @@ class InputWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class SignWanted:
+    """Client: sign() if a sum over these survivors may be opened, or close(). Nothing was sent for it yet.
+
+    finished   U1, those that shared keys, and survivors S, both as this session checked them
+    """
+
+    finished: frozenset[Identity]
+    survivors: frozenset[Identity]
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseClosed:
     """Server: the phase is over; `remaining` take part in the next one."""
 
@@ -197,23 +208,34 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The round is over and well; the server has the result."""
+    """The round is over and well; the server has the result.
+
+    survivors  S: of a client the one that a quorum signed (active), or that it answered for (passive)
+    """
 
     result: Aggregate | None
+    survivors: frozenset[Identity]
 
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """The round is over without a result; `blamed` are the suspects."""
+    """The round is over without a result; `blamed` are the suspects.
+
+    guilty  those of `blamed` to leave out of the next attempt without asking anybody
+    likely  those whose guilt is not proved, but likely: in a round that follows the protocol but for the
+            declared colluders, an honest client is among them with probability 2^-correctness_bits at most
+            (PROTOCOL.md, 3.6)
+    """
 
     reason: AbortReason
     blamed: tuple[Identity, ...]
     detail: str = ""
-    guilty: tuple[Identity, ...] = ()  # those of `blamed` to leave out of the next attempt
+    guilty: tuple[Identity, ...] = ()
+    likely: tuple[Identity, ...] = ()
 
 
 Effect: TypeAlias = (
-    Send | RosterAccepted | InputWanted | PhaseClosed | Dropped | Refused | Completed | Aborted
+    Send | RosterAccepted | InputWanted | SignWanted | PhaseClosed | Dropped | Refused | Completed | Aborted
 )
 
 

@@ -19,6 +19,10 @@ class InfeasibleParameters(ParameterError):  # noqa: N818 - the name is part of 
     """No degree and threshold meet the threat model; the message says which demand to relax."""
 
 
+class ConsentError(SecAggError):
+    """Our caller does not consent to a sum over the survivors that its client was asked to sign."""
+
+
 class StaleSnapshotError(ParameterError):
     """A session's snapshot is older than what the session has released since."""
 
@@ -40,14 +44,20 @@ class RoundAbortedError(SecAggError):
     """A round ended without a result.
 
     `reason` says why, `blamed` whom the protocol suspects; the `guilty` among them are to be left out of
-    the next attempt.
+    the next attempt, the `likely` ones had better be (see `Aborted`).
     """
 
     def __init__(
-        self, reason: object, detail: str, blamed: tuple[bytes, ...] = (), guilty: tuple[bytes, ...] = ()
+        self,
+        reason: object,
+        detail: str,
+        blamed: tuple[bytes, ...] = (),
+        guilty: tuple[bytes, ...] = (),
+        likely: tuple[bytes, ...] = (),
     ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
         self.blamed = blamed
         self.guilty = guilty
+        self.likely = likely

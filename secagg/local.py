@@ -15,6 +15,7 @@ from secagg.effects import (
     InputWanted,
     Refused,
     Send,
+    SignWanted,
 )
 from secagg.errors import ParameterError, RemoteProtocolError, RoundAbortedError
 from secagg.kernels import UIntArray
@@ -111,7 +112,8 @@ def _run(
             if isinstance(effect, Completed) and effect.result is not None:
                 return effect.result
             if isinstance(effect, Aborted):
-                raise RoundAbortedError(effect.reason, effect.detail, effect.blamed, effect.guilty)
+                suspects = effect.blamed, effect.guilty, effect.likely
+                raise RoundAbortedError(effect.reason, effect.detail, *suspects)
             if isinstance(effect, Refused):
                 raise RemoteProtocolError(effect.reason, effect.detail)
             if not isinstance(effect, Send) or effect.to is None:
@@ -135,6 +137,8 @@ def _answer(
                 yield answer.buffer()
             case InputWanted():
                 effects.extend(client.submit(vector))
+            case SignWanted():
+                effects.extend(client.sign())
             case Refused() as refused:
                 raise RemoteProtocolError(refused.reason, refused.detail)
             case _:  # an aborted client falls silent; the server counts it as a dropout

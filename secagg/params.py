@@ -23,6 +23,7 @@ IDENTITY_BYTES = 32
 ROUND_ID_BYTES = 16
 DIGEST_BYTES = 32
 MILLION = 1_000_000
+_ROUNDING_BITS = 30
 MAXIMUM_SECURITY_BITS = 256
 MAXIMUM_KEYSTREAM_BYTES = 2**36
 
@@ -52,8 +53,14 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
 
 
 def to_ppm(rate: float) -> int:
-    """Rates travel and are compared in parts per million."""
-    return round(rate * MILLION)
+    """Rates travel and are compared in parts per million, rounded up: 1/3 is 333334 of them.
+
+    Rounded down, n/3 clients of n would be more than the floor of n times the rate. An excess below
+    2^-30 ppm is the rounding of a float (0.1 is a hair more than a tenth, and 100000 ppm) and no share of
+    fewer than 2^30 clients: j/n is a whole number of ppm, or at least 1/n ppm away from one.
+    """
+    numerator, denominator = float(rate).as_integer_ratio()
+    return -((denominator - (numerator * MILLION << _ROUNDING_BITS)) // (denominator << _ROUNDING_BITS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

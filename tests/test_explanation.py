@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from secagg import ParameterError, plan
-from secagg.effects import Send
+from secagg.effects import Send, SignWanted
 from secagg.explanation import explain
 from secagg.kernels import mask_apply, unpack_add
 from secagg.messages import (
@@ -129,7 +129,9 @@ def test_in_a_passive_round_a_server_that_lies_opens_a_single_vector() -> None:
         right = opened(UnmaskingRequest, cohort.request(holder))
         proofs = tuple(p for p in right.uploads if cohort.index[Identity(p.identity)] in told)
         lie = replace(right, survivors=view.bitmap(told), uploads=proofs)
-        (answer, *_) = cohort.clients[holder].receive(cohort.frame(lie))
+        (wanted,) = cohort.clients[holder].receive(cohort.frame(lie))
+        assert isinstance(wanted, SignWanted)
+        (answer, *_) = cohort.clients[holder].sign()
         assert isinstance(answer, Send)
         response = opened(UnmaskingResponse, bytes(answer.frame))
         for seed in response.self_seed_shares:
@@ -184,7 +186,8 @@ def test_more_colluders_than_planned_open_a_single_vector() -> None:
         bitmap = view.bitmap(survivors)
         signatures = {}
         for i in half:
-            (signed,) = cohort.clients[i].receive(cohort.frame(SurvivorSet(bitmap)))
+            cohort.clients[i].receive(cohort.frame(SurvivorSet(bitmap)))
+            (signed,) = cohort.clients[i].sign()
             assert isinstance(signed, Send)
             signatures[i] = opened(SurvivorSignature, bytes(signed.frame)).signature
         for i in bad:

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -36,6 +37,32 @@ def test_rates_are_whole_parts_per_million(ppm: int) -> None:
     assert to_ppm(ppm / 10**6) == ppm
     model = ThreatModel(corrupt=ppm / 10**6, dropout=ppm / 10**6)
     assert (model.corrupt_ppm, model.dropout_ppm) == (ppm, ppm)
+
+
+@pytest.mark.parametrize(
+    ("rate", "ppm"),
+    [
+        (1 / 3, 333_334),
+        (1 / 7, 142_858),
+        (2 / 7, 285_715),
+        (3 / 7, 428_572),
+        (0.1, 100_000),
+        (0.7, 700_000),
+        (0.1 + 0.2, 300_000),
+        (1e-9, 1),
+        (0, 0),
+    ],
+)
+def test_rates_are_rounded_up(rate: float, ppm: int) -> None:
+    assert to_ppm(rate) == ppm
+    assert to_ppm(ppm / 10**6) == ppm
+
+
+@given(clients=st.integers(2, 10**6), marked=st.integers(0, 10**6))
+def test_a_share_of_the_cohort_never_means_fewer_clients_than_it_is(clients: int, marked: int) -> None:
+    marked %= clients
+    ppm = to_ppm(marked / clients)
+    assert marked <= Fraction(ppm * clients, 10**6) < marked + Fraction(clients, 10**6)
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:

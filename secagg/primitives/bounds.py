@@ -108,6 +108,19 @@ def neighbor_collusion(clients: int, degree: int, model: ThreatModel) -> int:
 
 
 @lru_cache(maxsize=1024)
+def likely_collusion(clients: int, degree: int, model: ThreatModel) -> int:
+    """Smallest x with P[more than x of an honest client's k neighbors collude] <= 2^-correctness_bits / n.
+
+    The neighbors of one that does not collude are k of the n - 1 others, all colluders among them. So in a
+    round the probability that any honest client has more is below 2^-correctness_bits. On the complete
+    graph all A colluders are neighbors: there is no chance in it.
+    """
+    c = colluders(clients, degree, model)
+    bound = 2.0**-model.correctness_bits / clients
+    return _smallest_bound(clients - 1, c, degree, bound, c * degree // (clients - 1))
+
+
+@lru_cache(maxsize=1024)
 def window_collusion(clients: int, degree: int, model: ThreatModel) -> int:
     """w: more than this many of degree / 2 successive clients collude only with probability 2^-(s + 1)."""
     c = colluders(clients, degree, model)
@@ -124,6 +137,11 @@ def log2_disconnected(clients: int, degree: int, removed: int) -> float:
     pairs = clients * (clients - degree - 1) / 2
     log_all_removed = _log_choose(clients - degree, removed - degree) - _log_choose(clients, removed)
     return math.log2(pairs) + log_all_removed / math.log(2)
+
+
+def stays_connected(clients: int, degree: int, model: ThreatModel, removed: int) -> bool:
+    """Condition (a) with so many removed: what is left is connected but with probability 2^-(s + 1)."""
+    return log2_disconnected(clients, degree, removed) < -(_strength(model) + 1)
 
 
 def harary_parameters(
@@ -205,10 +223,8 @@ def check_parameters(clients: int, graph: GraphParameters, model: ThreatModel) -
     require(lowest <= t <= k, "threshold", f"in {lowest}..{k}", t)
     if k != clients - 1 and not model.active:
         removed = colluders(clients, k, model) + dropouts(clients, k, model)
-        limit = -(_strength(model) + 1)
-        require(
-            log2_disconnected(clients, k, removed) < limit, "degree", f"large enough for 2^{limit} (a)", k
-        )
+        rule = f"large enough for 2^{-(_strength(model) + 1)} (a)"
+        require(stays_connected(clients, k, model, removed), "degree", rule, k)
 
 
 def _harary(n: int, model: ThreatModel) -> GraphParameters:

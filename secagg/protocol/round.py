@@ -13,8 +13,10 @@ from secagg.primitives.bitmap import from_bitmap, to_bitmap
 from secagg.primitives.bounds import (
     colluders,
     effective_minimum,
+    likely_collusion,
     neighbor_collusion,
     quorum,
+    stays_connected,
     window_collusion,
 )
 from secagg.primitives.graph import NeighborGraph
@@ -31,12 +33,14 @@ class RoundEnded(Exception):  # noqa: N818 - not an error: control flow inside a
         detail: str,
         blamed: Collection[Identity] = (),
         guilty: Collection[Identity] = (),
+        likely: Collection[Identity] = (),
     ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.blamed = tuple(sorted(blamed))
         self.guilty = tuple(sorted(guilty))
+        self.likely = tuple(sorted(likely))
 
 
 def refuse(reason: RefusalReason, detail: str, breaches: tuple[Breach, ...] = ()) -> RemoteProtocolError:
@@ -114,14 +118,30 @@ class RoundView:
 
     @property
     def suspicion_limit(self) -> int:
-        """More contradictions than this make guilty: t1, or A on the complete graph."""
-        return neighbor_collusion(self.clients, self.roster.degree, self.parameters.threat_model)
+        """More contradictions than this make guilty: t1, or A on the complete graph; at least 1.
+
+        Where nobody is thought to collude, one contradiction still has two sides.
+        """
+        return max(1, neighbor_collusion(self.clients, self.roster.degree, self.parameters.threat_model))
+
+    @property
+    def likely_limit(self) -> int:
+        """More contradictions than this make guilt likely."""
+        return max(1, likely_collusion(self.clients, self.roster.degree, self.parameters.threat_model))
 
     def leaves_no_gap(self, survivors: Collection[int]) -> bool:
-        """Every k/2 successive places hold more than w survivors (complete graph: always)."""
+        """Survivors leave no gap on the circle that would split their sum (complete graph: always).
+
+        Active: every k/2 successive places hold more than w of them. Passive: condition (a) holds for the
+        dropouts that there really are, too.
+        """
         if self.graph.complete:
             return True
-        w = window_collusion(self.clients, self.roster.degree, self.parameters.threat_model)
+        model = self.parameters.threat_model
+        if not self.active:
+            gone = self.clients - len(survivors)
+            return stays_connected(self.clients, self.roster.degree, model, self.colluders + gone)
+        w = window_collusion(self.clients, self.roster.degree, model)
         return self.graph.widest_gap_holds(survivors) > w
 
     def members(self, name: str, bitmap: bytes) -> frozenset[int]:

@@ -26,13 +26,14 @@ from secagg.service.events import (
 )
 from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
 from secagg.service.registry import Registry, check_name
-from secagg.service.seat import Question, RoundOutcome
+from secagg.service.seat import BeforeSign, Question, RoundOutcome
 from secagg.service.server import AggregationServer
 from secagg.service.transcripts import Transcripts
 
 __all__ = [
     "AggregationClient",
     "AggregationServer",
+    "BeforeSign",
     "Clock",
     "ConnectionLostError",
     "Deadlines",

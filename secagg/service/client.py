@@ -20,6 +20,7 @@ from secagg.service.keys import SERVER_NAME, ServerCredentials
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
 from secagg.service.seat import (
     BeforeAnswer,
+    BeforeSign,
     Compute,
     QuestionOf,
     RoundOutcome,
@@ -58,6 +59,10 @@ class AggregationClient:
     ledger         what this client uploaded before, and how often; default: in the store, it warns only
     question_of    what (payload, parameters) ask, for the ledger; default: the context is the subject
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
+    before_sign    called in a thread with (parameters, payload, finished, survivors) before the client signs
+                   a set S of survivors (passive: before it answers), again when the server asks again. A
+                   LedgerError or ConsentError that it raises ends this client's round, and is its reason;
+                   S gets no signature. What else it raises ends the round, and is raised by `take_part`
     on_refusal     told why the server's message, or ours, counts as not sent
     patience_s     how long to try to reach the server
     """
@@ -76,6 +81,7 @@ class AggregationClient:
         question_of: QuestionOf = context_is_subject,
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
+        before_sign: BeforeSign | None = None,
         on_refusal: Callable[[str], None] = _print_nothing,
         patience_s: float = 60.0,
     ) -> None:
@@ -92,6 +98,7 @@ class AggregationClient:
             ledger=ledger or ParticipationLedger(store),
             wall=self._clock.wall,
             before_answer=before_answer,
+            before_sign=before_sign,
             on_refusal=on_refusal,
             question_of=question_of,
         )

@@ -278,9 +278,9 @@ class RoundDriver:
                     suspects = self._names(blame.client for blame in result.blamed)
                     self._observer(RoundCompleted(round_id, self._names(result.survivors), suspects))
                     return result
-                case Aborted(reason=reason, blamed=blamed, detail=detail, guilty=guilty):
+                case Aborted(reason=reason, blamed=blamed, detail=detail) as end:
                     self._observer(RoundFailed(round_id, str(reason), detail, self._names(blamed)))
-                    raise RoundAbortedError(reason, detail, blamed, guilty)
+                    raise RoundAbortedError(reason, detail, blamed, end.guilty, end.likely)
                 case _:
                     pass
         return None

@@ -29,13 +29,19 @@ def make_hello(signer: Signer, certificate_digest: bytes, nonce: bytes, resume: 
 
 
 def check_hello(content: Buffer, certificate_digest: bytes, nonce: bytes, registry: Registry) -> Hello:
-    """Return who speaks. Raises HelloError."""
+    """Return who speaks. Raises HelloError.
+
+    The error goes to a stranger: it neither names a party nor tells who is enrolled.
+    """
     data = bytes(content)
     if len(data) not in _SIZES:
         raise HelloError(f"hello: must have {_SIZES} bytes, has {len(data)}")
     identity, signature, resume = Identity(data[:32]), data[32:96], data[96:]
-    if identity not in registry.identities:
-        raise HelloError(f"hello: {identity.hex()[:12]} is not enrolled")
-    if not verify(identity, encode("hello", certificate_digest, nonce, identity), signature):
-        raise HelloError(f"hello: bad signature of {registry.name_of(identity)}")
+    text = encode("hello", certificate_digest, nonce, identity)
+    # Both are looked at: how long the answer takes says no more than its words.
+    proved = verify(identity, text, signature)
+    if identity not in registry.identities or not proved:
+        raise HelloError(
+            "hello: the identity is not enrolled, or its signature over this certificate is wrong"
+        )
     return Hello(identity, resume)

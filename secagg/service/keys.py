@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,20 +28,29 @@ _VALID = dt.timedelta(days=825)
 def write_private(path: Path, data: bytes) -> None:
     """Create a file with mode 0600. Raises KeyFileError when it exists."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = create_private(path)
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
+    with file:
         file.write(data)
+
+
+def create_private(path: Path) -> BinaryIO:
+    """Open a new file for writing that was never readable by others. Raises OSError, also when it exists."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    return os.fdopen(descriptor, "wb")
 
 
 def read_private(path: Path) -> bytes:
     """Read a file that nobody but its owner can read. Raises KeyFileError."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_IMODE(mode) & 0o077:
-            raise KeyFileError(f"{path}: mode must be 0600, is {stat.S_IMODE(mode):04o}")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(
+                os.fstat(file.fileno()).st_mode
+            )  # of what is read, whatever the path is by now
+            if mode & 0o077:
+                raise KeyFileError(f"{path}: mode must be 0600, is {mode:04o}")
+            return file.read()
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from error
 

@@ -7,9 +7,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from secagg.effects import Aborted, Effect, Frame, InputWanted, Refused, RosterAccepted, Send
+from secagg.effects import (
+    Aborted,
+    Completed,
+    Effect,
+    Frame,
+    InputWanted,
+    Refused,
+    RosterAccepted,
+    Send,
+    SignWanted,
+)
+from secagg.errors import ConsentError
 from secagg.kernels import UIntArray
-from secagg.params import Buffer, Entropy, Phase, Policy, RoundParameters, Signer
+from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer
 from secagg.primitives.labels import context_digest
 from secagg.protocol import ClientSession
 from secagg.service.errors import StreamError
@@ -17,6 +28,8 @@ from secagg.store import Counter, LedgerError, ParticipationLedger, Store, floor
 
 Compute: TypeAlias = Callable[[bytes, RoundParameters], UIntArray]
 BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
+# (parameters, payload, finished, survivors)
+BeforeSign: TypeAlias = Callable[[RoundParameters, bytes, frozenset[Identity], frozenset[Identity]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +52,6 @@ def context_is_subject(_payload: bytes, parameters: RoundParameters) -> Question
     return Question(parameters.context)
 
 
-def _phase_of(session: ClientSession) -> Phase:
-    """Return the phase that the session's newest frame belongs to: it makes one in each."""
-    parameters = session.parameters
-    phases = [
-        phase
-        for phase in Phase
-        if phase is not Phase.CONSISTENCY_CHECK or (parameters is not None and parameters.threat_model.active)
-    ]
-    return phases[max(session.releases, 1) - 1]
-
-
 class Outlet(Protocol):
     """Where frames go."""
 
@@ -68,18 +70,23 @@ class Settings:
     ledger: ParticipationLedger = field(repr=False)
     wall: Callable[[], float]  # seconds since 1970
     before_answer: BeforeAnswer | None
+    before_sign: BeforeSign | None = None
     on_refusal: Callable[[str], None]
     question_of: QuestionOf = context_is_subject  # of (payload, parameters); may raise LedgerError
 
 
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
-    """How a round ended for this client."""
+    """How a round ended for this client.
+
+    survivors  S, as this client's own session proved it; nobody where it has not, whatever the server says
+    """
 
     completed: bool  # the server says that it has the sum
     finished: bool  # there are no more rounds; `payload` is the last word
     payload: bytes
     reason: str  # of a round that did not complete
+    survivors: frozenset[Identity] = frozenset()
 
 
 class Seat:
@@ -94,7 +101,8 @@ class Seat:
         self._computing: asyncio.Task[UIntArray] | None = None
         self._wanted = asyncio.Event()
         self._submitted = False
-        self._released = 0  # frames of this session that were counted
+        self._released = 0  # steps of this session that were counted
+        self._survivors: frozenset[Identity] = frozenset()  # that the session proved
         self.heard = False  # anything of a round since the stream was opened
         self.outcome: RoundOutcome | None = None
 
@@ -113,6 +121,7 @@ class Seat:
         self.heard = True
         self._payload = payload
         self._released = 0
+        self._survivors = frozenset()
         self._session = ClientSession(
             signer=self._settings.signer,
             context=context_digest(payload),
@@ -177,7 +186,7 @@ class Seat:
             await self._carry_out(session, effects, outlet)
 
     def _persist(self, session: ClientSession, effects: list[Effect]) -> None:
-        """Keep what must not be forgotten before a new frame is released."""
+        """Keep what must not be forgotten before a new frame is released, or the session is answered."""
         settings, parameters = self._settings, session.parameters
         if parameters is None or session.releases == self._released:
             return  # nothing new: it is sent again
@@ -186,27 +195,48 @@ class Seat:
                 settings.store.put({f"accepted/{effect.round_id.hex()}": b"\1"})
         settings.counter.advance(_counter_name(parameters), session.releases)
         self._released = session.releases
-        if _phase_of(session) is Phase.MASKED_INPUT_COLLECTION:
+        new_frame = any(isinstance(effect, Send) for effect in effects)
+        if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
             me, now = settings.signer.identity, settings.wall()
             settings.ledger.uploaded(self._subject, parameters.round_id, me, now)
 
     async def _carry_out(self, session: ClientSession, effects: list[Effect], outlet: Outlet) -> None:
-        if any(isinstance(effect, Send) for effect in effects):
-            self._persist(session, effects)  # first; then release
+        self._persist(session, effects)  # first; then release
+        phase = session.answered_phase
         for effect in effects:
             match effect:
                 case Send(frame=frame):
-                    if self._settings.before_answer is not None:
-                        await self._settings.before_answer(_phase_of(session), self._payload)
+                    if self._settings.before_answer is not None and phase is not None:
+                        await self._settings.before_answer(phase, self._payload)
                     await outlet.send(frame)
                 case InputWanted():
                     self._wanted.set()
+                case SignWanted(finished=finished, survivors=survivors):
+                    if await self._consents(session, finished, survivors):
+                        await self._carry_out(session, session.sign(), outlet)
+                case Completed(survivors=survivors):
+                    self._survivors = survivors
                 case Refused(reason=reason, detail=detail):
                     self._settings.on_refusal(f"{reason}: {detail}")
                 case Aborted(reason=reason, detail=detail):
                     self._over(completed=False, reason=f"{reason}: {detail}")
                 case _:
                     pass
+
+    async def _consents(
+        self, session: ClientSession, finished: frozenset[Identity], survivors: frozenset[Identity]
+    ) -> bool:
+        """Ask our caller whether a sum over these survivors may be opened; leave the round if not."""
+        ask, parameters = self._settings.before_sign, session.parameters
+        if ask is None or parameters is None:
+            return True
+        try:
+            await asyncio.to_thread(ask, parameters, self._payload, finished, survivors)
+        except (LedgerError, ConsentError) as error:
+            self.leave()
+            self._over(completed=False, reason=str(error))
+            return False
+        return session is self._session  # or the round was left meanwhile
 
     def end(self, completed: bool, reason: str) -> None:
         """Take the server's word about the round."""
@@ -217,7 +247,9 @@ class Seat:
         self.outcome = RoundOutcome(completed=False, finished=True, payload=payload, reason="")
 
     def _over(self, *, completed: bool, reason: str) -> None:
-        self.outcome = RoundOutcome(completed, finished=False, payload=self._payload, reason=reason)
+        self.outcome = RoundOutcome(
+            completed, finished=False, payload=self._payload, reason=reason, survivors=self._survivors
+        )
 
     def leave(self) -> None:
         """Forget the round's secrets; what was computed but not wanted is thrown away."""

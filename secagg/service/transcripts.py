@@ -9,6 +9,7 @@ from pathlib import Path
 
 from secagg.errors import ParameterError
 from secagg.params import Identity, RoundParameters, Signer
+from secagg.service.keys import create_private
 from secagg.transcript import RecordedServerSession
 
 
@@ -16,7 +17,7 @@ from secagg.transcript import RecordedServerSession
 class Transcripts:
     """Record every round.
 
-    folder       exists; gets <round id>.transcript when a round is over, .partial while it runs
+    folder       exists; gets <round id>.transcript when a round is over, .partial while it runs; both 0600
     signer       the server's own identity, not a client's
     keep_inputs  keep masked vectors, too: large, and all that a curious server sees
     """
@@ -30,7 +31,7 @@ class Transcripts:
     ) -> RecordedServerSession:
         """Begin a round. Raises OSError; ParameterError when too few are admitted."""
         partial = self._partial(parameters)
-        file = partial.open("xb")
+        file = create_private(partial)
         try:
             return RecordedServerSession(
                 parameters,

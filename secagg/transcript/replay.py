@@ -192,7 +192,7 @@ class Replay:
         if isinstance(following, Result):
             self._phase = None
             facts.total = following.aggregate.total if facts.inputs_kept else None
-            self._end = outcome_of(Completed(following.aggregate))
+            self._end = outcome_of(Completed(following.aggregate, frozenset(following.aggregate.survivors)))
             return
         _note(following, facts)
         self._phase = following

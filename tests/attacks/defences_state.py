@@ -7,6 +7,7 @@ from tests.attacks.defence import Defence
 _POLICY = "secagg.protocol.client.policy"
 _VAULT = "secagg.protocol.client.vault"
 _SESSION = "secagg.protocol.client.session"
+_SEAT = "secagg.service.seat"
 _LEDGER = "secagg.store.ledger"
 _RULE = "secagg.store.rule"
 _SQLITE = "secagg.store.sqlite"
@@ -91,6 +92,99 @@ DEFENCES: tuple[Defence, ...] = (
         "if value <= (last := self.value(name)):",
         "if value < (last := self.value(name)):",
         "of two sessions of one snapshot only one releases a frame",
+    ),
+    Defence(
+        "early vectors are counted",
+        _SESSION,
+        "            self._releases += 1  # of two sessions of one snapshot only one takes a vector\n",
+        "",
+        "of two sessions of one snapshot only one takes a vector",
+    ),
+    Defence(
+        "wanted vectors are counted",
+        _SESSION,
+        "            self._releases += 1  # of two sessions of one snapshot only one asks for a vector\n",
+        "",
+        "of two sessions of one snapshot only one goes on to mask",
+    ),
+    Defence(
+        "questions are counted",
+        _SESSION,
+        "        self._releases += 1\n        return [SignWanted(",
+        "        return [SignWanted(",
+        "of two sessions of one snapshot only one asks about a set",
+    ),
+    Defence(
+        "service: consent",
+        _SEAT,
+        "if await self._consents(session, finished, survivors):",
+        "if True:",
+        "a client's ledger is asked before it signs",
+    ),
+    Defence(
+        "service: refusals end the round",
+        _SEAT,
+        "        except (LedgerError, ConsentError) as error:\n            self.leave()\n",
+        "        except (LedgerError, ConsentError) as error:\n",
+        "a client that does not consent is out of the round",
+    ),
+    Defence(
+        "service: survivors that were proved",
+        _SEAT,
+        "                    self._survivors = survivors\n",
+        "                    pass\n",
+        "an outcome names the survivors of the session's own proof",
+    ),
+    Defence(
+        "service: survivors of this round",
+        _SEAT,
+        "        self._released = 0\n        self._survivors = frozenset()\n",
+        "        self._released = 0\n",
+        "the survivors of one round are not those of the next",
+    ),
+    Defence(
+        "service: strangers hear no name",
+        "secagg.service.hello",
+        "    if identity not in registry.identities or not proved:\n",
+        "    if identity in registry.identities and not proved:\n"
+        '        raise HelloError(f"hello: bad signature of {registry.name_of(identity)}")\n'
+        "    if not proved:\n",
+        "a stranger does not learn who is enrolled",
+    ),
+    Defence(
+        "service: hello signed",
+        "secagg.service.hello",
+        "    if identity not in registry.identities or not proved:\n",
+        "    if identity not in registry.identities:\n",
+        "nobody speaks for another party",
+    ),
+    Defence(
+        "service: hello enrolled",
+        "secagg.service.hello",
+        "    if identity not in registry.identities or not proved:\n",
+        "    if not proved:\n",
+        "strangers have no stream",
+    ),
+    Defence(
+        "service: private files",
+        "secagg.service.keys",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)",
+        "keys and transcripts are their owner's alone from their first byte",
+    ),
+    Defence(
+        "service: new files",
+        "secagg.service.keys",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)",
+        "os.O_WRONLY | os.O_CREAT, 0o600)",
+        "keys and transcripts are not written into files of others",
+    ),
+    Defence(
+        "service: transcripts are private",
+        "secagg.service.transcripts",
+        "file = create_private(partial)",
+        'file = partial.open("xb")',
+        "a transcript is its owner's alone from its first byte",
     ),
     Defence(
         "closing wipes",

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from secagg.effects import Effect, InputWanted, Refused, RosterAccepted, Send
+from secagg.effects import Effect, InputWanted, Refused, RosterAccepted, Send, SignWanted
 from secagg.kernels import UIntArray, lane_dtype, mask_apply, ring_mask, unpack_add
 from secagg.messages import (
     Advertisement,
@@ -276,6 +276,17 @@ class Liar:
         assert twin.snapshot() == session.snapshot()
         self._take(i, None, effects)
 
+    def consent(self, i: int) -> list[Effect]:
+        """The client's caller lets it sign; so it does in a twin from the snapshot."""
+        session = self.sessions[i]
+        data = saved(session)
+        assert data is not None
+        twin = self._restored(i, data)[0]
+        effects = session.sign()
+        assert outline(twin.sign()) == outline(effects)
+        assert twin.snapshot() == session.snapshot()
+        return effects
+
     def feed(self, i: int, frame: bytes) -> list[Effect]:
         """Hand the client a frame. What it refuses must change nothing, and a restored twin must agree."""
         session = self.sessions[i]
@@ -291,6 +302,10 @@ class Liar:
             assert saved(session) == before
             return effects
         self.stuck.discard(i)
+        if any(isinstance(effect, SignWanted) for effect in effects):
+            if any(isinstance(effect, Send) for effect in effects):
+                raise Violation("something was sent for survivors before the caller consented")
+            effects = [*effects, *self.consent(i)]
         self._take(i, frame, effects)
         if before is None and self.submit_when.get(i) == "early":
             self.submit(i)

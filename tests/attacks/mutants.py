@@ -31,6 +31,7 @@ MATRIX = Path(__file__).parent / "matrix.json"
 _SERVER_LIES = ("tests/attacks/test_lying_server.py", "tests/attacks/test_hiding.py")
 _OTHERS_LIE = ("tests/attacks/test_lying_clients.py", "tests/attacks/test_network.py")
 _STATE = (
+    "tests/protocol/client/test_consent.py",
     "tests/protocol/client/test_vault.py",
     "tests/protocol/client/test_policy.py",
     "tests/protocol/client/test_share_keys.py",
@@ -40,6 +41,7 @@ _STATE = (
     "tests/transcript",
     "tests/test_hygiene.py",
 )
+_SERVICE = tuple(f"tests/service/test_{name}.py" for name in ("hello", "keys", "seat", "transcripts"))
 _FOUND = 3  # attacks that are kept per defence
 _TIMEOUT_S = 900
 
@@ -131,6 +133,8 @@ def find(defence: Defence, known: Mapping[str, list[str]], *, every: bool) -> li
 
 def _suite(defence: Defence) -> tuple[str, ...]:
     """All attacks, first those that are most likely to meet the defence."""
+    if ".service." in defence.module:
+        return (*_SERVICE, *_STATE)
     if any(part in defence.module for part in (".server.", ".messages.", ".recovery")):
         return (*_OTHERS_LIE, *_SERVER_LIES, *_STATE)
     if any(part in defence.module for part in (".vault", ".store.", ".transcript.")):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 import tracemalloc
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -50,6 +51,9 @@ from secagg.primitives.shamir import to_limbs
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ServerSession
 from secagg.protocol.round import advertisement_text, parameters_digest
+from secagg.protocol.server import recovery
+from secagg.protocol.server.answers import Answers
+from secagg.protocol.server.blame import Suspicions
 from tests.messages.raw import field, fields_of, joined, number
 from tests.protocol.network import (
     Cohort,
@@ -58,6 +62,7 @@ from tests.protocol.network import (
     opened,
     refused_by_server,
     server_state,
+    sparse,
     total_of,
 )
 
@@ -625,7 +630,7 @@ def test_a_client_given_up_is_not_heard_again_and_what_it_sent_stays(phase: Phas
             assert LIAR not in cohort.waiting()
             refused_by_server(cohort, LIAR, honest(now), RefusalReason.UNKNOWN_SENDER)
             if told:  # the same once more: it is not asked again
-                assert cohort.tell(LIAR, honest(phase)) == []
+                refused_by_server(cohort, LIAR, honest(phase), RefusalReason.UNKNOWN_SENDER)
             cohort.ask_all(lost).tell_all(lost)
     stays = phase > Phase.MASKED_INPUT_COLLECTION or (told and phase == Phase.MASKED_INPUT_COLLECTION)
     exact(cohort, LOST if stays else [*LOST, LIAR])
@@ -1055,7 +1060,7 @@ def test_a_holder_is_guilty_from_one_dealer_more_than_collude(count: int) -> Non
 
 @pytest.mark.parametrize("liars", [1, 2, 3, 4])
 def test_more_wrong_answers_than_the_surplus_end_the_round_without_a_sum(liars: int) -> None:
-    """Threshold 5, seven answers: one is corrected and one more found by leaving holders out."""
+    """Threshold 5, seven answers: one is corrected, and leaving holders out finds no more."""
     cohort = Cohort(8).advance(Phase.UNMASKING).ask_all()
     for i in range(liars):
         cohort.tell(i, answering(cohort, i, WRONG["a bit" if i % 2 else "words exchanged"], {7}))
@@ -1064,7 +1069,8 @@ def test_more_wrong_answers_than_the_surplus_end_the_round_without_a_sum(liars: 
         exact(cohort)
     else:
         assert aborted(cohort, AbortReason.UNRECOVERABLE_SECRET) >= {7, *range(liars)}
-    assert guilty(cohort) == set()
+    # Two are more than the one declared: the rule holds the dealer for the liar then.
+    assert guilty(cohort) == (set() if liars < 2 else {7})
 
 
 def test_colluders_that_agree_on_a_secret_of_their_own_frame_no_dealer() -> None:
@@ -1294,33 +1300,175 @@ def test_a_commitment_copied_from_another_client_makes_its_dealer_guilty() -> No
 
 
 def test_a_wrong_secret_is_proved_by_the_threshold_and_the_colluders_together() -> None:
-    """Threshold 6, limit 1, nine answers of which seven agree, and six: the seventh makes the difference."""
-    for wrong, expected in ((2, {0}), (3, set())):
+    """Threshold 11, limit 2, thirteen answers: all of them agree, or all but one."""
+    for wrong, expected in ((0, {0}), (1, set())):
 
         def make(cohort: Cohort, wrong: int = wrong) -> bytes:
-            plaintexts = polynomial(random_limbs(1), random_limbs(2), holders=9)(cohort)
+            plaintexts = polynomial(random_limbs(1), random_limbs(2), holders=19)(cohort)
             for holder in range(1, 1 + wrong):
                 plaintexts[holder] = flipped(flipped(plaintexts[holder], holder), 320 + holder)
             return cohort.dealt(0, plaintexts)
 
-        cohort = dealt(make, 10)
-        assert (cohort.view().roster.threshold, cohort.view().suspicion_limit) == (6, 1)
-        cohort.finish()
-        assert aborted(cohort, AbortReason.UNRECOVERABLE_SECRET) == set(range(10))
+        cohort = dealt(make, 20)
+        assert (cohort.view().roster.threshold, cohort.view().suspicion_limit) == (11, 2)
+        answered(cohort, range(1, 14))
+        assert aborted(cohort, AbortReason.UNRECOVERABLE_SECRET) >= {*range(14)}
         assert guilty(cohort) == expected
+
+
+def answered(cohort: Cohort, holders: Iterable[int], lost: dict[int, Phase] | None = None) -> None:
+    """The rest of a round in which only these holders answer at last."""
+    lost = lost or {}
+    cohort.advance(Phase.UNMASKING, lost).ask_all(lost)
+    for i in holders:
+        assert cohort.tell(i) == []
+    cohort.close()
+
+
+def too_high(clients: int, degree: int | None = None) -> Make:
+    """Client 0 deals on a polynomial of the highest degree, or of this one."""
+    holders = clients - 1
+    make = polynomial(random_limbs(1), random_limbs(2), degree=degree or holders - 1, holders=holders)
+    return lambda cohort: cohort.dealt(0, make(cohort))
 
 
 @pytest.mark.parametrize("drops", [False, True], ids=["its seed", "its mask key"])
 @pytest.mark.parametrize("clients", [8, 40])
-def test_a_sharing_of_too_high_degree_ends_the_round_and_proves_nothing(clients: int, drops: bool) -> None:
-    """No answers agree. The dealer is among the suspects; as the holders may have lied, nobody is guilty."""
-    holders = clients - 1
-    make = polynomial(random_limbs(1), random_limbs(2), degree=holders - 1, holders=holders)
+def test_a_sharing_of_too_high_degree_ends_the_round_and_its_dealer_is_guilty(
+    clients: int, drops: bool
+) -> None:
+    """As many wrong answers as there are colluders would have been corrected."""
     lost = {0: Phase.MASKED_INPUT_COLLECTION} if drops else {}
-    cohort = dealt(lambda c: c.dealt(0, make(c)), clients)
+    cohort = dealt(too_high(clients), clients)
     cohort.finish(lost)
     assert aborted(cohort, AbortReason.UNRECOVERABLE_SECRET) == set(range(clients))
-    assert guilty(cohort) == set()
+    assert guilty(cohort) == {0}
+
+
+def test_a_sharing_of_a_degree_that_is_one_too_high_makes_its_dealer_guilty() -> None:
+    cohort = dealt(too_high(20, 11), 20)
+    assert cohort.view().roster.threshold == 11
+    cohort.finish()
+    assert aborted(cohort, AbortReason.UNRECOVERABLE_SECRET) == set(range(20))
+    assert guilty(cohort) == {0}
+
+
+@pytest.mark.parametrize(("answers", "expected"), [(15, {0}), (14, set())])
+def test_without_surplus_for_all_colluders_a_sharing_of_too_high_degree_proves_nothing(
+    answers: int, expected: set[int]
+) -> None:
+    """Threshold 11, limit 2: of fifteen answers two wrong ones would have been corrected, of fourteen one."""
+    cohort = dealt(too_high(20), 20)
+    assert (cohort.view().roster.threshold, cohort.view().suspicion_limit) == (11, 2)
+    answered(cohort, range(1, 1 + answers))
+    assert aborted(cohort, AbortReason.UNRECOVERABLE_SECRET) >= {*range(1 + answers)}
+    assert guilty(cohort) == expected
+    assert isinstance(cohort.outcome, Aborted)
+    assert cohort.outcome.likely == ()  # on the complete graph it is no matter of chance
+
+
+def test_a_dealer_that_only_improbably_many_colluders_could_frame_is_named() -> None:
+    """Of 26 neighbors eight would have to collude: possible by the bound of guilt, but hardly ever so."""
+    cohort = dealt(
+        too_high_among(range(1, 27)), 100, dropout=0.02, correctness_bits=5, grinding_bits=0, vector_length=2
+    )
+    view = cohort.view()
+    assert (view.roster.degree, view.roster.threshold) == (26, 11)
+    assert (view.likely_limit, view.suspicion_limit) == (7, 10)
+    cohort.finish()
+    assert aborted(cohort, AbortReason.UNRECOVERABLE_SECRET) == {0, *view.graph.neighbors_of(0)}
+    assert isinstance(cohort.outcome, Aborted)
+    assert (cohort.outcome.guilty, cohort.outcome.likely) == ((), (cohort.identities[0],))
+
+
+def too_high_among(points: Sequence[int]) -> Make:
+    """On a sparse graph: client 0 deals random shares to its neighbors."""
+
+    def make(cohort: Cohort) -> bytes:
+        rng = np.random.default_rng(5)
+        words = rng.integers(0, PRIME, (len(points), 10), np.uint64)
+        around = cohort.view().graph.neighbors_of(0)
+        return cohort.dealt(0, {h: w.astype("<u8").tobytes() for h, w in zip(around, words, strict=True)})
+
+    return make
+
+
+@pytest.mark.parametrize(("garbage", "expected"), [(0, set()), (1, {0})])
+def test_whoever_complained_about_a_dealer_lies_no_second_time_in_its_defence(
+    garbage: int, expected: set[int]
+) -> None:
+    """Threshold 11, limit 2: with one complaint, one more liar would have been corrected."""
+
+    def make(cohort: Cohort) -> bytes:
+        plaintexts = polynomial(random_limbs(1), random_limbs(2), degree=18, holders=19)(cohort)
+        for holder in range(1, 1 + garbage):
+            plaintexts[holder] = b"\xff" * 80
+        return cohort.dealt(0, plaintexts)
+
+    cohort = dealt(make, 20)
+    answered(cohort, range(1, 15 + garbage))
+    aborted(cohort, AbortReason.UNRECOVERABLE_SECRET)
+    assert guilty(cohort) == expected
+
+
+def test_whatever_colluding_holders_answer_no_honest_dealer_is_guilty_or_likely_to_be() -> None:
+    """As many liars as collude, any lies, any other holders silent: one dealer, many times."""
+    cohort = dealt(too_high(20, 10), 20).advance(Phase.UNMASKING).ask_all()
+    masked = cast("Any", cohort.server._phase).masked
+    view, rng = cohort.view(), random.Random(6)
+    victim, limit, t = 19, view.suspicion_limit, view.roster.threshold
+    right = {h: share[40:] for h, share in cohort.share_plaintexts(victim).items()}
+    seen: Counter[str] = Counter()
+    for _ in range(300):
+        liars = rng.sample(range(19), limit)
+        quiet = {*rng.sample(range(19), rng.randint(0, 19 - t))}
+        complaining = {i for i in liars if rng.random() < 0.2} - quiet
+        answers = Answers(masked.neighbors, masked.positions)
+        for holder in sorted({*range(19)} - quiet - complaining):
+            share = rng.randbytes(40) if rng.random() < 0.5 else flipped(right[holder], rng.randrange(320))
+            share = share if holder in liars else right[holder]
+            one = np.frombuffer(share, np.uint8).reshape(1, -1)
+            answers.add(holder, np.array([victim], np.int32), one)
+        suspicions = Suspicions({(victim, i) for i in complaining})
+        secret = recovery._recover(
+            masked, victim, answers, suspicions, recovery._weight_cache(), recovery._Effort()
+        )
+        honest = {view.identities[i] for i in range(20) if i not in liars}
+        assert not honest & {blame.client for blame in suspicions.blame(view) if blame.guilty}
+        assert not honest & suspicions.likely(view)
+        seen["opened" if secret is not None else "not"] += 1
+    assert min(seen["opened"], seen["not"]) > 20, seen
+
+
+@pytest.mark.parametrize("adversary", ["active", "passive"])
+def test_where_nobody_is_thought_to_collude_one_contradiction_proves_nothing(adversary: Adversary) -> None:
+    for count, expected in ((1, set()), (2, {0})):
+        cohort = dealt(off(range(1, 1 + count)), 12, corrupt=0.0, adversary=adversary)
+        assert cohort.view().colluders == 0
+        cohort.finish()
+        exact(cohort)
+        assert guilty(cohort) == expected
+
+
+@pytest.mark.parametrize("reason", [AbortReason.TOO_FEW_SURVIVORS, AbortReason.SURVIVOR_GAP])
+def test_guilt_that_complaints_have_proved_is_told_whatever_ends_the_round(reason: AbortReason) -> None:
+    """Client 0 dealt garbage to more holders than collude; then too few upload, or leave a gap."""
+    gap = reason is AbortReason.SURVIVOR_GAP
+    cohort = sparse(70, "active") if gap else Cohort(8, minimum_survivors=7)
+    cohort.advance(Phase.SHARE_KEYS).ask_all()
+    view = cohort.view()
+    around, circle = view.graph.neighbors_of(0), view.graph.circle
+    garbage = around[: view.suspicion_limit + 1]
+    assert cohort.tell(0, cohort.dealt(0, dict.fromkeys(garbage, b"\xff" * 80))) == []
+    cohort.tell_all().close()
+    far = (
+        [circle[(circle.index(0) + 30 + place) % 70] for place in range(view.roster.degree // 2)]
+        if gap
+        else [6, 7]
+    )
+    cohort.finish(dict.fromkeys(far, Phase.MASKED_INPUT_COLLECTION))
+    assert aborted(cohort, reason) == {0, *garbage}
+    assert guilty(cohort) == {0}
 
 
 def test_words_beyond_the_field_are_complained_about_like_shares_that_do_not_open() -> None:

@@ -22,6 +22,7 @@ from secagg.effects import (
     Aborted,
     AbortReason,
     Aggregate,
+    InputWanted,
     RefusalReason,
     Refused,
     RosterAccepted,
@@ -48,6 +49,7 @@ from secagg.messages import (
     parameters_to_wire,
 )
 from secagg.params import Adversary, Identity, Phase
+from secagg.primitives.bounds import dropouts
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol.round import RoundView, advertisement_digest, advertisement_text, parameters_digest
 from tests.attacks.server import KEY, SEED, LyingServer, by_identity, twin
@@ -412,6 +414,36 @@ def test_one_request_never_opens_both_secrets_of_a_neighbor(graph: str, adversar
     assert seeds == {*saved.server.neighbors(saved.server.views[0], 0)} & saved.survivors
 
 
+ODD_RATES = [(66, 1 / 3), (99, 1 / 3), (70, 1 / 7), (70, 2 / 7), (70, 3 / 7)]
+
+
+@pytest.mark.parametrize(("clients", "corrupt"), ODD_RATES)
+def test_a_rate_that_is_no_whole_number_of_ppm_grants_no_colluder_too_many(
+    clients: int, corrupt: float
+) -> None:
+    """Exactly the declared share colludes; half of the others hear that the victim survived."""
+    mine = round(corrupt * clients)
+    honest = range(clients - mine)
+    cohort = Cohort(clients, corrupt=corrupt, dropout=0.02, vector_length=2)
+    server = LyingServer(cohort, corrupt=range(honest.stop, clients)).advertise()
+    view, everybody = server.roster(), frozenset(range(clients))
+    assert not view.graph.complete
+    server.announce(view).deliver(everybody, honest)
+    sets = (everybody, everybody - {0})
+    server.sign(sets[0], honest[::2]).sign(sets[1], honest[1::2])
+    enough = [len(server.quorum(view, everybody, s)) >= view.quorum for s in sets]
+    assert enough.count(True) <= 1
+    for i in sorted({*server.neighbors(view, 0)} & {*honest}):
+        world = sets.index(server.signed[i])
+        if enough[world]:
+            server.answers[i] = server.ask(UnmaskingResponse, i, server.request(i, sets[world]))
+        else:
+            assert server.tried(i, server.request(i, sets[world])) is RefusalReason.NO_QUORUM
+    assert min(server.counts(0)) < view.roster.threshold
+    # And no set that it may open leaves one honest client alone with the colluders.
+    assert view.effective_minimum >= mine + 2
+
+
 # --- 3. Survivors who never uploaded, and gaps
 
 
@@ -491,6 +523,57 @@ def test_a_cut_circle_without_honest_signatures_opens_neither_arc() -> None:
             server.refused(i, server.survivor_set(i, survivors), RefusalReason.SURVIVOR_GAP)
             server.refused(i, server.request(i, survivors), RefusalReason.NO_QUORUM)
     assert server.counts(min(phantoms)) == (0, 0) or min(phantoms) in server.corrupt
+
+
+def falls_apart() -> tuple[LyingServer, list[frozenset[int]]]:
+    """A passive round of 200: two gaps, and so many others, are gone; the arcs between them."""
+    cohort = Cohort(200, adversary="passive", corrupt=0.0, dropout=0.02, vector_length=2)
+    server = LyingServer(cohort).advertise()
+    view = server.roster()
+    circle, half = view.graph.circle, view.roster.degree // 2
+    gaps = {*range(half), *range(12, 12 + half)}
+    gone = gaps | set(range(12 + half, 12 + half + 4 * (50 - 2 * half), 4))
+    assert len(gone) == 50
+    left = frozenset(circle) - {circle[place] for place in gone}
+    server.announce(view).deliver(frozenset(circle), left)
+    small = left & {circle[place] for place in range(half, 12)}
+    return server, [small, left - small]
+
+
+def test_a_passive_cohort_that_falls_apart_opens_no_part_of_its_sum() -> None:
+    """A quarter is gone where a fiftieth was declared: the sums over two arcs would come out, too."""
+    server, arcs = falls_apart()
+    survivors = arcs[0] | arcs[1]
+    for i in sorted(survivors):
+        reason = server.tried(i, server.request(i, survivors))
+        assert reason is RefusalReason.SURVIVOR_GAP
+    assert not server.answers
+    assert not any(server.comes_out(arc) for arc in arcs)
+
+
+def test_a_passive_round_ends_when_its_cohort_has_fallen_apart() -> None:
+    """The server that follows the protocol does not even ask."""
+    server, arcs = falls_apart()
+    cohort = Cohort(200, adversary="passive", corrupt=0.0, dropout=0.02, vector_length=2)
+    gone = dict.fromkeys(set(range(200)) - arcs[0] - arcs[1], Phase.MASKED_INPUT_COLLECTION)
+    end = cohort.finish(gone)
+    assert isinstance(end, Aborted)
+    assert end.reason is AbortReason.SURVIVOR_GAP
+    assert cohort.released == server.cohort.released  # nothing
+
+
+@pytest.mark.parametrize(("corrupt", "dropout"), [(0.0, 0.02), (0.03, 0.05), (1 / 7, 1 / 7)])
+def test_a_passive_round_with_as_many_dropouts_as_were_declared_has_its_sum(
+    corrupt: float, dropout: float
+) -> None:
+    cohort = Cohort(98, adversary="passive", corrupt=corrupt, dropout=dropout, vector_length=98)
+    cohort.advance(Phase.MASKED_INPUT_COLLECTION)
+    view = cohort.view()
+    assert not view.graph.complete
+    lost = range(dropouts(98, view.roster.degree, cohort.parameters.threat_model))
+    assert cohort.total(dict.fromkeys(lost, Phase.MASKED_INPUT_COLLECTION)) == [
+        int(i not in lost) for i in range(98)
+    ]
 
 
 BAD_SETS: dict[str, tuple[Callable[[Scene], SurvivorSet], RefusalReason]] = {
@@ -1485,13 +1568,15 @@ def test_a_message_out_of_phase_is_refused(moment: str, kind: type) -> None:
     if kind in KINDS_UP:
         refused_by_client(cohort, 0, up[kind], RefusalReason.WRONG_PHASE)
     elif kind in answered:
-        last = cohort.answers[0]
-        for effect in cohort.clients[0].receive(right[kind]):
-            if isinstance(effect, Send):
-                assert kind is answered[-1]
-                assert bytes(effect.frame) == last
+        if kind is answered[-1] and moment != "gave up":
+            (effect,) = cohort.clients[0].receive(right[kind])
+            if moment == "waits for its vector":
+                assert isinstance(effect, InputWanted)
             else:
-                assert moment == "waits for its vector"
+                assert isinstance(effect, Send)
+                assert bytes(effect.frame) == cohort.answer(0)
+        else:
+            refused_by_client(cohort, 0, right[kind], RefusalReason.WRONG_PHASE)
         refused_by_client(cohort, 0, other[kind], RefusalReason.EQUIVOCATION)
     elif kind in wanted:
         assert not [e for e in cohort.ask(0, right[kind]) if isinstance(e, Refused | Aborted)]

@@ -63,7 +63,7 @@ class LyingServer(RuleBasedStateMachine):
 
     @initialize(
         clients=st.sampled_from([4, 5, 6, 6, 7, 7, 8, 8]),
-        corrupt=st.sampled_from([0.1, 0.25]),
+        corrupt=st.sampled_from([0.1, 0.25, 1 / 7]),
         least=st.sampled_from([4, 4, 6, 8]),
         minimum=st.integers(2, 6),
         drawn=st.integers(0, 2**62),
@@ -156,23 +156,32 @@ class LyingServer(RuleBasedStateMachine):
         return able[client % len(able)]
 
 
+RATES = [(70, 66, 0.03), (66, 66, 1 / 3), (70, 70, 1 / 7), (66, 66, 2 / 33)]  # clients, least, corrupt
+
+
 class SparseLyingServer(LyingServer):
-    """The same on a sparse graph, where no number of colluders can be unlucky: t1 = w = C."""
+    """The same on a sparse graph, where no number of colluders can be unlucky: t1 = w = C.
+
+    Of the odd rates exactly the declared share colludes, and the roster is all of them or one less.
+    """
 
     reached: ClassVar[Counter[str]] = Counter()
+    rates: ClassVar[list[tuple[int, int, float]]] = RATES
 
     @initialize(drawn=st.integers(0, 2**62))
     def begin(self, drawn: int) -> None:
+        clients, least, corrupt = self.rates[drawn % len(self.rates)]
         cohort = Cohort(
-            70,
-            corrupt=0.03,
+            clients,
+            corrupt=corrupt,
             dropout=0.05,
             correctness_bits=1,
             ring_bits=5,
             vector_length=7,
-            minimum_cohort=66,
+            minimum_cohort=least,
         )
         self.liar = liar(cohort, Random(drawn))
+        assert corrupt == 0.03 or len(self.liar.corrupt) == round(corrupt * clients)
 
 
 def liar(cohort: Cohort, random: Random) -> Liar:
@@ -224,6 +233,18 @@ def test_no_schedule_of_a_lying_server_tells_it_more_than_one_sum() -> None:
     assert reached["answered"] > reached["schedules"] / 4, reached
     for name in ("two rosters", "two U1", "two S signed", "all answered"):
         assert reached[name], reached
+
+
+@pytest.mark.parametrize("rate", RATES[1:], ids=lambda rate: f"{rate[2]:.3f} of {rate[0]}")
+def test_no_schedule_on_a_sparse_graph_or_at_an_odd_rate_tells_more_than_one_sum(
+    rate: tuple[int, int, float],
+) -> None:
+    """Few, for each takes seconds; a long run does a thousand."""
+    machine: Any = type("SparseAtThisRate", (SparseLyingServer,), {"rates": [rate], "reached": Counter()})
+    few = settings(NORMAL, max_examples=4, stateful_step_count=6)
+    run_state_machine_as_test(seed(2)(machine), settings=settings(few, derandomize=False))
+    assert machine.reached["opened"], machine.reached
+    assert machine.reached["signed"], machine.reached
 
 
 def test_two_rosters_that_share_a_name_sum_honest_clients_once_each() -> None:
@@ -539,7 +560,7 @@ class LyingClients(RuleBasedStateMachine):
 
     @initialize(
         clients=st.integers(4, 8),
-        corrupt=st.sampled_from([0.1, 0.25]),
+        corrupt=st.sampled_from([0.1, 0.25, 1 / 7]),
         minimum=st.integers(2, 4),
         drawn=st.integers(0, 2**62),
         quiet=st.integers(0, 4),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from secagg.effects import InputWanted
+from secagg.effects import InputWanted, SignWanted
 from secagg.messages import (
     Advertisement,
     MaskedInput,
@@ -215,6 +215,8 @@ def _client_moments(cohort: Cohort, earlier: list[bytes]) -> list[Moment]:
     effects = client.receive(request)
     if any(isinstance(effect, InputWanted) for effect in effects):
         out.append(Moment(f"{name}, input wanted", client.snapshot(), ((0, request),)))
+    if any(isinstance(effect, SignWanted) for effect in effects):
+        out.append(Moment(f"{name}, consent wanted", client.snapshot(), inputs))
     cohort.take_client(ME, effects)
     earlier.append(request)
     return out

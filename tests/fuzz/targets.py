@@ -27,7 +27,7 @@ from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.task import Task, TaskKind
-from secagg.effects import Aborted, Completed, Effect, InputWanted, Refused, RosterAccepted, Send
+from secagg.effects import Aborted, Completed, Effect, InputWanted, Refused, RosterAccepted, Send, SignWanted
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from secagg.messages import (
     KINDS,
@@ -201,7 +201,8 @@ def _client(data: bytes) -> str:
         _clients[place] = live
         return said
     after = session.snapshot()
-    assert all(isinstance(e, Send | RosterAccepted | InputWanted | Completed | Aborted) for e in effects)
+    expected = Send | RosterAccepted | InputWanted | SignWanted | Completed | Aborted
+    assert all(isinstance(e, expected) for e in effects)
     _frames_are_canonical(effects)
     again, _ = ClientSession.restore(
         after, signer=recording.cohort.signers[ME], policy=recording.cohort.policy
@@ -218,6 +219,9 @@ def _client(data: bytes) -> str:
         parameters = session.parameters
         assert parameters is not None
         _frames_are_canonical(session.submit(recording.cohort.vector(ME)))
+    if any(isinstance(effect, SignWanted) for effect in effects):
+        assert not any(isinstance(effect, Send) for effect in effects), "signed before its caller consented"
+        _frames_are_canonical(session.sign())
     return f"{place} {said}"
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,11 +21,14 @@ from secagg.primitives.bounds import (
     choose_for,
     choose_parameters,
     colluders,
+    dropouts,
     effective_minimum,
     harary_parameters,
+    likely_collusion,
     log2_disconnected,
     neighbor_collusion,
     quorum,
+    stays_connected,
     upper_tail,
     window_collusion,
 )
@@ -571,3 +575,61 @@ def test_a_number_of_clients_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ParameterError, match="clients: must be an integer, at least 1"):
         chooser(clients=clients)
+
+
+@pytest.mark.parametrize(
+    ("clients", "corrupt", "bits"), [(80, 0.1, 1), (100, 1 / 7, 2), (150, 0.2, 3), (100, 1 / 3, 4)]
+)
+def test_an_honest_client_hardly_ever_has_so_many_colluding_neighbors_that_it_looks_guilty(
+    clients: int, corrupt: float, bits: int
+) -> None:
+    """Measured: the share of circles on which any honest client could be framed as likely to be guilty."""
+    model = ThreatModel(
+        corrupt=corrupt, dropout=0.02, security_bits=10, correctness_bits=bits, grinding_bits=0
+    )
+    degree = choose_for(clients, model).degree
+    assert degree < clients - 1
+    c, limit = colluders(clients, degree, model), likely_collusion(clients, degree, model)
+    rng, half = np.random.default_rng(4), degree // 2
+    circles, framed = 3000, 0
+    for _ in range(circles):
+        bad = rng.permutation(clients) < c
+        sums = np.concatenate([[0], np.concatenate([bad[-half:], bad, bad[:half]]).cumsum()])
+        counts = sums[2 * half + 1 :] - sums[:clients]  # among the neighbors of each place
+        framed += bool((counts[~bad] > limit).any())
+    measured = framed / circles
+    assert measured <= 2.0**-bits + 3 * (2.0**-bits / circles) ** 0.5
+    # And the limit is no larger than the bound asks for.
+    exact = clients * upper_tail(clients - 1, c, degree, limit)
+    assert exact <= 2.0**-bits < clients * upper_tail(clients - 1, c, degree, limit - 1)
+    assert measured <= 1.2 * exact + 0.01
+    assert measured > exact / 20
+
+
+def test_on_the_complete_graph_nothing_is_left_to_chance() -> None:
+    model = ThreatModel(corrupt=0.2)
+    assert likely_collusion(10, 9, model) == neighbor_collusion(10, 9, model) == colluders(10, 9, model) == 2
+
+
+@given(
+    clients=st.integers(65, 2000),
+    corrupt=st.integers(0, 400_000),
+    dropout=st.integers(0, 400_000),
+    security_bits=st.integers(0, 60),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_was_declared_to_drop_out_never_counts_as_a_cohort_fallen_apart(
+    clients: int, corrupt: int, dropout: int, security_bits: int
+) -> None:
+    model = ThreatModel(
+        corrupt=corrupt / 10**6, dropout=dropout / 10**6, adversary="passive", security_bits=security_bits
+    )
+    try:
+        degree = choose_for(clients, model).degree
+    except InfeasibleParameters:
+        return
+    if degree < clients - 1:
+        gone = colluders(clients, degree, model) + dropouts(clients, degree, model)
+        assert stays_connected(clients, degree, model, gone)
+        assert all(stays_connected(clients, degree, model, fewer) for fewer in range(0, gone, 7))
+        assert not stays_connected(clients, degree, model, clients)

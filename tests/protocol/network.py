@@ -21,6 +21,7 @@ from secagg.effects import (
     RefusalReason,
     Refused,
     Send,
+    SignWanted,
 )
 from secagg.kernels import UIntArray, lane_dtype
 from secagg.messages import (
@@ -201,7 +202,7 @@ class Cohort:
         return self
 
     def ask(self, i: int, frame: bytes | None = None) -> list[Effect]:
-        """Hand a frame, or the newest request, to client i; a wanted input is given."""
+        """Hand a frame, or the newest request, to client i; a wanted input or signature is given."""
         return self.take_client(i, self.clients[i].receive(self.request(i) if frame is None else frame))
 
     def tell(self, i: int, frame: bytes | None = None) -> list[Effect]:
@@ -284,6 +285,8 @@ class Cohort:
                 case InputWanted() if i not in self.submitted:
                     self.submitted.add(i)
                     out += self.take_client(i, self.clients[i].submit(self.vector(i)))
+                case SignWanted():
+                    out += self.take_client(i, self.clients[i].sign())
                 case Aborted(reason=reason):
                     self.client_aborts[i] = reason
                 case _:

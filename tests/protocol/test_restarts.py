@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from secagg.effects import Aggregate, Effect, InputWanted, RosterAccepted, Send
+from secagg.effects import Aggregate, Completed, Effect, InputWanted, RosterAccepted, Send
 from secagg.params import Adversary, Phase
 from secagg.protocol import ClientSession, ServerSession
 from tests.protocol.network import Cohort
@@ -92,7 +92,7 @@ def restart_clients(cohort: Cohort, _step: int) -> None:
         assert cohort.clients[i].phase == client.phase
         # It sends its last frame again.
         assert [bytes(e.frame) for e in effects if isinstance(e, Send)] == [cohort.answer(i)]
-        assert all(isinstance(e, Send | InputWanted | RosterAccepted) for e in effects)
+        assert all(isinstance(e, Send | InputWanted | RosterAccepted | Completed) for e in effects)
 
 
 def restart_all(cohort: Cohort, step: int) -> None:

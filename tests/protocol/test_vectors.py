@@ -25,6 +25,7 @@ from secagg.effects import (
     RefusalReason,
     Refused,
     Send,
+    SignWanted,
 )
 from secagg.kernels import PRIME, lane_dtype, reference
 from secagg.messages import KINDS, decode_frame
@@ -166,7 +167,10 @@ class Replay:
         client: int = operation["client"]
         if operation["op"] == "accept":
             return self.server.receive(self.identities[client], frame)
-        return self.clients[client].receive(frame)
+        effects = self.clients[client].receive(frame)
+        if any(isinstance(effect, SignWanted) for effect in effects):
+            return self.clients[client].sign()
+        return effects
 
 
 def drawing(entropy: bytes) -> Entropy:

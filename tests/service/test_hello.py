@@ -20,9 +20,22 @@ def test_a_stranger_is_refused() -> None:
         check_hello(make_hello(STRANGER, CERTIFICATE, NONCE), CERTIFICATE, NONCE, REGISTRY)
 
 
+def test_a_stranger_hears_neither_a_party_s_name_nor_who_is_enrolled() -> None:
+    """Whoever claims an identity hears the same, whether or not it is somebody's here."""
+    registry = Registry.of([("hospital-of-the-secret-trial", KEY.identity)])
+    words = set()
+    for claimed in (KEY, STRANGER):
+        with pytest.raises(HelloError) as caught:
+            check_hello(claimed.identity + bytes(64), CERTIFICATE, NONCE, registry)
+        words.add(str(caught.value))
+    (said,) = words
+    assert "hospital" not in said
+    assert KEY.identity.hex()[:6] not in said
+
+
 @pytest.mark.parametrize(("certificate", "nonce"), [(b"x" * 32, NONCE), (CERTIFICATE, b"x" * 32)])
 def test_a_hello_to_another_server_or_of_another_time_is_refused(certificate: bytes, nonce: bytes) -> None:
-    with pytest.raises(HelloError, match="bad signature of a"):
+    with pytest.raises(HelloError, match="its signature"):
         check_hello(make_hello(KEY, certificate, nonce), CERTIFICATE, NONCE, REGISTRY)
 
 

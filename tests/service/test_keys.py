@@ -1,3 +1,4 @@
+import os
 import stat
 from pathlib import Path
 
@@ -21,6 +22,19 @@ def test_an_existing_key_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="party.key"):
         write_identity(path)
     assert path.read_bytes() == before
+
+
+def test_a_private_file_is_its_owner_s_alone_from_its_first_byte_and_follows_no_link(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_private(tmp_path / "a", b"secret")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
+    (tmp_path / "b").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(KeyFileError, match="exists"):
+        write_private(tmp_path / "b", b"secret")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 
 import numpy as np
 import pytest
 
-from secagg import Frame, IdentityKey, Phase, Policy, RoundParameters, Send, ServerSession, context_digest
-from secagg.service import Question
+from secagg import (
+    ConsentError,
+    Frame,
+    Identity,
+    IdentityKey,
+    Phase,
+    Policy,
+    RoundParameters,
+    SecAggError,
+    Send,
+    ServerSession,
+    ThreatModel,
+    context_digest,
+)
+from secagg.params import Adversary
+from secagg.service import BeforeSign, Question
 from secagg.service.seat import QuestionOf, Seat, Settings, context_is_subject
 from secagg.store import LedgerError, MemoryStore, ParticipationLedger, StoredCounter
 
@@ -28,11 +43,16 @@ class Outlet:
 class Round:
     """A server session, and four seats with a store each."""
 
-    def __init__(self) -> None:
+    def __init__(self, adversary: Adversary = "active", before_sign: BeforeSign | None = None) -> None:
         identities = [key.identity for key in KEYS]
         parameters = RoundParameters(
-            round_id=bytes(16), vector_length=3, ring_bits=20, context=context_digest(PAYLOAD)
+            round_id=bytes(16),
+            vector_length=3,
+            ring_bits=20,
+            context=context_digest(PAYLOAD),
+            threat_model=ThreatModel(adversary=adversary),
         )
+        self.before_sign = before_sign
         self.server = ServerSession(parameters, admitted=identities)
         self.stores = [MemoryStore() for _ in KEYS]
         self.ledgers = [ParticipationLedger(store, repeats="refuse") for store in self.stores]
@@ -49,13 +69,18 @@ class Round:
 
         settings = Settings(
             signer=KEYS[i],
-            policy=Policy(known=frozenset(key.identity for key in KEYS), minimum_cohort=4),
+            policy=Policy(
+                known=frozenset(key.identity for key in KEYS),
+                minimum_cohort=4,
+                adversary=self.server.parameters.threat_model.adversary,
+            ),
             entropy=os.urandom,
             store=self.stores[i],
             counter=StoredCounter(self.stores[i]),
             ledger=self.ledgers[i],
             wall=lambda: 0.0,
             before_answer=note,
+            before_sign=self.before_sign if i == 0 else None,
             on_refusal=lambda _text: None,
             question_of=question_of,
         )
@@ -78,9 +103,9 @@ def _asking(question: Question) -> QuestionOf:
     return lambda _payload, _parameters: question
 
 
-async def opened() -> Round:
+async def opened(one: Round | None = None) -> Round:
     """Everybody has advertised keys, and was sent the roster."""
-    one = Round()
+    one = one or Round()
     one.ask(list(one.server.start()))
     for i in range(4):
         one.seats[i].take_payload(PAYLOAD)
@@ -174,5 +199,135 @@ def test_an_upload_is_kept_under_the_subject_of_its_question() -> None:
             one.ledgers[0].check_clients(subject, [KEYS[0].identity])
         for seat in one.seats:
             seat.leave()
+
+
+async def played(one: Round, until: Phase | None = None) -> Round:
+    """The round up to the requests of a phase, or to its end."""
+    await opened(one)
+    waiting = [
+        asyncio.create_task(seat.submit_when_wanted(one.outlets[i])) for i, seat in enumerate(one.seats)
+    ]
+    while one.server.phase not in {None, until}:
+        for i in range(4):
+            if KEYS[i].identity in one.server.progress.missing and one.seats[i].outcome is None:
+                await one.answer(i)
+                while one.server.phase is Phase.MASKED_INPUT_COLLECTION and len(one.outlets[i].sent) < 3:
+                    await asyncio.sleep(0)
+                one.server.receive(KEYS[i].identity, one.outlets[i].sent[-1])
+        one.ask(list(one.server.close_phase()))
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    return one
+
+
+@pytest.mark.parametrize("adversary", ["active", "passive"])
+def test_a_client_is_asked_before_it_signs_and_names_those_whom_its_own_session_proved(
+    adversary: Adversary,
+) -> None:
+    asked: list[tuple[RoundParameters, bytes, frozenset[Identity], frozenset[Identity]]] = []
+    threads = set()
+    one = Round(adversary)
+
+    def consent(
+        parameters: RoundParameters,
+        payload: bytes,
+        finished: frozenset[Identity],
+        survivors: frozenset[Identity],
+    ) -> None:
+        asked.append((parameters, payload, finished, survivors))
+        threads.add(threading.get_ident())
+        assert len(one.outlets[0].sent) == 3  # keys, shares, upload: no signature yet, and no answer
+
+    one.before_sign = consent
+    one.seats[0] = one.seat(0)
+    everybody = frozenset(key.identity for key in KEYS)
+    asyncio.run(played(one))
+    assert asked == [(one.server.parameters, PAYLOAD, everybody, everybody)]
+    assert threading.get_ident() not in threads
+    for seat in one.seats:
+        seat.end(completed=True, reason="")
+        assert seat.outcome is not None
+        assert seat.outcome.survivors == everybody
+
+
+def test_a_server_s_word_that_a_round_was_completed_names_no_survivors() -> None:
+    async def run() -> None:
+        one = await played(Round(), Phase.UNMASKING)  # S is signed, but no quorum was shown
+        seat = one.seats[0]
+        seat.end(completed=True, reason="")
+        assert seat.outcome is not None
+        assert (seat.outcome.completed, seat.outcome.survivors) == (True, frozenset())
+        await one.answer(0)
+        seat.take_payload(PAYLOAD)  # and those of one round are not those of the next
+        seat.end(completed=True, reason="")
+        assert seat.outcome.survivors == frozenset()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("adversary", ["active", "passive"])
+@pytest.mark.parametrize("refusal", [LedgerError(()), ConsentError("not over these")])
+def test_a_client_that_does_not_consent_leaves_without_a_signature(
+    refusal: SecAggError, adversary: Adversary
+) -> None:
+    def refuse(*_: object) -> None:
+        raise refusal
+
+    one = Round(adversary, refuse)
+    before = Phase.CONSISTENCY_CHECK if adversary == "active" else Phase.UNMASKING
+
+    async def run() -> None:
+        await played(one, before)
+        sent = list(one.outlets[0].sent)
+        await one.seats[0].take_frame(one.frames[0], one.outlets[0])
+        assert one.outlets[0].sent == sent
+        outcome = one.seats[0].outcome
+        assert outcome is not None
+        assert (outcome.completed, outcome.finished, outcome.reason) == (False, False, str(refusal))
+        assert outcome.survivors == frozenset()
+        assert one.seats[0].round_id == b""  # it does not resume
+
+    asyncio.run(run())
+
+
+def test_what_else_goes_wrong_before_a_signature_is_the_caller_s_to_see() -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    one = Round(before_sign=fail)
+
+    async def run() -> None:
+        await played(one, Phase.CONSISTENCY_CHECK)
+        sent = list(one.outlets[0].sent)
+        with pytest.raises(ZeroDivisionError):
+            await one.seats[0].take_frame(one.frames[0], one.outlets[0])
+        assert one.outlets[0].sent == sent
+
+    asyncio.run(run())
+
+
+def test_a_client_that_is_asked_again_asks_its_caller_again_and_signs_once() -> None:
+    asked = []
+    interrupted = [True]
+
+    def consent(*question: object) -> None:
+        asked.append(question)
+        if interrupted:
+            raise asyncio.CancelledError  # the stream broke meanwhile
+
+    one = Round(before_sign=consent)
+
+    async def run() -> None:
+        await played(one, Phase.CONSISTENCY_CHECK)
+        with pytest.raises(asyncio.CancelledError):
+            await one.seats[0].take_frame(one.frames[0], one.outlets[0])
+        interrupted.clear()
+        for _ in range(2):
+            await one.seats[0].take_frame(one.frames[0], one.outlets[0])
+        assert len(asked) == 2
+        *_, first, second = one.outlets[0].sent
+        assert first == second  # the signature, and the same once more
+        assert len(one.outlets[0].sent) == 5
 
     asyncio.run(run())

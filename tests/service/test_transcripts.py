@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from secagg import IdentityKey, ParameterError, RoundAbortedError
+from secagg import IdentityKey, ParameterError, RoundAbortedError, RoundParameters
 from secagg.cli import app
 from secagg.service import Deadlines, TranscriptFailed, Transcripts, TranscriptSealed
 from secagg.store import LedgerError, MemoryStore, ParticipationLedger
@@ -43,10 +45,28 @@ def recorded(folder: Path, *, keep_inputs: bool) -> Path:
     return asyncio.run(run())
 
 
+def test_a_transcript_is_its_owner_s_alone_from_its_first_byte(tmp_path: Path) -> None:
+    """Whatever the umask; and a file that stands in its place is not written into."""
+    kept = Transcripts(folder=tmp_path, signer=SERVER)
+    keys = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(4)]
+    parameters = RoundParameters(round_id=bytes(16), vector_length=1, ring_bits=8, context=bytes(32))
+    before = os.umask(0)
+    try:
+        session = kept.session(parameters, keys, 1)
+    finally:
+        os.umask(before)
+    (partial,) = tmp_path.iterdir()
+    assert stat.S_IMODE(partial.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        kept.session(parameters, keys, 1)
+    session.file.close()
+
+
 @pytest.mark.parametrize("keep_inputs", [True, False], ids=["inputs", "no inputs"])
 def test_a_round_leaves_a_transcript_that_the_command_verifies(tmp_path: Path, keep_inputs: bool) -> None:
     path = recorded(tmp_path, keep_inputs=keep_inputs)
     assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     done = CliRunner().invoke(app, ["verify", str(path), "--server", SERVER.identity.hex()])
     assert done.exit_code == 0, done.output
     assert "verified" in done.output

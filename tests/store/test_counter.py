@@ -34,13 +34,14 @@ def test_a_session_set_back_behind_its_counter_is_not_restored() -> None:
         counter.advance("round", cohort.clients[0].releases)
         snapshots.append(cohort.clients[0].snapshot())
         cohort.tell_all().close()
-    assert counter.value("round") == 5  # advertisement, shares, upload, signature, answer
+    # Advertisement, shares, a question and the upload, a question and the signature, answer.
+    assert counter.value("round") == 7
     arguments = {"signer": cohort.signers[0], "policy": cohort.policy, "releases": counter.value("round")}
     for stale in snapshots[:-1]:
-        with pytest.raises(StaleSnapshotError, match="must be the newest, after 5 released frames"):
+        with pytest.raises(StaleSnapshotError, match="must be the newest, after 7 releases"):
             ClientSession.restore(stale, **arguments)  # type: ignore[arg-type]
     session, _ = ClientSession.restore(snapshots[-1], **arguments)  # type: ignore[arg-type]
-    assert session.releases == 5
+    assert session.releases == 7
 
 
 def test_of_two_sessions_from_one_snapshot_only_one_masks_a_vector() -> None:
@@ -57,5 +58,5 @@ def test_of_two_sessions_from_one_snapshot_only_one_masks_a_vector() -> None:
     twins[0].submit(cohort.vector(0))
     counter.advance("round", twins[0].releases)  # before the effects are released
     twins[1].submit(cohort.vector(1))
-    with pytest.raises(ParameterError, match="must be above 3, is 3"):
+    with pytest.raises(ParameterError, match="must be above 4, is 4"):
         counter.advance("round", twins[1].releases)

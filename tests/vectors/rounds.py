@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from secagg.effects import Aggregate, InputWanted, Send
+from secagg.effects import Aggregate, InputWanted, Send, SignWanted
 from secagg.kernels import lane_dtype, ring_mask
 from secagg.params import Adversary, Phase
 from tests.protocol.network import Cohort, CounterEntropy
@@ -65,6 +65,8 @@ def round_vectors(adversary: Adversary) -> Json:
                 continue
             request = numbered(c.request(i))
             effects = c.clients[i].receive(c.request(i))
+            if any(isinstance(effect, SignWanted) for effect in effects):
+                effects = c.clients[i].sign()
             sends = [bytes(effect.frame) for effect in effects if isinstance(effect, Send)]
             operation = {"op": "receive", "client": i, "in": request}
             operations.append(operation | {"out": [numbered(frame) for frame in sends]})

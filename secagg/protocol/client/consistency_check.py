@@ -1,4 +1,4 @@
-"""Phase 3, client: sign the one set S, after checking that a sum over it is safe."""
+"""Phase 3, client: check that a sum over the one set S is safe; sign it when the caller says so."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ def check_survivors(
     return members
 
 
-def sign_survivors(
-    view: RoundView, survivors: bytes, finished: frozenset[int], signer: Signer
-) -> SurvivorSignature:
-    """Sign U1 and S. Raises RemoteProtocolError when S fails a check."""
-    me = view.index[signer.identity]
+def check_set(view: RoundView, survivors: bytes, finished: frozenset[int], me: int) -> frozenset[int]:
+    """Return S if it may be signed. Raises RemoteProtocolError when it fails a check."""
     members = check_survivors(view, "SurvivorSet", survivors, finished, me)
     if not view.leaves_no_gap(members):
         raise refuse(
             RefusalReason.SURVIVOR_GAP, "SurvivorSet.survivors: a stretch of the circle is too empty"
         )
-    return SurvivorSignature(me, signer.sign(view.survivors_text(view.bitmap(finished), survivors)))
+    return members
+
+
+def sign_survivors(
+    view: RoundView, survivors: bytes, finished: frozenset[int], signer: Signer
+) -> SurvivorSignature:
+    """Sign U1 and an S that was checked."""
+    text = view.survivors_text(view.bitmap(finished), survivors)
+    return SurvivorSignature(view.index[signer.identity], signer.sign(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from secagg.messages import Advertisement
+from secagg.messages import Advertisement, SurvivorSet, UnmaskingRequest
 from secagg.params import Identity, Phase, RoundParameters
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.client.vault import Vault
@@ -54,18 +54,24 @@ class MaskedInputCollection:
 
 @dataclass(slots=True)
 class Uploaded:
-    """Has uploaded; waits for S to sign (active), then for the unmasking request."""
+    """Has uploaded; waits for S to sign (active), then for the unmasking request.
+
+    asked  a right message about an S that the caller has not consented to yet, if there is one
+    """
 
     view: RoundView
     neighbors: tuple[Identity, ...]
     finished: frozenset[int]
     vault: Vault
     signed: bytes | None = None  # the S that it signed
+    asked: SurvivorSet | UnmaskingRequest | None = None
 
 
 @dataclass(slots=True)
 class Over:
-    """Has answered, or has given the round up."""
+    """Has answered, for these survivors, or has given the round up: none."""
+
+    survivors: frozenset[Identity] = frozenset()
 
 
 ClientPhase = Idle | AdvertiseKeys | ShareKeys | MaskedInputCollection | Uploaded | Over
@@ -79,6 +85,21 @@ def wipe(phase: ClientPhase) -> None:
         phase.wipe_opening()
     if isinstance(phase, MaskedInputCollection | Uploaded):
         phase.vault.wipe()
+
+
+def answered_phase(phase: ClientPhase) -> Phase | None:
+    """Return the paper's phase that the newest frame belongs to; None before the first, after giving up."""
+    match phase:
+        case AdvertiseKeys():
+            return Phase.ADVERTISE_KEYS
+        case ShareKeys() | MaskedInputCollection():
+            return Phase.SHARE_KEYS
+        case Uploaded(signed=signed):
+            return Phase.MASKED_INPUT_COLLECTION if signed is None else Phase.CONSISTENCY_CHECK
+        case Over(survivors=survivors):
+            return Phase.UNMASKING if survivors else None
+        case Idle():
+            return None
 
 
 def public_phase(phase: ClientPhase) -> Phase | None:

@@ -19,6 +19,7 @@ from secagg.effects import (
     Refused,
     RosterAccepted,
     Send,
+    SignWanted,
 )
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError, StaleSnapshotError
 from secagg.kernels import UIntArray, VectorSource, check_entries, lane_dtype
@@ -30,14 +31,16 @@ from secagg.messages import (
     ShareDelivery,
     SurvivorSet,
     UnmaskingRequest,
+    decode,
     decode_frame,
+    encode,
     encode_frame,
     parameters_from_wire,
 )
 from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer, require
 from secagg.protocol.client import snapshot as snapshots
 from secagg.protocol.client.advertise_keys import Secrets, advertise
-from secagg.protocol.client.consistency_check import sign_survivors
+from secagg.protocol.client.consistency_check import check_set, sign_survivors
 from secagg.protocol.client.masked_input_collection import (
     ArraySource,
     check_delivery,
@@ -52,12 +55,13 @@ from secagg.protocol.client.phases import (
     Over,
     ShareKeys,
     Uploaded,
+    answered_phase,
     public_phase,
     wipe,
 )
 from secagg.protocol.client.policy import check_policy, check_unseen
 from secagg.protocol.client.share_keys import check_roster, share_keys
-from secagg.protocol.client.unmasking import answer
+from secagg.protocol.client.unmasking import Demand, answer, check_request
 from secagg.protocol.client.vault import Vault
 from secagg.protocol.round import RoundEnded, refuse
 
@@ -110,8 +114,17 @@ class ClientSession:
         return self._parameters
 
     @property
+    def answered_phase(self) -> Phase | None:
+        """The phase that the session's newest frame belongs to; None before the first and after close()."""
+        return answered_phase(self._phase)
+
+    @property
     def releases(self) -> int:
-        """How many frames this session has made; it never falls. See `restore`."""
+        """How many steps this session has made that must not be made twice; it never falls. See `restore`.
+
+        Steps are the frames that it makes, the questions that it asks (InputWanted, SignWanted), and a vector
+        that it takes before it wants it.
+        """
         return self._releases
 
     def receive(self, frame: Buffer) -> list[Effect]:
@@ -135,7 +148,7 @@ class ClientSession:
         except RoundEnded as end:
             return self._end(end)
         self._answered[kind] = fingerprint
-        self._last = tuple(effect for effect in effects if isinstance(effect, Send | InputWanted))
+        self._last = _repeatable(effects)
         return effects
 
     def submit(self, vector: UIntArray | VectorSource) -> list[Effect]:
@@ -155,7 +168,28 @@ class ClientSession:
             self._last = tuple(effects)
         else:
             self._vector = _copied(source, self._parameters.ring_bits)
+            self._releases += 1  # of two sessions of one snapshot only one takes a vector
         self._submitted = True
+        return effects
+
+    def sign(self) -> list[Effect]:
+        """Consent to a sum over the survivors that SignWanted named.
+
+        returns  the signature under S to send, or, where S was asked about with the unmasking request, the
+                 answer to that
+        raises   LocalProtocolError when no SignWanted is open, what the signer raises
+        """
+        phase = self._phase
+        if not isinstance(phase, Uploaded) or phase.asked is None:
+            raise LocalProtocolError("sign: takes one call after SignWanted")
+        if isinstance(phase.asked, SurvivorSet):
+            survivors = bytes(phase.asked.survivors)
+            signature = sign_survivors(phase.view, survivors, phase.finished, self._signer)
+            phase.signed, phase.asked = survivors, None
+            effects: list[Effect] = [self._send(signature)]
+        else:
+            effects = self._answer(phase, self._checked(phase, phase.asked))
+        self._last = _repeatable(effects)
         return effects
 
     def snapshot(self) -> bytes:
@@ -193,15 +227,17 @@ class ClientSession:
         It never draws new secrets and never masks a second vector. An older snapshot would: it forgot what
         it masked, signed or revealed. So keep the session's `releases` where it cannot be set back
         (`secagg.store.Counter`), after the snapshot and before the effects, and hand it in here. A counter
-        that rises with every release also tells two sessions of one snapshot apart.
+        that refuses what is not above its last value also tells two sessions of one snapshot apart: the
+        second one finds its step taken, at the latest when it wants, or takes, a vector.
 
+        returns  also RosterAccepted, InputWanted, SignWanted and Completed, as far as they are not settled
         raises  StaleSnapshotError: the snapshot has fewer releases than were counted;
                 ParameterError: not a snapshot, or another identity's
         """
         state = snapshots.load(data)
         if state.releases < releases:
             raise StaleSnapshotError(
-                f"snapshot: must be the newest, after {releases} released frames, has {state.releases}"
+                f"snapshot: must be the newest, after {releases} releases, has {state.releases}"
             )
         require(state.identity == signer.identity, "signer", "the snapshot's identity", signer.identity.hex())
         session = cls(
@@ -224,7 +260,10 @@ class ClientSession:
         accepted: list[Effect] = []
         if KINDS.index(RosterAnnouncement) in state.answered:  # the caller may not have kept it yet
             accepted.append(RosterAccepted(state.parameters.round_id))
-        return session, accepted + list(state.last)
+        completed: list[Effect] = []
+        if isinstance(state.phase, Over) and state.phase.survivors:
+            completed.append(Completed(None, state.phase.survivors))
+        return session, [*accepted, *state.last, *completed]
 
     def _on_message(self, round_id: bytes, message: Message) -> list[Effect]:
         match self._phase, message:
@@ -235,10 +274,9 @@ class ClientSession:
             case ShareKeys() as phase, ShareDelivery():
                 return self._on_delivery(phase, message)
             case Uploaded(signed=None) as phase, SurvivorSet() if phase.view.active:
-                survivors = bytes(message.survivors)
-                signature = sign_survivors(phase.view, survivors, phase.finished, self._signer)
-                phase.signed = survivors
-                return [self._send(signature)]
+                me = phase.view.index[self._signer.identity]
+                members = check_set(phase.view, bytes(message.survivors), phase.finished, me)
+                return self._ask(phase, message, members)
             case Uploaded() as phase, UnmaskingRequest():
                 return self._on_request(phase, message)
             case _:
@@ -278,6 +316,7 @@ class ClientSession:
         collecting = MaskedInputCollection(view, phase.neighbors, phase.secrets, finished, vault)
         if self._vector is None:
             effects: list[Effect] = [InputWanted(view.parameters.vector_length, view.parameters.ring_bits)]
+            self._releases += 1  # of two sessions of one snapshot only one asks for a vector
             self._phase = collecting
         else:
             effects = self._upload(collecting, self._vector)
@@ -313,14 +352,37 @@ class ClientSession:
         self._vector = None
 
     def _on_request(self, phase: Uploaded, message: UnmaskingRequest) -> list[Effect]:
-        if phase.signed is not None and phase.signed != bytes(message.survivors):
+        survivors = bytes(message.survivors)
+        if phase.signed is not None and phase.signed != survivors:
             raise refuse(RefusalReason.EQUIVOCATION, "UnmaskingRequest.survivors: not the set that we signed")
-        response = answer(
+        if phase.asked is not None and bytes(phase.asked.survivors) != survivors:
+            raise refuse(
+                RefusalReason.EQUIVOCATION, "UnmaskingRequest.survivors: not the set that we were to sign"
+            )
+        demand = self._checked(phase, message)
+        if phase.signed is None:  # passive, or nobody asked us to sign: the caller has not consented
+            return self._ask(phase, message, demand.members)
+        return self._answer(phase, demand)
+
+    def _ask(
+        self, phase: Uploaded, message: SurvivorSet | UnmaskingRequest, members: frozenset[int]
+    ) -> list[Effect]:
+        """Keep a right message about S until the caller has consented to it."""
+        phase.asked = decode(type(message), encode(message))  # the caller's buffer is not ours to keep
+        self._releases += 1
+        return [SignWanted(phase.view.named(phase.finished), phase.view.named(members))]
+
+    def _checked(self, phase: Uploaded, message: UnmaskingRequest) -> Demand:
+        return check_request(
             phase.view, message, phase.finished, phase.neighbors, phase.vault, self._signer.identity
         )
+
+    def _answer(self, phase: Uploaded, demand: Demand) -> list[Effect]:
+        response = answer(demand, phase.vault)
         phase.vault.wipe()
-        self._phase = Over()
-        return [self._send(response), Completed(None)]
+        survivors = phase.view.named(demand.members)
+        self._phase = Over(survivors)
+        return [self._send(response), Completed(None, survivors)]
 
     def _send(self, message: Message) -> Send:
         if self._parameters is None:
@@ -334,7 +396,12 @@ class ClientSession:
             raise refuse(
                 RefusalReason.EQUIVOCATION, f"a second, different {KINDS[kind].__name__} in this round"
             )
-        return list(self._last) if kind == max(self._answered) else []
+        if kind != max(self._answered) or not self._last:
+            raise refuse(
+                RefusalReason.WRONG_PHASE,
+                f"{KINDS[kind].__name__}: was answered before, the round went on",
+            )
+        return list(self._last)
 
     def _end(self, end: RoundEnded) -> list[Effect]:
         self.close()
@@ -353,6 +420,11 @@ class ClientSession:
 
     def __repr__(self) -> str:
         return f"ClientSession(phase={self.phase!r})"
+
+
+def _repeatable(effects: list[Effect]) -> tuple[Effect, ...]:
+    """Return what an identical retransmission gets."""
+    return tuple(effect for effect in effects if isinstance(effect, Send | InputWanted | SignWanted))
 
 
 def _no_entropy(_size: int) -> bytes:

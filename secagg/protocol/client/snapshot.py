@@ -7,24 +7,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from secagg.effects import Effect, Frame, InputWanted, Send
+from secagg.effects import Effect, Frame, InputWanted, Send, SignWanted
 from secagg.errors import ParameterError, RemoteProtocolError
 from secagg.kernels import UIntArray, lane_dtype
 from secagg.messages import (
     Advertisement,
     Roster,
     RoundParametersMessage,
+    SurvivorSet,
+    UnmaskingRequest,
     decode,
     encode,
     parameters_from_wire,
     parameters_to_wire,
 )
-from secagg.messages.fields import large_octets, message, messages, octets, uint
+from secagg.messages.fields import large_octets, message, messages, octets, octets_list, uint
 from secagg.params import Buffer, Identity, RoundParameters, require
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.client.phases import (
     AdvertiseKeys,
     ClientPhase,
+    Idle,
     MaskedInputCollection,
     Over,
     ShareKeys,
@@ -34,7 +37,7 @@ from secagg.protocol.client.vault import Vault
 from secagg.protocol.round import RoundView
 from secagg.protocol.snapshot import checked_body, parts_must_fit, with_digest
 
-_VERSION = 3
+_VERSION = 4
 _PHASES: tuple[type, ...] = (AdvertiseKeys, ShareKeys, MaskedInputCollection, Uploaded, Over)
 
 
@@ -78,6 +81,9 @@ class _Snapshot:
     identity: bytes = octets(18, 32)
     opening: Sequence[_Opening] = messages(19, _Opening)
     releases: int = uint(20)
+    asked_set: Buffer = large_octets(21)
+    asked_request: Buffer = large_octets(22)
+    survivors: tuple[bytes, ...] = octets_list(23, 32)
 
 
 @dataclass(slots=True)
@@ -95,38 +101,12 @@ class ClientState:
 
 def save(state: ClientState) -> bytes:
     """Encode a session that is within a round."""
-    phase, vector, last = state.phase, state.vector, state.last
-    fields: dict[str, object] = dict.fromkeys(
-        ("own", "roster", "agreement", "mask", "self_seed", "share_seed", "finished", "signed"), b""
-    )
-    fields["neighbors"] = fields["held"] = fields["opening"] = ()
-    match phase:
-        case AdvertiseKeys(own=own):
-            fields["own"] = encode(own)
-        case ShareKeys(view=view) | MaskedInputCollection(view=view):
-            fields["roster"] = encode(view.roster)
-            fields["neighbors"] = tuple(phase.neighbors.values())
-        case Uploaded(view=view, neighbors=neighbors, signed=signed):
-            fields["roster"] = encode(view.roster)
-            fields["neighbors"] = tuple(_name_only(neighbor) for neighbor in neighbors)
-            fields["signed"] = signed or b""
-        case _:  # Over: only the last answer is kept
-            pass
-    if isinstance(phase, AdvertiseKeys | ShareKeys | MaskedInputCollection):
-        for name in ("agreement", "mask", "self_seed", "share_seed"):
-            fields[name] = bytes(getattr(phase.secrets, name))
-    if isinstance(phase, ShareKeys):
-        fields["opening"] = tuple(
-            _Opening(dealer, bytes(key)) for dealer, key in sorted(phase.opening.items())
-        )
-    if isinstance(phase, MaskedInputCollection | Uploaded):
-        fields["finished"] = phase.view.bitmap(phase.finished)
-        fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in phase.vault.saved())
+    vector, last = state.vector, state.last
     frames = [effect.frame for effect in last if isinstance(effect, Send)]
     body = encode(
         _Snapshot(
             version=_VERSION,
-            phase=_PHASES.index(type(phase)) + 1,
+            phase=_PHASES.index(type(state.phase)) + 1,
             parameters=parameters_to_wire(state.parameters),
             vector=vector.astype(vector.dtype.newbyteorder("<")).tobytes() if vector is not None else b"",
             answered=tuple(_Answered(kind + 1, digest) for kind, digest in sorted(state.answered.items())),
@@ -134,10 +114,51 @@ def save(state: ClientState) -> bytes:
             input_wanted=int(any(isinstance(effect, InputWanted) for effect in last)),
             identity=state.identity,
             releases=state.releases,
-            **fields,  # type: ignore[arg-type]
+            **_save_public(state.phase),  # type: ignore[arg-type]
+            **_save_secret(state.phase),  # type: ignore[arg-type]
         )
     )
     return with_digest(body)
+
+
+def _save_public(phase: ClientPhase) -> dict[str, object]:
+    """Return what a phase knows beside its secrets."""
+    fields: dict[str, object] = dict.fromkeys(("own", "roster", "signed", "asked_set", "asked_request"), b"")
+    fields["neighbors"] = fields["survivors"] = ()
+    match phase:
+        case AdvertiseKeys(own=own):
+            fields["own"] = encode(own)
+        case ShareKeys(view=view) | MaskedInputCollection(view=view):
+            fields["roster"] = encode(view.roster)
+            fields["neighbors"] = tuple(phase.neighbors.values())
+        case Uploaded(view=view, neighbors=neighbors, signed=signed, asked=asked):
+            fields["roster"] = encode(view.roster)
+            fields["neighbors"] = tuple(_name_only(neighbor) for neighbor in neighbors)
+            fields["signed"] = signed or b""
+            if asked is not None:
+                fields["asked_set" if isinstance(asked, SurvivorSet) else "asked_request"] = encode(asked)
+        case Over(survivors=survivors):  # beside them only the last answer is kept
+            fields["survivors"] = tuple(sorted(survivors))
+        case Idle():
+            raise ParameterError("snapshot: there is no round to keep")
+    return fields
+
+
+def _save_secret(phase: ClientPhase) -> dict[str, object]:
+    """Return secrets, keys and shares, and U1, for which the shares are."""
+    drawn = ("agreement", "mask", "self_seed", "share_seed")
+    fields: dict[str, object] = dict.fromkeys((*drawn, "finished"), b"")
+    fields["held"] = fields["opening"] = ()
+    if isinstance(phase, AdvertiseKeys | ShareKeys | MaskedInputCollection):
+        fields |= {name: bytes(getattr(phase.secrets, name)) for name in drawn}
+    if isinstance(phase, ShareKeys):
+        fields["opening"] = tuple(
+            _Opening(dealer, bytes(key)) for dealer, key in sorted(phase.opening.items())
+        )
+    if isinstance(phase, MaskedInputCollection | Uploaded):
+        fields["finished"] = phase.view.bitmap(phase.finished)
+        fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in phase.vault.saved())
+    return fields
 
 
 def load(data: bytes) -> ClientState:
@@ -160,6 +181,9 @@ def _load(data: bytes) -> ClientState:
         last.append(Send(None, Frame(bytes(saved.last))))
     if saved.input_wanted:
         last.append(InputWanted(parameters.vector_length, parameters.ring_bits))
+    if isinstance(phase, Uploaded) and phase.asked is not None:
+        members = phase.view.members("snapshot.asked", bytes(phase.asked.survivors))
+        last.append(SignWanted(phase.view.named(phase.finished), phase.view.named(members)))
     vector = None
     if len(saved.vector):
         lane = lane_dtype(parameters.ring_bits)
@@ -179,7 +203,7 @@ def _load(data: bytes) -> ClientState:
 def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:
     kind = _PHASES[saved.phase - 1]
     if kind is Over:
-        return Over()
+        return Over(frozenset(map(Identity, saved.survivors)))
     drawn = (saved.agreement, saved.mask, saved.self_seed, saved.share_seed)
     secrets = Secrets(*map(bytearray, drawn))
     if kind is AdvertiseKeys:
@@ -193,7 +217,12 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:
     vault = Vault({Identity(entry.dealer): entry.shares for entry in saved.held})
     if kind is MaskedInputCollection:
         return MaskedInputCollection(view, neighbors, secrets, finished, vault)
-    return Uploaded(view, tuple(neighbors), finished, vault, bytes(saved.signed) or None)
+    asked: SurvivorSet | UnmaskingRequest | None = None
+    if len(saved.asked_set):
+        asked = decode(SurvivorSet, saved.asked_set)
+    elif len(saved.asked_request):
+        asked = decode(UnmaskingRequest, saved.asked_request)
+    return Uploaded(view, tuple(neighbors), finished, vault, bytes(saved.signed) or None, asked)
 
 
 def _name_only(identity: Identity) -> Advertisement:

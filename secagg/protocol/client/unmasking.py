@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from secagg.effects import RefusalReason
 from secagg.messages import RevealedShare, UnmaskingRequest, UnmaskingResponse
@@ -13,21 +14,34 @@ from secagg.protocol.client.vault import ShareKind, Vault
 from secagg.protocol.round import RoundView, refuse
 
 
-def answer(
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a right request asks for: S, by roster index, and of which neighbors which kind of share."""
+
+    members: frozenset[int]
+    survived: tuple[Identity, ...]  # their self-mask seeds
+    dropped: tuple[Identity, ...]  # their mask keys
+
+
+def check_request(
     view: RoundView,
     request: UnmaskingRequest,
     finished: frozenset[int],
     neighbors: Iterable[Identity],
     vault: Vault,
     me: Identity,
-) -> UnmaskingResponse:
-    """Reveal shares of the neighbors: the self-mask seed of survivors, the mask key of dropouts.
+) -> Demand:
+    """Return what may be revealed; nothing is, yet.
 
-    vault   the opened shares; a neighbor without one was complained about. What is revealed is taken out
-    raises  RemoteProtocolError when the request fails a check; the vault is as it was
+    vault   the opened shares; a neighbor without one was complained about
+    raises  RemoteProtocolError when the request fails a check
     """
     survivors = bytes(request.survivors)
     members = check_survivors(view, "UnmaskingRequest", survivors, finished, view.index[me])
+    if not view.active and not view.leaves_no_gap(members):
+        raise refuse(
+            RefusalReason.SURVIVOR_GAP, "UnmaskingRequest.survivors: so many are gone that the sum may split"
+        )
     dealers = [identity for identity in neighbors if view.index[identity] in finished]
     present = {identity for identity in dealers if view.index[identity] in members}
     if not {proof.identity for proof in request.uploads} <= present:
@@ -39,11 +53,20 @@ def answer(
         for proof in request.uploads
         if verify(proof.identity, view.upload_text(finished_bitmap, proof.packed_digest), proof.signature)
     }
-    survived = [dealer for dealer in dealers if dealer in proved and dealer in vault]
-    dropped = [dealer for dealer in dealers if dealer not in present and dealer in vault]
+    return Demand(
+        members,
+        tuple(dealer for dealer in dealers if dealer in proved and dealer in vault),
+        tuple(dealer for dealer in dealers if dealer not in present and dealer in vault),
+    )
+
+
+def answer(demand: Demand, vault: Vault) -> UnmaskingResponse:
+    """Reveal shares: the self-mask seed of survivors, the mask key of dropouts. They leave the vault."""
+    seeds = [(dealer, vault.release(dealer, ShareKind.SELF_SEED)) for dealer in demand.survived]
+    keys = [(dealer, vault.release(dealer, ShareKind.MASK_KEY)) for dealer in demand.dropped]
     return UnmaskingResponse(
-        tuple(RevealedShare(dealer, vault.release(dealer, ShareKind.SELF_SEED)) for dealer in survived),
-        tuple(RevealedShare(dealer, vault.release(dealer, ShareKind.MASK_KEY)) for dealer in dropped),
+        tuple(RevealedShare(dealer, share) for dealer, share in seeds),
+        tuple(RevealedShare(dealer, share) for dealer, share in keys),
     )
 
 

@@ -1,4 +1,9 @@
-"""Who is suspected, and who is guilty: contradictions between dealers and holders (PROTOCOL.md, 3.6)."""
+"""Who is suspected, guilty, likely to be: contradictions between dealers and holders (PROTOCOL.md, 3.6).
+
+What somebody honest is contradicted by are colluders among its neighbors. So whoever can be honest only
+with more colluding neighbors than there are, but for a negligible probability, is guilty; and it is likely
+to be where that many are improbable.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +25,48 @@ class Suspicions:
 
     complaints: set[Pair] = field(default_factory=set)
     wrong_shares: set[Pair] = field(default_factory=set)
-    wrong_secrets: set[int] = field(default_factory=set)  # dealers guilty by their own polynomial
+    # By dealer of a secret that did not come out: wrong answers among those of the field if it is honest.
+    unopened: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of_complaints(cls, uploads: Mapping[int, Upload]) -> Suspicions:
         """Begin with what came with the uploads."""
         return cls({(dealer, holder) for holder, upload in uploads.items() for dealer in upload.complaints})
 
+    def not_opened(self, dealer: int, answers: int, agreeing: int, threshold: int) -> None:
+        """Keep that no secret of a dealer came out of so many shares of the field.
+
+        agreeing  the most of them that lie on one polynomial of degree below the threshold, if any do
+
+        Of an honest dealer some (answers - threshold) // 2 wrong ones would have been corrected, and
+        threshold - 1 right ones lie on a wrong polynomial at most.
+        """
+        wrong = max((answers - threshold) // 2 + 1, agreeing - threshold + 1)
+        self.unopened[dealer] = wrong if answers >= threshold else 0
+
     def blame(self, view: RoundView) -> tuple[Blame, ...]:
-        """Both sides of a pair are suspects; more than t1 pairs, or a wrong secret, make guilty."""
-        pairs = self.complaints | self.wrong_shares
-        against_dealer = Counter(dealer for dealer, _ in pairs)
-        against_holder = Counter(holder for _, holder in pairs)
+        """Both sides of a pair are suspects; what takes more than t1 colluders around one makes guilty."""
         wrong = {i for pair in self.wrong_shares for i in pair}
         out = []
-        for i in sorted({*against_dealer, *against_holder, *self.wrong_secrets}):
-            guilty = max(against_dealer[i], against_holder[i]) > view.suspicion_limit
+        for i, needed in sorted(self._against().items()):
             reason = BlameReason.WRONG_SHARE if i in wrong else BlameReason.COMPLAINT
-            if i in self.wrong_secrets:
-                guilty, reason = True, BlameReason.WRONG_SECRET
-            out.append(Blame(view.identities[i], guilty, reason))
+            if i in self.unopened:
+                reason = BlameReason.WRONG_SECRET
+            out.append(Blame(view.identities[i], needed > view.suspicion_limit, reason))
         return tuple(out)
+
+    def likely(self, view: RoundView) -> frozenset[Identity]:
+        """Those who are not guilty, and honest with probability 2^-correctness_bits at most."""
+        limits = view.likely_limit, view.suspicion_limit
+        return view.named([i for i, needed in self._against().items() if limits[0] < needed <= limits[1]])
+
+    def _against(self) -> dict[int, int]:
+        """Colluders that it takes around each suspect if it is honest."""
+        pairs = self.complaints | self.wrong_shares
+        against_dealer = Counter(dealer for dealer, _ in pairs)
+        against_dealer.update(self.unopened)  # other holders than those who contradict it
+        against_holder = Counter(holder for _, holder in pairs)
+        return against_dealer | against_holder
 
     def ended(
         self, view: RoundView, reason: AbortReason, detail: str, suspects: Collection[Identity] = ()
@@ -52,4 +78,5 @@ class Suspicions:
             detail,
             {*suspects, *(entry.client for entry in blamed)},
             {entry.client for entry in blamed if entry.guilty},
+            self.likely(view),
         )

@@ -26,11 +26,13 @@ from secagg.messages import (
 from secagg.params import Identity, Phase
 from secagg.primitives.graph import Indices
 from secagg.primitives.signatures import verify
-from secagg.protocol.round import RoundEnded, RoundView, listed, refuse, short
+from secagg.protocol.round import RoundView, listed, refuse, short
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked import Masked, Upload
 from secagg.protocol.server.unmasking import Unmasking
+
+_SPLIT = "so many more than declared are gone that the sum over the others may fall apart"
 
 
 @dataclass(slots=True)
@@ -104,11 +106,7 @@ class MaskedInputCollection:
 
     @property
     def ready(self) -> bool:
-        try:
-            self._check_survivors()
-        except RoundEnded:
-            return False
-        return True
+        return self._obstacle() is None
 
     def request(self, client: Identity) -> Frame:
         holder = self.view.index[client]
@@ -172,7 +170,8 @@ class MaskedInputCollection:
         return frozenset(allowed[Identity(name)] for name in complaints)
 
     def close(self) -> ConsistencyCheck | Unmasking:
-        self._check_survivors()
+        if (obstacle := self._obstacle()) is not None:
+            raise Suspicions.of_complaints(self.uploads).ended(self.view, *obstacle)
         masked = Masked(
             self.view,
             self.mask_keys,
@@ -183,11 +182,11 @@ class MaskedInputCollection:
         )
         return ConsistencyCheck(masked) if self.view.active else Unmasking(masked, {})
 
-    def _check_survivors(self) -> None:
-        """Raise RoundEnded when no sum over those who uploaded may or can be opened."""
+    def _obstacle(self) -> tuple[AbortReason, str] | None:
+        """Return why no sum over those who uploaded may or can be opened, if so."""
         view, survivors = self.view, self.uploads.keys()
         if len(survivors) < view.effective_minimum:
-            raise RoundEnded(
+            return (
                 AbortReason.TOO_FEW_SURVIVORS,
                 f"{view.effective_minimum} survivors are needed, {len(survivors)} uploaded",
             )
@@ -197,11 +196,12 @@ class MaskedInputCollection:
         closed = np.flatnonzero(wanted & (self._able < threshold))
         if closed.size:
             detail = f"fewer than {threshold} neighbors can answer for {listed(view.named(closed.tolist()))}"
-            if (self._able[closed] == self._present[closed]).all():
-                raise RoundEnded(AbortReason.TOO_FEW_SURVIVORS, detail)
-            raise Suspicions.of_complaints(self.uploads).ended(view, AbortReason.COMPLAINTS, detail)
-        if view.active and not view.leaves_no_gap(survivors):
-            raise RoundEnded(AbortReason.SURVIVOR_GAP, "a stretch of the circle has too few survivors")
+            complained = (self._able[closed] != self._present[closed]).any()
+            return AbortReason.COMPLAINTS if complained else AbortReason.TOO_FEW_SURVIVORS, detail
+        if not view.leaves_no_gap(survivors):
+            what = "a stretch of the circle has too few survivors" if view.active else _SPLIT
+            return AbortReason.SURVIVOR_GAP, what
+        return None
 
     def _count(self, index: int) -> None:
         self._present[self._neighbors[index]] += 1

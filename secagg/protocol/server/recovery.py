@@ -91,7 +91,7 @@ def _recover(
     weights: Weights,
     effort: _Effort,
 ) -> bytes | None:
-    view, threshold = masked.view, masked.view.roster.threshold
+    threshold = masked.view.roster.threshold
     check = _check_of(masked, dealer)
     holders, points, words = answers.of_dealer(dealer)
     valid = in_field(words)
@@ -99,6 +99,7 @@ def _recover(
         suspicions.wrong_shares |= {(dealer, holder) for holder in holders[~valid].tolist()}
         holders, points, words = holders[valid], points[valid], words[valid]
     if points.size < threshold:
+        suspicions.not_opened(dealer, points.size, 0, threshold)
         return None
     values = field_weighted_sums(weights(points, threshold), words[:threshold])
     right = np.ones(points.size, bool)
@@ -107,9 +108,7 @@ def _recover(
     else:
         secret, right = _correct(points, words, threshold, check, effort)
     if secret is None:
-        # At least t of so many agreeing answers are honest: the dealer shared this polynomial.
-        if right.sum() >= threshold + view.suspicion_limit:
-            suspicions.wrong_secrets.add(dealer)
+        suspicions.not_opened(dealer, points.size, int(right.sum()), threshold)
         return None
     suspicions.wrong_shares |= {(dealer, holder) for holder in holders[~right].tolist()}
     return secret

@@ -129,9 +129,9 @@ class ServerSession:
         """Feed one frame of an authenticated sender. Never raises for a peer's bytes.
 
         A frame that fails its checks becomes a Refused effect and counts as not sent. An identical
-        retransmission gets the same answer again.
+        retransmission gets the request that the sender has not answered yet; an older one than the newest
+        that was taken is refused when there is none.
         """
-        phase = self._phase
         try:
             if sender not in self._admitted:
                 raise refuse(RefusalReason.UNKNOWN_SENDER, "sender: not admitted to this round")
@@ -140,11 +140,8 @@ class ServerSession:
                 raise refuse(RefusalReason.WRONG_ROUND, f"Frame.round_id: {round_id.hex()} is not this round")
             key = sender, KINDS.index(type(message))
             if key in self._taken:
-                return self._repeat(sender, self._taken[key] == _fingerprint(message, frame))
-            if phase is None:
-                raise refuse(RefusalReason.WRONG_PHASE, "the round is over or has not begun")
-            if sender in self._gone or sender not in phase.asked:
-                raise refuse(RefusalReason.UNKNOWN_SENDER, f"sender: was not asked in {phase.phase.name}")
+                return self._repeat(*key, identical=self._taken[key] == _fingerprint(message, frame))
+            phase = self._asking(sender)
             digest = phase.accept(sender, message)
         except RemoteProtocolError as error:
             if sender in self._admitted:
@@ -178,12 +175,13 @@ class ServerSession:
             following = phase.close()
         except RoundEnded as end:
             self._phase = None
-            return [*effects, Aborted(end.reason, end.blamed, end.detail, end.guilty)]
+            return [*effects, Aborted(end.reason, end.blamed, end.detail, end.guilty, end.likely)]
         effects.append(PhaseClosed(phase.phase, answered - self._gone))
         if isinstance(following, Result):
             self._phase = None
             traffic = Traffic(MappingProxyType(dict(self._up)), MappingProxyType(dict(self._down)))
-            return [*effects, Completed(replace(following.aggregate, traffic=traffic))]
+            result = replace(following.aggregate, traffic=traffic)
+            return [*effects, Completed(result, frozenset(result.survivors))]
         self._phase = following
         return effects + self._requests(following)
 
@@ -236,14 +234,26 @@ class ServerSession:
             effects.append(Send(client, frame))
         return effects
 
-    def _repeat(self, sender: Identity, identical: bool) -> list[Effect]:
+    def _asking(self, sender: Identity) -> ServerPhase:
+        """Return the phase, if it hears this sender. Raises RemoteProtocolError."""
+        phase = self._phase
+        if phase is None:
+            raise refuse(RefusalReason.WRONG_PHASE, "the round is over or has not begun")
+        if sender in self._gone or sender not in phase.asked:
+            raise refuse(RefusalReason.UNKNOWN_SENDER, f"sender: was not asked in {phase.phase.name}")
+        return phase
+
+    def _repeat(self, sender: Identity, kind: int, *, identical: bool) -> list[Effect]:
         """Send the current request again for the same message; another one of its kind is an offence."""
         if not identical:
             raise refuse(RefusalReason.EQUIVOCATION, "a different message of this kind was taken before")
-        phase = self._phase
-        if phase is not None and sender in phase.asked - phase.answered - self._gone:
+        phase = self._asking(sender)
+        if sender not in phase.answered:
             return [Send(sender, phase.request(sender))]
-        return []
+        if any((sender, later) in self._taken for later in range(kind + 1, len(KINDS))):
+            name = KINDS[kind].__name__
+            raise refuse(RefusalReason.WRONG_PHASE, f"{name}: was taken before, and so was a newer message")
+        return []  # it stands; what it gets is the next request
 
     def __repr__(self) -> str:
         phase = None if self._phase is None else self._phase.phase.name

@@ -92,9 +92,11 @@ def test_a_round_weaker_than_the_policy_in_one_field_is_refused_and_a_right_one_
     assert isinstance(client.receive(announced(ACCEPTABLE))[0], Send)
 
 
-def test_rates_compare_in_parts_per_million() -> None:
-    client = session(replace(POLICY, minimum_corrupt=0.1 + 4e-7))
+def test_rates_compare_in_parts_per_million_rounded_up() -> None:
+    client = session(replace(POLICY, minimum_corrupt=0.1 + 2e-16))
     assert isinstance(client.receive(announced(ACCEPTABLE))[0], Send)
+    client = session(replace(POLICY, minimum_corrupt=0.1 + 4e-7))
+    assert reason_of(client, announced(ACCEPTABLE)) is RefusalReason.POLICY
 
 
 def test_a_passive_policy_takes_an_active_round() -> None:

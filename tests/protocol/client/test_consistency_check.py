@@ -46,7 +46,7 @@ def test_the_effective_minimum_counts_the_colluders_of_the_roster() -> None:
     cohort = asked(corrupt=0.3)
     assert cohort.parameters.minimum_survivors == 3
     refused_by_client(cohort, 0, proposing(0, 1, 2, 3)(cohort), RefusalReason.TOO_FEW_SURVIVORS)
-    (effect,) = cohort.clients[0].receive(proposing(0, 1, 2, 3, 4)(cohort))
+    *_, effect = cohort.ask(0, proposing(0, 1, 2, 3, 4)(cohort))
     assert isinstance(effect, Send)
 
 
@@ -73,7 +73,7 @@ def test_the_first_set_that_stands_the_checks_is_signed_whatever_came_before() -
     cohort = asked()
     for _ in range(2):
         refused_by_client(cohort, 0, proposing(0, 1)(cohort), RefusalReason.TOO_FEW_SURVIVORS)
-    (effect,) = cohort.clients[0].receive(proposing(0, 1, 2, 3)(cohort))
+    *_, effect = cohort.ask(0, proposing(0, 1, 2, 3)(cohort))
     assert isinstance(effect, Send)
     refused_by_client(cohort, 0, cohort.request(0), RefusalReason.EQUIVOCATION)
 
@@ -111,7 +111,7 @@ def test_a_gap_on_the_circle_is_not_signed_and_a_set_without_one_may_follow() ->
     assert cohort.view().roster.degree == 8
     refused_by_client(cohort, 0, gap(cohort, 4), RefusalReason.SURVIVOR_GAP)
     refused_by_client(cohort, 0, gap(cohort, 3), RefusalReason.SURVIVOR_GAP)
-    (effect,) = cohort.clients[0].receive(gap(cohort, 2))
+    *_, effect = cohort.ask(0, gap(cohort, 2))
     assert isinstance(effect, Send)
 
 
@@ -120,7 +120,7 @@ def test_a_gap_does_not_matter_on_the_complete_graph() -> None:
     circle = cohort.view().graph.circle
     start = circle.index(0)
     present = {circle[(start + j) % 40] for j in range(cohort.view().effective_minimum)}
-    (effect,) = cohort.clients[0].receive(proposing(*present)(cohort))
+    *_, effect = cohort.ask(0, proposing(*present)(cohort))
     assert isinstance(effect, Send)
 
 

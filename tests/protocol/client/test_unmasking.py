@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from secagg.effects import Completed, Effect, RefusalReason, Send
+from secagg.effects import Completed, Effect, RefusalReason, Send, SignWanted
+from secagg.errors import LocalProtocolError
 from secagg.messages import (
     MaskedInput,
     RevealedShare,
@@ -63,10 +64,11 @@ def demanding(cohort: Cohort, survivors: Collection[int], signers: Collection[in
 
 
 def answer(cohort: Cohort, frame: bytes) -> UnmaskingResponse:
-    effects = cohort.clients[0].receive(frame)
-    assert [type(effect) for effect in effects] == [Send, Completed]
-    assert isinstance(effects[0], Send)
-    return opened(UnmaskingResponse, effects[0].frame.buffer())
+    *wanted, sent, completed = cohort.ask(0, frame)
+    assert [type(effect) for effect in wanted] in ([], [SignWanted])
+    assert isinstance(completed, Completed)
+    assert isinstance(sent, Send)
+    return opened(UnmaskingResponse, sent.frame.buffer())
 
 
 def dealers(cohort: Cohort, shares: Sequence[RevealedShare]) -> set[int]:
@@ -318,6 +320,8 @@ def test_the_received_shares_are_forgotten_with_the_answer() -> None:
 def test_a_completed_client_has_no_result_and_no_phase() -> None:
     cohort = asked()
     effects: list[Effect] = cohort.clients[0].receive(cohort.request(0))
-    assert effects[-1] == Completed(None)
+    assert effects[-1] == Completed(None, frozenset(cohort.identities[i] for i in S))
     assert cohort.clients[0].phase is None
     refused_by_client(cohort, 0, cohort.frame(SurvivorSet(b"\x1f")), RefusalReason.EQUIVOCATION)
+    with pytest.raises(LocalProtocolError, match="sign"):
+        cohort.clients[0].sign()

@@ -142,7 +142,7 @@ def test_an_advertisement_repeated_in_time_for_the_roster_gets_the_roster() -> N
     assert (effect.to, bytes(effect.frame)) == (cohort.identities[0], cohort.request(0))
     cohort.ask(0)
     cohort.tell(0)
-    assert cohort.tell(0, advertisement) == []
+    refused_by_server(cohort, 0, advertisement, RefusalReason.WRONG_PHASE)
 
 
 @pytest.mark.parametrize("minimum_survivors", [3, 5])

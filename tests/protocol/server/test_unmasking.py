@@ -187,7 +187,8 @@ def test_a_round_that_is_over_takes_nothing_more() -> None:
     cohort = revealing(lost={})
     cohort.tell_all().close()
     assert cohort.server.phase is None
-    assert cohort.server.receive(cohort.identities[0], cohort.answer(0)) == []  # the same once more
+    (effect,) = cohort.server.receive(cohort.identities[0], cohort.answer(0))  # the same once more
+    assert getattr(effect, "reason", None) is RefusalReason.WRONG_PHASE
     other = cohort.frame(UnmaskingResponse((), ()))
     (effect,) = cohort.server.receive(cohort.identities[0], other)
     assert getattr(effect, "reason", None) is RefusalReason.EQUIVOCATION
