@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedcore.codec.clipping import FixedClip
 from fedcore.data import mnist_writers
 from fedcore.data.table import Table
 from fedcore.errors import DataError
@@ -83,7 +82,7 @@ class Work:
         privacy = PrivacyPlan(
             epsilon=self.epsilon, delta=self.delta, rounds=self.rounds, smallest=count * 9 // 10
         )
-        plan = TrainingPlan(rounds=self.rounds, clients=count, bits=10, norm=FixedClip(self.norm))
+        plan = TrainingPlan(rounds=self.rounds, clients=count, bits=10, norm=self.norm)
         return replace(plan, rotate=True, privacy=privacy) if distributed else plan
 
     def cohorts(self, users: Users) -> list[list[str]]:

@@ -4,11 +4,11 @@
 training between processes.
 """
 
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.codec.codec import Codec, WeightedMean
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, dump_table, join_tables, load_table
-from fedcore.errors import CodecError, DataError, FedcoreError, OutOfBoundsError, TaskError
+from fedcore.errors import CodecError, DataError, FedcoreError, OutOfBoundsError, SettingError, TaskError
 from fedcore.history import History, read_history
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
 from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
@@ -37,7 +37,6 @@ __all__ = [
     "FedAvg",
     "FedcoreError",
     "Federation",
-    "FixedClip",
     "FloatSum",
     "GroupSum",
     "History",
@@ -51,6 +50,7 @@ __all__ = [
     "RoundRecord",
     "Schema",
     "SecureSum",
+    "SettingError",
     "Site",
     "Standardizer",
     "Stopping",

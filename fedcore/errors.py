@@ -9,8 +9,12 @@ class FedcoreError(SecAggError):
     """Base of fedcore's errors."""
 
 
+class SettingError(FedcoreError, ValueError):
+    """A wrong setting, wherever it was given: the message starts with the dotted path of its key."""
+
+
 class CodecError(FedcoreError, ValueError):
-    """A value that the codec cannot carry, or a plan under which a sum could wrap."""
+    """A value or a sum that the codec cannot carry."""
 
 
 class DataError(FedcoreError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,22 @@ from fedcore.errors import TaskError
 
 Parameters: TypeAlias = dict[str, NDArray[np.float64]]
 Metrics: TypeAlias = dict[str, float]
-RowsT_contra = TypeVar(
-    "RowsT_contra", bound=Sized, contravariant=True
-)  # a site's examples; len() counts them
+
+
+class Rows(Sized, Protocol):
+    """A site's examples, in whatever form its learner reads; `len` counts them."""
+
+
+@runtime_checkable
+class Labelled(Rows, Protocol):
+    """Examples whose labels others than the learner may know: evaluation needs them."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Return (rows,), as indices of the classes."""
+
+
+RowsT_contra = TypeVar("RowsT_contra", bound=Rows, contravariant=True)
 
 
 class Learner(Protocol[RowsT_contra]):
@@ -102,6 +115,31 @@ class ScoringLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
 
     def scores(self, parameters: Parameters, rows: RowsT_contra, /) -> NDArray[np.float64]:
         """Return class probabilities, (examples, classes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a learner can do beside `fit` and `evaluate`: the learner itself under each, or None.
+
+    sensitivity  L2 norm of what one person adds to its gradient; None: nothing bounds it
+    """
+
+    steerable: SteerableLearner[Any] | None
+    gradients: GradientLearner[Any] | None
+    rated: RatedLearner[Any] | None
+    scoring: ScoringLearner[Any] | None
+    sensitivity: float | None
+
+    @classmethod
+    def of(cls, learner: Learner[Any]) -> Self:
+        """Look them up: methods that are there are meant."""
+        return cls(
+            steerable=learner if isinstance(learner, SteerableLearner) else None,
+            gradients=learner if isinstance(learner, GradientLearner) else None,
+            rated=learner if isinstance(learner, RatedLearner) else None,
+            scoring=learner if isinstance(learner, ScoringLearner) else None,
+            sensitivity=getattr(learner, "sensitivity", None),
+        )
 
 
 def flatten(parameters: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Table as View
 
 from bench.tasks.harness import Setting, TaskResult, fit_alone, result, run, some_absent
-from fedcore.codec.clipping import FixedClip
 from fedcore.data import describe, digits, dirichlet
 from fedcore.data.sets.tables import hold_out
 from fedcore.learner import Metrics
@@ -45,7 +44,7 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
             clients=CLIENTS,
             weight_cap=1000,
             bits=8,
-            norm=FixedClip(4.0),
+            norm=4.0,
             rotate=True,
         ),
         strategy=FedAvg(ask=Asks(weighting=Weighting.UNIFORM)),

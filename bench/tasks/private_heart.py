@@ -17,7 +17,6 @@ from rich.table import Table as View
 
 from bench.tasks.harness import one_absent
 from bench.tasks.heart import FEATURES, SEEDS, TorchStart, mean_of_four, own_standardizer
-from fedcore.codec.clipping import FixedClip
 from fedcore.data import data_folder, heart_disease
 from fedcore.learners.per_person import PersonClipped
 from fedcore.privacy.accounting import Mechanism
@@ -67,7 +66,7 @@ def accuracy(epsilon: float, delta: float, seed: int, mechanism: Mechanism | Non
         rounds=ROUNDS,
         clients=4,
         bits=16,
-        norm=FixedClip(2.0),
+        norm=2.0,
         privacy=privacy,
         seed=seed,
     )

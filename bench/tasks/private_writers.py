@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as View
 
-from fedcore.codec.clipping import FixedClip
 from fedcore.data import MnistWriters, mnist_writers
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.accounting import Mechanism
@@ -41,7 +40,7 @@ def train(
             epsilon=epsilon, delta=DELTA, rounds=rounds, smallest=SMALLEST, mechanism=mechanism
         )
     plan = TrainingPlan(
-        rounds=rounds, clients=len(sites), bits=10, norm=FixedClip(0.5), rotate=True, privacy=privacy
+        rounds=rounds, clients=len(sites), bits=10, norm=0.5, rotate=True, privacy=privacy
     )
     aggregator: SumAggregator = PlainSum(sites)
     if epsilon is None:

@@ -17,7 +17,6 @@ from bench.tasks.harness import (
     run,
     some_absent,
 )
-from fedcore.codec.clipping import FixedClip
 from fedcore.data import MnistWriters, describe, mnist_writers
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
@@ -65,7 +64,7 @@ def two_layers(data: MnistWriters, rounds: int) -> Setting:
         rounds=rounds,
         clients=COHORT,
         cohort=COHORT,
-        norm=FixedClip(2.0),
+        norm=2.0,
         rotate=True,
         bits=8,
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 try:
-    import sklearn  # noqa: F401 - only to say which extra is missing
+    import msgspec  # noqa: F401 - only to say which extra is missing
+    import sklearn  # noqa: F401
     import typer
     from rich.console import Console
 except ImportError:
@@ -18,6 +19,9 @@ except ImportError:
     sys.exit(2)
 
 from fedcore.experiments.commands import add_commands
+from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.settings import default
 from secagg import ParameterError, Phase, Policy, ThreatModel
 from secagg.cli import run
 from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
@@ -58,10 +62,14 @@ def serve(
     out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
     classes: ClassesOption = "0,1",
     listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
-    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = 1.0,
-    bits: Annotated[int, typer.Option(help="Bits of a quantized value.")] = 20,
-    weight_cap: Annotated[int, typer.Option(help="Most rows that count for a site.")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = default(TrainingPlan, "rounds"),
+    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = default(
+        TrainingPlan, "clip"
+    ),
+    bits: Annotated[int, typer.Option(help="Bits of a quantized value.")] = default(TrainingPlan, "bits"),
+    weight_cap: Annotated[int, typer.Option(help="Most rows that count for a site.")] = default(
+        TrainingPlan, "weight_cap"
+    ),
     training: Annotated[
         Path | None,
         typer.Option(help="Learner, strategy, plan and privacy (TOML), instead of the four options before."),
@@ -90,13 +98,9 @@ def serve(
 ) -> None:
     """Serve one training run to the parties of a registry."""
     from fedcore.data.schema import Schema
-    from fedcore.learner import Learner
-    from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
     from fedcore.rounds.agreement import Agreement
-    from fedcore.rounds.plan import TrainingPlan
     from fedcore.service.serve import ServeOptions
     from fedcore.service.serve import serve as run_server
-    from fedcore.strategies import FedAvg, Strategy
 
     enrolled = Registry.load(registry)
     columns = Schema.load(schema, _classes(classes))
@@ -105,23 +109,18 @@ def serve(
     signer = None if signing_key is None else read_identity(signing_key)
     out.mkdir(parents=True, exist_ok=True)
     sites = len(enrolled.identities)
-    learner: Learner[Any] = LogisticRegressionLearner(
-        features=len(columns.columns), classes=len(columns.classes)
-    )
-    strategy: Strategy = FedAvg()
-    plan = TrainingPlan(rounds=rounds, clients=sites, clip=clip, bits=bits, weight_cap=weight_cap)
-    if training is not None:
-        agreed = Agreement.load(training)
-        learner, strategy = agreed.make_learner(columns), agreed.make_strategy(sites)
-        plan = agreed.make_plan(sites)
+    options_plan = {"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap}
+    given = {"learner": {"kind": "logistic"}, "plan": options_plan}
+    agreed = Agreement.parse(given) if training is None else Agreement.load(training)
+    plan = agreed.make_plan(sites)
     options = ServeOptions(
         address=listen,
         credentials=ServerCredentials.load(certificate, key),
         registry=enrolled,
         schema=columns,
-        learner=learner,
+        learner=agreed.make_learner(columns),
         plan=plan,
-        strategy=strategy,
+        strategy=agreed.make_strategy(sites),
         minimum_survivors=max(3, plan.privacy.smallest if plan.privacy is not None else 0),
         out=out,
         threat_model=ThreatModel(corrupt=corrupt, dropout=dropout),
@@ -147,8 +146,12 @@ def join(
     schema: SchemaOption,
     label: LabelOption,
     classes: ClassesOption = "0,1",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")] = 2,
-    learning_rate: Annotated[float, typer.Option(help="Of local training.")] = 0.02,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")] = default(
+        LogisticRegressionLearner, "epochs"
+    ),
+    learning_rate: Annotated[float, typer.Option(help="Of local training.")] = default(
+        LogisticRegressionLearner, "learning_rate"
+    ),
     training: Annotated[
         Path | None,
         typer.Option(
@@ -173,8 +176,6 @@ def join(
     """Take part in a training run with the rows of one party."""
     from fedcore.data.schema import Schema
     from fedcore.data.table import load_table
-    from fedcore.learner import Learner
-    from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
     from fedcore.rounds.agreement import Agreement
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions, save_final
@@ -189,16 +190,9 @@ def join(
     if model is not None and not model.parent.is_dir():
         raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, _classes(classes))
-    learner: Learner[Any] = LogisticRegressionLearner(
-        features=len(columns.columns),
-        classes=len(columns.classes),
-        epochs=epochs,
-        learning_rate=learning_rate,
-    )
-    guard = None
-    if training is not None:
-        agreed = Agreement.load(training)
-        learner, guard = agreed.make_learner(columns), agreed.make_guard(len(enrolled.identities), account)
+    given = {"learner": {"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate}}
+    agreed = Agreement.parse(given) if training is None else Agreement.load(training)
+    guard = agreed.make_guard(len(enrolled.identities), account)
     if guard is None and account is not None:
         raise ParameterError("--account: needs a training file with [privacy], --training")
     if guard is not None and seed is not None:
@@ -213,7 +207,9 @@ def join(
             minimum_cohort=_cohort(minimum_cohort, enrolled),
             minimum_corrupt=corrupt,
         ),
-        site=Site(enrolled.name_of(signer.identity), table, columns, learner, seed, guard=guard),
+        site=Site(
+            enrolled.name_of(signer.identity), table, columns, agreed.make_learner(columns), seed, guard=guard
+        ),
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
     )

@@ -1,31 +1,11 @@
-"""The norm that updates are clipped to: fixed, or following a quantile of the sites' norms."""
+"""The norm that updates are clipped to, where it follows a quantile of the sites' norms."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from fedcore.errors import TaskError
-
-
-@dataclass(frozen=True, slots=True)
-class FixedClip:
-    """Always the same L2 norm."""
-
-    norm: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.norm) and self.norm > 0):
-            raise TaskError(f"norm: must be positive and finite, is {self.norm}")
-
-    @property
-    def share(self) -> float:
-        """Return 0: no site says whether it was within the norm."""
-        return 0.0
-
-    def following(self, norm: float, within: float) -> float:
-        """Return the same norm."""
-        return norm
+from fedcore.settings import positive, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +17,7 @@ class AdaptiveClip:
     rate      of the steps: norm *= exp(-rate * (share within - quantile))
     share     of the norm that the bit of a site weighs when noise hides it: a larger share makes the
               quantile surer and the update's noise larger, by sqrt(1 + share^2)
+    raises    SettingError
     The share of sites within the norm is summed with the update: the server learns nobody's bit. Sites count
     in it as they do in the mean, so that it is the quantile of rows where those are the weights.
     """
@@ -47,11 +28,9 @@ class AdaptiveClip:
     share: float = 0.1
 
     def __post_init__(self) -> None:
-        FixedClip(self.norm)
-        if not (0 < self.quantile < 1 and 0 < self.share <= 1):
-            raise TaskError(f"quantile, share: must be in (0, 1), are {self.quantile}, {self.share}")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise TaskError(f"rate: must be positive and finite, is {self.rate}")
+        positive(self, "norm", "rate")
+        require(0 < self.quantile < 1, "quantile", "in (0, 1)", self.quantile)
+        require(0 < self.share <= 1, "share", "in (0, 1]", self.share)
 
     def following(self, norm: float, within: float) -> float:
         """Return the next norm, from the share of sites within this one."""

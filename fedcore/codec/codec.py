@@ -9,14 +9,14 @@ levels + 1, lowest first, so that they fit rings of few bits. A value of one bit
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.errors import CodecError
+from fedcore.errors import CodecError, SettingError
+from fedcore.settings import at_least, require
 from secagg.kernels import (
     NotFiniteError,
     QuantizedVector,
@@ -74,7 +74,7 @@ class Codec:
     clients     at most so many are summed
     precise     values in [-1, 1] beside the vector that are carried to 2^-23, whatever the bits
     headroom    steps that noise adds to a sum at most
-    raises      CodecError: out of range, or a sum that 64 bits cannot hold
+    raises      SettingError: out of range, or a sum that 64 bits cannot hold
     """
 
     clip: float
@@ -85,35 +85,22 @@ class Codec:
     headroom: int = 0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.clip) and self.clip > 0):
-            raise CodecError(f"clip: must be positive and finite, is {self.clip}")
-        if not 1e-100 <= self.clip <= 1e100:
-            raise CodecError(f"clip: must be in 1e-100..1e100, is {self.clip}")
+        require(1e-100 <= self.clip <= 1e100, "clip", "in 1e-100..1e100", self.clip)
         for name in ("bits", "weight_cap", "clients", "precise", "headroom"):
-            if not isinstance(getattr(self, name), int):
-                raise CodecError(f"{name}: must be an integer, is {getattr(self, name)!r}")
-        self._check_ranges()
+            value = getattr(self, name)
+            require(isinstance(value, int), name, "an integer", value)
+        require(1 <= self.bits <= MAXIMUM_BITS, "bits", f"in 1..{MAXIMUM_BITS}", self.bits)
+        at_least(self, 1, "clients")
+        require(1 <= self.weight_cap <= 2**62, "weight_cap", "in 1..2^62", self.weight_cap)
+        require(0 <= self.precise <= 1000, "precise", "in 0..1000", self.precise)
+        require(0 <= self.headroom < 2**62, "headroom", "in 0..2^62", self.headroom)
+        if self.headroom and self.bits == 1:
+            raise SettingError("bits: noise needs 2 or more, a sign has no room for it")
         if self.ring_bits > 64:
-            raise CodecError(
-                f"bits, clients: sums of {self.clients} values of {self.bits} bits need "
+            raise SettingError(
+                f"bits: sums of {self.clients} values of {self.bits} bits need "
                 f"{self.ring_bits} ring bits, 64 is the limit"
             )
-
-    def _check_ranges(self) -> None:
-        if not 1 <= self.bits <= MAXIMUM_BITS:
-            raise CodecError(f"bits: must be in 1..{MAXIMUM_BITS}, is {self.bits}")
-        if self.weight_cap < 1 or self.clients < 1:
-            raise CodecError(
-                f"weight_cap, clients: must be at least 1, are {self.weight_cap}, {self.clients}"
-            )
-        if self.weight_cap > 2**62:
-            raise CodecError(f"weight_cap: must be at most 2^62, is {self.weight_cap}")
-        if not (0 <= self.precise <= 1000 and 0 <= self.headroom < 2**62):
-            raise CodecError(
-                f"precise, headroom: must be in 0..1000, 0..2^62, are {self.precise}, {self.headroom}"
-            )
-        if self.headroom and self.bits == 1:
-            raise CodecError("bits: noise needs 2 or more, a sign has no room for it")
 
     @property
     def levels(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.errors import CodecError
+from fedcore.settings import positive, require
 from fedcore.stream import choose, derive
 from secagg.kernels import hadamard
 
@@ -35,7 +35,7 @@ class Shaping:
             Konecny et al. 2016, section 3); what is dropped is kept back by the site and added to its
             next update (error feedback, Stich et al., NeurIPS 2018)
     seed    32 bytes, public, another in every round
-    raises  CodecError
+    raises  SettingError
     """
 
     norm: float | None = None
@@ -44,12 +44,9 @@ class Shaping:
     seed: bytes = bytes(32)
 
     def __post_init__(self) -> None:
-        if self.norm is not None and not (math.isfinite(self.norm) and self.norm > 0):
-            raise CodecError(f"norm: must be positive and finite, is {self.norm}")
-        if not 0 < self.keep <= 1:
-            raise CodecError(f"keep: must be in (0, 1], is {self.keep}")
-        if len(self.seed) != 32:
-            raise CodecError(f"seed: must be 32 bytes, is {len(self.seed)}")
+        positive(self, "norm")
+        require(0 < self.keep <= 1, "keep", "in (0, 1]", self.keep)
+        require(len(self.seed) == 32, "seed", "of 32 bytes", len(self.seed))
 
     def length(self, dimension: int) -> int:
         """Coordinates that are sent of `dimension`."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import confusion_matrix, macro_f1
-from fedcore.learner import Learner, Metrics, Parameters, ScoringLearner
+from fedcore.learner import Abilities, Labelled, Learner, Metrics, Parameters, Rows
 from fedcore.rounds.task import Task, TaskKind
 
 BINS = 200  # of scores: the AUC is exact up to pairs within one bin
@@ -32,12 +32,15 @@ def _curves(classes: int) -> int:
     return 1 if classes == 2 else classes
 
 
-def compute(task: Task, learner: Learner[Any], parameters: Parameters, rows: Any) -> NDArray[np.float64]:  # noqa: ANN401
+def compute(task: Task, learner: Learner[Any], parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
     """Return a site's part, (task.dimension,), each value in [0, 1]. Raises TaskError."""
-    if not isinstance(learner, ScoringLearner):
+    scoring = Abilities.of(learner).scoring
+    if scoring is None:
         raise TaskError(f"evaluation: {type(learner).__name__} gives no class probabilities")
+    if not isinstance(rows, Labelled):
+        raise TaskError(f"evaluation: {type(rows).__name__} has no labels")
     try:
-        scores = np.asarray(learner.scores(parameters, rows), float)
+        scores = np.asarray(scoring.scores(parameters, rows), float)
         labels = np.asarray(rows.labels)
     except TaskError:
         raise
@@ -73,8 +76,7 @@ class Evaluation:
     metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
                the AUC is NaN when all rows are of one class
     confusion  (classes, classes) counts: row is the label, column the guess
-    rows       evaluated; where weights are capped, a site's count at most the cap, and the counts are
-               rounded
+    rows       evaluated; those of a site at most the plan's cap of weights, beyond which counts are rounded
     """
 
     metrics: Metrics

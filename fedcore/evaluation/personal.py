@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from fedcore.errors import TaskError
-from fedcore.learner import Learner, Parameters, SteerableLearner, Steering
+from fedcore.learner import Abilities, Learner, Parameters, Rows, Steering
+from fedcore.names import select
 from fedcore.rounds.federation import TrainedModel
-from fedcore.rounds.instructions import matches
 from fedcore.rounds.site import Site
 from fedcore.statistics.standardizer import Standardizer
 
@@ -44,7 +44,7 @@ def personal_models(model: TrainedModel, sites: Mapping[str, Site]) -> dict[str,
 def fine_tune(
     learner: Learner[Any],
     parameters: Parameters,
-    rows: Any,  # noqa: ANN401 - whatever the learner reads
+    rows: Rows,
     seed: int,
     rounds: int = 1,
     only: tuple[str, ...] = (),
@@ -56,20 +56,19 @@ def fine_tune(
     rounds  of the learner's own local training, each with another seed
     only    patterns of the parameters that move, such as the head; none: all
     rate    factor of the learning rate
-    raises  TaskError: nothing would move; `only` or `rate` with a learner that cannot be steered
+    raises  SettingError: a pattern fits nothing; TaskError: a learner that cannot be steered
     """
     if rounds < 0:
         raise TaskError(f"rounds: must be at least 0, are {rounds}")
-    frozen = frozenset(name for name in parameters if only and not matches(name, only))
-    if len(frozen) == len(parameters):
-        raise TaskError(f"only: leaves nothing of {sorted(parameters)} to train")
+    frozen = frozenset(parameters.keys() - select(parameters, only, "only") if only else ())
     after = {name: array.copy() for name, array in parameters.items()}
+    steerable = Abilities.of(learner).steerable
     for number in range(rounds):
         if not frozen and rate == 1:
             after = learner.fit(after, rows, seed + number)
-        elif isinstance(learner, SteerableLearner):
+        elif steerable is not None:
             steering = Steering(frozen=frozen, rate=rate)
-            after = learner.fit_steered(after, rows, seed + number, steering).parameters
+            after = steerable.fit_steered(after, rows, seed + number, steering).parameters
         else:
             raise TaskError(f"only, rate: {type(learner).__name__} cannot be steered")
     return after
@@ -147,5 +146,5 @@ def compare(
     return out
 
 
-def _held_out(site: Site, standardizer: Standardizer) -> Any:  # noqa: ANN401
+def _held_out(site: Site, standardizer: Standardizer) -> Rows:
     return standardizer.apply(site.table if site.held_out is None else site.held_out)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedcore.adversaries.sites import ATTACKS
-from fedcore.errors import DataError
-from fedcore.experiments.fields import shown
+from fedcore.errors import SettingError
 from fedcore.experiments.tables import AttackTable
 from fedcore.rounds.site import Site
+from fedcore.settings import require
 from fedcore.stream import choose, derive
 from secagg import ParameterError
 
@@ -24,7 +24,7 @@ def attackers(table: AttackTable | None, names: list[str], seed: int) -> frozens
 
 
 def with_attack(sites: Mapping[str, Site], table: AttackTable | None, seed: int) -> dict[str, Site]:
-    """Replace the attackers. Raises DataError: a kind or an option that is not known."""
+    """Replace the attackers. Raises SettingError: a kind or an option that is not known."""
     out = dict(sites)
     if table is None:
         return out
@@ -33,14 +33,13 @@ def with_attack(sites: Mapping[str, Site], table: AttackTable | None, seed: int)
         try:
             out[name] = make(sites[name], **table.options)
         except ParameterError as error:
-            raise DataError(f"attack.options.{error}") from error
+            raise SettingError(f"attack.options.{error}") from error
         except (TypeError, ValueError) as error:
-            raise DataError(f"attack.options: {table.kind} cannot be made: {error}") from error
+            raise SettingError(f"attack.options: {table.kind} cannot be made: {error}") from error
     return out
 
 
 def attack_of(table: AttackTable) -> Any:  # noqa: ANN401 - a callable that makes something like a Site
-    """Return what makes an attacker of a site. Raises DataError."""
-    if table.kind not in ATTACKS:
-        raise DataError(f"attack.kind: must be one of {', '.join(ATTACKS)}, is {shown(table.kind)}")
+    """Return what makes an attacker of a site. Raises SettingError."""
+    require(table.kind in ATTACKS, "attack.kind", f"one of {', '.join(ATTACKS)}", table.kind)
     return ATTACKS[table.kind]

@@ -9,6 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.settings import convert, default
 from secagg import ParameterError
 
 OutOption = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
@@ -122,28 +125,34 @@ def upload(
     *,
     parameters: Annotated[int, typer.Option(min=1, help="Parameters of the model.")],
     clients: Annotated[int, typer.Option(min=1, help="Sites of a sum at most.")],
-    bits: Annotated[int, typer.Option(help="Bits of a rounded value.")] = 8,
-    weighting: Annotated[str, typer.Option(help="rows, capped or uniform.")] = "rows",
-    weight_cap: Annotated[int, typer.Option(min=1, help="Most rows that count for a site.")] = 10_000,
-    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = 1.0,
+    bits: Annotated[int, typer.Option(help="Bits of a rounded value.")] = default(TrainingPlan, "bits"),
+    weighting: Annotated[str, typer.Option(help="rows or uniform.")] = str(default(Asks, "weighting")),
+    weight_cap: Annotated[int, typer.Option(min=1, help="Most rows that count for a site.")] = default(
+        TrainingPlan, "weight_cap"
+    ),
+    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = default(
+        TrainingPlan, "clip"
+    ),
     norm: Annotated[
         float | None, typer.Option(help="L2 norm of an update; with --epsilon 1, if not given.")
     ] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="Rotate before rounding.")] = False,
-    keep: Annotated[float, typer.Option(help="Share of the coordinates that are sent.")] = 1.0,
+    keep: Annotated[float, typer.Option(help="Share of the coordinates that are sent.")] = default(
+        TrainingPlan, "keep"
+    ),
     epsilon: Annotated[float | None, typer.Option(help="Privacy of all rounds together.")] = None,
     delta: Annotated[float, typer.Option(help="Belongs to --epsilon.")] = 1e-5,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that share the privacy.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that share the privacy.")] = default(
+        TrainingPlan, "rounds"
+    ),
     smallest: Annotated[
         int | None, typer.Option(help="Fewest survivors, for --epsilon; default: 90 % of the clients.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Print what a client uploads in a training round."""
-    from fedcore.codec.clipping import FixedClip
     from fedcore.experiments import upload as planning
     from fedcore.privacy.guard import PrivacyPlan
-    from fedcore.rounds.plan import TrainingPlan
 
     privacy = None
     if epsilon is not None:
@@ -155,12 +164,12 @@ def upload(
         weight_cap=weight_cap,
         clip=clip,
         bits=bits,
-        norm=None if norm is None and privacy is None else FixedClip(1.0 if norm is None else norm),
+        norm=None if norm is None and privacy is None else 1.0 if norm is None else norm,
         rotate=rotate,
         keep=keep,
         privacy=privacy,
     )
-    planned = planning.upload(plan, planning.weighting_of(weighting), parameters)
+    planned = planning.upload(plan, convert(weighting, Weighting, "weighting"), parameters)
     console = Console()
     if as_json:
         console.print_json(json.dumps(planning.as_json(planned)))

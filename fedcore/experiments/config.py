@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
 from fedcore.experiments import tables
-from fedcore.experiments.build import learner_table, make_plan, make_strategy, strategy_table
-from fedcore.experiments.fields import read, typed
 from fedcore.experiments.results import MODES
-from fedcore.experiments.tables import require
+from fedcore.rounds.agreement import ANY_NUMBER, Agreement
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.settings import load, read, require
 
-_TABLES = ("data", "learner", "strategy", "plan", "privacy", "dropout", "attack")
-_KEYS = ("name", "metric", "seeds", "compare", *_TABLES, "grid", "tracking")
+_AGREED = ("learner", "strategy", "plan", "privacy")
+_TABLES = ("data", *_AGREED, "dropout", "attack")
 _SECRETS = (
     "token",
     "secret",
@@ -30,7 +29,6 @@ _SECRETS = (
     "credentials",
 )
 _FEWEST = 3  # sites of a secure sum
-_MANY = 1000  # sites for which a plan is checked when the data will say how many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +36,12 @@ class Point:
     """One point of the grid.
 
     changes  what the grid set, by table.key; empty without a grid
+    agreed   learner, strategy, plan and privacy, as the parties of a service run agree on them
     """
 
     changes: dict[str, Any]
     data: tables.DataTable
-    learner: tables.LearnerTable = field(default_factory=tables.LearnerTable)
-    strategy: tables.StrategyTable = field(default_factory=tables.StrategyTable)
-    plan: tables.PlanTable = field(default_factory=tables.PlanTable)
-    privacy: tables.PrivacyTable | None = None
+    agreed: Agreement = field(default_factory=Agreement)
     dropout: tables.DropoutTable = field(default_factory=tables.DropoutTable)
     attack: tables.AttackTable | None = None
 
@@ -54,9 +50,25 @@ class Point:
         """What sets this point apart, for a table or a legend."""
         return ", ".join(f"{key} = {value}" for key, value in self.changes.items())
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings as JSON values, without those that are not set."""
-        return {name: _set(asdict(part)) for name in _TABLES if (part := getattr(self, name)) is not None}
+    def make_plan(self, *, clients: int, largest: int, seed: int) -> TrainingPlan:
+        """Return the plan, with what only a simulation knows where the file does not say it.
+
+        clients  sites; largest: rows of the largest, the cap of weights
+        seed     of the run
+        Evaluation costs nothing here, so that it follows every round; noise counts on those who do not drop
+        out. Raises SettingError.
+        """
+        usual = {"weight_cap": largest, "evaluate_every": 1, **self.agreed.plan}
+        plan = read(TrainingPlan, usual, "plan", {"clients": clients, "seed": seed, "privacy": None})
+        require(plan.rounds >= 1, "plan.rounds", "at least 1", plan.rounds)
+        sites = min(clients, plan.cohort or clients)
+        survivors = sites - self.dropout.most(sites)
+        gone = self.dropout.most(sites)
+        require(survivors >= 1, "dropout", f"less than the {sites} sites of a round", gone)
+        plan = self.agreed.with_privacy(plan, {"smallest": survivors})
+        smallest = 0 if plan.privacy is None else plan.privacy.smallest
+        require(smallest <= survivors, "privacy.smallest", f"at most {survivors}", smallest)
+        return plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,44 +91,57 @@ class Experiment:
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Read an experiment file. Raises DataError: one line that names table.key, the limit and the value."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except OSError as error:
-        raise DataError(f"{path}: not an experiment file: {error.strerror or error}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: not an experiment file: {error}") from error
+    """Read an experiment file. Raises SettingError: one line that names table.key, the rule and the value."""
+    text, values = load(path, "an experiment file")
     return parse_experiment(values, name=path.stem, text=text, folder=path.parent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """The keys of a file, before the grid is spread. Raises SettingError."""
+
+    data: dict[str, Any]
+    name: str | None = None
+    metric: str | None = None
+    seeds: tuple[int, ...] = (0,)
+    compare: tuple[str, ...] = ("local", "plain", "secure", "pooled")
+    learner: dict[str, Any] = field(default_factory=dict)
+    strategy: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    privacy: dict[str, Any] | None = None
+    dropout: dict[str, Any] = field(default_factory=dict)
+    attack: dict[str, Any] | None = None
+    grid: dict[str, Any] = field(default_factory=dict)
+    tracking: tables.TrackingTable = field(default_factory=tables.TrackingTable)
+
+    def __post_init__(self) -> None:
+        fine = len(self.seeds) > 0 and min(self.seeds) >= 0 and _distinct(self.seeds)
+        require(fine, "seeds", "distinct, from 0 on", self.seeds)
+        for one in self.compare:
+            require(one in MODES, "compare", f"of {', '.join(MODES)}", one)
+        fine = len(self.compare) > 0 and _distinct(self.compare)
+        require(fine, "compare", "distinct, not empty", self.compare)
 
 
 def parse_experiment(
     values: Mapping[str, Any], *, name: str = "experiment", text: str = "", folder: Path = Path()
 ) -> Experiment:
-    """Check the values of a file. Raises DataError."""
-    for key in values:
-        if key not in _KEYS:
-            raise DataError(f"{key}: is not known, an experiment has {', '.join(_KEYS)}")
+    """Check the values of a file. Raises SettingError."""
     _refuse_secrets(values, "")
-    seeds = typed(values.get("seeds", [0]), tuple[int, ...], "seeds")
-    require(len(seeds) > 0 and min(seeds) >= 0 and _distinct(seeds), "seeds", "distinct, from 0 on", seeds)
-    compare = typed(values.get("compare", ["local", "plain", "secure", "pooled"]), tuple[str, ...], "compare")
-    for one in compare:
-        require(one in MODES, "compare", f"of {', '.join(MODES)}", one)
-    require(len(compare) > 0 and _distinct(compare), "compare", "distinct, not empty", compare)
-    points = tuple(_point(values, changes) for changes in _grid(values.get("grid", {})))
+    file = read(_File, values)
+    points = tuple(_point(values, changes) for changes in _grid(file.grid))
     for point in points:
-        if "secure" in compare and point.data.clients is not None:
+        if "secure" in file.compare and point.data.clients is not None:
             fine = point.data.clients >= _FEWEST
             require(fine, "data.clients", f"at least {_FEWEST} for secure sums", point.data.clients)
-    usual = "r2" if points[0].learner.kind == "linear" else "accuracy"
+    usual = "r2" if points[0].agreed.learner.get("kind") == "linear" else "accuracy"
     return Experiment(
-        name=typed(values.get("name", name), str, "name"),
-        metric=typed(values.get("metric", usual), str, "metric"),
-        seeds=seeds,
-        compare=compare,
+        name=file.name or name,
+        metric=file.metric or usual,
+        seeds=file.seeds,
+        compare=file.compare,
         points=points,
-        tracking=read(tables.TrackingTable, _table(values, "tracking"), "tracking"),
+        tracking=file.tracking,
         text=text,
         folder=folder,
     )
@@ -124,7 +149,7 @@ def parse_experiment(
 
 def _point(values: Mapping[str, Any], changes: dict[str, Any]) -> Point:
     """Read the tables with one combination of the grid's values in them, and try what they say."""
-    raw = {name: deepcopy(dict(_table(values, name))) for name in _TABLES if name in values}
+    raw = {name: deepcopy(values[name]) for name in _TABLES if name in values}
     for key, value in changes.items():
         table, *path, last = key.split(".")
         inner = raw.setdefault(table, {})
@@ -132,28 +157,20 @@ def _point(values: Mapping[str, Any], changes: dict[str, Any]) -> Point:
             inner = inner.setdefault(name, {})
             require(isinstance(inner, dict), f"grid.{key}", "in a table", inner)
         inner[last] = value
-    if "data" not in raw:
-        raise DataError("data: is missing")
     point = Point(
         changes=changes,
         data=read(tables.DataTable, raw["data"], "data"),
-        learner=learner_table(raw.get("learner", {})),
-        strategy=strategy_table(raw.get("strategy", {})),
-        plan=read(tables.PlanTable, raw.get("plan", {}), "plan"),
-        privacy=read(tables.PrivacyTable, raw["privacy"], "privacy") if "privacy" in raw else None,
+        agreed=read(Agreement, {name: raw[name] for name in _AGREED if name in raw}),
         dropout=read(tables.DropoutTable, raw.get("dropout", {}), "dropout"),
         attack=read(tables.AttackTable, raw["attack"], "attack") if "attack" in raw else None,
     )
-    clients = point.data.clients or _MANY
-    private = point.privacy is not None
-    make_strategy(point.strategy, clients, private=private)
-    make_plan(point.plan, point.privacy, point.dropout, clients=clients, largest=1, seed=0)
+    point.make_plan(clients=point.data.clients or ANY_NUMBER, largest=1, seed=0)
     return point
 
 
-def _grid(grid: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - TOML
+def _grid(grid: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all combinations of the grid's values, by table.key."""
-    flat = _flat(typed(grid, dict[str, Any], "grid"), "")
+    flat = _flat(grid, "")
     for key, values in flat.items():
         fine = key.split(".")[0] in _TABLES and "." in key
         require(fine, f"grid.{key}", f"table.key with a table of {', '.join(_TABLES)}", key)
@@ -170,21 +187,13 @@ def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return out
 
 
-def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return typed(values.get(name, {}), dict[str, Any], name)  # type: ignore[no-any-return]
-
-
 def _refuse_secrets(table: Mapping[str, Any], prefix: str) -> None:
     """Refuse keys that name secrets: the file is copied beside the results and its settings are logged."""
     for name, value in table.items():
         if name.lower() in _SECRETS or name.lower().endswith(tuple(f"_{word}" for word in _SECRETS)):
-            raise DataError(f"{prefix}{name}: secrets do not belong in an experiment file")
+            raise SettingError(f"{prefix}{name}: secrets do not belong in an experiment file")
         if isinstance(value, dict):
             _refuse_secrets(value, f"{prefix}{name}.")
-
-
-def _set(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _distinct(values: tuple[Any, ...]) -> bool:

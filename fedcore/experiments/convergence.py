@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
 from fedcore.experiments.config import parse_experiment
 from fedcore.experiments.data import load_data
 from fedcore.experiments.federated import Cell, run_federated
@@ -28,7 +28,7 @@ class Study:
 
     clients, alpha, dropout, bits  values; the first of each is what it is while the others vary
     target  accuracy; rounds: at most
-    raises  DataError
+    raises  SettingError
     """
 
     clients: tuple[int, ...] = (10, 5, 20)
@@ -45,12 +45,12 @@ class Study:
     def __post_init__(self) -> None:
         for name in (*FACTORS, "seeds"):
             if not getattr(self, name):
-                raise DataError(f"{name}: needs a value")
+                raise SettingError(f"{name}: needs a value")
         if not 0 < self.target <= 1:
-            raise DataError(f"target: must be in (0, 1], is {self.target}")
+            raise SettingError(f"target: must be in (0, 1], is {self.target}")
 
     def check(self) -> None:
-        """Raise DataError for a setting that no experiment could have."""
+        """Raise SettingError for a setting that no experiment could have."""
         for _varied, setting in self.settings():
             parse_experiment(self.file(setting))
 

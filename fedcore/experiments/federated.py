@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.errors import DataError
+from fedcore.errors import DataError, SettingError
 from fedcore.experiments.attack import with_attack
-from fedcore.experiments.build import make_learner, make_plan, make_strategy
 from fedcore.experiments.config import Experiment, Point
 from fedcore.experiments.data import FederatedData
 from fedcore.experiments.dropout import absences, threat_model
@@ -27,6 +26,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
 from fedcore.rounds.summation import RoundRecord
 from fedcore.rounds.task import TaskKind
+from fedcore.settings import to_json
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import Strategy
 from secagg import SecAggError
@@ -54,30 +54,34 @@ class Cell:
 
     @classmethod
     def of(cls, experiment: Experiment, index: int, seed: int, data: FederatedData, folder: Path) -> Cell:
-        """Build learner, strategy and plan for the data. Raises DataError."""
+        """Build learner, strategy and plan for the data. Raises SettingError."""
         point, clients = experiment.points[index], len(data.sites)
         largest = max(map(len, data.sites.values()))
-        features, classes = len(data.schema.columns), len(data.schema.classes)
-        plan = make_plan(
-            point.plan, point.privacy, point.dropout, clients=clients, largest=largest, seed=seed
-        )
         return cls(
             experiment,
             index,
             seed,
             data,
-            make_learner(point.learner, features, classes, seed),
-            make_strategy(point.strategy, clients, private=point.privacy is not None),
-            plan,
+            point.agreed.make_learner(data.schema, seed),
+            point.agreed.make_strategy(clients),
+            point.make_plan(clients=clients, largest=largest, seed=seed),
             cell_folder(folder, index, seed),
         )
 
     def evaluate(self, parameters: Parameters, standardizer: Standardizer) -> Metrics:
-        """Evaluate on the common held-out rows. Raises DataError when the metric is none of them."""
+        """Evaluate on the common held-out rows. Raises SettingError when the metric is none of them."""
         metrics = self.learner.evaluate(parameters, standardizer.apply(self.data.held_out))
         if (wanted := self.experiment.metric) not in metrics:
-            raise DataError(f"metric: must be one of {', '.join(sorted(metrics))}, is {wanted!r}")
+            raise SettingError(f"metric: must be one of {', '.join(sorted(metrics))}, is {wanted!r}")
         return metrics
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings as JSON values, with what the data have said."""
+        point = self.point
+        parts = {"data": point.data, "dropout": point.dropout, "attack": point.attack}
+        described = {name: to_json(part) for name, part in parts.items() if part is not None}
+        agreed = point.agreed.to_json(self.data.schema, len(self.data.sites), self.seed)
+        return agreed | {"plan": to_json(self.plan)} | described
 
     def outcome(self, mode: str, metrics: Metrics, **fields: Any) -> Outcome:  # noqa: ANN401
         """Return an outcome of this cell."""
@@ -162,7 +166,7 @@ def run_federated(cell: Cell, mode: str, show: Show) -> Outcome:
     stopped = failure = ""
     try:
         stopped = federation.run(resume).stopped
-    except DataError:  # of the file
+    except (SettingError, DataError):  # of the file
         raise
     except SecAggError as error:
         failure = str(error)
@@ -196,7 +200,7 @@ def _recorder(cell: Cell, mode: str, show: Show, resume: int) -> Recorder:
     for tracker in found:
         tracker.start(
             f"{experiment.name}-{cell.index}-{cell.seed}-{mode}",
-            {"mode": mode, "seed": cell.seed, **cell.point.describe()},
+            {"mode": mode, "seed": cell.seed, **cell.describe()},
         )
     return Recorder(experiment.metric, found, show)
 

@@ -47,9 +47,9 @@ def new_folder(out: Path) -> Path:
 
 
 def check_tools(experiment: Experiment) -> None:
-    """Raise DataError when a package or an attack that the file asks for is not there."""
+    """Raise SettingError when a package or an attack that the file asks for is not there."""
     require_packages(experiment.tracking)
-    if any(point.privacy is not None for point in experiment.points):
+    if any(point.agreed.privacy is not None for point in experiment.points):
         Accountant(0.5)  # to hear at once that dp-accounting is missing
     for point in experiment.points:
         if point.attack is not None:
@@ -60,7 +60,7 @@ def run_experiment(experiment: Experiment, folder: Path, show: Show = lambda _ev
     """Run what `folder` has no outcome of yet, and return all outcomes.
 
     show    told about rounds and outcomes as they happen
-    raises  DataError: what the file asks for cannot be done, or the folder is another experiment's
+    raises  SettingError: what the file asks for cannot be done; DataError: the folder is another experiment's
     """
     check_tools(experiment)
     _claim(experiment, folder)

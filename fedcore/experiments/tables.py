@@ -1,4 +1,7 @@
-"""The tables of an experiment file, each a frozen value that checks what can be checked without data."""
+"""The tables that only an experiment file has, each a frozen value that checks itself without data.
+
+Those that a training file has, too, are in fedcore.rounds.agreement.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedcore.errors import DataError
-from fedcore.experiments.fields import shown
-from fedcore.privacy.accounting import Mechanism
-from fedcore.rounds.instructions import UpdateKind, Weighting
+from fedcore.errors import SettingError
+from fedcore.settings import at_least, positive, require
 
 # What each set is dealt by when the file does not say, and whether it has test rows of its own.
 SETS = {
@@ -29,12 +30,6 @@ PARTITIONS: dict[str, frozenset[str]] = {  # and the keys that belong to them al
     "feature": frozenset({"column", "overlap"}),
 }
 _FILES = ("path", "schema", "label", "classes")
-
-
-def require(fine: bool, where: str, rule: str, value: object) -> None:
-    """Raise DataError unless fine: "table.key: must be RULE, is VALUE"."""
-    if not fine:
-        raise DataError(f"{where}: must be {rule}, is {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,126 +60,39 @@ class DataTable:
     classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        require(self.name in SETS, "data.name", f"one of {', '.join(SETS)}", self.name)
+        require(self.name in SETS, "name", f"one of {', '.join(SETS)}", self.name)
         usual, has_test = SETS[self.name]
         if not self.partition:
             object.__setattr__(self, "partition", usual)
         self._check_partition(natural=usual == "natural")
         self._check_files()
         if has_test and self.held_out is not None:
-            raise DataError(f"data.held_out: {self.name} has test rows of its own, is {self.held_out}")
+            raise SettingError(f"held_out: {self.name} has test rows of its own, is {self.held_out}")
         if self.held_out is not None:
-            require(0 < self.held_out < 1, "data.held_out", "in (0, 1)", self.held_out)
-        require(self.minimum_rows >= 1, "data.minimum_rows", "at least 1", self.minimum_rows)
+            require(0 < self.held_out < 1, "held_out", "in (0, 1)", self.held_out)
+        at_least(self, 1, "minimum_rows")
 
     def _check_partition(self, *, natural: bool) -> None:
         known = [name for name in PARTITIONS if natural or name != "natural"]
-        require(self.partition in known, "data.partition", f"one of {', '.join(known)}", self.partition)
+        require(self.partition in known, "partition", f"one of {', '.join(known)}", self.partition)
         for owner, names in PARTITIONS.items():
             for name in names:
                 given = getattr(self, name)
                 if given is not None and owner != self.partition:
-                    raise DataError(f"data.{name}: is for {owner}, the partition is {self.partition}")
+                    raise SettingError(f"{name}: is for {owner}, the partition is {self.partition}")
                 if given is None and owner == self.partition and name not in {"column", "overlap"}:
-                    raise DataError(f"data.{name}: is missing, {owner} needs it")
-        for name in ("alpha", "concentration"):
-            value = getattr(self, name)
-            if value is not None:
-                fine = math.isfinite(value) and value > 0
-                require(fine, f"data.{name}", "positive and finite", value)
+                    raise SettingError(f"{name}: is missing, {owner} needs it")
+        positive(self, "alpha", "concentration")
         if self.partition != "natural" and self.clients is None:
-            raise DataError(f"data.clients: is missing, {self.partition} needs it")
-        if self.clients is not None:
-            require(self.clients >= 1, "data.clients", "at least 1", self.clients)
+            raise SettingError(f"data.clients: is missing, {self.partition} needs it")
+        at_least(self, 1, "clients")
 
     def _check_files(self) -> None:
         for name in _FILES:
             given = getattr(self, name) is not None
             if given != (self.name == "files"):
                 fault = "is for files" if given else "is missing, files need it"
-                raise DataError(f"data.{name}: {fault}, data.name is {self.name}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnerTable:
-    """[learner]: kind, and its options beside it (those of "module:function" in [learner.options])."""
-
-    kind: str = "softmax"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StrategyTable:
-    """[strategy]: name, weighting and update, and the strategy's own options beside them."""
-
-    name: str = "FedAvg"
-    weighting: Weighting | None = None
-    update: UpdateKind = UpdateKind.DELTA
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NormTable:
-    """plan.norm as a table: adaptive clipping (fedcore.codec.clipping.AdaptiveClip)."""
-
-    norm: float
-    quantile: float = 0.5
-    rate: float = 0.2
-    share: float = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoppingTable:
-    """plan.stopping (fedcore.rounds.stopping.Stopping)."""
-
-    metric: str = "accuracy"
-    lower: bool = False
-    target: float | None = None
-    patience: int | None = None
-    least: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanTable:
-    """[plan]: the fields of TrainingPlan that a file may set.
-
-    norm        a number: fixed; a table: adaptive
-    weight_cap  None: the rows of the largest site, which a simulation knows
-    """
-
-    rounds: int = 10
-    cohort: int | None = None
-    bits: int = 16
-    clip: float = 1.0
-    norm: float | NormTable | None = None
-    rotate: bool = False
-    keep: float = 1.0
-    decay: float = 1.0
-    final_rate: float = 1.0
-    attempts: int = 3
-    weight_cap: int | None = None
-    standardize: bool = True
-    evaluate_every: int = 1
-    stopping: StoppingTable | None = None
-
-    def __post_init__(self) -> None:
-        require(self.rounds >= 1, "plan.rounds", "at least 1", self.rounds)
-        if self.weight_cap is not None:
-            require(self.weight_cap >= 1, "plan.weight_cap", "at least 1", self.weight_cap)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacyTable:
-    """[privacy] (fedcore.privacy.guard.PrivacyPlan).
-
-    smallest  fewest survivors; None: the sites of a round without those that [dropout] takes away
-    """
-
-    epsilon: float
-    delta: float
-    smallest: int | None = None
-    colluders: int = 0
-    mechanism: Mechanism = Mechanism.SKELLAM
+                raise SettingError(f"{name}: {fault}, data.name is {self.name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,10 +107,10 @@ class DropoutTable:
     per_round: int = 0
 
     def __post_init__(self) -> None:
-        require(0 <= self.rate < 1, "dropout.rate", "in [0, 1)", self.rate)
-        require(self.per_round >= 0, "dropout.per_round", "at least 0", self.per_round)
+        require(0 <= self.rate < 1, "rate", "in [0, 1)", self.rate)
+        at_least(self, 0, "per_round")
         if self.rate and self.per_round:
-            raise DataError(f"dropout.per_round: excludes dropout.rate, is {self.per_round}")
+            raise SettingError(f"per_round: excludes rate, is {self.per_round}")
 
     def most(self, sites: int) -> int:
         """Return the most that vanish of so many sites."""
@@ -218,7 +126,7 @@ class AttackTable:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(0 < self.share <= 1, "attack.share", "in (0, 1]", self.share)
+        require(0 < self.share <= 1, "share", "in (0, 1]", self.share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

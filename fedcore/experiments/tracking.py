@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
 from fedcore.experiments.results import finite
 from fedcore.experiments.tables import TrackingTable
 from fedcore.history import History, read_history
@@ -150,7 +150,7 @@ def trackers(
 
 
 def require_packages(table: TrackingTable) -> None:
-    """Raise DataError before anything is trained when a tracker's package is missing."""
+    """Raise SettingError before anything is trained when a tracker's package is missing."""
     for name, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb"), ("mlflow", "mlflow")):
         if getattr(table, name):
             _module(package, name)
@@ -169,4 +169,4 @@ def _module(package: str, extra: str) -> Any:  # noqa: ANN401 - a module without
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise DataError(f"tracking.{extra}: needs {package}: pip install 'secagg[{extra}]'") from None
+        raise SettingError(f"tracking.{extra}: needs {package}: pip install 'secagg[{extra}]'") from None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedcore.errors import TaskError
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan, UploadPlan, plan_upload
-from secagg import ParameterError
+from fedcore.settings import require
 
 ROWS = {
     "values": "values of the update",
@@ -21,17 +20,9 @@ ROWS = {
 }
 
 
-def weighting_of(text: str) -> Weighting:
-    """Read a weighting. Raises ParameterError."""
-    if text not in list(Weighting):
-        raise ParameterError(f"weighting: must be one of {', '.join(Weighting)}, is {text!r}")
-    return Weighting(text)
-
-
 def upload(plan: TrainingPlan, weighting: Weighting, parameters: int) -> UploadPlan:
-    """Plan the upload of a round about so many parameters. Raises CodecError, TaskError."""
-    if parameters < 1:
-        raise TaskError(f"parameters: must be at least 1, is {parameters}")
+    """Plan the upload of a round about so many parameters. Raises SettingError."""
+    require(parameters >= 1, "parameters", "at least 1", parameters)
     return plan_upload(plan, Asks(weighting=weighting), parameters)
 
 

@@ -10,10 +10,10 @@ from fedcore.learners.logistic import LogisticRegression
 from fedcore.learners.low_rank import LowRank
 from fedcore.learners.models import (
     Classifier,
+    Examples,
     LinearRegression,
     Model,
     Perceptron,
-    Rows,
     SoftmaxRegression,
 )
 from fedcore.learners.per_person import PersonClipped
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "Examples",
     "LinearRegression",
     "LocalSGD",
     "LogisticRegression",
@@ -30,7 +31,6 @@ __all__ = [
     "Model",
     "Perceptron",
     "PersonClipped",
-    "Rows",
     "SoftmaxRegression",
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering
-from fedcore.learners.models import Classifier, Model, Rows
+from fedcore.learners.models import Examples, Model, classifier
 from fedcore.learners.steering import batches, check_steering, reach
-from secagg import ParameterError
+from fedcore.settings import at_least, positive, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +22,7 @@ class LocalSGD:
     batch_size  rows of a step; None: all of them
     rate        learning rate, constant within a round
     momentum    heavy ball, starting from rest in every round
-    raises      ParameterError
+    raises      SettingError
     """
 
     model: Model
@@ -34,24 +33,19 @@ class LocalSGD:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise ParameterError(f"rate: must be positive and finite, is {self.rate}")
-        if not 0 <= self.momentum < 1:
-            raise ParameterError(f"momentum: must be in [0, 1), is {self.momentum}")
-        for name in ("epochs", "steps", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ParameterError(f"{name}: must be at least 1, is {value}")
+        positive(self, "rate")
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        at_least(self, 1, "epochs", "steps", "batch_size")
 
     def initial(self) -> Parameters:
         """Return the model's."""
         return self.model.initial()
 
-    def fit(self, parameters: Parameters, rows: Rows, seed: int) -> Parameters:
+    def fit(self, parameters: Parameters, rows: Examples, seed: int) -> Parameters:
         """Train without steering."""
         return self.fit_steered(parameters, rows, seed, Steering()).parameters
 
-    def fit_steered(self, parameters: Parameters, rows: Rows, seed: int, steering: Steering) -> LocalFit:
+    def fit_steered(self, parameters: Parameters, rows: Examples, seed: int, steering: Steering) -> LocalFit:
         """Take the steps.
 
         Raises TaskError without rows, for steering that names no parameter, and when training diverges.
@@ -82,18 +76,16 @@ class LocalSGD:
         steps = reach(len(plan), momentum=self.momentum, decay=rate * steering.proximal)
         return LocalFit(now, steps, rate)
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """Return the model's gradient over all rows."""
         if not len(rows):
             raise TaskError("rows: there are none to train on")
         return self.model.gradient(parameters, rows)
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Return the model's metrics."""
         return self.model.evaluate(parameters, rows)
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities. Raises TaskError for models that have none."""
-        if not isinstance(self.model, Classifier):
-            raise TaskError(f"scores: {type(self.model).__name__} is no classifier")
-        return self.model.scores(parameters, rows)
+        return classifier(self.model).scores(parameters, rows)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedcore.evaluation.metrics import classification_metrics
 from fedcore.learner import Metrics, Parameters
-from fedcore.learners.models import Rows
+from fedcore.learners.models import Examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class LogisticRegression:
         """All zero."""
         return {"coefficients": np.zeros(self.features), "intercept": np.zeros(1)}
 
-    def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def logits(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return (rows,)."""
         return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercept"])
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """Of the mean cross-entropy and the penalty."""
         error = _sigmoid(self.logits(parameters, rows)) - rows.labels
         slope = np.asarray(rows.features.T @ error) / len(rows)
@@ -39,17 +39,17 @@ class LogisticRegression:
             "intercept": np.array([error.mean()]),
         }
 
-    def loss(self, parameters: Parameters, rows: Rows) -> float:
+    def loss(self, parameters: Parameters, rows: Examples) -> float:
         """Mean cross-entropy, without the penalty."""
         logits = self.logits(parameters, rows)
         return float(np.mean(np.logaddexp(0, logits) - logits * rows.labels))
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return probabilities of the two classes, (rows, 2)."""
         ill = _sigmoid(self.logits(parameters, rows))
         return np.column_stack([1 - ill, ill])
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Accuracy, AUC, log loss, macro F1."""
         return classification_metrics(rows.labels, self.scores(parameters, rows))
 

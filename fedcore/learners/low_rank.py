@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Metrics, Parameters
-from fedcore.learners.models import Classifier, Model, Rows
-from fedcore.learners.select import select
-from secagg import ParameterError
+from fedcore.learners.models import Examples, Model, classifier
+from fedcore.names import select
+from fedcore.settings import positive, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,7 +26,7 @@ class LowRank:
     also   patterns of parameters that are trained in full, under their own names
     seed   of the initial A (variance 1 / n): every site must use the same; B starts at zero, so that
            training starts from the base
-    raises TaskError for patterns that match nothing, ParameterError for the rest
+    raises SettingError
 
     `LocalSGD(model=LowRank(...))` is a learner that can be steered; its vectors hold the factors only.
     """
@@ -42,21 +42,18 @@ class LowRank:
     _full: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ParameterError(f"alpha: must be positive and finite, is {self.alpha}")
-        if not self.names:
-            raise ParameterError("names: at least one pattern is needed")
-        adapted, full = select(self.base, self.names), select(self.base, self.also)
+        positive(self, "alpha")
+        require(bool(self.names), "names", "at least one pattern", self.names)
+        adapted, full = select(self.base, self.names, "names"), select(self.base, self.also, "also")
         if both := sorted(adapted & full):
-            raise ParameterError(f"also: {both[0]} is adapted already, by names")
+            raise SettingError(f"also: {both[0]} is adapted already, by names")
         for name in sorted(adapted):
             shape = self.base[name].shape
             if len(shape) != 2:
-                raise ParameterError(f"names: {name} must be a matrix, is of shape {shape}")
-            if not 1 <= self.rank <= min(shape):
-                raise ParameterError(f"rank: must be in 1..{min(shape)} for {name}, is {self.rank}")
+                raise SettingError(f"names: {name} must be a matrix, is of shape {shape}")
+            require(1 <= self.rank <= min(shape), "rank", f"in 1..{min(shape)} for {name}", self.rank)
             if taken := {f"{name}.lora_a", f"{name}.lora_b"} & self.base.keys():
-                raise ParameterError(f"names: {min(taken)} is a parameter of the base")
+                raise SettingError(f"names: {min(taken)} is a parameter of the base")
         object.__setattr__(self, "base", {name: array.copy() for name, array in self.base.items()})
         object.__setattr__(self, "_adapted", tuple(sorted(adapted)))
         object.__setattr__(self, "_full", tuple(sorted(full)))
@@ -89,7 +86,7 @@ class LowRank:
             shapes |= {f"{name}.lora_a": (rows, self.rank), f"{name}.lora_b": (self.rank, columns)}
         return shapes
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """By the chain rule from the inner gradient G: (alpha / rank) G B^T, and (alpha / rank) A^T G."""
         inner = self.model.gradient(self.merge(parameters), rows)
         out = {name: inner[name] for name in self._full}
@@ -99,16 +96,14 @@ class LowRank:
             out[f"{name}.lora_b"] = parameters[f"{name}.lora_a"].T @ scaled
         return out
 
-    def loss(self, parameters: Parameters, rows: Rows) -> float:
+    def loss(self, parameters: Parameters, rows: Examples) -> float:
         """Return the inner model's, at the merged parameters."""
         return self.model.loss(self.merge(parameters), rows)
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Return the inner model's, at the merged parameters."""
         return self.model.evaluate(self.merge(parameters), rows)
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities. Raises TaskError for models that have none."""
-        if not isinstance(self.model, Classifier):
-            raise TaskError(f"scores: {type(self.model).__name__} is no classifier")
-        return self.model.scores(self.merge(parameters), rows)
+        return classifier(self.model).scores(self.merge(parameters), rows)

@@ -6,7 +6,6 @@ Features may be a dense array or a scipy sparse matrix, (rows, columns).
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
@@ -15,18 +14,15 @@ from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import classification_metrics, regression_metrics
-from fedcore.learner import Metrics, Parameters
-from secagg import ParameterError
+from fedcore.learner import Labelled, Metrics, Parameters
+from fedcore.settings import at_least, require
 
 
-class Rows(Protocol):
-    """Examples with features (rows, columns) and labels (rows,), such as a Table."""
+class Examples(Labelled, Protocol):
+    """Rows with features (rows, columns) and labels (rows,), such as a Table."""
 
     @property
     def features(self) -> NDArray[np.float64]: ...
-    @property
-    def labels(self) -> NDArray[np.int64]: ...
-    def __len__(self) -> int: ...
     def take(self, rows: NDArray[np.int64], /) -> Self:
         """Return these examples."""
 
@@ -37,13 +33,13 @@ class Model(Protocol):
     def initial(self) -> Parameters:
         """Return the parameters that training starts from."""
 
-    def gradient(self, parameters: Parameters, rows: Rows, /) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples, /) -> Parameters:
         """Return the gradient of the mean loss, by name."""
 
-    def loss(self, parameters: Parameters, rows: Rows, /) -> float:
+    def loss(self, parameters: Parameters, rows: Examples, /) -> float:
         """Return the mean loss."""
 
-    def evaluate(self, parameters: Parameters, rows: Rows, /) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples, /) -> Metrics:
         """Return metrics by name."""
 
 
@@ -51,39 +47,37 @@ class Model(Protocol):
 class Classifier(Model, Protocol):
     """A model that gives class probabilities."""
 
-    def scores(self, parameters: Parameters, rows: Rows, /) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples, /) -> NDArray[np.float64]:
         """Return class probabilities, (rows, classes)."""
 
 
-def _check(features: int, penalty: float, *, classes: int = 2, hidden: tuple[int, ...] = ()) -> None:
-    for name, value, least in (("features", features, 1), ("classes", classes, 2)):
-        if value < least:
-            raise ParameterError(f"{name}: must be at least {least}, is {value}")
-    if hidden and min(hidden) < 1:
-        raise ParameterError(f"hidden: layers must have at least 1 unit, are of {hidden}")
-    if not (math.isfinite(penalty) and penalty >= 0):
-        raise ParameterError(f"penalty: must be finite and at least 0, is {penalty}")
+def classifier(model: Model) -> Classifier:
+    """Return the same model. Raises TaskError: it gives no class probabilities."""
+    if not isinstance(model, Classifier):
+        raise TaskError(f"scores: {type(model).__name__} is no classifier")
+    return model
 
 
 @dataclass(frozen=True, slots=True)
 class LinearRegression:
-    """Least squares: half the squared error; labels are the targets. Raises ParameterError."""
+    """Least squares: half the squared error; labels are the targets. Raises SettingError."""
 
     features: int
     penalty: float = 0.0  # L2, of the coefficients
 
     def __post_init__(self) -> None:
-        _check(self.features, self.penalty)
+        at_least(self, 1, "features")
+        at_least(self, 0, "penalty")
 
     def initial(self) -> Parameters:
         """All zero."""
         return {"coefficients": np.zeros(self.features), "intercept": np.zeros(1)}
 
-    def predict(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return (rows,)."""
         return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercept"])
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """Of half the mean squared error and the penalty."""
         error = self.predict(parameters, rows) - rows.labels
         slope = np.asarray(rows.features.T @ error) / len(rows)
@@ -92,12 +86,12 @@ class LinearRegression:
             "intercept": np.array([error.mean()]),
         }
 
-    def loss(self, parameters: Parameters, rows: Rows) -> float:
+    def loss(self, parameters: Parameters, rows: Examples) -> float:
         """Half the mean squared error and the penalty."""
         error = self.predict(parameters, rows) - rows.labels
         return float((error**2).mean() + self.penalty * (parameters["coefficients"] ** 2).sum()) / 2
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Mean squared error and R squared."""
         return regression_metrics(rows.labels, self.predict(parameters, rows))
 
@@ -109,25 +103,25 @@ class _Softmax:
     classes: int
     penalty: float  # L2, of the matrices
 
-    def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def logits(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         raise NotImplementedError
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities, (rows, classes)."""
         return softmax(self.logits(parameters, rows))
 
-    def loss(self, parameters: Parameters, rows: Rows) -> float:
+    def loss(self, parameters: Parameters, rows: Examples) -> float:
         """Mean cross-entropy and the penalty, whose gradient `gradient` is."""
         scores = self.scores(parameters, rows)
         hit = np.maximum(scores[np.arange(len(rows)), rows.labels], 1e-300)
         squares = sum(float((array**2).sum()) for array in parameters.values() if array.ndim == 2)
         return float(-np.log(hit).mean() + self.penalty * squares / 2)
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Accuracy, AUC, log loss, macro F1."""
         return classification_metrics(rows.labels, self.scores(parameters, rows))
 
-    def errors(self, scores: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
+    def errors(self, scores: NDArray[np.float64], rows: Examples) -> NDArray[np.float64]:
         """Return the gradient by the logits, (rows, classes), of the mean loss. Raises TaskError."""
         if not (rows.labels.min() >= 0 and rows.labels.max() < self.classes):
             raise TaskError(f"labels: must be in 0..{self.classes - 1}")  # -1 would count from the end
@@ -140,7 +134,7 @@ class _Softmax:
 class SoftmaxRegression(_Softmax):
     """Multinomial logistic regression; two classes are the logistic regression of the textbooks.
 
-    raises  ParameterError
+    raises  SettingError
     """
 
     features: int
@@ -148,7 +142,9 @@ class SoftmaxRegression(_Softmax):
     penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.features, self.penalty, classes=self.classes)
+        at_least(self, 1, "features")
+        at_least(self, 2, "classes")
+        at_least(self, 0, "penalty")
 
     def initial(self) -> Parameters:
         """All zero."""
@@ -157,11 +153,11 @@ class SoftmaxRegression(_Softmax):
             "intercepts": np.zeros(self.classes),
         }
 
-    def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def logits(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return (rows, classes)."""
         return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercepts"])
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """Of the mean cross-entropy and the penalty."""
         errors = self.errors(self.scores(parameters, rows), rows)
         return {
@@ -175,7 +171,7 @@ class Perceptron(_Softmax):
     """Layers of rectified units and a softmax: `hidden=(200, 200)` is the 2NN of McMahan et al. (2017).
 
     seed    of the initial weights (He et al. 2015): every site must use the same
-    raises  ParameterError
+    raises  SettingError
     """
 
     features: int
@@ -185,7 +181,10 @@ class Perceptron(_Softmax):
     penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.features, self.penalty, classes=self.classes, hidden=self.hidden)
+        at_least(self, 1, "features")
+        at_least(self, 2, "classes")
+        at_least(self, 0, "penalty")
+        require(min(self.hidden, default=1) >= 1, "hidden", "at least 1 unit each", self.hidden)
 
     def initial(self) -> Parameters:
         """Random weights of variance 2 / inputs, no biases."""
@@ -197,7 +196,7 @@ class Perceptron(_Softmax):
             out[f"layer{i}.biases"] = np.zeros(outputs)
         return out
 
-    def _forward(self, parameters: Parameters, rows: Rows) -> list[NDArray[np.float64]]:
+    def _forward(self, parameters: Parameters, rows: Examples) -> list[NDArray[np.float64]]:
         """Return what enters each layer, and the logits."""
         values = [rows.features]
         for i in range(len(self.hidden) + 1):
@@ -205,11 +204,11 @@ class Perceptron(_Softmax):
             values.append(np.maximum(after, 0) if i < len(self.hidden) else np.asarray(after))
         return values
 
-    def logits(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def logits(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return (rows, classes)."""
         return self._forward(parameters, rows)[-1]
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """By backpropagation, of the mean cross-entropy and the penalty."""
         *values, logits = self._forward(parameters, rows)
         errors = self.errors(softmax(logits), rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from fedcore.codec.shaping import Shaping
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten, unflatten
-from fedcore.learners.models import Classifier, Model, Rows
-from secagg import ParameterError
+from fedcore.learners.models import Examples, Model, classifier
+from fedcore.settings import positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +22,7 @@ class PersonClipped:
     clip      L2 norm of a row's gradient (Abadi et al., CCS 2016, algorithm 1)
     expected  rows that the sum is divided by, the same at every site: the true number stays private
     One row changes the site's vector by `sensitivity` at most. Only updates that are gradients make sense.
-    raises    ParameterError
+    raises    SettingError
     """
 
     model: Model
@@ -31,10 +30,7 @@ class PersonClipped:
     expected: float
 
     def __post_init__(self) -> None:
-        for name in ("clip", "expected"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ParameterError(f"{name}: must be positive and finite, is {value}")
+        positive(self, "clip", "expected")
 
     @property
     def sensitivity(self) -> float:
@@ -45,11 +41,11 @@ class PersonClipped:
         """Return the model's."""
         return self.model.initial()
 
-    def fit(self, parameters: Parameters, rows: Rows, seed: int) -> Parameters:
+    def fit(self, parameters: Parameters, rows: Examples, seed: int) -> Parameters:
         """Refuse: local training bounds no row. Raises TaskError."""
         raise TaskError("fit: rows are clipped in gradients only; ask for updates that are gradients")
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """Return the sum of clipped gradients over the expected rows.
 
         A row whose gradient is not finite counts nothing: it must not decide whether there is a sum.
@@ -61,12 +57,10 @@ class PersonClipped:
                 total += Shaping(norm=self.clip).clip(one)[0]
         return unflatten(total / self.expected, parameters)
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Return the model's metrics."""
         return self.model.evaluate(parameters, rows)
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities. Raises TaskError for models that have none."""
-        if not isinstance(self.model, Classifier):
-            raise TaskError(f"scores: {type(self.model).__name__} is no classifier")
-        return self.model.scores(parameters, rows)
+        return classifier(self.model).scores(parameters, rows)

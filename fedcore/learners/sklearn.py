@@ -15,9 +15,9 @@ from sklearn.neural_network import MLPClassifier
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import classification_metrics, regression_metrics
 from fedcore.learner import Metrics, Parameters
-from fedcore.learners.models import Rows, softmax
+from fedcore.learners.models import Examples, softmax
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from secagg import ParameterError
+from fedcore.settings import at_least, positive, require
 
 __all__ = ["LogisticRegressionLearner", "SklearnPerceptron", "SklearnRegression"]
 
@@ -31,7 +31,7 @@ class SklearnRegression:
     features  of the task
     loss      "squared_error", or "huber" with `epsilon`, from which on an error counts linearly
     epochs    passes over a site's rows in a round; rate: constant; penalty: L2, of the coefficients
-    raises    ParameterError
+    raises    SettingError
     """
 
     features: int
@@ -42,15 +42,16 @@ class SklearnRegression:
     epsilon: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self, positive=("rate", "epsilon"), counts=("features", "epochs"), others=("penalty",))
-        if self.loss not in ("squared_error", "huber"):
-            raise ParameterError(f"loss: must be squared_error or huber, is {self.loss!r}")
+        positive(self, "rate", "epsilon")
+        at_least(self, 1, "features", "epochs")
+        at_least(self, 0, "penalty")
+        require(self.loss in ("squared_error", "huber"), "loss", "squared_error or huber", self.loss)
 
     def initial(self) -> Parameters:
         """All zero."""
         return {"coefficients": np.zeros(self.features), "intercept": np.zeros(1)}
 
-    def fit(self, parameters: Parameters, rows: Rows, seed: int) -> Parameters:
+    def fit(self, parameters: Parameters, rows: Examples, seed: int) -> Parameters:
         """Train for `epochs`. Raises TaskError without rows."""
         model = SGDRegressor(
             loss=self.loss,
@@ -68,7 +69,7 @@ class SklearnRegression:
             model.partial_fit(rows.features, rows.labels)
         return {"coefficients": model.coef_, "intercept": model.intercept_}
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Mean squared error and R squared."""
         guesses = rows.features @ parameters["coefficients"] + parameters["intercept"]
         return regression_metrics(rows.labels, np.asarray(guesses))
@@ -81,7 +82,7 @@ class SklearnPerceptron:
     features, classes  of the task; hidden: units of each hidden layer
     epochs, batch_size, rate, momentum  of a round; penalty: L2 of the weights, over the rows of a batch
     seed               of the initial weights: every site must use the same
-    raises             ParameterError
+    raises             SettingError
     """
 
     features: int
@@ -95,14 +96,12 @@ class SklearnPerceptron:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("features", "classes", "epochs", "batch_size")
-        _check(self, positive=("rate",), counts=counts, others=("penalty", "momentum"))
-        if self.classes < 2:
-            raise ParameterError(f"classes: must be at least 2, is {self.classes}")
-        if not self.momentum < 1:
-            raise ParameterError(f"momentum: must be in [0, 1), is {self.momentum}")
-        if min(self.hidden, default=1) < 1:
-            raise ParameterError(f"hidden: must be at least 1 each, is {self.hidden}")
+        positive(self, "rate")
+        at_least(self, 1, "features", "epochs", "batch_size")
+        at_least(self, 2, "classes")
+        at_least(self, 0, "penalty")
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        require(min(self.hidden, default=1) >= 1, "hidden", "at least 1 unit each", self.hidden)
 
     def initial(self) -> Parameters:
         """Uniform weights of variance 2 / (inputs + outputs) (Glorot and Bengio 2010), no biases."""
@@ -115,8 +114,8 @@ class SklearnPerceptron:
             out[f"layer{i}.biases"] = np.zeros(outputs)
         return out
 
-    def fit(self, parameters: Parameters, rows: Rows, seed: int) -> Parameters:
-        """Train for `epochs`. Rows of a single class are fine. Raises TaskError without rows."""
+    def fit(self, parameters: Parameters, rows: Examples, seed: int) -> Parameters:
+        """Train for `epochs`. Examples of a single class are fine. Raises TaskError without rows."""
         states = _states(rows, seed, self.epochs)
         model = self._started(parameters, rows)
         for random_state in states:
@@ -127,7 +126,7 @@ class SklearnPerceptron:
             out |= {f"layer{i}.weights": weights, f"layer{i}.biases": biases}
         return out
 
-    def _started(self, parameters: Parameters, rows: Rows) -> MLPClassifier:
+    def _started(self, parameters: Parameters, rows: Examples) -> MLPClassifier:
         """Return an estimator with these parameters that `partial_fit` goes on from.
 
         There is no public way to begin but a step: one is taken, and undone.
@@ -150,7 +149,7 @@ class SklearnPerceptron:
         vars(model).pop("_optimizer", None)  # holds the momentum of that step
         return model
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities, (rows, classes)."""
         values = rows.features
         for i in range(len(self.hidden) + 1):
@@ -160,26 +159,13 @@ class SklearnPerceptron:
             values = np.hstack([np.zeros_like(values), values])
         return softmax(values)
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Accuracy, AUC, log loss, macro F1."""
         return classification_metrics(rows.labels, self.scores(parameters, rows))
 
 
-def _states(rows: Rows, seed: int, epochs: int) -> list[int]:
+def _states(rows: Examples, seed: int, epochs: int) -> list[int]:
     """Return one random state per epoch, so that each has its own order. Raises TaskError without rows."""
     if not len(rows):
         raise TaskError("rows: there are none to train on")
     return [int(state) for state in np.random.SeedSequence(seed).generate_state(epochs)]
-
-
-def _check(
-    learner: object, *, positive: tuple[str, ...], counts: tuple[str, ...], others: tuple[str, ...]
-) -> None:
-    for name in (*positive, *others):
-        value = getattr(learner, name)
-        if not (math.isfinite(value) and (value > 0 or (value == 0 and name in others))):
-            wanted = "positive" if name in positive else "at least 0"
-            raise ParameterError(f"{name}: must be {wanted} and finite, is {value}")
-    for name in counts:
-        if getattr(learner, name) < 1:
-            raise ParameterError(f"{name}: must be at least 1, is {getattr(learner, name)}")

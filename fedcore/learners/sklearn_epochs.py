@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from fedcore.data.table import Table
 from fedcore.evaluation.metrics import areas
 from fedcore.learner import Metrics, Parameters
 from fedcore.learners.models import softmax
-from secagg import ParameterError
+from fedcore.settings import at_least, positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +22,7 @@ class LogisticRegressionLearner:
     features, classes  of the task
     epochs             passes over a site's rows in a round
     learning_rate      constant; alpha: L2 penalty
+    raises             SettingError
     """
 
     features: int
@@ -32,10 +32,8 @@ class LogisticRegressionLearner:
     alpha: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "alpha"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ParameterError(f"{name}: must be positive and finite, is {value}")
+        positive(self, "learning_rate", "alpha")
+        at_least(self, 1, "epochs")
 
     def initial(self) -> Parameters:
         """All zero."""

@@ -11,11 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedcore.codec.codec import Codec
-from fedcore.errors import DataError, TaskError
+from fedcore.errors import DataError, SettingError, TaskError
 from fedcore.privacy.accounting import Accountant, Budget, Mechanism, Release, calibrate, l1_bound
 from fedcore.privacy.noise import Noise, rounded_norm
 from fedcore.rounds.instructions import UpdateKind, Weighting
 from fedcore.rounds.task import Task, TaskKind
+from fedcore.settings import at_least, positive, require
 from secagg import ParameterError
 
 
@@ -32,6 +33,7 @@ class PrivacyPlan:
     smallest        fewest survivors of a round with a result
     colluders       among them that may subtract their own noise
     sensitivity     L2 norm of what one person adds to a site's vector; None: a whole vector is protected
+    raises          SettingError
     Noise of every site: variance for `smallest - colluders` sites to be enough together. A site counts
     uniformly, whatever its rows: a weight would be one more thing to hide.
     """
@@ -45,17 +47,14 @@ class PrivacyPlan:
     sensitivity: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.epsilon > 0 and math.isfinite(self.epsilon) and 0 < self.delta < 1):
-            raise TaskError(f"epsilon, delta: must be > 0 and in (0, 1), are {self.epsilon}, {self.delta}")
-        if self.rounds < 1 or self.colluders < 0 or self.smallest <= self.colluders:
-            raise TaskError(
-                f"rounds, smallest, colluders: must be at least 1, and more survivors than colluders, "
-                f"are {self.rounds}, {self.smallest}, {self.colluders}"
-            )
-        if self.sensitivity is not None and not 0 < self.sensitivity < math.inf:
-            raise TaskError(f"sensitivity: must be positive and finite, is {self.sensitivity}")
+        positive(self, "epsilon", "sensitivity")
+        require(0 < self.delta < 1, "delta", "in (0, 1)", self.delta)
+        at_least(self, 1, "rounds")
+        at_least(self, 0, "colluders")
+        rule = f"more than the {self.colluders} colluders"
+        require(self.smallest > self.colluders, "smallest", rule, self.smallest)
         if self.mechanism is Mechanism.GAUSSIAN:
-            raise TaskError("mechanism: the central Gaussian needs a trusted server; it is for comparison")
+            raise SettingError("mechanism: the central Gaussian needs a trusted server; it is for comparison")
 
     @property
     def parties(self) -> int:

@@ -1,80 +1,100 @@
 """What the parties of a service run agree on, in one file (TOML) that all of them have.
 
-The tables are those of an experiment file. The server takes all of them; a site takes its learner, and the
-privacy as its own demand: it refuses rounds that give less.
+The tables are those of an experiment file, too. The server takes all of them; a site takes its learner, and
+the privacy as its own demand: it refuses rounds that give less.
 """
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from fedcore.data.schema import Schema
-from fedcore.errors import DataError
-from fedcore.experiments import tables
-from fedcore.experiments.build import learner_table, make_learner, make_plan, make_strategy, strategy_table
-from fedcore.experiments.fields import read, typed
-from fedcore.learner import Learner
-from fedcore.privacy.guard import PrivacyGuard
+from fedcore.errors import SettingError
+from fedcore.learner import Abilities, Learner
+from fedcore.learners.kinds import learner_json, read_learner, split
+from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.settings import load, read, to_json
 from fedcore.strategies import Strategy
+from fedcore.strategies.named import read_strategy
 
-_TABLES = ("learner", "strategy", "plan", "privacy")
-_WEIGHT_CAP = 10_000  # rows, where the file does not say
+ANY_NUMBER = 1_000_000  # of sites, for which a file is checked before it is known how many there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """The tables of a file, checked."""
+    """The tables of a file; what they say is made when the sites and the schema are known.
 
-    learner: tables.LearnerTable
-    strategy: tables.StrategyTable
-    plan: tables.PlanTable
-    privacy: tables.PrivacyTable | None
+    learner   see fedcore.learners.kinds; strategy: see fedcore.strategies.named
+    plan      fields of TrainingPlan; privacy: of PrivacyPlan, whose rounds are the plan's; None: no noise
+    raises    SettingError: one line that names table.key, the rule and the value
+    """
+
+    learner: dict[str, Any] = field(default_factory=dict)
+    strategy: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    privacy: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if ":" not in split(self.learner)[0]:  # others are foreign code, and may need the real numbers
+            read_learner(self.learner, features=1, classes=2)
+        self.make_strategy(ANY_NUMBER)
+
+    @classmethod
+    def parse(cls, tables: Mapping[str, Any]) -> Self:
+        """Check the tables of a file. Raises SettingError."""
+        agreed = read(cls, tables)
+        agreed.make_plan(ANY_NUMBER)
+        return agreed
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file. Raises DataError: one line that names table.key, the limit and the value."""
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: not a training file: {error.strerror or error}") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"{path}: not a training file: {error}") from error
-        for name in values:
-            if name not in _TABLES:
-                raise DataError(f"{name}: is not known, a training file has {', '.join(_TABLES)}")
-        raw = {name: typed(values.get(name, {}), dict[str, Any], name) for name in _TABLES}
-        plan = read(tables.PlanTable, {"evaluate_every": 0, "weight_cap": _WEIGHT_CAP} | raw["plan"], "plan")
-        privacy = read(tables.PrivacyTable, raw["privacy"], "privacy") if "privacy" in values else None
-        if privacy is not None and privacy.smallest is None:
-            raise DataError("privacy.smallest: is missing, the fewest survivors whose noise is enough")
-        return cls(
-            learner=learner_table(raw["learner"]),
-            strategy=strategy_table(raw["strategy"]),
-            plan=plan,
-            privacy=privacy,
-        )
+        """Read a file. Raises SettingError."""
+        return cls.parse(load(path, "a training file")[1])
 
-    def make_learner(self, schema: Schema) -> Learner[Any]:
-        """Return the learner, with the same initial parameters at every party. Raises DataError."""
-        return make_learner(self.learner, len(schema.columns), len(schema.classes), 0)
+    def make_learner(self, schema: Schema, seed: int = 0) -> Learner[Any]:
+        """Return the learner, with the same initial parameters at every party. Raises SettingError."""
+        features, classes = len(schema.columns), len(schema.classes)
+        made = read_learner(self.learner, features=features, classes=classes, seed=seed)
+        promised = (self.privacy or {}).get("sensitivity")
+        if promised is not None and Abilities.of(made).sensitivity is None:
+            raise SettingError(
+                f"privacy.sensitivity: {type(made).__name__} bounds what a person adds by none"
+            )
+        return made
 
     def make_strategy(self, clients: int) -> Strategy:
-        """Return the strategy for so many enrolled sites. Raises DataError."""
-        return make_strategy(self.strategy, clients, private=self.privacy is not None)
+        """Return the strategy for so many enrolled sites. Raises SettingError."""
+        return read_strategy(self.strategy, clients=clients, private=self.privacy is not None)
 
     def make_plan(self, clients: int) -> TrainingPlan:
-        """Return the plan for so many enrolled sites. Raises DataError."""
-        whole = tables.DropoutTable()
-        return make_plan(self.plan, self.privacy, whole, clients=clients, largest=_WEIGHT_CAP, seed=0)
+        """Return the plan for so many enrolled sites. Raises SettingError."""
+        return self.with_privacy(read(TrainingPlan, self.plan, "plan", {"clients": clients, "privacy": None}))
+
+    def with_privacy(self, plan: TrainingPlan, usual: Mapping[str, Any] = {}) -> TrainingPlan:
+        """Return the plan with its noise and budget; usual: fields where the file does not say."""
+        if self.privacy is None:
+            return plan
+        rounds = {"rounds": max(plan.rounds, 1)}
+        return replace(plan, privacy=read(PrivacyPlan, {**usual, **self.privacy}, "privacy", rounds))
 
     def make_guard(self, clients: int, account: Path | None = None) -> PrivacyGuard | None:
         """Return a site's own account of its privacy, kept in a file if one is given; None: it demands none.
 
-        Raises DataError.
+        Raises SettingError; DataError: the file is no account.
         """
         privacy = self.make_plan(clients).privacy
         return None if privacy is None else PrivacyGuard(privacy, account)
+
+    def to_json(self, schema: Schema, clients: int, seed: int = 0) -> dict[str, Any]:
+        """Return everything that is agreed on, defaults included, as JSON values: equal for equal runs."""
+        features, classes = len(schema.columns), len(schema.classes)
+        strategy = self.make_strategy(clients)
+        return {
+            "learner": learner_json(self.learner, features=features, classes=classes, seed=seed),
+            "plan": to_json(self.make_plan(clients)),
+            "strategy": {"name": type(strategy).__name__, **to_json(strategy)},
+        }

@@ -20,9 +20,10 @@ from fedcore.evaluation.federated import (
     to_spread,
 )
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
+from fedcore.names import select
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.aggregation import SumAggregator
-from fedcore.rounds.instructions import Asks, Weighting, matches, sent
+from fedcore.rounds.instructions import Asks, Weighting, sent
 from fedcore.rounds.model import model_arrays
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import Checkpoint
@@ -148,15 +149,13 @@ class _Run:
         if resume is None:
             self.started = False
             initial = federation.learner.initial()
-            for pattern in self.strategy.asks().personal:
-                if not any(matches(name, (pattern,)) for name in initial):
-                    raise TaskError(f"ask.personal: {pattern!r} fits none of {sorted(initial)}")
+            select(initial, self.strategy.asks().personal, "ask.personal")
+            select(initial, self.strategy.asks().shared, "ask.shared")
             shared = sent(initial, Asks(personal=self.strategy.asks().personal))
             now = Checkpoint.of(0, shared)
             size = flatten(sent(shared, self.strategy.asks())).size
             now = replace(now, state=dict(self.strategy.start(size)))
-            if self.plan.norm is not None:
-                now = replace(now, norm=self.plan.norm.norm)
+            now = replace(now, norm=self.plan.first_norm)
         else:
             self.started, now = True, resume
             if self.guard is not None and resume.accountant is not None:
@@ -266,8 +265,8 @@ class _Run:
         if not np.isfinite(vector).all():
             raise TaskError(f"{type(self.strategy).__name__}: the step of round {number} is not finite")
         norm = self.now.norm
-        if self.plan.norm is not None and norm is not None and np.isfinite(update.within):
-            norm = self.plan.norm.following(norm, update.within)
+        if norm is not None and np.isfinite(update.within):
+            norm = self.plan.next_norm(norm, update.within)
         self.now = replace(
             self.now,
             number=number,
@@ -314,7 +313,6 @@ class _Run:
     def _task(self, kind: TaskKind, number: int, values: int, arrays: dict[str, NDArray[np.float64]]) -> Task:
         schema = self.federation.schema
         columns = () if schema is None else schema.columns
-        capped = self.strategy.asks().weighting is Weighting.CAPPED  # then sites may have more rows
         return Task(
             kind=kind,
             number=number,
@@ -323,7 +321,6 @@ class _Run:
             columns=tuple((column.name, column.low, column.high) for column in columns),
             classes=self._classes(),
             arrays=arrays,
-            asks=Asks(weighting=Weighting.CAPPED if capped else Weighting.ROWS),
         )
 
     def update_of(self, summed: Summed) -> RoundUpdate:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Any
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters
+from fedcore.names import matches
 
 
 class UpdateKind(StrEnum):
@@ -23,8 +23,7 @@ class UpdateKind(StrEnum):
 class Weighting(StrEnum):
     """How much a site counts."""
 
-    ROWS = "rows"  # its number of rows; above the cap it is refused
-    CAPPED = "capped"  # its rows, at most the cap
+    ROWS = "rows"  # its number of rows, at most the cap
     UNIFORM = "uniform"  # all the same
 
 
@@ -42,7 +41,7 @@ class Asks:
     shared      patterns of the parameters that are trained and sent; none: all
     personal    patterns of the parameters that stay at the site; never sent
     smoothing   geometric median: nu, the smallest distance that counts; 0: plain means
-    raises      TaskError
+    raises      SettingError
     """
 
     update: UpdateKind = UpdateKind.DELTA
@@ -61,16 +60,16 @@ class Asks:
         for name in ("proximal", "rate", "control", "quantile", "smoothing"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise TaskError(f"asks.{name}: must be finite and at least 0, is {value}")
+                raise SettingError(f"asks.{name}: must be finite and at least 0, is {value}")
         if not (math.isfinite(self.steps_cap) and self.steps_cap >= 1):
-            raise TaskError(f"asks.steps_cap: must be finite and at least 1, is {self.steps_cap}")
+            raise SettingError(f"asks.steps_cap: must be finite and at least 1, is {self.steps_cap}")
         if self.update is UpdateKind.GRADIENT and (self.normalized or self.control or self.proximal):
-            raise TaskError("asks.update: a gradient has no local steps to normalize or to steer")
+            raise SettingError("asks.update: a gradient has no local steps to normalize or to steer")
         if self.control and self.weighting is not Weighting.UNIFORM:
-            raise TaskError("asks.control: control variates are averaged with uniform weights")
+            raise SettingError("asks.control: control variates are averaged with uniform weights")
         for name in ("shared", "personal"):
             if isinstance(patterns := getattr(self, name), str):  # its characters would be the patterns
-                raise TaskError(f"asks.{name}: must be a tuple of patterns, is {patterns!r}")
+                raise SettingError(f"asks.{name}: must be a tuple of patterns, is {patterns!r}")
 
     @property
     def precise(self) -> int:
@@ -113,11 +112,6 @@ class Asks:
 
 
 _DEFAULT = Asks()
-
-
-def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a parameter's name fits one of the patterns (* and ? as in file names)."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def sent(parameters: Parameters, asks: Asks) -> Parameters:

@@ -10,18 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import LearnerFailedError, TaskError
-from fedcore.learner import (
-    GradientLearner,
-    Learner,
-    LocalFit,
-    Parameters,
-    RatedLearner,
-    SteerableLearner,
-    Steering,
-    flatten,
-    unflatten,
-)
-from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, matches, sent
+from fedcore.learner import Abilities, Learner, LocalFit, Parameters, Rows, Steering, flatten, unflatten
+from fedcore.names import matches
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, sent
 from fedcore.rounds.task import Counted, Task
 
 # A vector's weight in a pass of the geometric median is its weight times a share of this.
@@ -88,7 +79,7 @@ class Update:
 def train(
     learner: Learner[Any],
     task: Task,
-    rows: Any,  # noqa: ANN401
+    rows: Rows,
     state: SiteState,
     seed: int,
     site: str,
@@ -144,7 +135,7 @@ def _trained(
     shared: Parameters,
     state: SiteState,
     seed: int,
-) -> Callable[[Any], Update]:
+) -> Callable[[Rows], Update]:
     """Return what makes an update of rows by local training. Raises TaskError, whatever the rows are."""
     fit = _fit(learner, task, before, shared, state, seed)
     return lambda rows: _update(task.asks, before, shared, fit(rows), state, task)
@@ -157,7 +148,7 @@ def _fit(
     shared: Parameters,
     state: SiteState,
     seed: int,
-) -> Callable[[Any], LocalFit]:
+) -> Callable[[Rows], LocalFit]:
     """Return what trains, steered if the strategy asks for it."""
     asks = task.asks
     frozen = frozenset(n for n in before if n not in shared and not matches(n, asks.personal))
@@ -168,12 +159,14 @@ def _fit(
     only_rate = not (asks.proximal or correction or frozen or asks.normalized)
     if only_rate and asks.rate == 1:
         return lambda rows: LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
-    if isinstance(learner, SteerableLearner):
+    able = Abilities.of(learner)
+    steerable, rated = able.steerable, able.rated
+    if steerable is not None:
         steering = Steering(proximal=asks.proximal, correction=correction, frozen=frozen, rate=asks.rate)
-        return lambda rows: learner.fit_steered(before, rows, seed, steering)
-    if only_rate and isinstance(learner, RatedLearner):
+        return lambda rows: steerable.fit_steered(before, rows, seed, steering)
+    if only_rate and rated is not None:
         return lambda rows: LocalFit(
-            learner.at_rate(learner.rate * asks.rate).fit(before, rows, seed), float("nan"), float("nan")
+            rated.at_rate(rated.rate * asks.rate).fit(before, rows, seed), float("nan"), float("nan")
         )
     raise TaskError(
         f"asks: {type(learner).__name__} cannot be steered; proximal terms, control variates, "
@@ -188,15 +181,16 @@ def _gradient(
     shared: Parameters,
     _state: SiteState,
     _seed: int,
-) -> Callable[[Any], Update]:
+) -> Callable[[Rows], Update]:
     """Return what makes an update of rows by their gradient. Raises TaskError, whatever the rows are."""
-    if not isinstance(learner, GradientLearner):
+    gradients = Abilities.of(learner).gradients
+    if gradients is None:
         raise TaskError(f"asks.update: {type(learner).__name__} gives no gradients")
     if any(matches(name, task.asks.personal) for name in before):
         raise TaskError("asks.update: gradients train nothing that stays at the site")
 
-    def on_rows(rows: Any) -> Update:  # noqa: ANN401
-        gradient = learner.gradient(before, rows)
+    def on_rows(rows: Rows) -> Update:
+        gradient = gradients.gradient(before, rows)
         return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
 
     return on_rows
@@ -230,14 +224,8 @@ def _update(
 
 
 def weight_of(asks: Asks, rows: int, cap: int) -> int:
-    """Return a site's weight by its rows."""
-    match asks.weighting:
-        case Weighting.UNIFORM:
-            return 1
-        case Weighting.CAPPED:
-            return min(rows, cap)
-        case Weighting.ROWS:
-            return rows
+    """Return a site's weight by its rows; those beyond the cap do not count."""
+    return 1 if asks.weighting is Weighting.UNIFORM else min(rows, cap)
 
 
 def weiszfeld_weight(task: Task, values: NDArray[np.float64], rows: int) -> int:
@@ -246,12 +234,8 @@ def weiszfeld_weight(task: Task, values: NDArray[np.float64], rows: int) -> int:
     values   (d,), as they are in the sum
     returns  w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step;
              w in the first sum, which has no center
-    raises   TaskError: w above its cap, which a small share would hide from the codec
     """
-    cap = task.codec.weight_cap // GRAIN
-    base = weight_of(task.asks, rows, cap)
-    if base > cap:
-        raise TaskError(f"weight: must be in 1..{cap}, is {base}")
+    base = weight_of(task.asks, rows, task.codec.weight_cap // GRAIN)
     if not task.passes:
         return base * GRAIN
     distance = float(np.linalg.norm(values - _array(task, "center", values.size)))

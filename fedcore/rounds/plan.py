@@ -6,16 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.codec.codec import Codec
 from fedcore.codec.shaping import Shaping
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError
 from fedcore.privacy.guard import PrivacyPlan
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.local_training import GRAIN
 from fedcore.rounds.stopping import Stopping
 from fedcore.rounds.task import TaskKind
+from fedcore.settings import at_least, positive, require
 from fedcore.stream import choose, derive
 from secagg.kernels import packed_bytes
 
@@ -24,14 +25,14 @@ STATISTICS_BITS = 32  # of a unit mean: finer than any measurement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """How many rounds of what.
+    """How many rounds of what: [plan] of a file, but for `clients` and `privacy`.
 
-    rounds       of training, after the two of statistics
     clients      most sites of a sum: those enrolled, or the cohort of a round
+    rounds       of training, after the two of statistics
     weight_cap   most rows that count for a site
     clip, bits   of the updates' coordinates, see Codec; the clip follows from the norm if there is one
     attempts     for a round that ends without a result
-    norm         L2 norm that updates are clipped to: fixed or adaptive; None: coordinates alone are
+    norm         L2 norm that updates are clipped to: a number, or adaptive; None: coordinates alone are
     rotate       before rounding, and keep: share of the coordinates that are sent, see Shaping
     cohort       sites drawn for each round; None: all
     standardize  where there is a schema: by two secure sums, with privacy by its public bounds alone
@@ -41,16 +42,16 @@ class TrainingPlan:
     privacy      noise and budget; None: none
     evaluate_every  rounds between federated evaluations; 0: never
     stopping     when to end before the last round
-    raises       CodecError, TaskError
+    raises       SettingError
     """
 
-    rounds: int
     clients: int
+    rounds: int = 10
     weight_cap: int = 10_000
     clip: float = 1.0
     bits: int = 20
     attempts: int = 3
-    norm: FixedClip | AdaptiveClip | None = None
+    norm: float | AdaptiveClip | None = None
     rotate: bool = False
     keep: float = 1.0
     cohort: int | None = None
@@ -65,32 +66,25 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         self.codec(TaskKind.MEAN)
         self.codec(TaskKind.TRAIN)
-        if isinstance(self.norm, int | float):
-            raise TaskError(f"norm: must be FixedClip, AdaptiveClip or None, is {self.norm}")
         self.shaping(1)
-        if self.attempts < 1 or self.rounds < 0:
-            raise TaskError(f"attempts, rounds: at least 1 and 0, are {self.attempts}, {self.rounds}")
-        if self.cohort is not None and not 1 <= self.cohort <= self.clients:
-            raise TaskError(f"cohort: must be in 1..{self.clients}, is {self.cohort}")
-        for name in ("decay", "final_rate"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise TaskError(f"{name}: must be positive and finite, is {value}")
-        if self.evaluate_every < 0:
-            raise TaskError(f"evaluate_every: must be at least 0, is {self.evaluate_every}")
+        at_least(self, 1, "attempts")
+        at_least(self, 0, "rounds", "evaluate_every")
+        asked = 1 if self.cohort is None else self.cohort
+        require(1 <= asked <= self.clients, "cohort", f"in 1..{self.clients}", asked)
+        positive(self, "decay", "final_rate")
         if self.stopping is not None and not self.evaluate_every:
-            raise TaskError("stopping: needs evaluations, evaluate_every is 0")
+            raise SettingError("stopping: needs evaluations, evaluate_every is 0")
         if self.privacy is not None:
             self._check_private(self.privacy)
 
     def _check_private(self, privacy: PrivacyPlan) -> None:
         if self.norm is None:
-            raise TaskError("privacy: needs a norm, noise hides only what is bounded")
+            raise SettingError("privacy: needs a norm, noise hides only what is bounded")
         asked = self.clients if self.cohort is None else self.cohort
-        if privacy.smallest > asked:
-            raise TaskError(f"privacy.smallest: must be at most the {asked} sites of a round")
+        rule = f"at most the {asked} sites of a round"
+        require(privacy.smallest <= asked, "privacy.smallest", rule, privacy.smallest)
         if privacy.sensitivity is not None and (isinstance(self.norm, AdaptiveClip) or self.keep < 1):
-            raise TaskError(
+            raise SettingError(
                 "privacy.sensitivity: a person also moves the bit of an adaptive norm, and what was not "
                 "sent comes again; both pass what one update bounds"
             )
@@ -112,14 +106,23 @@ class TrainingPlan:
     def shaping(self, number: int, norm: float | None = None) -> Shaping:
         """Return how the vectors of a round are shaped; norm: in force in this round."""
         return Shaping(
-            norm=norm if norm is not None else self.norm.norm if self.norm is not None else None,
+            norm=self.first_norm if norm is None else norm,
             rotate=self.rotate,
             keep=self.keep,
             seed=self.round_seed(number, "shaping") if self.rotate or self.keep < 1 else bytes(32),
         )
 
+    @property
+    def first_norm(self) -> float | None:
+        """Norm of the first round."""
+        return self.norm.norm if isinstance(self.norm, AdaptiveClip) else self.norm
+
+    def next_norm(self, norm: float, within: float) -> float:
+        """Return the norm of the next round, from this one's and the share of sites within it."""
+        return self.norm.following(norm, within) if isinstance(self.norm, AdaptiveClip) else norm
+
     def asks(self, asks: Asks, number: int) -> Asks:
-        """Add what the plan asks. Raises TaskError where that and the strategy's exclude each other."""
+        """Add what the plan asks. Raises SettingError where that and the strategy's exclude each other."""
         if self.decay != 1 or self.final_rate != 1:
             done = (number - 1) / max(self.rounds - 1, 1)
             factor = self.decay ** (number - 1) * (1 - done * (1 - self.final_rate))
@@ -127,12 +130,12 @@ class TrainingPlan:
         if isinstance(self.norm, AdaptiveClip):
             asks = replace(asks, quantile=self.norm.share)
         if self.norm is not None and asks.update is UpdateKind.WEIGHTS:
-            raise TaskError("norm: weights are not clipped to a norm, changes and gradients are")
+            raise SettingError("norm: weights are not clipped to a norm, changes and gradients are")
         if self.keep < 1 and asks.update is UpdateKind.WEIGHTS:
-            raise TaskError("keep: weights that are not sent would be taken for zeros; send changes")
+            raise SettingError("keep: weights that are not sent would be taken for zeros; send changes")
         if self.privacy is not None:
             if asks.normalized or asks.smoothing:
-                raise TaskError(
+                raise SettingError(
                     "privacy: steps (FedNova) and weights by distance (geometric median) travel beside "
                     "the noise, so they cannot be used with it"
                 )
@@ -142,7 +145,7 @@ class TrainingPlan:
     def round_codec(self, asks: Asks, shaping: Shaping, dimension: int) -> tuple[Codec, Noise | None]:
         """Return the codec of a training round of `dimension` values, with room for its noise, and the noise.
 
-        raises  CodecError, ParameterError: no noise is enough
+        raises  SettingError; ParameterError: no noise is enough
         """
         cap = 1 if asks.weighting is Weighting.UNIFORM else self.weight_cap
         clip = shaping.coordinate_clip(dimension, self.bits)
@@ -194,7 +197,7 @@ class UploadPlan:
 
 
 def plan_upload(plan: TrainingPlan, asks: Asks, size: int) -> UploadPlan:
-    """Return what a training round about `size` parameters uploads. Raises CodecError, TaskError."""
+    """Return what a training round about `size` parameters uploads. Raises SettingError."""
     asks = plan.asks(asks, 1)
     dimension = size * (2 if asks.control else 1)
     shaping = plan.shaping(1)

@@ -15,7 +15,7 @@ from fedcore.data.schema import Schema
 from fedcore.data.table import Table
 from fedcore.errors import CodecError, LearnerFailedError, TaskError
 from fedcore.evaluation import federated as evaluation
-from fedcore.learner import Learner
+from fedcore.learner import Abilities, Learner, Rows
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.local_training import (
     SiteState,
@@ -50,7 +50,7 @@ class Contribution:
 class Site:
     """One party's data and model.
 
-    table     its rows, whatever the learner reads; len() counts them
+    table     its rows
     schema    of the rows; None: no statistics, no standardization
     seed      makes training, rounding and noise repeatable, for drills; None: fresh randomness for every
               round. Under a guard rounding and noise are always fresh.
@@ -61,11 +61,11 @@ class Site:
     """
 
     name: str
-    table: Any = field(repr=False)
+    table: Rows = field(repr=False)
     schema: Schema | None
     learner: Learner[Any]
     seed: int | None = field(default=None, repr=False)
-    held_out: Any = field(default=None, repr=False)
+    held_out: Rows | None = field(default=None, repr=False)
     guard: PrivacyGuard | None = field(default=None, repr=False)
     state: SiteState = field(default_factory=SiteState, repr=False)
 
@@ -95,7 +95,7 @@ class Site:
 
     def _check_sensitivity(self, guard: PrivacyGuard) -> None:
         """Refuse to serve when the learner says that persons move more than the plan promises."""
-        promised, moves = guard.plan.sensitivity, getattr(self.learner, "sensitivity", None)
+        promised, moves = guard.plan.sensitivity, Abilities.of(self.learner).sensitivity
         if promised is not None and moves is not None and not moves <= promised * (1 + 1e-9):
             raise TaskError(f"sensitivity: the plan promises {promised:.6g}, the learner's is {moves:.6g}")
 
@@ -111,7 +111,7 @@ class Site:
                 parameters = starting_point(self.learner, task, self.state)
                 values = evaluation.compute(task, self.learner, parameters, rows)
             case _:
-                if not hasattr(rows, "features"):
+                if not isinstance(rows, Table):
                     raise TaskError(f"{self.name}: statistics need a table, not a {type(rows).__name__}")
                 values = analytics.compute(task, rows, self._known_schema())
         self._fits(task, values)
@@ -180,7 +180,7 @@ class Site:
             raise TaskError(f"{self.name}: statistics need a schema with public bounds")
         return self.schema
 
-    def _rows(self, task: Task) -> Any:  # noqa: ANN401 - whatever the learner reads
+    def _rows(self, task: Task) -> Rows:
         """Return the rows that a task is about, standardized as it says."""
         about_model = task.kind in {TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.SITES}
         evaluates = about_model and task.kind is not TaskKind.TRAIN

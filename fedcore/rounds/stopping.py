@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError
 from fedcore.learner import Metrics
+from fedcore.settings import at_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class Stopping:
     metric    name, such as accuracy; lower: smaller is better (log_loss)
     target    stop once it is reached; None: never for that
     patience  stop after so many evaluations without improvement by more than `least`; None: never
-    raises    TaskError
+    raises    SettingError
     """
 
     metric: str = "accuracy"
@@ -27,15 +28,14 @@ class Stopping:
     least: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.patience is not None and self.patience < 1:
-            raise TaskError(f"patience: must be at least 1, is {self.patience}")
+        at_least(self, 1, "patience")
 
     def reason(self, evaluations: Sequence[Metrics]) -> str:
-        """Return why training ends after these evaluations; empty: it goes on. Raises TaskError."""
+        """Return why training ends after these evaluations; empty: it goes on. Raises SettingError."""
         values = []
         for metrics in evaluations:
             if self.metric not in metrics:
-                raise TaskError(f"metric: must be one of {sorted(metrics)}, is {self.metric!r}")
+                raise SettingError(f"metric: must be one of {sorted(metrics)}, is {self.metric!r}")
             value = -metrics[self.metric] if self.lower else metrics[self.metric]
             values.append(-math.inf if math.isnan(value) else value)  # undefined: no improvement
         if not values:

@@ -7,13 +7,15 @@ Two rounds: the mean, then the mean squared deviation from it. Both are weighted
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
+from fedcore.errors import TaskError
+from fedcore.learner import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,16 @@ class Standardizer:
         """Return one that changes nothing."""
         return cls(np.zeros(0), np.zeros(0))
 
-    def apply(self, table: Table) -> Table:
-        """Return the table with standardized features."""
+    @overload
+    def apply(self, table: Table) -> Table: ...
+    @overload
+    def apply(self, table: Rows) -> Rows: ...
+    def apply(self, table: Rows) -> Rows:
+        """Return the table with standardized features. Raises TaskError for other rows, if there is a mean."""
         if not self.mean.size:
             return table
+        if not isinstance(table, Table):
+            raise TaskError(f"standardizer: needs a table, not a {type(table).__name__}")
         safe = np.where(self.deviation > 0, self.deviation, 1.0)
         scaled = (table.features - self.mean) / safe
         return Table(np.where(self.deviation > 0, scaled, 0.0), table.labels)

@@ -17,7 +17,7 @@ class FedAvg(Strategy):
 
     server_rate  1 is the paper's; less moves more carefully. With gradients it is the learning rate of
                  FedSGD, with weights it mixes the mean in.
-    Weighted by rows, by capped rows or uniformly: `ask.weighting`.
+    Weighted by rows or uniformly: `ask.weighting`.
     Reveals to the server: the weighted mean of the survivors' updates and the sum of their weights.
     """
 

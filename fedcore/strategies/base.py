@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.rounds.instructions import Asks, UpdateKind
 
 Vector: TypeAlias = NDArray[np.float64]
@@ -80,6 +80,7 @@ class Strategy:
 
     kinds   of updates that `step` can use
     ask     what the sites do beside local training
+    raises  SettingError
     """
 
     kinds: ClassVar[frozenset[UpdateKind]] = frozenset({UpdateKind.DELTA})
@@ -87,7 +88,7 @@ class Strategy:
 
     def __post_init__(self) -> None:
         if self.asks().update not in self.kinds:
-            raise TaskError(
+            raise SettingError(
                 f"ask.update: {type(self).__name__} takes {' or '.join(sorted(self.kinds))}, "
                 f"not {self.asks().update}"
             )

@@ -16,14 +16,14 @@ except ImportError as error:
     raise ImportError(f"TorchLearner needs torch: pip install 'secagg[torch]' ({error})") from error
 from numpy.typing import NDArray
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.evaluation.metrics import classification_metrics, regression_metrics
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering
-from fedcore.learners.models import Rows
+from fedcore.learners.models import Examples
 from fedcore.learners.steering import batches, check_steering, reach
 from fedcore.learners.torch.state import Buffers, Module, Tensor, carried, read, running, trainable, write
 from fedcore.learners.torch.steps import OPTIMIZERS, Optimizer, Pull, named_optimizer, seeded
-from secagg import ParameterError
+from fedcore.settings import at_least, positive, require
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": torch.nn.functional.cross_entropy,
@@ -53,7 +53,7 @@ class TorchLearner:
     seed          of the initial weights: every site must use the same
     input         turns rows into (inputs, targets), tensors on the CPU; inputs may be a tuple of
                   arguments. Default: features as float32, labels as int64 (regression: float32)
-    raises        ParameterError
+    raises        SettingError
 
     Training is repeatable: random numbers of torch follow the seed of the round, and torch's own state
     is left as it was. Proximal term and correction need "sgd": Adam would rescale them.
@@ -76,43 +76,33 @@ class TorchLearner:
     _kept: Parameters = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise ParameterError(f"rate: must be positive and finite, is {self.rate}")
-        if not 0 <= self.momentum < 1:
-            raise ParameterError(f"momentum: must be in [0, 1), is {self.momentum}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ParameterError(f"weight_decay: must be finite and at least 0, is {self.weight_decay}")
-        for name, low in (("epochs", 1), ("batch_size", 1), ("classes", 2)):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ParameterError(f"{name}: must be at least {low}, is {value}")
-        self._check_choices()
-
-    def _check_choices(self) -> None:
-        if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
-            raise ParameterError(f"optimizer: must be one of {OPTIMIZERS}, is {self.optimizer!r}")
-        if isinstance(self.loss, str) and self.loss not in _LOSSES:
-            raise ParameterError(f"loss: must be one of {tuple(_LOSSES)}, is {self.loss!r}")
-        if self.momentum and self.optimizer != "sgd":
-            raise ParameterError("momentum: is one of sgd only")
-        if self.buffers not in ("shared", "local", "refuse"):
-            raise ParameterError(f"buffers: must be shared, local or refuse, is {self.buffers!r}")
+        positive(self, "rate")
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        at_least(self, 0, "weight_decay")
+        at_least(self, 1, "epochs", "batch_size")
+        at_least(self, 2, "classes")
+        for name, choices in (("optimizer", OPTIMIZERS), ("loss", tuple(_LOSSES))):
+            chosen = getattr(self, name)
+            require(not isinstance(chosen, str) or chosen in choices, name, f"one of {choices}", chosen)
+        require(not self.momentum or self.optimizer == "sgd", "momentum", "0 but for sgd", self.momentum)
+        buffers = ("shared", "local", "refuse")
+        require(self.buffers in buffers, "buffers", f"one of {buffers}", self.buffers)
         if isinstance(self.module, torch.nn.Module):
-            raise ParameterError("module: must be a function that makes the module, is a module")
-        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device):
-            raise ParameterError(f"device: must be cpu, cuda or cuda:N, is {self.device!r}")
+            raise SettingError("module: must be a function that makes the module, is a module")
+        known = re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device)
+        require(known is not None, "device", "cpu, cuda or cuda:N", self.device)
         if self.device != "cpu" and not torch.cuda.is_available():
-            raise ParameterError(f"device: torch finds no CUDA here, is {self.device!r}")
+            raise SettingError(f"device: torch finds no CUDA here, is {self.device!r}")
 
     def initial(self) -> Parameters:
         """Return what the module's constructor makes under the seed."""
         return read(carried(self._made(), self.buffers))
 
-    def fit(self, parameters: Parameters, rows: Rows, seed: int) -> Parameters:
+    def fit(self, parameters: Parameters, rows: Examples, seed: int) -> Parameters:
         """Train without steering."""
         return self.fit_steered(parameters, rows, seed, Steering()).parameters
 
-    def fit_steered(self, parameters: Parameters, rows: Rows, seed: int, steering: Steering) -> LocalFit:
+    def fit_steered(self, parameters: Parameters, rows: Examples, seed: int, steering: Steering) -> LocalFit:
         """Take the steps. The reach of another optimizer than sgd is their number.
 
         Raises TaskError: no rows, names or shapes that are not the module's, a loss or parameters that
@@ -142,7 +132,9 @@ class TorchLearner:
         decay = rate * steering.proximal
         return LocalFit(after, reach(len(plan), momentum=self.momentum, decay=decay), rate)
 
-    def _train(self, module: Module, parts: Iterable[Rows], start: Parameters, steering: Steering) -> None:
+    def _train(
+        self, module: Module, parts: Iterable[Examples], start: Parameters, steering: Steering
+    ) -> None:
         """Take one step per part."""
         everything = trainable(module)
         for name in steering.frozen & everything.keys():
@@ -165,7 +157,7 @@ class TorchLearner:
             optimizer.step()
             write(still, fixed)  # the forward pass has moved them
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """Return the gradient of the mean loss, with weight decay unless decoupled; of buffers: zeros.
 
         In training mode and in batches of equal size in the order of the rows, as steps see them.
@@ -181,7 +173,7 @@ class TorchLearner:
                 out[name] = read({name: slope})[name] + self._penalty * parameters[name]
         return out
 
-    def mean_loss(self, parameters: Parameters, rows: Rows) -> float:
+    def mean_loss(self, parameters: Parameters, rows: Examples) -> float:
         """Return what `gradient` is the gradient of."""
         module = self._loaded(parameters)
         moving = (name for name, tensor in trainable(module).items() if tensor.requires_grad)
@@ -191,20 +183,20 @@ class TorchLearner:
             losses = [len(part) * float(self._loss(module.train(), part)) for part in parts]
         return sum(losses) / len(rows) + self._penalty * squares / 2
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Return accuracy, AUC, log loss and macro F1, or mse and R squared of a regression."""
         outputs, targets = self._outputs(parameters, rows)
         if self.classes is None:
             return regression_metrics(targets, outputs)
         return classification_metrics(targets, outputs)
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities, (rows, classes). Raises TaskError for a regression."""
         if self.classes is None:
             raise TaskError("scores: a regression has none")
         return self._outputs(parameters, rows)[0]
 
-    def _outputs(self, parameters: Parameters, rows: Rows) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    def _outputs(self, parameters: Parameters, rows: Examples) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return class probabilities, or guesses of a regression, and the targets."""
         shape = (len(rows),) if self.classes is None else (len(rows), self.classes)
         if not len(rows):
@@ -222,7 +214,7 @@ class TorchLearner:
             raise TaskError(f"module: outputs must be of shape {shape}, are {found.shape}")
         return found, np.concatenate(targets)
 
-    def _forward(self, module: Module, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _forward(self, module: Module, rows: Examples) -> tuple[Tensor, Tensor]:
         """Return outputs and targets, on the device."""
         inputs, targets = self.input(rows) if self.input else self._tensors(rows)
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -231,12 +223,12 @@ class TorchLearner:
             outputs = outputs[:, 0]
         return outputs, targets.to(self.device)
 
-    def _tensors(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _tensors(self, rows: Examples) -> tuple[Tensor, Tensor]:
         kind = torch.float32 if self.classes is None else torch.int64
         dense = getattr(rows.features, "toarray", lambda: rows.features)()  # of scipy's sparse matrices
         return torch.tensor(dense, dtype=torch.float32), torch.tensor(rows.labels, dtype=kind)
 
-    def _loss(self, module: Module, rows: Rows) -> Tensor:
+    def _loss(self, module: Module, rows: Examples) -> Tensor:
         default = "mse" if self.classes is None else "cross_entropy"
         chosen = self.loss or default
         function = _LOSSES[chosen] if isinstance(chosen, str) else chosen
@@ -245,7 +237,7 @@ class TorchLearner:
         except (RuntimeError, ValueError, IndexError) as error:
             raise TaskError(f"module: {type(error).__name__} on a batch of {len(rows)} rows") from error
 
-    def _parts(self, rows: Rows) -> list[Rows]:
+    def _parts(self, rows: Examples) -> list[Examples]:
         """Return the rows in order, in parts as equal as they can be, none above the batch size."""
         if not len(rows):
             raise TaskError("rows: there are none to train on")

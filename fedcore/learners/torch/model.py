@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.learner import Metrics, Parameters
-from fedcore.learners.models import Rows
+from fedcore.learners.models import Examples
 from fedcore.learners.torch.learner import TorchLearner
 
 
@@ -26,18 +26,18 @@ class TorchModel:
         """Return the module's."""
         return self.learner.initial()
 
-    def gradient(self, parameters: Parameters, rows: Rows) -> Parameters:
+    def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
         """Return the gradient of the mean loss."""
         return self.learner.gradient(parameters, rows)
 
-    def loss(self, parameters: Parameters, rows: Rows) -> float:
+    def loss(self, parameters: Parameters, rows: Examples) -> float:
         """Return the mean loss, and weight decay as a penalty."""
         return self.learner.mean_loss(parameters, rows)
 
-    def evaluate(self, parameters: Parameters, rows: Rows) -> Metrics:
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Return the learner's metrics."""
         return self.learner.evaluate(parameters, rows)
 
-    def scores(self, parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
+    def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities. Raises TaskError for a regression."""
         return self.learner.scores(parameters, rows)

@@ -23,7 +23,6 @@ from fedcore.adversaries.sites import (
     SignFlip,
     corrupt_some,
 )
-from fedcore.codec.clipping import FixedClip
 from fedcore.data.table import Table
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.rounds.aggregation import PlainSum, SumAggregator
@@ -58,13 +57,13 @@ class Defence:
     """A strategy, and the norm that updates are clipped to."""
 
     strategy: Strategy
-    norm: FixedClip | None = None
+    norm: float | None = None
 
 
 PLAIN = Defence(FedAvg())
 DEFENCES = {
     "FedAvg": PLAIN,
-    f"FedAvg, norm {NORM}": Defence(FedAvg(), FixedClip(NORM)),
+    f"FedAvg, norm {NORM}": Defence(FedAvg(), NORM),
     "FedMedian, 5 groups": Defence(FedMedian(groups=5)),
     "FedTrimmedMean, 6 groups, trim 2": Defence(FedTrimmedMean(groups=6, trim=2, smallest=3)),
     "GeometricMedian, nu 0.1": Defence(GeometricMedian(smoothing=0.1)),

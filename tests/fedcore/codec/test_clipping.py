@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import TaskError
 from fedcore.privacy.guard import PrivacyPlan
 from fedcore.rounds.instructions import Asks, Weighting
@@ -42,13 +42,13 @@ def test_one_step_is_that_of_the_paper() -> None:
     assert clip.following(2.0, 0.75) == pytest.approx(2.0 * math.exp(-0.2 * 0.25))
     assert clip.following(2.0, 1.7) == clip.following(2.0, 1.0)  # noise moves a share out of 0..1
     assert clip.following(2.0, -3.0) == clip.following(2.0, 0.0)
-    assert FixedClip(2.0).following(2.0, 0.0) == 2.0
+    assert 2.0.following(2.0, 0.0) == 2.0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_updates_are_clipped_to_the_norm_and_shorter_ones_stay(kind: str) -> None:
     norm = 0.1
-    ran = Runner(TOYS).run(kind, UNIFORM, toy_plan(rounds=1, norm=FixedClip(norm)))
+    ran = Runner(TOYS).run(kind, UNIFORM, toy_plan(rounds=1, norm=norm))
     changes = [toy.train(np.zeros(4)) for toy in TOYS.values()]
     lengths = [float(np.linalg.norm(change)) for change in changes]
     assert min(lengths) < norm < max(lengths)
@@ -96,8 +96,8 @@ def test_with_noise_the_bit_is_inside_the_noisy_vector(rotate: bool) -> None:
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: FixedClip(0.0), "norm"),
-        (lambda: FixedClip(math.inf), "norm"),
+        (lambda: 0.0, "norm"),
+        (lambda: math.inf, "norm"),
         (lambda: AdaptiveClip(norm=math.nan), "norm"),
         (lambda: AdaptiveClip(norm=1.0, quantile=1.0), "quantile, share"),
         (lambda: AdaptiveClip(norm=1.0, share=0.0), "quantile, share"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import CodecError, TaskError
 from fedcore.privacy.accounting import Accountant, BudgetExceededError, Mechanism, Release
 from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
@@ -45,7 +45,7 @@ def private(mechanism: Mechanism = Mechanism.SKELLAM, **changes: Any) -> Trainin
     own["rounds"] = changes.pop("planned", 4)
     values: dict[str, Any] = {"epsilon": 8.0, "delta": 1e-4, "smallest": 6, "colluders": 1}
     privacy = PrivacyPlan(mechanism=mechanism, **(values | own))
-    defaults: dict[str, Any] = {"rounds": 4, "norm": FixedClip(0.1), "bits": 14}
+    defaults: dict[str, Any] = {"rounds": 4, "norm": 0.1, "bits": 14}
     return toy_plan(privacy=privacy, **(defaults | changes))
 
 
@@ -233,7 +233,7 @@ def test_noisy_runs_agree_bit_for_bit_and_no_vector_is_longer_than_its_norm(
 def test_noise_shows_in_the_model_and_is_fresh_without_seeds() -> None:
     noisy, quiet = (
         Runner(TOYS).run("plain", FedAvg(ask=Asks(weighting=Weighting.UNIFORM)), plan).flat
-        for plan in (private(), toy_plan(rounds=4, norm=FixedClip(0.1)))
+        for plan in (private(), toy_plan(rounds=4, norm=0.1))
     )
     assert 1e-3 < np.abs(noisy - quiet).max() < 2.0
 

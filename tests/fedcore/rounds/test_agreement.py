@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.codec.clipping import FixedClip
 from fedcore.errors import DataError
 from fedcore.history import read_history
 from fedcore.learner import flatten
@@ -56,7 +55,7 @@ def test_the_tables_become_learner_strategy_and_plan(tmp_path: Path) -> None:
     assert isinstance(strategy, FedAvgM)
     assert strategy.server_rate == 0.5
     plan = agreed.make_plan(5)
-    assert (plan.rounds, plan.clients, plan.bits, plan.rotate, plan.norm) == (3, 5, 12, True, FixedClip(1.0))
+    assert (plan.rounds, plan.clients, plan.bits, plan.rotate, plan.norm) == (3, 5, 12, True, 1.0)
     assert (plan.privacy, plan.evaluate_every, plan.weight_cap) == (None, 0, 10_000)
     assert agreed.make_guard(5) is None
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedcore.codec.clipping import FixedClip
 from fedcore.codec.codec import Codec
 from fedcore.codec.shaping import Shaping
 from fedcore.data.table import Table
@@ -37,7 +36,7 @@ from tests.fedcore.rounds.test_site import SCHEMA, make_table, make_task
 
 LEARNER = LocalSGD(model=LogisticRegression(3), rate=0.1)
 PRIVACY = PrivacyPlan(epsilon=20.0, delta=1e-3, rounds=3, smallest=4, colluders=1)
-PLAN = TrainingPlan(rounds=1, clients=6, bits=16, norm=FixedClip(1.0), privacy=PRIVACY)
+PLAN = TrainingPlan(rounds=1, clients=6, bits=16, norm=1.0, privacy=PRIVACY)
 NAMES = ("a", "b", "c", "d", "e", "f")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import CodecError, TaskError
 from fedcore.privacy.guard import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
@@ -34,7 +34,7 @@ STRATEGIES: list[Strategy] = [
 @pytest.mark.parametrize("bits", [1, 2, 8, 14])
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("keep", [1.0, 0.4])
-@pytest.mark.parametrize("norm", [None, FixedClip(0.2), AdaptiveClip(norm=0.2)])
+@pytest.mark.parametrize("norm", [None, 0.2, AdaptiveClip(norm=0.2)])
 @pytest.mark.parametrize("privacy", [None, PRIVACY])
 def test_the_planned_upload_is_that_of_the_round(
     strategy: Strategy, bits: int, rotate: bool, keep: float, norm: Any, privacy: PrivacyPlan | None
@@ -82,7 +82,7 @@ def test_the_task_says_all_of_it_on_the_wire(strategy: Strategy) -> None:
 
 
 def test_a_site_contributes_the_same_to_a_decoded_task() -> None:
-    plan = toy_plan(rounds=1, rotate=True, norm=FixedClip(0.2), privacy=PRIVACY, bits=12)
+    plan = toy_plan(rounds=1, rotate=True, norm=0.2, privacy=PRIVACY, bits=12)
     record = Runner(TOYS).run("plain", FedAvg(), plan).records[0]
     one, two = (
         make_toy_sites(TOYS)["s03"].contribute(task)
@@ -113,7 +113,7 @@ def test_plans_that_cannot_be_are_refused(changes: dict[str, Any], why: str) -> 
 
 
 def test_weights_are_not_clipped_to_a_norm() -> None:
-    plan = toy_plan(norm=FixedClip(1.0))
+    plan = toy_plan(norm=1.0)
     with pytest.raises(TaskError, match="norm: weights are not clipped"):
         plan.asks(Asks(update=UpdateKind.WEIGHTS), 1)
 
@@ -125,7 +125,7 @@ def test_rates_decay_from_round_to_round() -> None:
 
 @pytest.mark.parametrize("bits", [20, 40])
 def test_bits_that_are_too_many_for_the_noise_are_refused(bits: int) -> None:
-    plan = toy_plan(norm=FixedClip(0.2), privacy=PRIVACY, bits=bits)
+    plan = toy_plan(norm=0.2, privacy=PRIVACY, bits=bits)
     for what in (lambda: plan_upload(plan, Asks(), 4), lambda: Runner(TOYS).run("plain", FedAvg(), plan)):
         with pytest.raises(ParameterError, match="needs a variance above"):
             what()
@@ -156,5 +156,5 @@ def test_statistics_count_rows_as_the_plan_says() -> None:
 
 
 def test_a_norm_that_is_a_number_is_refused() -> None:
-    with pytest.raises(TaskError, match=r"norm: must be FixedClip, AdaptiveClip or None, is 4\.0"):
+    with pytest.raises(TaskError, match=r"norm: must be AdaptiveClip or None, is 4\.0"):
         TrainingPlan(rounds=1, clients=3, norm=4.0)  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.codec.clipping import FixedClip
 from fedcore.errors import TaskError
 from fedcore.learners import LocalSGD, LogisticRegression
 from fedcore.privacy.accounting import BudgetExceededError, Mechanism
@@ -25,7 +24,7 @@ from tests.fedcore.rounds.test_site import SCHEMA, make_table
 
 LEARNER = LocalSGD(model=LogisticRegression(3), rate=0.1)
 PRIVACY = PrivacyPlan(epsilon=20.0, delta=1e-3, rounds=3, smallest=4, colluders=1)
-PLAN = TrainingPlan(rounds=3, clients=6, bits=16, norm=FixedClip(1.0), privacy=PRIVACY)
+PLAN = TrainingPlan(rounds=3, clients=6, bits=16, norm=1.0, privacy=PRIVACY)
 
 
 def make_sites(plan: PrivacyPlan | None = PRIVACY) -> dict[str, Site]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedcore import arrays
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import DataError, TaskError
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
@@ -40,7 +40,7 @@ CASES: dict[str, tuple[Strategy, dict[str, Any]]] = {
     "personal": (PERSONAL, {"keep": 0.3}),
     "adaptive norm": (FedAdam(), {"norm": AdaptiveClip(norm=0.05)}),
     "median": (GeometricMedian(smoothing=0.05, passes=2), {"rotate": True, "keep": 0.5}),
-    "private": (FedAdam(), {"norm": FixedClip(0.5), "privacy": PRIVACY, "evaluate_every": 0}),
+    "private": (FedAdam(), {"norm": 0.5, "privacy": PRIVACY, "evaluate_every": 0}),
     "private, adaptive": (
         FedAvg(ask=Asks(weighting=Weighting.UNIFORM)),
         {"norm": AdaptiveClip(norm=0.5), "privacy": PRIVACY, "evaluate_every": 0},

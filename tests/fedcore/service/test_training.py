@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.codec.clipping import FixedClip
 from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, LogisticRegression
@@ -103,7 +102,7 @@ def test_noise_goes_through_the_service_with_epsilon_in_the_record_and_every_sit
 ) -> None:
     sites = sites_of(5, PRIVACY)
     run = Run(tmp_path, sites, PATIENT)
-    plan = replace(make_plan(rounds=2, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    plan = replace(make_plan(rounds=2, clients=5), norm=1.0, privacy=PRIVACY, bits=14)
     model = asyncio.run(train(run, plan=plan, minimum_survivors=4))
     events = [e for e in read_history(tmp_path / "history.jsonl") if e["event"] == "round"]
     assert [event["kind"] for event in events] == ["train", "train"]
@@ -116,7 +115,7 @@ def test_noise_goes_through_the_service_with_epsilon_in_the_record_and_every_sit
 
 
 def test_fewer_survivors_than_the_noise_needs_are_refused_before_anybody_waits(tmp_path: Path) -> None:
-    plan = replace(make_plan(rounds=1, clients=5), norm=FixedClip(1.0), privacy=PRIVACY)
+    plan = replace(make_plan(rounds=1, clients=5), norm=1.0, privacy=PRIVACY)
     with pytest.raises(ParameterError, match="minimum_survivors: must be at least privacy.smallest, 4, is 3"):
         Run(tmp_path, sites_of(5), PATIENT).serve_options()
         replace(Run(tmp_path, sites_of(5), PATIENT).serve_options(), plan=plan)
@@ -124,7 +123,7 @@ def test_fewer_survivors_than_the_noise_needs_are_refused_before_anybody_waits(t
 
 def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tmp_path: Path) -> None:
     run = Run(tmp_path, sites_of(5), PATIENT)
-    plan = replace(make_plan(rounds=9, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    plan = replace(make_plan(rounds=9, clients=5), norm=1.0, privacy=PRIVACY, bits=14)
     options = replace(run.serve_options(), learner=LEARNER, plan=plan, minimum_survivors=4)
 
     async def go() -> list[Task]:
@@ -165,7 +164,7 @@ def test_a_server_that_never_listened_leaves_no_run_behind(tmp_path: Path) -> No
 
 
 def test_an_attempt_that_the_server_was_killed_in_is_spent_when_its_run_is_gone_on_with() -> None:
-    plan = replace(make_plan(rounds=2, clients=5), norm=FixedClip(1.0), privacy=PRIVACY, bits=14)
+    plan = replace(make_plan(rounds=2, clients=5), norm=1.0, privacy=PRIVACY, bits=14)
     kept: list[Checkpoint] = []
 
     class Killed(PlainSum):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten
 from fedcore.rounds.instructions import Asks, Weighting
@@ -138,7 +138,7 @@ def test_a_site_above_the_cap_is_in_no_pass(kind: str) -> None:
         assert record.result.failures == {"s11": "weight: must be in 1..40, is 41"}
 
 
-@pytest.mark.parametrize("options", [{"norm": FixedClip(0.1)}, {"keep": 0.5}, {"rotate": True}])
+@pytest.mark.parametrize("options", [{"norm": 0.1}, {"keep": 0.5}, {"rotate": True}])
 def test_distances_are_of_what_is_in_the_sum(options: dict[str, Any]) -> None:
     """Clipped updates are as far apart as they are after clipping; what is not sent has no distance."""
     ran = Runner(TOYS).run(

@@ -1,0 +1,83 @@
+"""Learners by name, as [learner] of a file chooses them; their options are the fields of their classes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from fedcore.errors import SettingError
+from fedcore.learner import Learner
+from fedcore.learners.local_sgd import LocalSGD
+from fedcore.learners.models import LinearRegression, Perceptron, SoftmaxRegression
+from fedcore.settings import convert, read, refuse_unknown, require, to_json
+
+USUAL = "softmax"
+MODELS: dict[str, type[Any]] = {  # trained by LocalSGD
+    "softmax": SoftmaxRegression,
+    "perceptron": Perceptron,
+    "linear": LinearRegression,
+}
+KINDS = ("logistic", *MODELS)
+
+
+def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed: int = 0) -> Learner[Any]:
+    """Make the learner for so many features and classes.
+
+    table   [learner]: `kind`, one of KINDS, and its options beside it; or "module:function", which is called
+            with features, classes, seed and the options in [learner.options]
+    seed    of initial weights, where they are random
+    raises  SettingError
+    """
+    kind, options = split(table)
+    facts = {"features": features, "classes": classes, "seed": seed}
+    if ":" in kind:
+        return _own(kind, facts | options)
+    if kind == "logistic":
+        from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+
+        return read(LogisticRegressionLearner, options, "learner", _known(LogisticRegressionLearner, facts))
+    model, trained = MODELS[kind], _names(LocalSGD) - {"model"}
+    refuse_unknown(options, sorted(trained | _names(model) - facts.keys()), "learner")
+    inner = {name: value for name, value in options.items() if name not in trained}
+    outer = {name: value for name, value in options.items() if name in trained}
+    made = read(model, inner, "learner", _known(model, facts))
+    return read(LocalSGD, outer, "learner", {"model": made})
+
+
+def split(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the kind and the options of a table [learner]. Raises SettingError: a kind that is not known."""
+    kind = convert(table.get("kind", USUAL), str, "learner.kind")
+    options = {name: value for name, value in table.items() if name != "kind"}
+    if ":" in kind:
+        refuse_unknown(options, ("options",), "learner")
+        return kind, convert(options.get("options", {}), dict[str, Any], "learner.options")
+    require(kind in KINDS, "learner.kind", f"one of {', '.join(KINDS)}, module:function", kind)
+    return kind, options
+
+
+def learner_json(table: Mapping[str, Any], *, features: int, classes: int, seed: int = 0) -> dict[str, Any]:
+    """Return everything that a table [learner] says, defaults included, as JSON values. Raises SettingError."""
+    kind, options = split(table)
+    if ":" not in kind:
+        options = to_json(read_learner(table, features=features, classes=classes, seed=seed))
+    return {"kind": kind, "options": options}
+
+
+def _own(kind: str, arguments: dict[str, Any]) -> Learner[Any]:
+    """Call a function of a module that can be imported."""
+    module, _, name = kind.partition(":")
+    try:
+        made: Learner[Any] = getattr(importlib.import_module(module), name)(**arguments)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise SettingError(f"learner.kind: {kind} makes no learner: {error}") from error
+    return made
+
+
+def _names(kind: type[Any]) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def _known(kind: type[Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name in _names(kind)}
