@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedcore.errors import DataError
+from fedcore.evaluation.metrics import mean_metrics
 from fedcore.experiments.attack import with_attack
 from fedcore.experiments.build import make_learner, make_plan, make_strategy
 from fedcore.experiments.config import Experiment, Point
@@ -74,7 +75,8 @@ class Cell:
 
     def evaluate(self, parameters: Parameters, standardizer: Standardizer) -> Metrics:
         """Evaluate on the common held-out rows. Raises DataError when the metric is none of them."""
-        metrics = self.learner.evaluate(parameters, standardizer.apply(self.data.held_out))
+        parts = (standardizer.apply(part) for part in self.data.held_out)
+        metrics = mean_metrics([self.learner.evaluate(parameters, part) for part in parts])
         if (wanted := self.experiment.metric) not in metrics:
             raise DataError(f"metric: must be one of {', '.join(sorted(metrics))}, is {wanted!r}")
         return metrics

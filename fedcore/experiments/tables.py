@@ -6,23 +6,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedcore.data.sets import registry
 from fedcore.errors import DataError
 from fedcore.experiments.fields import shown
 from fedcore.privacy.accounting import Mechanism
 from fedcore.rounds.instructions import UpdateKind, Weighting
 
 # What each set is dealt by when the file does not say, and whether it has test rows of its own.
-SETS = {
-    "breast_cancer": ("iid", False),
-    "digits": ("iid", False),
-    "heart_disease": ("natural", True),
-    "mnist_writers": ("natural", True),
-    "breast_homo": ("natural", True),
-    "files": ("natural", False),
-}
+SETS = {name: ("natural" if one.natural else "iid", one.test) for name, one in registry.SETS.items()}
+SETS["files"] = ("natural", False)
 PARTITIONS: dict[str, frozenset[str]] = {  # and the keys that belong to them alone
     "natural": frozenset(),
     "iid": frozenset(),
+    "uneven": frozenset(),
     "dirichlet": frozenset({"alpha"}),
     "shards": frozenset({"shards_per_client"}),
     "quantity": frozenset({"concentration"}),
@@ -47,6 +43,7 @@ class DataTable:
     clients    sites; with natural: only the first so many; None: all
     alpha, shards_per_client, concentration, column, overlap  of the partition that they belong to
     held_out   share of the rows that everything is evaluated on; not for sets with test rows of their own
+    evaluate   rows: on all held-out rows together; parts: the mean over those of each natural part
     """
 
     name: str
@@ -59,6 +56,7 @@ class DataTable:
     overlap: float | None = None
     minimum_rows: int = 2
     held_out: float | None = None
+    evaluate: str = "rows"
     path: str | None = None
     schema: str | None = None
     label: str | None = None
@@ -75,6 +73,7 @@ class DataTable:
             raise DataError(f"data.held_out: {self.name} has test rows of its own, is {self.held_out}")
         if self.held_out is not None:
             require(0 < self.held_out < 1, "data.held_out", "in (0, 1)", self.held_out)
+        require(self.evaluate in {"rows", "parts"}, "data.evaluate", "rows or parts", self.evaluate)
         require(self.minimum_rows >= 1, "data.minimum_rows", "at least 1", self.minimum_rows)
 
     def _check_partition(self, *, natural: bool) -> None:
