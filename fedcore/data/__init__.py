@@ -1,6 +1,7 @@
 """Data for federations: partitions of rows and columns, their measures, files, and real sets."""
 
-from fedcore.data.files import read_table, write_table
+from fedcore.data.dataset import Dataset, hold_out
+from fedcore.data.files import read_folder, read_table, write_table
 from fedcore.data.heterogeneity import Heterogeneity, describe
 from fedcore.data.partition import (
     Partition,
@@ -11,40 +12,39 @@ from fedcore.data.partition import (
     natural,
     quantity,
     shards,
+    uneven,
 )
+from fedcore.data.sets.bundled import breast_cancer, digits
+from fedcore.data.sets.conll import CONLL_TAGS, Conll2003, Document, Sentence, conll2003
+from fedcore.data.sets.folder import data_folder
+from fedcore.data.sets.heart import HOSPITALS, HeartDisease, heart_disease
 from fedcore.data.sets.real import (
-    CONLL_TAGS,
-    HOSPITALS,
     BreastHetero,
     BreastHomo,
-    Conll2003,
-    Document,
-    HeartDisease,
     MnistWriters,
-    Sentence,
     breast_hetero,
     breast_homo,
-    conll2003,
-    data_folder,
-    digits,
-    heart_disease,
     mnist_writers,
 )
+from fedcore.data.sets.registry import SETS, load_set
 from fedcore.data.vertical import ColumnPartition, columns
 
 __all__ = [
     "CONLL_TAGS",
     "HOSPITALS",
+    "SETS",
     "BreastHetero",
     "BreastHomo",
     "ColumnPartition",
     "Conll2003",
+    "Dataset",
     "Document",
     "HeartDisease",
     "Heterogeneity",
     "MnistWriters",
     "Partition",
     "Sentence",
+    "breast_cancer",
     "breast_hetero",
     "breast_homo",
     "columns",
@@ -56,11 +56,15 @@ __all__ = [
     "dirichlet_balanced",
     "feature",
     "heart_disease",
+    "hold_out",
     "iid",
+    "load_set",
     "mnist_writers",
     "natural",
     "quantity",
+    "read_folder",
     "read_table",
     "shards",
+    "uneven",
     "write_table",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.data.dataset import Dataset
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, dump_table, load_table
 from fedcore.errors import DataError
@@ -48,6 +49,21 @@ def read_table(path: Path, schema: Schema, label: str) -> Table:
             table = _read_npz(path, schema, label)
     schema.check(table.features, str(path))
     return table
+
+
+def read_folder(folder: Path, schema: Schema, label: str, without: Path | None = None) -> Dataset:
+    """Read every table of a folder: a part is called as its file. Raises DataError.
+
+    without  a file of the folder that is no table, such as the schema
+    """
+    excluded = None if without is None else without.resolve()
+    found = [one for one in sorted(folder.iterdir()) if one.suffix.lower() in SUFFIXES]
+    found = [one for one in found if one.resolve() != excluded]
+    if not found:
+        raise DataError(f"{folder}: has no file that ends in {', '.join(SUFFIXES)}")
+    if len({one.stem for one in found}) != len(found):
+        raise DataError(f"{folder}: has two files for one site")
+    return Dataset(folder.name, {one.stem: read_table(one, schema, label) for one in found}, schema, label)
 
 
 def write_table(table: Table, path: Path, schema: Schema, label: str) -> None:

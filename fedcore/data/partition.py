@@ -175,6 +175,24 @@ def feature(
     return _finish(np.array_split(order, clients), rng, minimum_rows)
 
 
+def uneven(labels: ArrayLike, clients: int, seed: int, *, minimum_rows: int = 1) -> Partition:
+    """Deal to clients that differ in size and in the mix of labels, as hospitals do. Raises DataError.
+
+    Sizes are drawn from Dirichlet(3, ..., 3); of each class a client takes its size times a share of
+    Dirichlet(1, ..., 1).
+    """
+    classes = _labels(labels)
+    rng = _begin(len(classes), clients, seed, minimum_rows)
+    sizes = rng.dirichlet(np.full(clients, 3.0))
+    parts: list[list[Rows]] = [[] for _ in range(clients)]
+    for label in np.unique(classes):
+        shares = sizes * rng.dirichlet(np.ones(clients)) + 1e-6
+        rows = rng.permutation(np.flatnonzero(classes == label))
+        for part, chunk in zip(parts, split_by_shares(rows, shares / shares.sum()), strict=True):
+            part.append(chunk)
+    return _finish([np.concatenate(part) for part in parts], rng, minimum_rows)
+
+
 def natural(ids: Sequence[str] | Sequence[int] | NDArray[np.int64] | NDArray[np.str_]) -> Partition:
     """Make one client of each distinct id, all strings or all integers; its name is the id as text.
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.data import load_set, read_folder, uneven
 from fedcore.data.schema import Schema
-from fedcore.data.sets.tables import DATASETS, hold_out, partition_unevenly
-from fedcore.data.table import Table, dump_table, join_tables, load_table
+from fedcore.data.table import Table, dump_table, join_tables
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts, completed_rounds, revealed_file
 from fedcore.errors import DataError
 from fedcore.evaluation.baselines import Comparison, compare
@@ -35,6 +35,7 @@ from secagg.service import Registry, ServerCredentials, write_identity
 
 HELD_OUT_SHARE = 0.25
 WEIGHT_CAP = 1000  # rows: a public bound on the size of a site
+_FEWEST, _MINIMUM_ROWS = 4, 8  # sites, and rows of a site
 _POLL_S = 0.05
 _PATIENCE_S = 120.0  # for the whole run to make progress
 
@@ -44,7 +45,7 @@ class DemoOptions:
     """What `fedcore demo` is started with.
 
     drop  which answer the killed site does not give any more; None: nobody is killed
-    data  folder with one CSV file per site and schema.csv; None: `dataset`, split over `clients`
+    data  folder with one table per site and schema.csv; None: `dataset`, split over `clients`
     """
 
     dataset: str = "breast_cancer"
@@ -143,31 +144,24 @@ class _Processes:
 
 def prepare(options: DemoOptions) -> Setting:
     """Load or split the data. Raises DataError."""
-    if options.data is not None:
-        return _from_folder(options)
-    if options.dataset not in DATASETS:
-        raise DataError(f"dataset: must be one of {', '.join(DATASETS)}, is {options.dataset!r}")
-    data = DATASETS[options.dataset]()
-    training, held_out = hold_out(data.table, HELD_OUT_SHARE, options.seed)
-    parts = partition_unevenly(training, options.clients, options.seed)
-    tables = {f"hospital-{i}": training.take(rows) for i, rows in enumerate(parts, 1)}
-    return Setting(data.name, tables, held_out, data.schema, data.label)
-
-
-def _from_folder(options: DemoOptions) -> Setting:
-    folder = options.data or Path()
-    schema = Schema.load(folder / "schema.csv", options.classes)
-    files = sorted(path for path in folder.glob("*.csv") if path.name != "schema.csv")
-    if len(files) < 4:
-        raise DataError(f"{folder}: one CSV file per site, at least 4, has {len(files)}")
-    tables, held = {}, []
-    for path in files:
-        training, rest = hold_out(load_table(path, schema, options.label), HELD_OUT_SHARE, options.seed)
-        if not len(training):
-            raise DataError(f"{path}: has too few rows")
-        tables[path.stem] = training
-        held.append(rest)
-    return Setting(folder.name, tables, join_tables(held), schema, options.label)
+    if options.data is None:
+        dataset = load_set(options.dataset)
+    else:
+        described = options.data / "schema.csv"
+        schema = Schema.load(described, options.classes)
+        dataset = read_folder(options.data, schema, options.label, without=described)
+        if len(dataset.parts) < _FEWEST:
+            raise DataError(f"{options.data}: a file per site, at least {_FEWEST}, has {len(dataset.parts)}")
+    training, held_out = dataset.split(HELD_OUT_SHARE, options.seed)
+    if dataset.natural:
+        tables = dataset.first(training, None if options.data is not None else options.clients)
+    else:
+        (whole,) = training.values()
+        parts = uneven(whole.labels, options.clients, options.seed, minimum_rows=_MINIMUM_ROWS).tables(whole)
+        tables = {f"hospital-{i}": part for i, part in enumerate(parts.values(), 1)}
+    if empty := [name for name, table in tables.items() if not len(table)]:
+        raise DataError(f"{empty[0]}: has too few rows")
+    return Setting(dataset.name, tables, join_tables(list(held_out.values())), dataset.schema, dataset.label)
 
 
 def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> DemoResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,21 @@ def classification_metrics(labels: NDArray[np.int64], scores: NDArray[np.float64
         "log_loss": float(-np.log(hit).mean()),
         "macro_f1": macro_f1(confusion_matrix(labels, guesses, scores.shape[1])),
     }
+
+
+def mean_metrics(found: Sequence[Metrics]) -> Metrics:
+    """Return the plain mean of every metric: over sites, or over parts of the rows."""
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+
+def worst_metrics(found: Sequence[Metrics]) -> Metrics:
+    """Return the worst of every metric."""
+    return {name: (max if lower_is_better(name) else min)(one[name] for one in found) for name in found[0]}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Tell whether small values of a metric are good ones."""
+    return metric in {"log_loss", "mse"}
 
 
 def confusion_matrix(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedcore.errors import DataError, SettingError
+from fedcore.evaluation.metrics import mean_metrics
 from fedcore.experiments.attack import with_attack
 from fedcore.experiments.config import Experiment, Point
 from fedcore.experiments.data import FederatedData
@@ -70,7 +71,8 @@ class Cell:
 
     def evaluate(self, parameters: Parameters, standardizer: Standardizer) -> Metrics:
         """Evaluate on the common held-out rows. Raises SettingError when the metric is none of them."""
-        metrics = self.learner.evaluate(parameters, standardizer.apply(self.data.held_out))
+        parts = (standardizer.apply(part) for part in self.data.held_out)
+        metrics = mean_metrics([self.learner.evaluate(parameters, part) for part in parts])
         if (wanted := self.experiment.metric) not in metrics:
             raise SettingError(f"metric: must be one of {', '.join(sorted(metrics))}, is {wanted!r}")
         return metrics

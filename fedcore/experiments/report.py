@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
+from fedcore.evaluation.metrics import lower_is_better
 from fedcore.experiments.results import (
     FEDERATED,
     MODES,
     NAMES,
     Outcome,
     label_of,
-    lower_is_better,
     of_point,
     points,
     read_outcomes,

@@ -26,7 +26,6 @@ NAMES = {
 }
 FEDERATED = ("plain", "quantized", "secure")
 RESULTS = "results.jsonl"
-_LOWER = frozenset({"log_loss", "mse"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +68,6 @@ class Outcome:
         """Return JSON values."""
         values = asdict(self)
         return values | {name: finite(values[name]) for name in ("metrics", "worst")}
-
-
-def lower_is_better(metric: str) -> bool:
-    """Tell whether small values of a metric are good ones."""
-    return metric in _LOWER
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError
+from fedcore.evaluation.metrics import mean_metrics, worst_metrics
 from fedcore.experiments.attack import attack_of
 from fedcore.experiments.config import Experiment
 from fedcore.experiments.data import load_data
@@ -21,7 +20,6 @@ from fedcore.experiments.results import (
     Outcome,
     cell_folder,
     finite,
-    lower_is_better,
     read_outcomes,
 )
 from fedcore.experiments.tracking import require_packages
@@ -114,9 +112,8 @@ def _local(cell: Cell) -> Outcome:
     """Train each site alone as long as the federation does: the mean and the worst site."""
     began = time.perf_counter()
     found = [cell.evaluate(*_alone(cell, table)) for table in cell.data.sites.values()]
-    mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-    worst = {name: (max if lower_is_better(name) else min)(one[name] for one in found) for name in found[0]}
-    return cell.outcome("local", finite(mean), worst=finite(worst), seconds=_since(began))
+    worst = finite(worst_metrics(found))
+    return cell.outcome("local", finite(mean_metrics(found)), worst=worst, seconds=_since(began))
 
 
 def _pooled(cell: Cell) -> Outcome:

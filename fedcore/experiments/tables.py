@@ -9,21 +9,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedcore.data.sets import registry
 from fedcore.errors import SettingError
 from fedcore.settings import at_least, positive, require
 
 # What each set is dealt by when the file does not say, and whether it has test rows of its own.
-SETS = {
-    "breast_cancer": ("iid", False),
-    "digits": ("iid", False),
-    "heart_disease": ("natural", True),
-    "mnist_writers": ("natural", True),
-    "breast_homo": ("natural", True),
-    "files": ("natural", False),
-}
+SETS = {name: ("natural" if one.natural else "iid", one.test) for name, one in registry.SETS.items()}
+SETS["files"] = ("natural", False)
 PARTITIONS: dict[str, frozenset[str]] = {  # and the keys that belong to them alone
     "natural": frozenset(),
     "iid": frozenset(),
+    "uneven": frozenset(),
     "dirichlet": frozenset({"alpha"}),
     "shards": frozenset({"shards_per_client"}),
     "quantity": frozenset({"concentration"}),
@@ -42,6 +38,7 @@ class DataTable:
     clients    sites; with natural: only the first so many; None: all
     alpha, shards_per_client, concentration, column, overlap  of the partition that they belong to
     held_out   share of the rows that everything is evaluated on; not for sets with test rows of their own
+    evaluate   rows: on all held-out rows together; parts: the mean over those of each natural part
     """
 
     name: str
@@ -54,6 +51,7 @@ class DataTable:
     overlap: float | None = None
     minimum_rows: int = 2
     held_out: float | None = None
+    evaluate: str = "rows"
     path: str | None = None
     schema: str | None = None
     label: str | None = None
@@ -70,6 +68,7 @@ class DataTable:
             raise SettingError(f"held_out: {self.name} has test rows of its own, is {self.held_out}")
         if self.held_out is not None:
             require(0 < self.held_out < 1, "held_out", "in (0, 1)", self.held_out)
+        require(self.evaluate in {"rows", "parts"}, "evaluate", "rows or parts", self.evaluate)
         at_least(self, 1, "minimum_rows")
 
     def _check_partition(self, *, natural: bool) -> None:

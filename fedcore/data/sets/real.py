@@ -6,40 +6,15 @@ The hospitals are in `heart`, the news stories in `conll`. Nothing here is part 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.data.partition import Partition, natural
 from fedcore.data.schema import Column, Schema
-from fedcore.data.sets.conll import CONLL_TAGS, Conll2003, Document, Sentence, conll2003
 from fedcore.data.sets.folder import data_folder, read_bytes, read_rows
-from fedcore.data.sets.heart import HOSPITALS, HeartDisease, heart_disease
 from fedcore.data.table import Table, load_table
 from fedcore.errors import DataError
-
-if TYPE_CHECKING:
-    from fedcore.data.sets.tables import Dataset
-
-__all__ = [
-    "CONLL_TAGS",
-    "HOSPITALS",
-    "BreastHetero",
-    "BreastHomo",
-    "Conll2003",
-    "Document",
-    "HeartDisease",
-    "MnistWriters",
-    "Sentence",
-    "breast_hetero",
-    "breast_homo",
-    "conll2003",
-    "data_folder",
-    "digits",
-    "heart_disease",
-    "mnist_writers",
-]
 
 MNIST_SCHEMA = Schema(
     tuple(Column(f"pixel {row},{column}", 0.0, 1.0) for row in range(28) for column in range(28)),
@@ -136,13 +111,6 @@ def breast_hetero() -> BreastHetero:
     host_schema.check(host, "breast_hetero_host.csv")
     guest_rows = read_rows("fate", "breast_hetero_guest.csv", columns=("id",))
     return BreastHetero(guest, _ids(guest_rows), schema, host, _ids(rows), host_schema.columns)
-
-
-def digits() -> Dataset:
-    """Load scikit-learn's digits: 1797 images of 8 x 8 pixels. Needs no folder, but secagg[fedcore]."""
-    from fedcore.data.sets import tables as datasets
-
-    return datasets.digits()
 
 
 def _columns(number: int) -> tuple[Column, ...]:

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedcore.codec.shaping import Shaping
-from fedcore.data.sets.tables import digits
+from fedcore.data import digits
 from fedcore.data.table import Table
 from fedcore.learner import Parameters, flatten, unflatten
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression

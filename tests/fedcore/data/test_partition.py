@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedcore.data import (
     Partition,
+    breast_cancer,
     describe,
     dirichlet,
     dirichlet_balanced,
@@ -20,6 +21,7 @@ from fedcore.data import (
     natural,
     quantity,
     shards,
+    uneven,
 )
 from fedcore.data.table import Table
 from fedcore.errors import DataError
@@ -40,6 +42,7 @@ ALL: dict[str, Deal] = {
     "balanced tiny": lambda labels, clients, seed, least: dirichlet_balanced(
         labels, clients, 1e-6, seed, minimum_rows=least
     ),
+    "uneven": lambda labels, clients, seed, least: uneven(labels, clients, seed, minimum_rows=least),
     "shards": lambda labels, clients, seed, least: shards(labels, clients, 1, seed, minimum_rows=least),
     "quantity": lambda labels, clients, seed, least: quantity(
         len(labels), clients, 0.5, seed, minimum_rows=least
@@ -158,6 +161,16 @@ def test_a_huge_alpha_gives_every_client_the_mix_of_the_whole(alpha: float) -> N
     labels = [0] * 8000 + [1] * 2000
     assert describe(labels, None, dirichlet_balanced(labels, 10, alpha, 0), 2).variation_max < 0.05
     assert describe(labels, None, dirichlet(labels, 10, alpha, 0), 2).variation_max < 0.01
+
+
+def test_uneven_clients_differ_in_size_and_in_the_mix_of_labels() -> None:
+    labels = breast_cancer().table.labels
+    for seed in range(5):
+        parts = uneven(labels, 8, seed, minimum_rows=8).parts.values()
+        sizes = [len(part) for part in parts]
+        shares = [labels[part].mean() for part in parts]
+        assert max(sizes) > 2 * min(sizes)
+        assert max(shares) - min(shares) > 0.3
 
 
 def test_clients_of_two_shards_see_few_classes() -> None:

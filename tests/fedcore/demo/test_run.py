@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcore.data.sets.tables import breast_cancer, partition_unevenly
+from fedcore.data import breast_cancer, uneven
 from fedcore.data.table import dump_table
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts
 from fedcore.demo.report import write_report
@@ -86,8 +86,10 @@ def test_a_folder_of_csv_files_through_the_command_line(tmp_path: Path) -> None:
     data = breast_cancer()
     folder = tmp_path / "data"
     folder.mkdir()
-    for i, rows in enumerate(partition_unevenly(data.table, 4, seed=1)):
-        dump_table(data.table.take(rows), folder / f"clinic-{i}.csv", data.schema, "finding")
+    for i, rows in enumerate(
+        uneven(data.table.labels, 4, seed=1, minimum_rows=8).tables(data.table).values()
+    ):
+        dump_table(rows, folder / f"clinic-{i}.csv", data.schema, "finding")
     data.schema.dump(folder / "schema.csv")
     arguments = ["--data", str(folder), "--label", "finding", "--classes", "malignant,benign"]
     finished = subprocess.run(

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.data import write_table
-from fedcore.data.sets.tables import breast_cancer
+from fedcore.data import breast_cancer, write_table
 from fedcore.errors import DataError
 from fedcore.experiments.data import load_data
 from fedcore.experiments.fields import read
@@ -28,6 +27,7 @@ def table(**values: Any) -> DataTable:
     [
         {"partition": "iid"},
         {"partition": "dirichlet", "alpha": 0.3},
+        {"partition": "uneven"},
         {"partition": "shards", "shards_per_client": 2},
         {"partition": "quantity", "concentration": 0.5},
         {"partition": "feature", "overlap": 0.1},
@@ -38,10 +38,11 @@ def test_every_row_is_dealt_or_held_out_once_and_by_the_seed(values: dict[str, A
     whole = breast_cancer().table
     wanted = table(name="breast_cancer", clients=7, held_out=0.25, minimum_rows=5, **values)
     data, again, other = (load_data(wanted, seed) for seed in (3, 3, 4))
-    parts = [*data.sites.values(), data.held_out]
+    (held_out,) = data.held_out
+    parts = [*data.sites.values(), held_out]
     assert len(data.sites) == 7
     assert min(map(len, data.sites.values())) >= 5
-    assert len(data.held_out) == pytest.approx(len(whole) / 4, abs=2)
+    assert len(held_out) == pytest.approx(len(whole) / 4, abs=2)
     rows = np.concatenate([part.features for part in parts])
     assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, whole.features.tolist()))
     for name, part in data.sites.items():
@@ -56,14 +57,18 @@ def test_every_row_is_dealt_or_held_out_once_and_by_the_seed(values: dict[str, A
         ({"name": "heart_disease"}, 4, 254),
         ({"name": "heart_disease", "partition": "iid", "clients": 6}, 6, 254),
         ({"name": "mnist_writers", "clients": 5}, 5, 1878),
+        ({"name": "flamby_heart"}, 4, 254),
         ({"name": "breast_homo"}, 2, 114),
+        ({"name": "breast_departments"}, 4, 114),
     ],
 )
 def test_real_sets_come_with_their_sites_and_test_rows(
     values: dict[str, Any], sites: int, held_out: int
 ) -> None:
     data = load_data(table(**values), 0)
-    assert (len(data.sites), len(data.held_out)) == (sites, held_out)
+    assert (len(data.sites), sum(map(len, data.held_out))) == (sites, held_out)
+    parts = load_data(table(**values, evaluate="parts"), 0).held_out
+    assert (len(data.held_out), sum(map(len, parts))) == (1, held_out)
 
 
 def test_more_natural_sites_than_there_are_are_refused(folder: Path) -> None:

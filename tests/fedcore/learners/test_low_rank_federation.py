@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from fedcore import Federation, PlainSum, SecureSum, Site, Table, TrainingPlan, flatten
-from fedcore.data import digits, dirichlet
-from fedcore.data.sets.tables import hold_out
+from fedcore.data import digits, dirichlet, hold_out
 from fedcore.learner import Parameters
 from fedcore.learners import LocalSGD, LowRank, Perceptron
 from fedcore.rounds.instructions import Asks

@@ -1,4 +1,4 @@
-"""Tables for demonstrations: bounds that hold, splits that lose nothing."""
+"""The bundled sets and their bounds; holding out loses nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.data.sets.tables import DATASETS, hold_out, partition_unevenly
+from fedcore.data import hold_out, load_set
 from fedcore.data.table import Table
 from fedcore.errors import DataError
 
@@ -21,7 +21,7 @@ def numbered(labels: list[int]) -> Table:
     ("name", "rows", "columns", "classes"), [("breast_cancer", 569, 30, 2), ("digits", 1797, 64, 10)]
 )
 def test_the_bounds_of_the_schema_contain_the_data(name: str, rows: int, columns: int, classes: int) -> None:
-    data = DATASETS[name]()
+    data = load_set(name)
     assert data.name == name
     assert data.table.features.shape == (rows, columns) == (len(data.table), len(data.schema.columns))
     assert (data.table.features >= data.schema.low).all()
@@ -31,43 +31,8 @@ def test_the_bounds_of_the_schema_contain_the_data(name: str, rows: int, columns
 
 
 def test_the_bounds_of_breast_cancer_are_not_taken_from_the_data() -> None:
-    data = DATASETS["breast_cancer"]()
+    data = load_set("breast_cancer")
     assert (data.table.features.max(axis=0) < data.schema.high).all()
-
-
-@settings(deadline=None)
-@given(st.integers(1, 12), st.integers(0, 1000), st.integers(1, 8), st.integers(0, 60))
-def test_a_partition_neither_loses_nor_doubles_rows_and_no_site_has_too_few(
-    sites: int, seed: int, minimum: int, more: int
-) -> None:
-    table = numbered([i % 3 for i in range(sites * minimum + more)])
-    parts = partition_unevenly(table, sites, seed, minimum)
-    assert len(parts) == sites
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(table)))
-    assert min(len(part) for part in parts) >= minimum
-
-
-def test_sites_differ_in_size_and_in_the_mix_of_labels() -> None:
-    table = DATASETS["breast_cancer"]().table
-    for seed in range(5):
-        parts = partition_unevenly(table, 8, seed)
-        sizes = [len(part) for part in parts]
-        shares = [table.labels[part].mean() for part in parts]
-        assert max(sizes) > 2 * min(sizes)
-        assert max(shares) - min(shares) > 0.3
-
-
-def test_a_partition_repeats_with_its_seed_and_only_with_it() -> None:
-    table = numbered([0, 1] * 100)
-    one, again, other = (partition_unevenly(table, 4, seed) for seed in (3, 3, 4))
-    assert [part.tolist() for part in one] == [part.tolist() for part in again]
-    assert [part.tolist() for part in one] != [part.tolist() for part in other]
-
-
-@pytest.mark.parametrize("sites", [0, -1, 3])
-def test_too_few_rows_or_sites_are_refused(sites: int) -> None:
-    with pytest.raises(DataError, match=f"partition: {sites} sites of 8 rows or more, 23 rows are there"):
-        partition_unevenly(numbered([0] * 23), sites, 0)
 
 
 @settings(deadline=None)
