@@ -39,9 +39,7 @@ def train(
         privacy = PrivacyPlan(
             epsilon=epsilon, delta=DELTA, rounds=rounds, smallest=SMALLEST, mechanism=mechanism
         )
-    plan = TrainingPlan(
-        rounds=rounds, clients=len(sites), bits=10, norm=0.5, rotate=True, privacy=privacy
-    )
+    plan = TrainingPlan(rounds=rounds, clients=len(sites), bits=10, norm=0.5, rotate=True, privacy=privacy)
     aggregator: SumAggregator = PlainSum(sites)
     if epsilon is None:
         aggregator = FloatSum(sites)

@@ -58,7 +58,7 @@ def split(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def learner_json(table: Mapping[str, Any], *, features: int, classes: int, seed: int = 0) -> dict[str, Any]:
-    """Return everything that a table [learner] says, defaults included, as JSON values. Raises SettingError."""
+    """Return all that a table [learner] says, defaults included, as JSON values. Raises SettingError."""
     kind, options = split(table)
     if ":" not in kind:
         options = to_json(read_learner(table, features=features, classes=classes, seed=seed))

@@ -38,7 +38,7 @@ class Standardizer:
     @overload
     def apply(self, table: Rows) -> Rows: ...
     def apply(self, table: Rows) -> Rows:
-        """Return the table with standardized features. Raises TaskError for other rows, if there is a mean."""
+        """Return the table with standardized features. Raises TaskError for other rows, given a mean."""
         if not self.mean.size:
             return table
         if not isinstance(table, Table):

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedcore.experiments.build import make_learner, make_plan, make_strategy
 
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import DataError
 from fedcore.experiments import load_experiment, parse_experiment
-from fedcore.experiments.build import make_learner, make_plan, make_strategy
 from fedcore.experiments.tables import SETS, NormTable
 from fedcore.learners import LocalSGD, Perceptron
 from fedcore.rounds.instructions import Weighting

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedcore.experiments.fields import read
 
 from fedcore.data import breast_cancer, write_table
 from fedcore.errors import DataError
 from fedcore.experiments.data import load_data
-from fedcore.experiments.fields import read
 from fedcore.experiments.tables import DataTable
 
 needs_data = pytest.mark.skipif("SECAGG_DATA" not in os.environ, reason="SECAGG_DATA is not set")
