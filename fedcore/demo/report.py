@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import mean
 from typing import Any
 
 from rich.console import Console
@@ -11,22 +10,23 @@ from rich.table import Table
 
 from fedcore.demo.checks import completed_rounds
 from fedcore.demo.run import DemoResult, accuracy_by_round
+from fedcore.evaluation.baselines import Mode
 
 _FLOAT32_BYTES = 4
+_FEDERATED = {
+    "federated, secure": Mode.SECURE,
+    "federated, in the clear": Mode.QUANTIZED,
+    "pooled": Mode.POOLED,
+}
 _SHOWN = 6  # words of an upload, so that a line fits a terminal
 
 
 def comparison_rows(result: DemoResult) -> list[tuple[str, float, float]]:
     """(who, accuracy, AUC) on the same held-out rows."""
-    compared = result.comparison
-    alone = list(compared.alone.values())
-    return [
-        ("each hospital alone, mean", mean(m["accuracy"] for m in alone), mean(m["auc"] for m in alone)),
-        ("each hospital alone, worst", min(m["accuracy"] for m in alone), min(m["auc"] for m in alone)),
-        ("federated, secure", compared.secure["accuracy"], compared.secure["auc"]),
-        ("federated, in the clear", compared.clear["accuracy"], compared.clear["auc"]),
-        ("pooled", compared.pooled["accuracy"], compared.pooled["auc"]),
-    ]
+    local = result.comparison[Mode.LOCAL]
+    rows = {"each hospital alone, mean": local.metrics, "each hospital alone, worst": local.worst}
+    rows |= {name: result.comparison[mode].metrics for name, mode in _FEDERATED.items()}
+    return [(name, metrics["accuracy"], metrics["auc"]) for name, metrics in rows.items()]
 
 
 def summary_lines(result: DemoResult) -> list[str]:
@@ -35,7 +35,7 @@ def summary_lines(result: DemoResult) -> list[str]:
     secure, pooled = rows["federated, secure"], rows["pooled"]
     alone, worst = rows["each hospital alone, mean"], rows["each hospital alone, worst"]
     over = [f"{secure[i] - other[i]:+.3f}" for other in (alone, worst) for i in (0, 1)]
-    identical = "equals" if result.comparison.identical else "differs from"
+    identical = "equals" if result.identical else "differs from"
     lines = [
         (
             f"Federated against alone: accuracy {over[0]}, AUC {over[1]} over the mean hospital; "

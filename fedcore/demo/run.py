@@ -20,14 +20,13 @@ from fedcore.data.schema import Schema
 from fedcore.data.table import Table, dump_table, join_tables
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts, completed_rounds, revealed_file
 from fedcore.errors import DataError
-from fedcore.evaluation.baselines import Comparison, compare
+from fedcore.evaluation.baselines import Mode, Result, Trial, compare
 from fedcore.history import read_history
 from fedcore.learner import Learner
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.federation import TrainedModel
 from fedcore.rounds.model import SUFFIX, load_model
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
 from fedcore.service.join import Hold
 from secagg import Identity
 from secagg.kernels import dequantize
@@ -82,11 +81,16 @@ class DemoResult:
     setting: Setting
     victim: str | None
     events: list[dict[str, Any]]
-    comparison: Comparison
+    comparison: dict[Mode, Result]
     checked_sums: int
     transcripts: int  # verified
     seen: tuple[str, list[int], list[int]]  # site, what the server saw, what it hides
     seconds: float
+
+    @property
+    def identical(self) -> bool:
+        """Whether the secure and the clear run ended in the same parameters, bit for bit."""
+        return self.comparison[Mode.SECURE].equals(self.comparison[Mode.QUANTIZED])
 
 
 @dataclass(slots=True)
@@ -345,28 +349,27 @@ def _seen(folder: Path, events: list[dict[str, Any]]) -> tuple[str, list[int], l
 
 def _compare(
     options: DemoOptions, setting: Setting, folder: Path, events: list[dict[str, Any]]
-) -> Comparison:
-    learner = setting.learner()
-    plan = TrainingPlan(rounds=options.rounds, clients=len(setting.tables), weight_cap=WEIGHT_CAP)
-    sites = {
-        name: Site(name, table, setting.schema, learner, options.seed)
-        for name, table in setting.tables.items()
-    }
-    absent = {
-        event["task"]: frozenset(setting.tables) - set(event["survivors"])
-        for event in completed_rounds(events)
-    }
-    final = load_model(folder / "models" / f"{options.rounds:03d}{SUFFIX}")
-    return compare(
-        secure=TrainedModel(final.parameters, final.standardizer, 0),
-        sites=sites,
-        absent=absent,
-        held_out=setting.held_out,
+) -> dict[Mode, Result]:
+    """Train the same again alone, in the clear without those who were not there, and pooled."""
+    trial = Trial(
+        rows=setting.tables,
+        held_out=(setting.held_out,),
         schema=setting.schema,
-        learner=learner,
-        plan=plan,
+        learner=setting.learner(),
+        plan=TrainingPlan(rounds=options.rounds, clients=len(setting.tables), weight_cap=WEIGHT_CAP),
+        absent={
+            event["task"]: frozenset(setting.tables) - set(event["survivors"])
+            for event in completed_rounds(events)
+        },
         seed=options.seed,
     )
+    final = load_model(folder / "models" / f"{options.rounds:03d}{SUFFIX}")
+    secure = Result(
+        mode=Mode.SECURE,
+        metrics=trial.evaluate(final.parameters, final.standardizer),
+        model=TrainedModel(final.parameters, final.standardizer, 0, options.rounds),
+    )
+    return compare(trial, (Mode.LOCAL, Mode.QUANTIZED, Mode.POOLED)) | {Mode.SECURE: secure}
 
 
 def accuracy_by_round(result: DemoResult) -> list[float]:

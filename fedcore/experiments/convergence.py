@@ -13,6 +13,7 @@ from statistics import mean
 from typing import Any
 
 from fedcore.errors import SettingError
+from fedcore.evaluation.baselines import Mode
 from fedcore.experiments.config import parse_experiment
 from fedcore.experiments.data import load_data
 from fedcore.experiments.federated import Cell, run_federated
@@ -120,7 +121,7 @@ def run_study(
                 data = load_data(parsed[i].points[0].data, seed)
                 cell = Cell.of(parsed[i], 0, seed, data, folder / f"{i:03d}-{varied}")
                 cell.folder.mkdir(parents=True)
-                outcomes.append(run_federated(cell, "secure", lambda _event: None))
+                outcomes.append(run_federated(cell, Mode.SECURE, lambda _event: None))
             one = _reached(varied, setting, outcomes)
             history.write("reached", **asdict(one))
             show(one)

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedcore.data.schema import Schema
 from fedcore.errors import DataError, SettingError
-from fedcore.evaluation.metrics import mean_metrics
+from fedcore.evaluation.baselines import Mode, Trial
 from fedcore.experiments.attack import with_attack
 from fedcore.experiments.config import Experiment, Point
 from fedcore.experiments.data import FederatedData
 from fedcore.experiments.dropout import absences, threat_model
 from fedcore.experiments.results import Outcome, cell_folder, read_rounds
 from fedcore.experiments.tracking import Tracker, trackers
-from fedcore.learner import Learner, Metrics, Parameters, flatten
-from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
-from fedcore.rounds.federation import Federation
-from fedcore.rounds.plan import TrainingPlan, plan_upload
-from fedcore.rounds.site import Site
+from fedcore.learner import Metrics, Parameters, flatten
+from fedcore.rounds.model import SUFFIX
+from fedcore.rounds.plan import plan_upload
 from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
 from fedcore.rounds.summation import RoundRecord
 from fedcore.rounds.task import TaskKind
 from fedcore.settings import to_json
 from fedcore.statistics.standardizer import Standardizer
-from fedcore.strategies import Strategy
 from secagg import SecAggError
 
 Show = Callable[[dict[str, Any]], None]
@@ -41,11 +39,8 @@ class Cell:
 
     experiment: Experiment
     index: int
-    seed: int
-    data: FederatedData
-    learner: Learner[Any]
-    strategy: Strategy
-    plan: TrainingPlan
+    trial: Trial
+    schema: Schema
     folder: Path
 
     @property
@@ -56,23 +51,15 @@ class Cell:
     @classmethod
     def of(cls, experiment: Experiment, index: int, seed: int, data: FederatedData, folder: Path) -> Cell:
         """Build learner, strategy and plan for the data. Raises SettingError."""
-        point, clients = experiment.points[index], len(data.sites)
-        largest = max(map(len, data.sites.values()))
-        return cls(
-            experiment,
-            index,
-            seed,
-            data,
-            point.agreed.make_learner(data.schema, seed),
-            point.agreed.make_strategy(clients),
-            point.make_plan(clients=clients, largest=largest, seed=seed),
-            cell_folder(folder, index, seed),
-        )
+        trial = make_trial(experiment.points[index], seed, data)
+        return cls(experiment, index, trial, data.schema, cell_folder(folder, index, seed))
 
     def evaluate(self, parameters: Parameters, standardizer: Standardizer) -> Metrics:
         """Evaluate on the common held-out rows. Raises SettingError when the metric is none of them."""
-        parts = (standardizer.apply(part) for part in self.data.held_out)
-        metrics = mean_metrics([self.learner.evaluate(parameters, part) for part in parts])
+        return self.check_metric(self.trial.evaluate(parameters, standardizer))
+
+    def check_metric(self, metrics: Metrics) -> Metrics:
+        """Return the metrics. Raises SettingError: the experiment's own is none of them."""
         if (wanted := self.experiment.metric) not in metrics:
             raise SettingError(f"metric: must be one of {', '.join(sorted(metrics))}, is {wanted!r}")
         return metrics
@@ -82,16 +69,36 @@ class Cell:
         point = self.point
         parts = {"data": point.data, "dropout": point.dropout, "attack": point.attack}
         described = {name: to_json(part) for name, part in parts.items() if part is not None}
-        agreed = point.agreed.to_json(self.data.schema, len(self.data.sites), self.seed)
-        return agreed | {"plan": to_json(self.plan)} | described
+        agreed = point.agreed.to_json(self.schema, len(self.trial.rows), self.trial.seed)
+        return agreed | {"plan": to_json(self.trial.plan)} | described
 
-    def outcome(self, mode: str, metrics: Metrics, **fields: Any) -> Outcome:  # noqa: ANN401
+    def outcome(self, mode: Mode, metrics: Metrics, **fields: Any) -> Outcome:  # noqa: ANN401
         """Return an outcome of this cell."""
-        values: dict[str, Any] = {"worst": {}, "rounds": self.plan.rounds} | fields
+        values: dict[str, Any] = {"worst": {}, "rounds": self.trial.plan.rounds} | fields
         changes = self.point.changes
         return Outcome(
-            point=self.index, seed=self.seed, mode=mode, changes=changes, metrics=metrics, **values
+            point=self.index, seed=self.trial.seed, mode=str(mode), changes=changes, metrics=metrics, **values
         )
+
+
+def make_trial(point: Point, seed: int, data: FederatedData) -> Trial:
+    """Return what a point of the grid compares, with one seed. Raises SettingError."""
+    clients, names = len(data.sites), sorted(data.sites)
+    plan = point.make_plan(clients=clients, largest=max(map(len, data.sites.values())), seed=seed)
+    if plan.cohort is not None and not plan.standardize:  # no sum is over more sites than a cohort
+        plan = replace(plan, clients=plan.cohort)
+    return Trial(
+        rows=data.sites,
+        held_out=data.held_out,
+        schema=data.schema,
+        learner=point.agreed.make_learner(data.schema, seed),
+        strategy=point.agreed.make_strategy(clients),
+        plan=plan,
+        absent=absences(point.dropout, plan, names),
+        threat_model=threat_model(point.dropout, min(clients, plan.cohort or clients)),
+        seed=seed,
+        attack=lambda sites: with_attack(sites, point.attack, seed),
+    )
 
 
 @dataclass(slots=True)
@@ -132,14 +139,13 @@ class Recorder:
         return line
 
 
-def run_federated(cell: Cell, mode: str, show: Show) -> Outcome:
+def run_federated(cell: Cell, mode: Mode, show: Show) -> Outcome:
     """Train in one mode, from the checkpoint if there is one.
 
     A run that ends with an error of its own is an outcome, too: with the model of the last checkpoint.
     """
-    path = cell.folder / f"{mode}.safetensors"
-    plan = cell.plan if mode != "plain" else replace(cell.plan, privacy=None)
-    sites = with_attack(make_sites(cell), cell.point.attack, cell.seed)
+    path = cell.folder / f"{mode}{SUFFIX}"
+    sites, rounds = cell.trial.sites(), cell.trial.plan.rounds
     resume = Checkpoint.load(path) if path.exists() else None
     if resume is not None:
         restore_sites(sites, resume.sites)
@@ -153,17 +159,10 @@ def run_federated(cell: Cell, mode: str, show: Show) -> Outcome:
         line = recorder.finish(whole)
         whole.save(path)
         last[0] = whole
-        show({"event": "round", "mode": mode, "number": whole.number, "rounds": plan.rounds} | line)
+        show({"event": "round", "mode": str(mode), "number": whole.number, "rounds": rounds} | line)
 
-    federation = Federation(
-        _aggregator(mode, sites, cell),
-        cell.data.schema,
-        cell.learner,
-        plan,
-        cell.strategy,
-        recorder.on_round,
-        evaluator=cell.evaluate,
-        on_checkpoint=keep,
+    federation = cell.trial.federation(
+        mode, cell.trial.aggregator(mode, sites), recorder.on_round, keep, cell.evaluate
     )
     stopped = failure = ""
     try:
@@ -178,41 +177,24 @@ def run_federated(cell: Cell, mode: str, show: Show) -> Outcome:
     return _outcome(cell, mode, last[0], stopped, failure)
 
 
-def make_sites(cell: Cell) -> dict[str, Site]:
-    """Return honest sites whose training and rounding repeat by the seed."""
-    data = cell.data
-    return {
-        name: Site(name, table, data.schema, cell.learner, cell.seed) for name, table in data.sites.items()
-    }
-
-
-def _aggregator(mode: str, sites: Mapping[str, Site], cell: Cell) -> SumAggregator:
-    names = sorted(sites)
-    absent = absences(cell.point.dropout, cell.plan, names)
-    if mode == "secure":
-        size = min(len(names), cell.plan.cohort or len(names))
-        return SecureSum(sites, absent, threat_model(cell.point.dropout, size))
-    return FloatSum(sites, absent) if mode == "plain" else PlainSum(sites, absent)
-
-
-def _recorder(cell: Cell, mode: str, show: Show, resume: int) -> Recorder:
+def _recorder(cell: Cell, mode: Mode, show: Show, resume: int) -> Recorder:
     experiment = cell.experiment
     table = experiment.tracking
     found = trackers(table, project=experiment.name, folder=cell.folder, mode=mode, resume=resume)
     for tracker in found:
         tracker.start(
-            f"{experiment.name}-{cell.index}-{cell.seed}-{mode}",
-            {"mode": mode, "seed": cell.seed, **cell.describe()},
+            f"{experiment.name}-{cell.index}-{cell.trial.seed}-{mode}",
+            {"mode": str(mode), "seed": cell.trial.seed, **cell.describe()},
         )
     return Recorder(experiment.metric, found, show)
 
 
-def _outcome(cell: Cell, mode: str, last: Checkpoint | None, stopped: str, failure: str) -> Outcome:
+def _outcome(cell: Cell, mode: Mode, last: Checkpoint | None, stopped: str, failure: str) -> Outcome:
     """Sum up the rounds' lines, which are whole also where the run was interrupted."""
     if last is None:
         return cell.outcome(mode, {}, rounds=0, failure=failure)
-    lines = read_rounds(cell.folder.parent, cell.index, cell.seed, mode)
-    upload = plan_upload(cell.plan, cell.strategy.asks(), flatten(last.parameters).size)
+    lines = read_rounds(cell.folder.parent, cell.index, cell.trial.seed, mode)
+    upload = plan_upload(cell.trial.plan, cell.trial.strategy.asks(), flatten(last.parameters).size)
     return cell.outcome(
         mode,
         cell.evaluate(last.parameters, last.standardizer),
@@ -222,7 +204,7 @@ def _outcome(cell: Cell, mode: str, last: Checkpoint | None, stopped: str, failu
         epsilon=max((line["epsilon"] for line in lines if "epsilon" in line), default=None),
         bytes_up=_mean([line.get("bytes_up", 0) / max(line["survivors"], 1) for line in lines]),
         bytes_down=_mean([line.get("bytes_down", 0) / max(line["survivors"], 1) for line in lines]),
-        upload_bytes=upload.float32_bytes if mode == "plain" else upload.bytes,
+        upload_bytes=upload.float32_bytes if mode is Mode.PLAIN else upload.bytes,
         float32_bytes=upload.float32_bytes,
         survivors=_mean([line["survivors"] for line in lines]),
         seconds=round(sum(line["seconds"] for line in lines), 3),

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from fedcore.evaluation.baselines import FEDERATED
 from fedcore.experiments.results import (
-    FEDERATED,
     NAMES,
     Outcome,
     label_of,
@@ -33,7 +33,7 @@ def plot_rounds(folder: Path, outcomes: Sequence[Outcome], metric: str, path: Pa
     figure, (axes,) = figure_with(1)
     drawn = False
     for point in points(outcomes):
-        for mode in FEDERATED:
+        for mode in map(str, FEDERATED):
             series = [
                 {
                     line["step"]: line[metric]

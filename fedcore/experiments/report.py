@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
+from fedcore.evaluation.baselines import FEDERATED
 from fedcore.evaluation.metrics import lower_is_better
 from fedcore.experiments.results import (
-    FEDERATED,
     MODES,
     NAMES,
     Outcome,

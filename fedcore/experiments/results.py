@@ -8,14 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedcore.evaluation.baselines import Mode
 from fedcore.history import read_history
 
-MODES = ("local", "plain", "quantized", "secure", "pooled")
-"""What is compared.
-
-local: each site alone; plain: federated, in real numbers and without noise; quantized: with the secure
-sums' own arithmetic in the clear; secure: by the protocol; pooled: all rows in one place.
-"""
+MODES = tuple(str(mode) for mode in Mode)
 
 NAMES = {
     "local": "each site alone, mean",
@@ -24,7 +20,6 @@ NAMES = {
     "secure": "federated, secure",
     "pooled": "pooled",
 }
-FEDERATED = ("plain", "quantized", "secure")
 RESULTS = "results.jsonl"
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError
-from fedcore.evaluation.metrics import mean_metrics, worst_metrics
+from fedcore.evaluation import baselines
+from fedcore.evaluation.baselines import FEDERATED, Mode
 from fedcore.experiments.attack import attack_of
 from fedcore.experiments.config import Experiment
 from fedcore.experiments.data import load_data
 from fedcore.experiments.federated import Cell, Show, digest, run_federated
 from fedcore.experiments.results import (
-    FEDERATED,
     RESULTS,
     Outcome,
     cell_folder,
@@ -24,9 +22,7 @@ from fedcore.experiments.results import (
 )
 from fedcore.experiments.tracking import require_packages
 from fedcore.history import History
-from fedcore.learner import Metrics, Parameters
 from fedcore.privacy.accounting import Accountant
-from fedcore.statistics.standardizer import Standardizer
 
 COPY = "experiment.toml"
 
@@ -101,40 +97,19 @@ def _run_cell(
     cell = Cell.of(experiment, index, seed, data, folder)
     cell_folder(folder, index, seed).mkdir(exist_ok=True)
     show({"event": "cell", "label": point.label, "seed": seed, "sites": len(data.sites)})
-    for mode in modes:
-        if mode in FEDERATED:
-            yield run_federated(cell, mode, show)
-        else:
-            yield _local(cell) if mode == "local" else _pooled(cell)
+    for mode in map(Mode, modes):
+        yield run_federated(cell, mode, show) if mode in FEDERATED else _elsewhere(cell, mode)
 
 
-def _local(cell: Cell) -> Outcome:
-    """Train each site alone as long as the federation does: the mean and the worst site."""
-    began = time.perf_counter()
-    found = [cell.evaluate(*_alone(cell, table)) for table in cell.data.sites.values()]
-    worst = finite(worst_metrics(found))
-    return cell.outcome("local", finite(mean_metrics(found)), worst=worst, seconds=_since(began))
-
-
-def _pooled(cell: Cell) -> Outcome:
-    """Train on all rows in one place."""
-    began = time.perf_counter()
-    parameters, standardizer = _alone(cell, join_tables(list(cell.data.sites.values())))
-    metrics: Metrics = cell.evaluate(parameters, standardizer)
-    return cell.outcome("pooled", finite(metrics), seconds=_since(began), digest=digest(parameters))
-
-
-def _alone(cell: Cell, table: Table) -> tuple[Parameters, Standardizer]:
-    """Train on one table with its own standardization, for as many rounds of local training."""
-    standardizer = Standardizer.none()
-    if cell.plan.standardize:
-        standardizer = Standardizer(table.features.mean(axis=0), table.features.std(axis=0))
-    scaled = standardizer.apply(table)
-    parameters = cell.learner.initial()
-    for number in range(cell.plan.rounds):
-        parameters = cell.learner.fit(parameters, scaled, cell.seed + number)
-    return parameters, standardizer
-
-
-def _since(began: float) -> float:
-    return round(time.perf_counter() - began, 3)
+def _elsewhere(cell: Cell, mode: Mode) -> Outcome:
+    """Train each site alone, or on all rows in one place."""
+    found = baselines.run(cell.trial, mode)
+    model = found.model
+    cell.check_metric(found.metrics)
+    return cell.outcome(
+        mode,
+        finite(found.metrics),
+        worst=finite(found.worst),
+        seconds=round(found.seconds, 3),
+        digest="" if model is None else digest(model.parameters),
+    )

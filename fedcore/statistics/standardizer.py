@@ -33,6 +33,11 @@ class Standardizer:
         """Return one that changes nothing."""
         return cls(np.zeros(0), np.zeros(0))
 
+    @classmethod
+    def of(cls, table: Table) -> Self:
+        """Return that of these rows."""
+        return cls(table.features.mean(axis=0), table.features.std(axis=0))
+
     @overload
     def apply(self, table: Table) -> Table: ...
     @overload

@@ -6,17 +6,24 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from fedcore.demo.report import comparison_rows, print_result, summary_lines
 from fedcore.demo.run import DemoResult, Setting
-from fedcore.evaluation.baselines import Comparison
+from fedcore.evaluation.baselines import Mode, Result
+from fedcore.rounds.federation import TrainedModel
+from fedcore.statistics.standardizer import Standardizer
 from tests.fedcore.rounds.test_site import SCHEMA, make_table
 
 
 def metrics(accuracy: float, area: float) -> dict[str, float]:
     return {"accuracy": accuracy, "auc": area}
+
+
+def model(value: float) -> TrainedModel:
+    return TrainedModel({"w": np.array([value])}, Standardizer.none(), 0)
 
 
 def make_result(*, victim: str | None = None, identical: bool = True) -> DemoResult:
@@ -33,13 +40,14 @@ def make_result(*, victim: str | None = None, identical: bool = True) -> DemoRes
         setting=Setting("toy", tables, make_table(7, 9), SCHEMA, "answer"),
         victim=victim,
         events=rounds if victim else [rounds[0], rounds[4]],
-        comparison=Comparison(
-            alone={"a": metrics(0.6, 0.7), "b": metrics(0.8, 0.9)},
-            secure=metrics(0.9, 0.95),
-            clear=metrics(0.9, 0.95),
-            pooled=metrics(0.92, 0.97),
-            identical=identical,
-        ),
+        comparison={
+            Mode.LOCAL: Result(mode=Mode.LOCAL, metrics=metrics(0.7, 0.8), worst=metrics(0.6, 0.7)),
+            Mode.SECURE: Result(mode=Mode.SECURE, metrics=metrics(0.9, 0.95), model=model(1.0)),
+            Mode.QUANTIZED: Result(
+                mode=Mode.QUANTIZED, metrics=metrics(0.9, 0.95), model=model(1.0 if identical else 2.0)
+            ),
+            Mode.POOLED: Result(mode=Mode.POOLED, metrics=metrics(0.92, 0.97)),
+        },
         checked_sums=5,
         transcripts=6,
         seen=("hospital-1", [11, 22, 33], [1, -2, 3]),

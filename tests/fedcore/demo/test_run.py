@@ -16,6 +16,7 @@ from fedcore.data.table import dump_table
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts
 from fedcore.demo.report import write_report
 from fedcore.demo.run import DemoOptions, DemoResult, run_demo
+from fedcore.evaluation.baselines import Mode
 from fedcore.history import read_history
 from fedcore.service.join import Hold
 from secagg import Phase, check_identity
@@ -56,7 +57,7 @@ def test_a_kill_at_any_phase_costs_no_round_and_the_killed_site_comes_back(
         uploaded = phase > Phase.MASKED_INPUT_COLLECTION
         assert (result.victim in rounds[3]["survivors"]) == uploaded
     assert result.victim in rounds[-1]["survivors"]
-    assert result.comparison.identical
+    assert result.identical
 
 
 def test_the_server_never_opens_a_plain_update_though_the_sites_write_them(
@@ -78,8 +79,8 @@ def test_the_server_never_opens_a_plain_update_though_the_sites_write_them(
 def test_digits_with_ten_sites(tmp_path: Path) -> None:
     result = run(tmp_path, dataset="digits", clients=10, rounds=3)
     assert result.checked_sums == 5
-    assert result.comparison.identical
-    assert result.comparison.secure["accuracy"] > 0.85
+    assert result.identical
+    assert result.comparison[Mode.SECURE].metrics["accuracy"] > 0.85
 
 
 def test_a_folder_of_csv_files_through_the_command_line(tmp_path: Path) -> None:
