@@ -10,6 +10,7 @@ import numpy as np
 
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
+from fedcore.errors import TaskError
 from fedcore.learner import Learner, Metrics, Parameters
 from fedcore.rounds.aggregation import PlainSum
 from fedcore.rounds.federation import Federation, TrainedModel
@@ -55,12 +56,14 @@ def compare(
     """Train the baselines and evaluate everything.
 
     absent  by task name, who was not among the survivors of the secure run: the clear run leaves out the same
+    raises  TaskError: a site whose rows are no table
     """
+    tables = {name: _table(site) for name, site in sites.items()}
     alone = {}
-    for name, site in sites.items():
-        parameters, own = train_locally(learner, site.table, plan.rounds, seed)
+    for name, table in tables.items():
+        parameters, own = train_locally(learner, table, plan.rounds, seed)
         alone[name] = learner.evaluate(parameters, own.apply(held_out))
-    everything = join_tables([site.table for site in sites.values()])
+    everything = join_tables(list(tables.values()))
     parameters, standardizer = train_locally(learner, everything, plan.rounds, seed)
     clear = Federation(PlainSum(sites, absent), schema, learner, plan).run()
     return Comparison(
@@ -72,3 +75,9 @@ def compare(
             np.array_equal(secure.parameters[name], clear.parameters[name]) for name in clear.parameters
         ),
     )
+
+
+def _table(site: Site) -> Table:
+    if not isinstance(site.table, Table):
+        raise TaskError(f"{site.name}: baselines need a table, not a {type(site.table).__name__}")
+    return site.table
