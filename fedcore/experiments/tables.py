@@ -83,7 +83,7 @@ class DataTable:
                     raise SettingError(f"{name}: is missing, {owner} needs it")
         positive(self, "alpha", "concentration")
         if self.partition != "natural" and self.clients is None:
-            raise SettingError(f"data.clients: is missing, {self.partition} needs it")
+            raise SettingError(f"clients: is missing, {self.partition} needs it")
         at_least(self, 1, "clients")
 
     def _check_files(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.fedcore.rows import table_of
 from fedcore.adversaries import sites as adversaries
 from fedcore.adversaries.sites import (
     Attack,
@@ -284,12 +285,12 @@ def test_a_robust_run_under_secure_sums_ends_with_the_same_model() -> None:
 
 def test_corrupting_some_leaves_the_others_and_the_given_sites_as_they_were() -> None:
     good = make_sites()
-    labels = [site.table.labels.copy() for site in good.values()]
+    labels = [table_of(site).labels.copy() for site in good.values()]
     some = corrupt_some(good, NAMES[:3], FLIP)
     assert [isinstance(site, Attacker) for site in some.values()] == [True] * 3 + [False] * 17
     assert all(some[name] is good[name] for name in NAMES[3:])
     for site, before in zip(good.values(), labels, strict=True):
-        assert site.table.labels.tolist() == before.tolist()
+        assert table_of(site).labels.tolist() == before.tolist()
 
 
 @pytest.mark.parametrize("kind", [TaskKind.MEAN, TaskKind.DEVIATION])

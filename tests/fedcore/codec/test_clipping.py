@@ -42,7 +42,7 @@ def test_one_step_is_that_of_the_paper() -> None:
     assert clip.following(2.0, 0.75) == pytest.approx(2.0 * math.exp(-0.2 * 0.25))
     assert clip.following(2.0, 1.7) == clip.following(2.0, 1.0)  # noise moves a share out of 0..1
     assert clip.following(2.0, -3.0) == clip.following(2.0, 0.0)
-    assert (2.0).following(2.0, 0.0) == 2.0
+    assert toy_plan(norm=2.0).next_norm(2.0, 0.0) == 2.0  # a number stays
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
+from tests.fedcore.rows import held_out_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import TaskError
@@ -266,7 +267,7 @@ TABLE = scored(2, 6, 9)
 def test_a_site_that_cannot_be_evaluated_sits_out(learner: Any, held_out: Table, reason: str) -> None:
     odd = Site("odd", TABLE, schema_of(2), learner, 5, held_out=held_out)
     sites = odd_sites(odd)
-    pooled = join_tables([site.held_out for name, site in sites.items() if name != "odd"])
+    pooled = join_tables([held_out_of(site) for name, site in sites.items() if name != "odd"])
     for aggregator in (PlainSum, SecureSum, FloatSum):
         records: list[RoundRecord] = []
         drive = federation(aggregator, sites)
@@ -284,7 +285,7 @@ def test_a_site_that_cannot_be_evaluated_sits_out(learner: Any, held_out: Table,
 
 def test_sites_without_held_out_rows_are_evaluated_on_their_own() -> None:
     sites = odd_sites(Site("odd", TABLE, schema_of(2), Reader(), 5))
-    pooled = join_tables([site.held_out for name, site in sites.items() if name != "odd"] + [TABLE])
+    pooled = join_tables([held_out_of(site) for name, site in sites.items() if name != "odd"] + [TABLE])
     check(federation(PlainSum, sites).evaluate(NOTHING), pooled)
 
 

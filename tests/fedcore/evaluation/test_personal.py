@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fedcore.rows import held_out_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import TaskError
@@ -16,9 +17,10 @@ from fedcore.evaluation.personal import Comparison, compare, fine_tune, personal
 from fedcore.learner import Parameters, flatten
 from fedcore.learners import LocalSGD, Perceptron
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.names import matches
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.rounds.federation import Federation, TrainedModel
-from fedcore.rounds.instructions import Asks, UpdateKind, matches
+from fedcore.rounds.instructions import Asks, UpdateKind
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
@@ -198,7 +200,7 @@ def test_evaluation_uses_each_sites_own_head(secure: bool) -> None:
     own = personal_models(model, sites)
     hits = 0
     for name, site in sites.items():
-        held_out = model.standardizer.apply(site.held_out)
+        held_out = model.standardizer.apply(held_out_of(site))
         hits += int((LEARNER.scores(own[name], held_out).argmax(axis=1) == held_out.labels).sum())
     found = federation.evaluate(model.parameters, model.standardizer, 8, model.previous)
     assert np.trace(found.confusion) == hits
@@ -279,14 +281,14 @@ def test_a_comparison_evaluates_every_kind_of_model_at_every_site() -> None:
     assert Comparison.mean(found.fine_tuned) > Comparison.mean(found.shared) + 0.3
     assert Comparison.mean(found.local) > 0.85
     for name, site in sites.items():
-        held_out = model.standardizer.apply(site.held_out)
+        held_out = model.standardizer.apply(held_out_of(site))
         assert found.shared[name] == LEARNER.evaluate(model.parameters, held_out)["accuracy"]
     table = found.table()
     assert table["local"] == (Comparison.mean(found.local), min(found.local.values()))
     assert table["shared"][0] == pytest.approx(np.mean(list(found.shared.values())))
     losses = compare(model, sites, seed=2, rounds=0, local_rounds=0, metric="log_loss")
     assert losses.fine_tuned == losses.personal
-    pooled = join_tables([model.standardizer.apply(site.held_out) for site in sites.values()])
+    pooled = join_tables([model.standardizer.apply(held_out_of(site)) for site in sites.values()])
     start = LEARNER.evaluate(LEARNER.initial(), pooled)["log_loss"]
     assert Comparison.mean(losses.local) == pytest.approx(start)
     with pytest.raises(TaskError, match="metric: must be one of .*'speed'"):

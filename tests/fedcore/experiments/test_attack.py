@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
+from fedcore.settings import to_json
 from secagg import ParameterError
 from tests.fedcore.experiments.small import run, small
 
@@ -26,9 +27,11 @@ def test_attackers_replace_their_share_of_the_sites(tmp_path: Path, monkeypatch:
     assert len(set(replaced[:3])) == 3
     assert {factor for _name, factor in replaced} == {3.0}
     assert set(replaced[:3]) != set(replaced[3:])
-    with pytest.raises(DataError, match=r"attack\.kind: must be one of scale, is 'flip'"):
+    with pytest.raises(SettingError, match=r"attack\.kind: must be one of scale, is 'flip'"):
         run(tmp_path / "other", attack={"kind": "flip", "share": 0.25})
-    assert small(attack=attack).points[0].describe()["attack"] == attack
+    table = small(attack=attack).points[0].attack
+    assert table is not None
+    assert to_json(table) == attack
 
 
 def test_an_option_that_the_attack_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +39,7 @@ def test_an_option_that_the_attack_refuses_is_named(tmp_path: Path, monkeypatch:
         raise ParameterError(f"{min(options)}: is too large")
 
     monkeypatch.setattr("fedcore.experiments.attack.ATTACKS", {"scale": refuse})
-    with pytest.raises(DataError, match=r"^attack\.options\.factor: is too large$"):
+    with pytest.raises(SettingError, match=r"^attack\.options\.factor: is too large$"):
         run(tmp_path, attack={"kind": "scale", "share": 0.25, "options": {"factor": 3.0}})
 
 
@@ -53,5 +56,5 @@ def test_real_attackers_cost_accuracy_and_a_median_of_groups_wins_it_back(tmp_pa
 
 
 def test_an_option_that_no_attack_has_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^attack\.options\."):
+    with pytest.raises(SettingError, match=r"^attack\.options\."):
         run(tmp_path, attack={"kind": "label_flip", "share": 0.1, "options": {"no_such": 1}})

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedcore.experiments.build import make_learner, make_plan, make_strategy
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
 from fedcore.experiments import load_experiment, parse_experiment
-from fedcore.experiments.tables import SETS, NormTable
+from fedcore.experiments.tables import SETS
 from fedcore.learners import LocalSGD, Perceptron
+from fedcore.learners.kinds import read_learner
 from fedcore.rounds.instructions import Weighting
 from fedcore.strategies import Scaffold
 from tests.fedcore.experiments.small import EXAMPLES, small, values
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"extra": 1}, "extra: is not known, an experiment has name"),
+    ({"extra": 1}, "extra: is not known, the file has data"),
     ({"data": {"size": 3}}, "data.size: is not known, data has name"),
     ({"data": None}, "data: is missing"),
     ({"data": {"name": "iris"}}, "data.name: must be one of breast_cancer, digits"),
@@ -44,7 +44,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"strategy": {"mu": 0.1}}, "strategy.mu: is not known, strategy has server_rate"),
     ({"strategy": {"name": "FedMedian"}}, "strategy.groups: is missing"),
     ({"strategy": {"name": "FedProx", "mu": -1}}, "strategy.asks.proximal: must be finite and at least 0"),
-    ({"strategy": {"weighting": "size"}}, "strategy.weighting: must be one of rows, capped, uniform"),
+    ({"strategy": {"weighting": "size"}}, "strategy.weighting: must be one of rows, uniform"),
     ({"strategy": {"name": "Scaffold", "weighting": "rows"}}, "strategy.weighting: must be uniform"),
     ({"strategy": {"name": "FedAdam", "update": "weights"}}, "strategy.ask.update: FedAdam takes delta"),
     ({"plan": {"rounds": 0}}, "plan.rounds: must be at least 1, is 0"),
@@ -54,8 +54,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"plan": {"cohort": 13}}, "plan.cohort: must be in 1..12, is 13"),
     ({"plan": {"norm": "big"}}, "plan.norm: must be a number or a table, is 'big'"),
     ({"plan": {"norm": {"norm": 1.0, "q": 1}}}, "plan.norm.q: is not known"),
-    ({"plan": {"norm": {"norm": 1.0, "quantile": 2.0}}}, "plan.quantile, share: must be in (0, 1)"),
-    ({"plan": {"stopping": {"patience": 0}}}, "plan.patience: must be at least 1, is 0"),
+    ({"plan": {"norm": {"norm": 1.0, "quantile": 2.0}}}, "plan.norm.quantile: must be in (0, 1)"),
+    ({"plan": {"stopping": {"patience": 0}}}, "plan.stopping.patience: must be at least 1, is 0"),
     ({"privacy": {"epsilon": 1.0}}, "privacy.delta: is missing"),
     ({"privacy": {"epsilon": 1.0, "delta": 1e-5}}, "privacy: needs a norm"),
     (
@@ -75,7 +75,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "privacy.smallest: must be at most 11, is 12",
     ),
     ({"dropout": {"rate": 1.0}}, "dropout.rate: must be in [0, 1), is 1.0"),
-    ({"dropout": {"rate": 0.1}}, "dropout.per_round: excludes dropout.rate, is 1"),
+    ({"dropout": {"rate": 0.1}}, "dropout.per_round: excludes rate, is 1"),
     ({"dropout": {"per_round": 12}}, "dropout: must be less than the 12 sites of a round, is 12"),
     ({"attack": {"kind": "flip"}}, "attack.share: is missing"),
     ({"attack": {"kind": "flip", "share": 2}}, "attack.share: must be in (0, 1], is 2.0"),
@@ -94,14 +94,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("tables", "message"), BAD, ids=[message for _tables, message in BAD])
 def test_a_bad_value_is_refused_in_one_line_that_names_it(tables: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(SettingError) as caught:
         small(**tables)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def test_the_small_experiment_itself_is_fine() -> None:
-    assert small().points[0].plan.bits == 16
+    assert small().points[0].make_plan(clients=12, largest=1, seed=0).bits == 16
 
 
 @pytest.mark.parametrize("name", ["digits", "heart_disease", "private"])
@@ -117,7 +117,7 @@ def test_what_is_no_toml_is_refused_with_its_path(tmp_path: Path, content: bytes
     path = tmp_path / "experiment.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"experiment\.toml: not an experiment file"):
+    with pytest.raises(SettingError, match=r"experiment\.toml: not an experiment file"):
         load_experiment(path)
 
 
@@ -128,13 +128,13 @@ def test_quoted_and_nested_keys_of_a_grid_mean_the_same() -> None:
     assert [point.label for point in quoted.points] == [
         f"plan.bits = {bits}, plan.norm.norm = 1.0" for bits in (4, 8)
     ]
-    assert quoted.points[0].plan.norm == NormTable(norm=1.0)
+    assert quoted.points[0].make_plan(clients=12, largest=1, seed=0).norm == AdaptiveClip(norm=1.0)
 
 
 def test_a_grid_changes_no_other_point() -> None:
     given = values(grid={"plan.bits": [4, 8]})
     first, second = parse_experiment(given).points
-    assert (first.plan.bits, second.plan.bits) == (4, 8)
+    assert (first.agreed.plan["bits"], second.agreed.plan["bits"]) == (4, 8)
     assert given["plan"] == {"rounds": 3, "bits": 16}
 
 
@@ -144,33 +144,33 @@ def test_tables_become_learner_strategy_and_plan() -> None:
         strategy={"name": "Scaffold", "control_scale": 2},
         plan={"norm": {"norm": 2, "quantile": 0.3}, "weight_cap": 9},
     ).points[0]
-    learner = make_learner(point.learner, 64, 10, 3)
+    learner = read_learner(point.agreed.learner, features=64, classes=10, seed=3)
     assert isinstance(learner, LocalSGD)
     assert learner.model == Perceptron(64, 10, (7,), 3)
     assert (learner.momentum, learner.rate) == (0.5, 0.1)
-    strategy = make_strategy(point.strategy, 12, private=False)
+    strategy = point.agreed.make_strategy(12)
     assert strategy == Scaffold(sites=12, control_scale=2.0)
     assert strategy.asks().weighting is Weighting.UNIFORM
-    plan = make_plan(point.plan, None, point.dropout, clients=12, largest=50, seed=4)
+    plan = point.make_plan(clients=12, largest=50, seed=4)
     assert plan.norm == AdaptiveClip(norm=2.0, quantile=0.3)
     assert (plan.weight_cap, plan.clients, plan.seed) == (9, 12, 4)
 
 
 def test_the_largest_site_is_the_cap_of_weights_where_none_is_given() -> None:
     point = small().points[0]
-    assert make_plan(point.plan, None, point.dropout, clients=12, largest=50, seed=0).weight_cap == 50
+    assert point.make_plan(clients=12, largest=50, seed=0).weight_cap == 50
 
 
 def test_the_noise_counts_on_those_who_do_not_drop_out() -> None:
     point = small(privacy={"epsilon": 9.0, "delta": 1e-3}, plan={"norm": 1.0, "cohort": 10}).points[0]
-    plan = make_plan(point.plan, point.privacy, point.dropout, clients=12, largest=1, seed=0)
+    plan = point.make_plan(clients=12, largest=1, seed=0)
     assert plan.privacy is not None
     assert (plan.privacy.smallest, plan.privacy.rounds) == (9, 3)
-    assert make_strategy(point.strategy, 12, private=True).asks().weighting is Weighting.UNIFORM
+    assert point.agreed.make_strategy(12).asks().weighting is Weighting.UNIFORM
 
 
 def test_a_learner_that_cannot_be_made_is_named() -> None:
     for kind in ("no.such.module:make", "math:no_such_name", "math:sqrt"):
         point = parse_experiment(values() | {"learner": {"kind": kind}}).points[0]
-        with pytest.raises(DataError, match=rf"learner\.kind: {kind} makes no learner"):
-            make_learner(point.learner, 2, 2, 0)
+        with pytest.raises(SettingError, match=rf"learner\.kind: {kind} makes no learner"):
+            read_learner(point.agreed.learner, features=2, classes=2)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedcore.experiments.fields import read
 
 from fedcore.data import breast_cancer, write_table
 from fedcore.errors import DataError
 from fedcore.experiments.data import load_data
 from fedcore.experiments.tables import DataTable
+from fedcore.settings import read
 
 needs_data = pytest.mark.skipif("SECAGG_DATA" not in os.environ, reason="SECAGG_DATA is not set")
 
@@ -112,7 +112,7 @@ def test_every_file_of_a_folder_is_a_site_and_holds_out_its_share(folder: Path) 
 def test_one_file_is_dealt_and_has_no_natural_sites(folder: Path) -> None:
     data = load_data(files(path="rows/site-0.csv", partition="iid", clients=4), 0, folder)
     assert [len(part) for part in data.sites.values()] == [20, 20, 20, 20]
-    with pytest.raises(DataError, match="natural needs a folder with a file for each site"):
+    with pytest.raises(DataError, match="has no natural sites, files need one for each"):
         load_data(files(path="rows/site-0.csv"), 0, folder)
 
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
+from tests.fedcore.rows import table_of
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
@@ -153,7 +154,7 @@ def test_the_error_bound_holds_for_the_mean_that_comes_out(aggregator: Aggregato
     sites, task = make_sites(seed=None), make_task(TaskKind.MEAN)
     result = aggregator(sites, {}).sum(task)
     decoded = task.codec.decode(result.total, len(result.survivors))
-    rows = np.concatenate([site.table.features for site in sites.values()])
+    rows = np.concatenate([table_of(site).features for site in sites.values()])
     wanted = (rows.mean(axis=0) - SCHEMA.low) / (SCHEMA.high - SCHEMA.low)
     assert decoded.weight == len(rows)
     assert np.abs(decoded.mean - wanted).max() <= task.codec.error_bound(5, len(rows)) + 1e-12

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcore.errors import TaskError
-from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, matches, sent
+from fedcore.names import matches
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, sent
 
 NUMBERS = ("proximal", "rate", "quantile", "smoothing")
 

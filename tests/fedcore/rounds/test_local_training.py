@@ -56,8 +56,8 @@ def test_settling_twice_changes_nothing() -> None:
     [
         (Weighting.ROWS, 7, 7),
         (Weighting.ROWS, 70, 70),  # for the codec to refuse
-        (Weighting.CAPPED, 7, 7),
-        (Weighting.CAPPED, 70, 50),
+        (Weighting.ROWS, 7, 7),
+        (Weighting.ROWS, 70, 50),
         (Weighting.UNIFORM, 70, 1),
     ],
 )

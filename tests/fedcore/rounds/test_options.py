@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fedcore.rows import table_of
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data.table import Table
 from fedcore.errors import TaskError
@@ -156,7 +157,7 @@ def test_a_bad_site_sits_out_with_a_reason_and_the_round_goes_on(
 
 
 def single_class(site: Site) -> Site:
-    return replace(site, table=Table(site.table.features, np.zeros(len(site.table), np.int64)))
+    return replace(site, table=Table(table_of(site).features, np.zeros(len(table_of(site)), np.int64)))
 
 
 def constant(site: Site) -> Site:
@@ -183,7 +184,7 @@ def test_poor_data_takes_part_with_a_defined_result(kind: Any, odd: Change) -> N
 @pytest.mark.parametrize("kind", SUMS)
 def test_more_rows_than_the_cap_count_as_the_cap_where_that_is_asked(kind: Any) -> None:
     sites = make_sites(lambda site: replace(site, table=make_table(500, 1)))
-    capped = FedAvg(ask=Asks(weighting=Weighting.CAPPED))
+    capped = FedAvg(ask=Asks(weighting=Weighting.ROWS))
     _, records = run(kind, sites, capped)
     rows = [len(sites[name].table) for name in sorted(sites)]
     for record in records:

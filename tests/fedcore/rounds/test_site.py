@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.fedcore.rows import table_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table
 from fedcore.errors import CodecError, FedcoreError, TaskError
@@ -110,13 +111,13 @@ def test_a_contribution_decodes_to_what_the_site_computed(kind: TaskKind) -> Non
     plan, site, task = make_plan(clients=1), make_sites()["site-1"], make_task(kind, make_plan(clients=1))
     decoded = task.codec.decode(site.contribute(task), 1)
     if kind is TaskKind.MEAN:
-        wanted = unit_means(site.table, SCHEMA)
+        wanted = unit_means(table_of(site), SCHEMA)
     elif kind is TaskKind.DEVIATION:
-        wanted = unit_deviations(site.table, SCHEMA, MIDDLE["mean"])
+        wanted = unit_deviations(table_of(site), SCHEMA, MIDDLE["mean"])
     else:  # learning is repeatable, but its seed is the site's: the same change comes out of the same site
         wanted = site.compute(task).coordinates
         assert np.abs(wanted).max() > 0.01
-        learned = flatten(LEARNER.fit(LEARNER.initial(), Standardizer(**MIDDLE).apply(site.table), 0))
+        learned = flatten(LEARNER.fit(LEARNER.initial(), Standardizer(**MIDDLE).apply(table_of(site)), 0))
         assert wanted.shape == learned.shape
         assert np.sign(wanted[:2]).tolist() == np.sign(learned[:2]).tolist()
     bound = plan.codec(kind).error_bound(1, len(site.table))
@@ -257,7 +258,7 @@ def test_the_rows_do_not_show_in_a_repr() -> None:
 
 def test_contributing_changes_neither_the_task_nor_the_rows() -> None:
     site, task = make_sites()["site-0"], make_task(TaskKind.TRAIN)
-    before, rows = task.encode(), site.table.features.copy()
+    before, rows = task.encode(), table_of(site).features.copy()
     PlainSum({"site-0": site}).sum(task)
     assert task.encode() == before
-    assert np.array_equal(site.table.features, rows)
+    assert np.array_equal(table_of(site).features, rows)

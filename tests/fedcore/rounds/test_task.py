@@ -171,7 +171,7 @@ CHANGED: list[dict[str, Any]] = [
     *(
         {"asks": replace(FULL.asks, **change)}
         for change in (
-            *({"update": UpdateKind.WEIGHTS}, {"weighting": Weighting.CAPPED}, {"proximal": 0.25}),
+            *({"update": UpdateKind.WEIGHTS}, {"weighting": Weighting.UNIFORM}, {"proximal": 0.25}),
             *({"rate": 0.5}, {"normalized": False}, {"steps_cap": 9.0}, {"quantile": 0.2}),
             *({"shared": ()}, {"shared": ("b*",)}, {"personal": ("b*", "c*")}, {"smoothing": 0.0}),
             {"control": 1.0, "weighting": Weighting.UNIFORM},

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fedcore.rows import table_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError, TaskError
@@ -37,7 +38,7 @@ def ask(
     sites = make_sites() if sites is None else sites
     gone = frozenset({GONE}) if dropout else frozenset[str]()
     absent = dict.fromkeys(ALL, gone)
-    pooled = join_tables([site.table for name, site in sites.items() if name not in gone])
+    pooled = join_tables([table_of(site) for name, site in sites.items() if name not in gone])
     schema = next(iter(sites.values())).schema
     assert schema is not None
     return Analyst(aggregator(sites, absent), schema, len(sites), weight_cap=1000), pooled
@@ -280,7 +281,7 @@ def test_sites_with_more_rows_than_the_cap_are_left_out() -> None:
 def test_counts_are_exact_up_to_the_largest_cap() -> None:
     sites = make_sites()
     analyst = Analyst(PlainSum(sites), SCHEMA, 5, weight_cap=EXACT // 5)
-    pooled = join_tables([site.table for site in sites.values()])
+    pooled = join_tables([table_of(site) for site in sites.values()])
     assert list(analyst.label_counts().values()) == np.bincount(pooled.labels).tolist()
     assert analyst.categories("unit", [1.0]) == {1.0: 120, OTHER: 0}
     with pytest.raises(TaskError, match=f"exact up to a product of {EXACT}, is {EXACT + 1}"):

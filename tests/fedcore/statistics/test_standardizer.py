@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fedcore.rows import table_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table
 from fedcore.learner import Learner
@@ -64,7 +65,7 @@ def test_mean_and_deviation_equal_those_of_the_pooled_rows_within_the_bound(
     sites = make_sites(sizes, seed, learner=learner)
     plan = TrainingPlan(rounds=0, clients=len(sites), weight_cap=1000)
     model = Federation(aggregator(sites), SCHEMA, learner, plan).run()
-    rows = np.concatenate([site.table.features for site in sites.values()])
+    rows = np.concatenate([table_of(site).features for site in sites.values()])
     bound = plan.codec(TaskKind.MEAN).error_bound(len(sites), len(rows))
     assert model.weight == len(rows)
     mean = np.abs(model.standardizer.mean - rows.mean(axis=0)) / RANGE
@@ -81,7 +82,7 @@ def test_columns_without_spread_become_zero_and_the_others_standard() -> None:
     sites = make_sites([200, 300, 100, 50], 3, learner=learner)
     plan = TrainingPlan(rounds=0, clients=4, weight_cap=300)
     standardizer = Federation(PlainSum(sites), SCHEMA, learner, plan).run().standardizer
-    scaled = np.concatenate([standardizer.apply(site.table).features for site in sites.values()])
+    scaled = np.concatenate([standardizer.apply(table_of(site)).features for site in sites.values()])
     assert np.abs(scaled[:, [0, 1, 4]].mean(axis=0)).max() < 1e-3
     assert np.abs(scaled[:, [0, 1, 4]].std(axis=0) - 1).max() < 1e-3
     assert (scaled[:, 2:4] == 0).all()

@@ -178,7 +178,7 @@ def geometric(toys: Toys, _ran: Ran) -> list[Vector]:
     return path
 
 
-CAPPED, UNIFORM = Asks(weighting=Weighting.CAPPED), Asks(weighting=Weighting.UNIFORM)
+CAPPED, UNIFORM = Asks(weighting=Weighting.ROWS), Asks(weighting=Weighting.UNIFORM)
 ADAPTIVE: dict[str, Any] = {"server_rate": 0.05, "beta2": 0.95, "tau": 0.01}
 # strategy, reference, cap, sites, and how much a step may enlarge an error of the mean
 CASES: dict[str, tuple[Strategy, Reference, int, int, float]] = {

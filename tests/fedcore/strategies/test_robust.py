@@ -120,7 +120,7 @@ def test_each_pass_is_one_secure_sum_of_the_same_updates(passes: int) -> None:
 
 def test_the_first_sum_caps_weights_and_loses_no_bits() -> None:
     """Weights travel in steps of 1 / 1024; without passes this is federated averaging with capped rows."""
-    ask = Asks(weighting=Weighting.CAPPED)
+    ask = Asks(weighting=Weighting.ROWS)
     plan = toy_plan(rounds=1, weight_cap=12)
     median = Runner(TOYS).run("plain", GeometricMedian(smoothing=1.0, passes=0, ask=ask), plan)
     mean = Runner(TOYS).run("float", FedAvg(ask=ask), plan)
