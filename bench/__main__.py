@@ -13,17 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import compare, kernels, phases, primitives, scaling, training
 from bench.harness import FULL, NORMAL, TINY, Effort
 from bench.machine import RESULTS, describe, machine_class
 from bench.plots import draw
 from bench.report import write_readme
+from bench.suites import beside, kernels, phases, primitives, scaling, training
 
 SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "kernels": kernels.run,
     "primitives": primitives.run,
     "phases": phases.run,
-    "peers": compare.run,
+    "peers": beside.run,
     "scaling": scaling.run,
     "training": training.run,
 }

@@ -1,4 +1,4 @@
-"""Apple's pfl-research: the federation of `bench.simulation`, trained by its own simulator.
+"""Apple's pfl-research: the federation of `bench.suites.simulation`, trained by its own simulator.
 
 Run, not modelled: `FederatedAveraging` over `SimulatedBackend` and `PyTorchModel`, one process, the CPU,
 float32; central noise by `CentrallyAppliedPrivacyMechanism` of its `GaussianMechanism`, calibrated by its
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.peers import missing
-from bench.simulation import CLASSES, Clock, Users, Work
+from bench.suites.simulation import CLASSES, Clock, Users, Work
 
 NAME = "pfl-research, PyTorch"
 

@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from bench.machine import RESULTS, describe, machine_class
-from bench.tasks.harness import TaskResult
+from bench.tasks import files
+from bench.tasks.result import TaskResult
 from fedcore.errors import FedcoreError
 
-TASKS = ("heart", "digits", "writers", "ner", "breast")
+TASKS = (*files.NAMES, "ner")
 STUDIES = {
     "ner-neural": "ner_neural",
     "privacy": "private_heart",
@@ -45,8 +46,11 @@ def main(arguments: list[str]) -> None:
 
 def run(name: str, console: Console, *, quick: bool) -> dict[str, Any]:
     """Run a task or a study; returns what its JSON object holds."""
-    call: Callable[..., Any] = import_module(f"bench.tasks.{STUDIES.get(name, name)}").main
-    found = call(console, quick=quick)
+    if name in files.NAMES:
+        found: Any = files.main(name, console, quick=quick)
+    else:
+        call: Callable[..., Any] = import_module(f"bench.tasks.{STUDIES.get(name, name)}").main
+        found = call(console, quick=quick)
     if isinstance(found, TaskResult):
         return dict(json.loads(found.to_json()))
     return {"study": name, "rows": found}

@@ -18,13 +18,11 @@ from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data import digits, dirichlet, hold_out, mnist_writers
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
+from fedcore.evaluation.baselines import Mode, Trial, run
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
-from fedcore.rounds.aggregation import FloatSum, PlainSum
-from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan, plan_upload
-from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg
 
 ASK = Asks(weighting=Weighting.UNIFORM)
@@ -70,20 +68,27 @@ def codecs(*, quick: bool) -> list[tuple[str, dict[str, Any]]]:
 
 def measure(bed: Bed, options: dict[str, Any] | None) -> dict[str, float]:
     """Train; returns accuracy, and bytes a value; no options: in real numbers."""
-    sites = {name: Site(name, rows, bed.schema, bed.learner, 0) for name, rows in bed.rows.items()}
     plan = TrainingPlan(
         rounds=bed.rounds,
-        clients=bed.cohort or len(sites),
+        clients=bed.cohort or len(bed.rows),
         norm=AdaptiveClip(norm=2.0, quantile=0.9),
         weight_cap=1000,
         standardize=bed.schema is not None,
         cohort=bed.cohort,
         **(options or {}),
     )
-    aggregator = FloatSum(sites) if options is None else PlainSum(sites)
-    model = Federation(aggregator, bed.schema, bed.learner, plan, FedAvg(ask=ASK), classes=bed.classes).run()
-    metrics = bed.learner.evaluate(model.parameters, model.standardizer.apply(bed.test))
-    upload = plan_upload(plan, ASK, flatten(model.parameters).size)
+    trial = Trial(
+        rows=bed.rows,
+        held_out=(bed.test,),
+        schema=bed.schema,
+        learner=bed.learner,
+        plan=plan,
+        strategy=FedAvg(ask=ASK),
+        classes=bed.classes,
+    )
+    found = run(trial, Mode.PLAIN if options is None else Mode.QUANTIZED)
+    metrics, size = found.metrics, flatten(bed.learner.initial()).size
+    upload = plan_upload(plan, ASK, size)
     return {
         "accuracy": metrics["accuracy"],
         "bytes_per_value": 4.0 if options is None else upload.bytes_per_value,

@@ -6,21 +6,24 @@ same features and SGD with averaging over the pooled sentences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table as View
 from sklearn.linear_model import SGDClassifier
 
-from bench.tasks.harness import Outcome, Setting, TaskResult, fit_alone, result, run, some_absent
 from bench.tasks.ner_data import TAGS, Sentences, blocks, encode
 from bench.tasks.ner_learner import SentenceLearner
 from bench.tasks.ner_metrics import ner_metrics
+from bench.tasks.result import Show, TaskResult, result, run
 from fedcore.data import conll2003
 from fedcore.data.sets.conll import Document
+from fedcore.evaluation import baselines
+from fedcore.evaluation.baselines import Mode, Result, Trial
+from fedcore.experiments.dropout import absences
+from fedcore.experiments.tables import DropoutTable
 from fedcore.learner import Metrics
-from fedcore.rounds.federation import TrainedModel
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
 
@@ -34,26 +37,18 @@ def rows_of(train: Sequence[Document], clients: int, buckets: int) -> dict[str, 
     return {f"client-{i:02d}": encode(part, buckets) for i, part in enumerate(blocks(train, clients))}
 
 
-def setting(rows: dict[str, Sentences], test: Sentences, buckets: int, rounds: int) -> Setting:
+def trial_of(rows: dict[str, Sentences], test: Sentences, buckets: int, rounds: int) -> Trial:
     """Ten bits, a clip that no update reaches, one client dropping out in every round."""
-    learner = SentenceLearner(buckets=buckets, rate=0.3, epochs=1)
-
-    def evaluate(model: TrainedModel) -> Metrics:
-        return learner.evaluate(model.parameters, test)
-
-    return Setting(
-        name="ner",
-        metric="accuracy",
+    cap = max(map(len, rows.values()))
+    plan = TrainingPlan(rounds=rounds, clients=len(rows), weight_cap=cap, clip=8.0, bits=10)
+    return Trial(
         rows=rows,
-        schema=None,
-        learner=learner,
-        plan=TrainingPlan(
-            rounds=rounds, clients=len(rows), weight_cap=max(map(len, rows.values())), clip=8.0, bits=10
-        ),
+        held_out=(test,),
+        learner=SentenceLearner(buckets=buckets, rate=0.3, epochs=1),
+        plan=plan,
         strategy=FedAvgM(server_rate=1.0, momentum=0.9),
-        evaluate=evaluate,
         classes=TAGS,
-        absent=some_absent(list(rows), rounds, 0, 1),
+        absent=absences(DropoutTable(per_round=1), plan, sorted(rows)),
     )
 
 
@@ -66,21 +61,17 @@ def central(train: Sentences, test: Sentences, epochs: int = 8) -> Metrics:
     return ner_metrics(test.labels, model.predict(test.features), test.sentences)
 
 
-def one_size(
-    bits: int, rounds: int, show: Callable[[str], None]
-) -> tuple[Setting, Outcome, Metrics, list[Metrics]]:
-    """Train with 2^bits buckets; returns setting, outcome, central reference, some clients alone."""
+def one_size(bits: int, rounds: int, show: Show) -> tuple[Trial, dict[Mode, Result], Metrics, Metrics]:
+    """Train with 2^bits buckets; returns trial, comparison, central reference, five clients alone."""
     buckets = 2**bits
     data = conll2003()
     train, test = data.train, encode([s for d in data.testb for s in d], buckets)
     rows = rows_of(train, CLIENTS, buckets)
-    one = setting(rows, test, buckets, rounds)
-    outcome = run(one, show)
+    trial = trial_of(rows, test, buckets, rounds)
+    found = run("ner", "accuracy", trial, show)
     reference = central(encode([s for d in train for s in d], buckets), test, 1 if rounds < ROUNDS else 8)
-    alone = [
-        one.learner.evaluate(fit_alone(one.learner, part, 8, 0), test) for part in list(rows.values())[::10]
-    ]
-    return one, outcome, reference, alone
+    five = replace(trial, rows=dict(list(rows.items())[::10]), plan=replace(trial.plan, rounds=8))
+    return trial, found, reference, baselines.run(five, Mode.LOCAL).metrics
 
 
 def main(console: Console, *, quick: bool = False) -> TaskResult:
@@ -95,25 +86,22 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
         console.print(text, highlight=False)
 
     for bits in (14,) if quick else (14, 18):
-        one, outcome, reference, alone = one_size(bits, 2 if quick else ROUNDS, show)
-        mean = {name: float(np.mean([metrics[name] for metrics in alone])) for name in SHOWN}
+        trial, outcome, reference, alone = one_size(bits, 2 if quick else ROUNDS, show)
         for name, metrics in (
-            (f"2^{bits}, five clients alone, mean", mean),
-            (f"2^{bits}, federated, real numbers", outcome.plain),
-            (f"2^{bits}, federated, secure", outcome.secure),
+            (f"2^{bits}, five clients alone, mean", alone),
+            (f"2^{bits}, federated, real numbers", outcome[Mode.PLAIN].metrics),
+            (f"2^{bits}, federated, secure", outcome[Mode.SECURE].metrics),
             (f"2^{bits}, central", reference),
         ):
             view.add_row(name, *(f"{metrics[key]:.4f}" for key in SHOWN))
             details[name] = {key: metrics[key] for key in SHOWN}
-        found.append(result(one, outcome, local=mean["accuracy"], pooled=reference["accuracy"]))
+        ends = {"local": alone["accuracy"], "pooled": reference["accuracy"]}
+        found.append(result("ner", "accuracy", trial, outcome, **ends))
         details[f"2^{bits}, federated, secure"]["bytes_up"] = found[-1].bytes_per_client_round
     console.print(view)
-    last = found[0]
-    return TaskResult(
-        **{
-            **{name: getattr(last, name) for name in TaskResult.__slots__},
-            "seconds": sum(one.seconds for one in found),
-            "max_difference": max(one.max_difference for one in found),
-            "details": details,
-        }
+    return replace(
+        found[0],
+        seconds=sum(one.seconds for one in found),
+        max_difference=max(one.max_difference for one in found),
+        details=details,
     )

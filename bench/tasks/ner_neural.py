@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table as View
 
-from bench.tasks.harness import Setting, TaskResult, result, run, some_absent
 from bench.tasks.ner import ALWAYS_O, SHOWN
 from bench.tasks.ner_data import TAGS
 from bench.tasks.ner_text import Texts, encode_texts
 from bench.tasks.ner_torch import TextLearner
+from bench.tasks.result import TaskResult, result, run
 from fedcore.data import conll2003
 from fedcore.data.sets.conll import Document
+from fedcore.evaluation.baselines import Mode, Trial
+from fedcore.experiments.dropout import absences
+from fedcore.experiments.tables import DropoutTable
 from fedcore.learner import Metrics
-from fedcore.rounds.federation import TrainedModel
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
 
@@ -37,31 +39,18 @@ def runs(train: Sequence[Document], clients: int) -> list[list[Document]]:
     return out
 
 
-def setting(rows: dict[str, Texts], test: Texts, rounds: int) -> Setting:
+def trial_of(rows: dict[str, Texts], test: Texts, rounds: int) -> Trial:
     """Twelve bits; the local rate falls linearly to a twentieth; a client is lost in every fourth round."""
-    learner = TextLearner(rate=RATE)
-
-    def evaluate(model: TrainedModel) -> Metrics:
-        return learner.evaluate(model.parameters, test)
-
-    return Setting(
-        name="ner-neural",
-        metric="accuracy",
+    cap = max(map(len, rows.values()))
+    plan = TrainingPlan(rounds=rounds, clients=len(rows), weight_cap=cap, clip=1.0, bits=12, final_rate=0.05)
+    return Trial(
         rows=rows,
-        schema=None,
-        learner=learner,
-        plan=TrainingPlan(
-            rounds=rounds,
-            clients=len(rows),
-            weight_cap=max(map(len, rows.values())),
-            clip=1.0,
-            bits=12,
-            final_rate=0.05,
-        ),
+        held_out=(test,),
+        learner=TextLearner(rate=RATE),
+        plan=plan,
         strategy=FedAvgM(server_rate=1.0, momentum=0.5),
-        evaluate=evaluate,
         classes=TAGS,
-        absent=some_absent(list(rows), rounds, 0, 1, every=4),
+        absent=absences(DropoutTable(per_round=1, every=4), plan, sorted(rows)),
     )
 
 
@@ -84,8 +73,8 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
         train = train[:20]
     clients = 4 if quick else CLIENTS
     rows = {f"client-{i}": encode_texts(part) for i, part in enumerate(runs(train, clients))}
-    one = setting(rows, test, 1 if quick else ROUNDS)
-    outcome = run(one, lambda text: console.print(text, highlight=False))
+    trial = trial_of(rows, test, 1 if quick else ROUNDS)
+    outcome = run("ner-neural", "accuracy", trial, lambda text: console.print(text, highlight=False))
     pooled = central(train, test, 1 if quick else CENTRAL_EPOCHS)
     view = View(title=f"CoNLL-2003 testb, neural tagger, {clients} clients")
     for column in ("training", *SHOWN):
@@ -93,11 +82,13 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
     view.add_row("always O", f"{ALWAYS_O:.4f}", "", "0")
     details = {}
     for name, metrics in (
-        ("neural, federated, real numbers", outcome.plain),
-        ("neural, federated, secure", outcome.secure),
+        ("neural, federated, real numbers", outcome[Mode.PLAIN].metrics),
+        ("neural, federated, secure", outcome[Mode.SECURE].metrics),
         ("neural, central", pooled),
     ):
         view.add_row(name, *(f"{metrics[key]:.4f}" for key in SHOWN))
         details[name] = {key: metrics[key] for key in SHOWN}
     console.print(view)
-    return result(one, outcome, local=None, pooled=pooled["accuracy"], **details)
+    return result(
+        "ner-neural", "accuracy", trial, outcome, local=None, pooled=pooled["accuracy"], details=details
+    )

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table as View
 
-from bench.tasks.harness import one_absent
-from bench.tasks.heart import FEATURES, SEEDS, TorchStart, mean_of_four, own_standardizer
-from fedcore.data import data_folder, heart_disease
+from bench.tasks.logistic import TorchStart
+from fedcore.data import data_folder, load_set
+from fedcore.evaluation.baselines import Mode, Trial
+from fedcore.experiments.dropout import absences
+from fedcore.experiments.tables import DropoutTable
 from fedcore.learners.per_person import PersonClipped
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.guard import PrivacyPlan
-from fedcore.rounds.aggregation import SecureSum, SumAggregator
 from fedcore.rounds.central import CentralGaussianSum
-from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg
 
+SEEDS = (42, 43, 44, 45, 46)
 EPSILONS, DELTAS = (0.1, 1.0, 5.0, 10.0, 50.0), (0.1, 0.01, 0.001, 0.0001)
 ROUNDS, CLIP, RATE, EXPECTED = 30, 1.0, 1.0, 121.5
 
@@ -45,15 +46,28 @@ def published() -> dict[tuple[float, float], float]:
 
 def accuracy(epsilon: float, delta: float, seed: int, mechanism: Mechanism | None) -> tuple[float, float]:
     """Mean accuracy of four after a run, and the epsilon that was spent; no mechanism: no noise."""
-    data = heart_disease()
-    own = {name: own_standardizer(table) for name, table in data.train.items()}
-    tests = {name: own[name].apply(table) for name, table in data.test.items()}
-    learner = PersonClipped(model=TorchStart(FEATURES, seed=seed), clip=CLIP, expected=EXPECTED)
-    sites = {
-        name: Site(name, own[name].apply(table), None, learner, seed) for name, table in data.train.items()
-    }
-    privacy = None
-    if mechanism in {Mechanism.SKELLAM, Mechanism.DISCRETE_GAUSSIAN}:
+    data = load_set("flamby_heart")
+    model = TorchStart(len(data.schema.columns), seed=seed)
+    learner = PersonClipped(model=model, clip=CLIP, expected=EXPECTED)
+    plan = TrainingPlan(
+        rounds=ROUNDS, clients=4, bits=16, norm=2.0, weight_cap=1000, standardize=False, seed=seed
+    )
+    trial = Trial(
+        rows=data.parts,
+        held_out=tuple(data.test.values()),
+        schema=data.schema,
+        learner=learner,
+        plan=plan,
+        strategy=FedAvg(ask=Asks(update=UpdateKind.GRADIENT, weighting=Weighting.UNIFORM), server_rate=RATE),
+        absent=absences(DropoutTable(per_round=1, every=3), plan, sorted(data.parts)),
+        seed=seed,
+    )
+    aggregator = trial.aggregator(Mode.SECURE, trial.sites())
+    if mechanism is Mechanism.GAUSSIAN:
+        aggregator = CentralGaussianSum(
+            trial.sites(), epsilon, delta, ROUNDS, trial.absent, sensitivity=learner.sensitivity, seed=seed
+        )
+    elif mechanism is not None:
         privacy = PrivacyPlan(
             epsilon=epsilon,
             delta=delta,
@@ -62,23 +76,9 @@ def accuracy(epsilon: float, delta: float, seed: int, mechanism: Mechanism | Non
             sensitivity=learner.sensitivity,
             mechanism=mechanism,
         )
-    plan = TrainingPlan(
-        rounds=ROUNDS,
-        clients=4,
-        bits=16,
-        norm=2.0,
-        privacy=privacy,
-        seed=seed,
-    )
-    absent = one_absent(list(sites), ROUNDS, seed, every=3)
-    aggregator: SumAggregator = SecureSum(sites, absent)
-    if mechanism is Mechanism.GAUSSIAN:
-        aggregator = CentralGaussianSum(
-            sites, epsilon, delta, ROUNDS, absent, sensitivity=learner.sensitivity, seed=seed
-        )
-    strategy = FedAvg(ask=Asks(update=UpdateKind.GRADIENT, weighting=Weighting.UNIFORM), server_rate=RATE)
-    model = Federation(aggregator, None, learner, plan, strategy, classes=("0", "1")).run()
-    return mean_of_four(model.parameters, tests), model.epsilon or 0.0
+        trial = replace(trial, plan=replace(plan, privacy=privacy))
+    made = trial.federation(Mode.SECURE, aggregator).run()
+    return trial.evaluate(made.parameters, made.standardizer)["accuracy"], made.epsilon or 0.0
 
 
 def main(console: Console, *, quick: bool = False) -> list[dict[str, float | str]]:

@@ -12,15 +12,13 @@ from rich.console import Console
 from rich.table import Table as View
 
 from fedcore.data import MnistWriters, mnist_writers
+from fedcore.evaluation.baselines import Mode, Trial
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.guard import PrivacyPlan
-from fedcore.rounds.aggregation import FloatSum, PlainSum, SumAggregator
 from fedcore.rounds.central import CentralGaussianSum
-from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
 from fedcore.rounds.summation import RoundRecord
 from fedcore.strategies import FedAvg
 
@@ -33,17 +31,24 @@ def train(
 ) -> tuple[float, float, int]:
     """Return accuracy, epsilon spent and ring bits; no epsilon: no noise."""
     tables = data.train_by_writer.tables(data.train)
-    sites = {name: Site(name, rows, None, LEARNER, 0) for name, rows in tables.items()}
     privacy = None
     if epsilon is not None and mechanism is not Mechanism.GAUSSIAN:
         privacy = PrivacyPlan(
             epsilon=epsilon, delta=DELTA, rounds=rounds, smallest=SMALLEST, mechanism=mechanism
         )
-    plan = TrainingPlan(rounds=rounds, clients=len(sites), bits=10, norm=0.5, rotate=True, privacy=privacy)
-    aggregator: SumAggregator = PlainSum(sites)
-    if epsilon is None:
-        aggregator = FloatSum(sites)
-    elif mechanism is Mechanism.GAUSSIAN:
+    trial = Trial(
+        rows=tables,
+        held_out=(data.test,),
+        learner=LEARNER,
+        plan=TrainingPlan(
+            rounds=rounds, clients=len(tables), bits=10, norm=0.5, rotate=True, privacy=privacy
+        ),
+        strategy=FedAvg(ask=Asks(weighting=Weighting.UNIFORM)),
+        classes=data.schema.classes,
+    )
+    mode, sites = Mode.PLAIN if epsilon is None else Mode.QUANTIZED, trial.sites()
+    aggregator = trial.aggregator(mode, sites)
+    if epsilon is not None and mechanism is Mechanism.GAUSSIAN:
         aggregator = CentralGaussianSum(sites, epsilon, DELTA, rounds)
     ring_bits = 0
 
@@ -51,10 +56,8 @@ def train(
         nonlocal ring_bits
         ring_bits = record.task.codec.ring_bits
 
-    strategy = FedAvg(ask=Asks(weighting=Weighting.UNIFORM))
-    classes = tuple("0123456789")
-    model = Federation(aggregator, None, LEARNER, plan, strategy, on_round=on_round, classes=classes).run()
-    return LEARNER.evaluate(model.parameters, data.test)["accuracy"], model.epsilon or 0.0, ring_bits
+    model = trial.federation(mode, aggregator, on_round).run()
+    return trial.evaluate(model.parameters, model.standardizer)["accuracy"], model.epsilon or 0.0, ring_bits
 
 
 def main(console: Console, *, quick: bool = False) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ _FEWEST = 4  # sites of a sum that can do without one
 def absences(dropout: DropoutTable, plan: TrainingPlan, names: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return who vanishes, by the name of the round's task. Names ascend."""
     out = {}
-    for number in range(1, plan.rounds + 1):
+    for number in range(dropout.every, plan.rounds + 1, dropout.every):
         cohort = plan.cohort_of(names, number)
         seed = plan.round_seed(number, "dropout")
         count = _count(dropout, len(cohort), derive(seed, "fraction"))

@@ -100,10 +100,12 @@ class DropoutTable:
 
     rate       share of the round's sites; a fraction of a site is one with that probability
     per_round  exactly so many instead
+    every      rounds from one with dropouts to the next
     """
 
     rate: float = 0.0
     per_round: int = 0
+    every: int = 1
 
     def __post_init__(self) -> None:
         require(0 <= self.rate < 1, "rate", "in [0, 1)", self.rate)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from bench.__main__ import SUITES, run
-from bench.cohort import Cohort, Workload
 from bench.harness import TINY, Effort, figure, measure
 from bench.machine import ROOT
 from bench.plots import draw
-from bench.replay import server_bytes
 from bench.report import tables
-from bench.unit_costs import load_of, measured
+from bench.suites.cohort import Cohort, Workload
+from bench.suites.replay import server_bytes
+from bench.suites.unit_costs import load_of, measured
 from secagg import GraphParameters, Phase
 
 

@@ -12,7 +12,6 @@ import pytest
 from bench.report import _tasks as tables_of_tasks
 from bench.tasks import command
 from bench.tasks.compression import draw
-from bench.tasks.harness import one_absent, some_absent
 
 FIELDS = {
     *("task", "metric", "local", "plain", "secure", "pooled", "bytes_per_client_round", "float32_bytes"),
@@ -89,15 +88,6 @@ def test_without_the_data_a_task_says_so_in_one_line(
         command.main(["heart"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("bench: SECAGG_DATA: ")
-
-
-def test_dropouts_are_drawn_by_the_seed_among_the_names() -> None:
-    names = ["a", "b", "c", "d"]
-    absent = some_absent(names, 9, seed=3, count=2, every=3)
-    assert list(absent) == ["train 3", "train 6", "train 9"]
-    assert all(len(gone) == 2 and gone <= set(names) for gone in absent.values())
-    assert absent == some_absent(names, 9, seed=3, count=2, every=3)
-    assert len({next(iter(gone)) for gone in one_absent(names, 60, seed=3).values()}) == 4
 
 
 def test_a_saved_result_becomes_a_row_of_the_table(tmp_path: Path) -> None:

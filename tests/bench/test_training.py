@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import simulations
 from bench.peers import flower_strategies
 from bench.peers.flower_steps import steps
-from bench.simulation import Users, Work, numpy_learner, synthetic, train
+from bench.suites import simulations
+from bench.suites.simulation import Users, Work, numpy_learner, synthetic, train
 from fedcore.strategies import FedAvg, FedMedian
 
 WORK = Work(rounds=3, cohort=6)

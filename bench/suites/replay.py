@@ -1,6 +1,6 @@
 """Peak memory of a server: a recorded round fed to a fresh session in a process of its own.
 
-`python -m bench.replay FILE` prints the growth of the resident set, in bytes. The session is deterministic:
+`python -m bench.suites.replay FILE` prints the growth of the resident set, in bytes. The session is deterministic:
 the frames that one server took make another one go the same way.
 """
 
@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from bench.cohort import Cohort, Workload, complete_graph
 from bench.machine import ROOT
+from bench.suites.cohort import Cohort, Workload, complete_graph
 from secagg import Completed, Identity, ServerSession
 from secagg.messages import decode, encode, parameters_from_wire, parameters_to_wire
 from secagg.messages.types import RoundParametersMessage
@@ -34,7 +34,13 @@ def server_bytes(workload: Workload) -> int:
             file.write(_HEAD.pack(len(part)))
             file.write(part)
         file.flush()
-        command = [sys.executable, "-m", "bench.replay", file.name, "complete" if workload.complete else ""]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.suites.replay",
+            file.name,
+            "complete" if workload.complete else "",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return int(done.stdout)
 

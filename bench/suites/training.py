@@ -38,11 +38,11 @@ def _agreement(*, tiny: bool) -> list[dict[str, Any]]:
 
 
 def _simulation(*, tiny: bool) -> dict[str, Any]:
-    """Run `bench.simulation` in a process of its own; what it prints as its last line."""
-    command = [sys.executable, "-m", "bench.simulation", *(["--tiny"] if tiny else [])]
+    """Run `bench.suites.simulation` in a process of its own; what it prints as its last line."""
+    command = [sys.executable, "-m", "bench.suites.simulation", *(["--tiny"] if tiny else [])]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **_ONE_THREAD}
     )
     if done.returncode:
-        raise RuntimeError(f"bench.simulation: {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"bench.suites.simulation: {done.stderr.strip()[-2000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))

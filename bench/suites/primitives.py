@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from nacl import bindings
 
-from bench import pure_shamir
 from bench.harness import Effort, measure
+from bench.suites import pure_shamir
 from secagg.kernels import field_evaluate, field_lagrange, field_weighted_sums, map_in_threads, usable_cpus
 from secagg.primitives.agreement import agree, public_key
 from secagg.primitives.sealing import hkdf, seal, unseal

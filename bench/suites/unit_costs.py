@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.cohort import RING_BITS, Workload
 from bench.harness import Effort, measure
+from bench.suites.cohort import RING_BITS, Workload
 from secagg import GraphParameters
 from secagg.costs import Load, UnitCosts
 from secagg.primitives.bounds import quorum

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.peers import missing, pfl_simulation
-from bench.simulation import CLASSES, Sum, Trained, Users, Work, load, numpy_learner, train
+from bench.suites.simulation import CLASSES, Sum, Trained, Users, Work, load, numpy_learner, train
 from fedcore.learner import Learner
 from fedcore.privacy.accounting import Mechanism, calibrate
 

@@ -7,10 +7,10 @@ import time
 from itertools import product
 from typing import Any
 
-from bench.cohort import Cohort, Workload
 from bench.harness import FULL, TINY, Effort, figure
-from bench.replay import server_bytes
-from bench.unit_costs import load_of, measured
+from bench.suites.cohort import Cohort, Workload
+from bench.suites.replay import server_bytes
+from bench.suites.unit_costs import load_of, measured
 from secagg import GraphParameters, Phase
 from secagg.costs import UnitCosts
 from secagg.params import Adversary

@@ -1,5 +1,5 @@
 /* Limits of this machine, measured beside the kernels: how fast a core can issue AES-128 from registers, and
- * how fast it reads and writes memory. Not part of the library; built by bench/limits.py. */
+ * how fast it reads and writes memory. Not part of the library; built by bench/suites/limits.py. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from bench.cohort import Cohort
-from bench.cohort import Workload as OurWorkload
 from bench.harness import TINY, Effort, measure
 from bench.peers import Peer, Workload
+from bench.suites.cohort import Cohort
+from bench.suites.cohort import Workload as OurWorkload
 from secagg import Phase
 from secagg.kernels import field_evaluate, field_lagrange, field_weighted_sums
 from secagg.params import Adversary

@@ -1,4 +1,4 @@
-"""Build and call bench/limits.c: the AES issue limit and the memory bandwidth of this machine."""
+"""Build and call bench/suites/limits.c: the AES issue limit and the memory bandwidth of this machine."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from bench.harness import Effort, Figure, alternate, measure
-from bench.limits import aes_issue, memory
+from bench.suites.limits import aes_issue, memory
 from secagg import kernels
 from secagg.kernels import UIntArray, hadamard, mask_apply, pack, unpack_add
 

@@ -1,4 +1,4 @@
-"""A simulated federation, trained by fedcore and by peers: `python -m bench.simulation` prints JSON.
+"""A simulated federation, trained by fedcore and by peers: `python -m bench.suites.simulation` prints JSON.
 
 A process of its own, with one thread for BLAS: that must be said before numpy is imported. The model is a
 softmax regression from zero, trained by FedAvg with local SGD; users, cohorts, epochs, batch sizes and
@@ -200,7 +200,7 @@ def _aggregator(work: Work, users: Users, how: Sum, learner: Learner[Any]) -> Su
 
 
 def main() -> None:
-    from bench.simulations import everything
+    from bench.suites.simulations import everything
 
     print(json.dumps(everything(tiny="--tiny" in sys.argv[1:])))
 

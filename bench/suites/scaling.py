@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.cohort import Cohort, Workload
 from bench.harness import FULL, TINY, Effort, measure
+from bench.suites.cohort import Cohort, Workload
 from secagg.kernels import mask_apply, usable_cpus
 
 BASE = Workload(clients=500, length=100_000, dropout=0.1)
