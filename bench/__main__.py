@@ -1,4 +1,4 @@
-"""python -m bench: run the suites, write bench/results/MACHINE/*.json, their plots and bench/README.md.
+"""python -m bench: run the suites, write bench/results/MACHINE/*.json, their plots and their tables.
 
 `python -m bench task NAME` runs one training task instead.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from bench.harness import FULL, NORMAL, TINY, Effort
 from bench.machine import RESULTS, describe, machine_class
 from bench.plots import draw
-from bench.report import write_readme
+from bench.report import write_tables
 from bench.suites import beside, kernels, phases, primitives, scaling, training
 
 SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
@@ -46,7 +46,7 @@ def main() -> None:
     run(effort, options.only, folder)
     if options.output is None:
         draw(folder)
-        write_readme(folder)
+        write_tables(folder)
 
 
 def run(effort: Effort, suites: list[str], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The tables of bench/README.md, made from the JSON files."""
+"""The tables beside the JSON files, made from them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.machine import ROOT
-
-_BEGIN, _END = "<!-- tables: begin -->", "<!-- tables: end -->"
+TABLES = "README.md"
 _PHASES = ("ADVERTISE_KEYS", "SHARE_KEYS", "MASKED_INPUT_COLLECTION", "CONSISTENCY_CHECK", "UNMASKING")
 Report = dict[str, Any]
 
 
-def write_readme(folder: Path) -> None:
-    """Replace the tables in bench/README.md by those of a folder of results."""
-    path = ROOT / "bench" / "README.md"
-    before, rest = path.read_text(encoding="utf-8").split(_BEGIN)
-    after = rest.split(_END)[1]
-    path.write_text(f"{before}{_BEGIN}\n{tables(folder)}\n{_END}{after}", encoding="utf-8")
+def write_tables(folder: Path) -> None:
+    """Write the tables of a folder of results beside them."""
+    (folder / TABLES).write_text(tables(folder) + "\n", encoding="utf-8")
 
 
 def tables(folder: Path) -> str:
@@ -43,7 +38,7 @@ def tables(folder: Path) -> str:
         lines += make(report)
         plot = folder / f"{name}.png"
         if plot.exists():
-            lines += ["", f"![{name}]({plot.relative_to(ROOT / 'bench')})"]
+            lines += ["", f"![{name}]({plot.name})"]
     return "\n".join([*lines, *_tasks(folder)]).strip()
 
 
@@ -95,7 +90,7 @@ def _tasks(folder: Path) -> list[str]:
         lines
         + _privacy(found.get("privacy"))
         + _users(found.get("users"))
-        + _compression(folder, found.get("bytes"))
+        + _compression(found.get("bytes"))
     )
 
 
@@ -159,7 +154,7 @@ def _users(study: Report | None) -> list[str]:
     )
 
 
-def _compression(folder: Path, study: Report | None) -> list[str]:
+def _compression(study: Report | None) -> list[str]:
     if study is None:
         return []
     lines = ["", "## Accuracy against bytes", "", f"`{study['command']}`, {study['seconds']:.0f} s.", ""]
@@ -173,7 +168,7 @@ def _compression(folder: Path, study: Report | None) -> list[str]:
             for row in study["rows"]
         ],
     )
-    return [*lines, "", f"![bytes]({(folder / 'task-bytes.png').relative_to(ROOT / 'bench')})"]
+    return [*lines, "", "![bytes](task-bytes.png)"]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

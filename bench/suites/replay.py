@@ -1,7 +1,7 @@
 """Peak memory of a server: a recorded round fed to a fresh session in a process of its own.
 
-`python -m bench.suites.replay FILE` prints the growth of the resident set, in bytes. The session is deterministic:
-the frames that one server took make another one go the same way.
+`python -m bench.suites.replay FILE` prints the growth of the resident set, in bytes. The session is
+deterministic: the frames that one server took make another one go the same way.
 """
 
 from __future__ import annotations
@@ -34,13 +34,8 @@ def server_bytes(workload: Workload) -> int:
             file.write(_HEAD.pack(len(part)))
             file.write(part)
         file.flush()
-        command = [
-            sys.executable,
-            "-m",
-            "bench.suites.replay",
-            file.name,
-            "complete" if workload.complete else "",
-        ]
+        graph = "complete" if workload.complete else ""
+        command = [sys.executable, "-m", "bench.suites.replay", file.name, graph]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return int(done.stdout)
 

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench task", description=__doc__)
     parser.add_argument("name", choices=[*TASKS, *STUDIES])
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs")
-    parser.add_argument("--save", action="store_true", help="keep the result and renew bench/README.md")
+    parser.add_argument("--save", action="store_true", help="keep the result and renew the tables beside it")
     options = parser.parse_args(arguments)
     console = Console(width=110)
     began, machine = time.perf_counter(), describe()
@@ -58,7 +58,7 @@ def run(name: str, console: Console, *, quick: bool) -> dict[str, Any]:
 
 def save(name: str, found: dict[str, Any], seconds: float, machine: dict[str, str | int]) -> None:
     """Write the JSON file of this machine's class, the plot of a study, and the tables."""
-    from bench.report import write_readme
+    from bench.report import write_tables
     from bench.tasks.compression import draw
 
     folder: Path = RESULTS / machine_class()
@@ -67,4 +67,4 @@ def save(name: str, found: dict[str, Any], seconds: float, machine: dict[str, st
     (folder / f"task-{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if name == "bytes":
         draw(found["rows"], folder / "task-bytes.png")
-    write_readme(folder)
+    write_tables(folder)

@@ -29,6 +29,7 @@ from fedcore.experiments.federated import make_trial
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 Changes = dict[str, Any]
+Details = dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _view(
     rows: list[_Row],
     local: Changes,
     pooled: Changes,
-    details: dict[str, dict[str, float | None]],
+    details: Details,
 ) -> View:
     view = View(title=file.task["title"])
     columns = file.task["details"] if details else file.task["columns"]

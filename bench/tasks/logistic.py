@@ -30,7 +30,13 @@ class TorchStart(LogisticRegression):
 
 
 def make(
-    *, features: int, classes: int, seed: int, torch: bool = False, penalty: float = 0.0, **options: Any
+    *,
+    features: int,
+    classes: int,
+    seed: int,
+    torch: bool = False,
+    penalty: float = 0.0,
+    **options: Any,  # noqa: ANN401
 ) -> LocalSGD:
     """The learner of `kind = "bench.tasks.logistic:make"`; options: of LocalSGD."""
     if classes != 2:

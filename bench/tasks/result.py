@@ -79,7 +79,7 @@ def result(
     *,
     local: float | None,
     pooled: float,
-    **changes: Any,
+    **changes: Any,  # noqa: ANN401
 ) -> TaskResult:
     """Put the figures of one setting together; changes: fields that are about more than this setting."""
     values = sum(array.size for array in trial.learner.initial().values())
