@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.fedcore.rows import table_of
 from fedcore.adversaries import sites as adversaries
 from fedcore.adversaries.sites import (
     Attack,
@@ -58,6 +57,7 @@ from tests.fedcore.adversaries.arena import (
     outcome,
 )
 from tests.fedcore.rounds import test_site
+from tests.fedcore.rows import table_of
 
 SIZE = 44  # parameters
 BY_NORM = DEFENCES[f"FedAvg, norm {NORM}"]

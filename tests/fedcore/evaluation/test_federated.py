@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from tests.fedcore.rows import held_out_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import TaskError
@@ -26,6 +25,7 @@ from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.summation import RoundRecord
 from fedcore.statistics.standardizer import Standardizer
+from tests.fedcore.rows import held_out_of
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]
 NOTHING: Parameters = {"unused": np.zeros(1)}

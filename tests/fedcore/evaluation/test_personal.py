@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fedcore.rows import held_out_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import TaskError
@@ -26,6 +25,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
 from fedcore.rounds.task import Task, TaskKind, counted
 from fedcore.strategies import FedAvg
+from tests.fedcore.rows import held_out_of
 
 HEAD = ("layer1*",)  # the last layer
 LEARNER = LocalSGD(model=Perceptron(features=2, classes=4, hidden=(16,)), epochs=2, rate=0.2)

@@ -8,7 +8,6 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from tests.fedcore.rows import table_of
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
@@ -29,6 +28,7 @@ from tests.fedcore.rounds.test_site import (
     make_task,
     site_with,
 )
+from tests.fedcore.rows import table_of
 
 Aggregator: TypeAlias = Callable[[Mapping[str, Site], Mapping[str, frozenset[str]]], PlainSum | SecureSum]
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fedcore.rows import table_of
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data.table import Table
 from fedcore.errors import TaskError
@@ -24,6 +23,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.summation import RoundRecord
 from fedcore.strategies import FedAdam, FedAvg, FedProx, Scaffold, Strategy
 from tests.fedcore.rounds.test_site import SCHEMA, make_table
+from tests.fedcore.rows import table_of
 
 LEARNER = LocalSGD(model=SoftmaxRegression(3, 2), batch_size=8, rate=0.2)
 SUMS = [PlainSum, FloatSum, SecureSum]

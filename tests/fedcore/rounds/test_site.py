@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.fedcore.rows import table_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table
 from fedcore.errors import CodecError, FedcoreError, TaskError
@@ -24,6 +23,7 @@ from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task, TaskKind
 from fedcore.statistics.standardizer import Standardizer, unit_deviations, unit_means
+from tests.fedcore.rows import table_of
 
 SCHEMA = Schema(
     (Column("age", 0.0, 100.0), Column("dose", -5.0, 5.0), Column("unit", 0.0, 1.0)), ("no", "yes")

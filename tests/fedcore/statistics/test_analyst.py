@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fedcore.rows import table_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError, TaskError
@@ -22,6 +21,7 @@ from fedcore.rounds.task import Task, TaskKind
 from fedcore.statistics.analyst import EXACT, OTHER, Analyst
 from secagg import AbortReason, RoundAbortedError
 from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, make_sites
+from tests.fedcore.rows import table_of
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]
 ALL = frozenset(f"{kind} {number}" for kind in TaskKind for number in range(1, 9))

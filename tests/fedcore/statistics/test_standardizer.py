@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fedcore.rows import table_of
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table
 from fedcore.learner import Learner
@@ -24,6 +23,7 @@ from fedcore.statistics.standardizer import (
     unit_deviations,
     unit_means,
 )
+from tests.fedcore.rows import table_of
 
 SCHEMA = Schema(
     (
