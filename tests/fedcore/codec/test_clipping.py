@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError
 from fedcore.privacy.guard import PrivacyPlan
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.strategies import FedAvg
@@ -105,5 +105,5 @@ def test_with_noise_the_bit_is_inside_the_noisy_vector(rotate: bool) -> None:
     ],
 )
 def test_norms_that_cannot_be_are_refused(make: Any, field: str) -> None:
-    with pytest.raises(TaskError, match=f"{field}: must be"):
+    with pytest.raises(SettingError, match=f"{field}: must be"):
         make()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.names import matches
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, sent
 
@@ -47,7 +47,7 @@ def test_defaults_are_not_written() -> None:
 @pytest.mark.parametrize("name", [*NUMBERS, "control"])
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 def test_numbers_out_of_range_are_refused(name: str, bad: float) -> None:
-    with pytest.raises(TaskError, match=rf"asks\.{name}: must be finite and at least 0"):
+    with pytest.raises(SettingError, match=rf"asks\.{name}: must be finite and at least 0"):
         Asks(**{name: bad})  # type: ignore[arg-type]
 
 
@@ -62,7 +62,7 @@ def test_numbers_out_of_range_are_refused(name: str, bad: float) -> None:
     ],
 )
 def test_asks_that_exclude_each_other_are_refused(options: dict[str, Any], why: str) -> None:
-    with pytest.raises(TaskError, match=why):
+    with pytest.raises(SettingError, match=why):
         Asks(**options)
 
 
@@ -98,5 +98,5 @@ def test_patterns_choose_what_is_sent() -> None:
 
 @pytest.mark.parametrize("name", ["shared", "personal"])
 def test_one_pattern_without_its_tuple_is_refused(name: str) -> None:
-    with pytest.raises(TaskError, match=rf"asks\.{name}: must be a tuple of patterns, is 'head\*'"):
+    with pytest.raises(SettingError, match=rf"asks\.{name}: must be a tuple of patterns, is 'head\*'"):
         Asks(**{name: "head*"})  # type: ignore[arg-type]

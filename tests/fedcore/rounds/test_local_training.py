@@ -55,8 +55,6 @@ def test_settling_twice_changes_nothing() -> None:
     ("weighting", "rows", "weight"),
     [
         (Weighting.ROWS, 7, 7),
-        (Weighting.ROWS, 70, 70),  # for the codec to refuse
-        (Weighting.ROWS, 7, 7),
         (Weighting.ROWS, 70, 50),
         (Weighting.UNIFORM, 70, 1),
     ],

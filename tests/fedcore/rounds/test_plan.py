@@ -114,7 +114,7 @@ def test_plans_that_cannot_be_are_refused(changes: dict[str, Any], why: str) -> 
 
 def test_weights_are_not_clipped_to_a_norm() -> None:
     plan = toy_plan(norm=1.0)
-    with pytest.raises(TaskError, match="norm: weights are not clipped"):
+    with pytest.raises(SettingError, match="norm: weights are not clipped"):
         plan.asks(Asks(update=UpdateKind.WEIGHTS), 1)
 
 

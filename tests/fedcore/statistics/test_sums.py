@@ -16,9 +16,10 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task, TaskKind
 from fedcore.statistics import sums as analytics
 from tests.fedcore.rounds.test_site import LEARNER, MIDDLE, SCHEMA, make_sites, make_table, make_task
+from tests.fedcore.rows import table_of
 
 SITE = make_sites()["site-2"]
-TABLE = SITE.table
+TABLE = table_of(SITE)
 
 
 def task_of(kind: TaskKind, dimension: int, **arrays: Any) -> Task:
