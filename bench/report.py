@@ -87,10 +87,7 @@ def _tasks(folder: Path) -> list[str]:
         lines += ["same updates in real numbers, over all rounds.", ""]
         lines += [line for name, task in tasks.items() for line in _details(name, task["details"])]
     return (
-        lines
-        + _privacy(found.get("privacy"))
-        + _users(found.get("users"))
-        + _compression(found.get("bytes"))
+        lines + _privacy(found.get("privacy")) + _users(found.get("users")) + _compression(found.get("bytes"))
     )
 
 

@@ -21,15 +21,13 @@ import numpy as np
 from fedcore.data import mnist_writers
 from fedcore.data.table import Table
 from fedcore.errors import DataError
+from fedcore.evaluation.baselines import Mode, Trial
 from fedcore.learner import Learner, Parameters
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.guard import PrivacyPlan
-from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
 from fedcore.rounds.central import CentralGaussianSum
-from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
 from fedcore.rounds.summation import RoundRecord
 from fedcore.rounds.task import TaskKind
 from fedcore.strategies import FedAvg
@@ -37,6 +35,14 @@ from fedcore.stream import choose
 
 CLASSES = tuple("0123456789")
 Sum = Literal["real", "quantized", "secure", "central Gaussian", "Skellam", "Skellam, secure"]
+_MODES: dict[Sum, Mode] = {
+    "real": Mode.PLAIN,
+    "quantized": Mode.QUANTIZED,
+    "secure": Mode.SECURE,
+    "central Gaussian": Mode.PLAIN,
+    "Skellam": Mode.QUANTIZED,
+    "Skellam, secure": Mode.SECURE,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,31 +178,22 @@ def train(
                 raise _EnoughError
 
     weighting = Weighting.UNIFORM if work.private else Weighting.ROWS
-    federation = Federation(
-        _aggregator(work, users, how, learner),
-        None,
-        learner,
-        work.plan(users, distributed=how.startswith("Skellam")),
-        FedAvg(ask=Asks(weighting=weighting)),
-        on_round=on_round,
+    trial = Trial(
+        rows=users.tables,
+        held_out=(users.test,),
+        learner=learner,
+        plan=work.plan(users, distributed=how.startswith("Skellam")),
+        strategy=FedAvg(ask=Asks(weighting=weighting)),
         classes=CLASSES,
+        seed=work.seed,
     )
+    mode, sites = _MODES[how], trial.sites()
+    aggregator = trial.aggregator(mode, sites)
+    if how == "central Gaussian":
+        aggregator = CentralGaussianSum(sites, work.epsilon, work.delta, work.rounds, seed=work.seed)
     with suppress(_EnoughError):
-        federation.run()
+        trial.federation(mode, aggregator, on_round).run()
     return Trained(found, clock.seconds())
-
-
-def _aggregator(work: Work, users: Users, how: Sum, learner: Learner[Any]) -> SumAggregator:
-    sites = {name: Site(name, rows, None, learner, work.seed) for name, rows in users.tables.items()}
-    match how:
-        case "real":
-            return FloatSum(sites)
-        case "quantized" | "Skellam":
-            return PlainSum(sites)
-        case "secure" | "Skellam, secure":
-            return SecureSum(sites)
-        case "central Gaussian":
-            return CentralGaussianSum(sites, work.epsilon, work.delta, work.rounds, seed=work.seed)
 
 
 def main() -> None:

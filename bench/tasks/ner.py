@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as View
 from sklearn.linear_model import SGDClassifier
 
-from bench.tasks.ner_data import TAGS, Sentences, blocks, encode
+from bench.tasks.ner_data import TAGS, Sentences, blocks, encode, sentences_of
 from bench.tasks.ner_learner import SentenceLearner
 from bench.tasks.ner_metrics import ner_metrics
 from bench.tasks.result import Show, TaskResult, result, run
@@ -34,7 +34,10 @@ SHOWN = ("accuracy", "macro_f1", "span_f1")
 
 def rows_of(train: Sequence[Document], clients: int, buckets: int) -> dict[str, Sentences]:
     """Tokens by client: runs of whole documents."""
-    return {f"client-{i:02d}": encode(part, buckets) for i, part in enumerate(blocks(train, clients))}
+    return {
+        f"client-{i:02d}": encode(sentences_of(part), buckets)
+        for i, part in enumerate(blocks(train, clients))
+    }
 
 
 def trial_of(rows: dict[str, Sentences], test: Sentences, buckets: int, rounds: int) -> Trial:
@@ -65,11 +68,11 @@ def one_size(bits: int, rounds: int, show: Show) -> tuple[Trial, dict[Mode, Resu
     """Train with 2^bits buckets; returns trial, comparison, central reference, five clients alone."""
     buckets = 2**bits
     data = conll2003()
-    train, test = data.train, encode([s for d in data.testb for s in d], buckets)
+    train, test = data.train, encode(sentences_of(data.testb), buckets)
     rows = rows_of(train, CLIENTS, buckets)
     trial = trial_of(rows, test, buckets, rounds)
     found = run("ner", "accuracy", trial, show)
-    reference = central(encode([s for d in train for s in d], buckets), test, 1 if rounds < ROUNDS else 8)
+    reference = central(encode(sentences_of(train), buckets), test, 1 if rounds < ROUNDS else 8)
     five = replace(trial, rows=dict(list(rows.items())[::10]), plan=replace(trial.plan, rounds=8))
     return trial, found, reference, baselines.run(five, Mode.LOCAL).metrics
 

@@ -42,8 +42,8 @@ class Sentences:
         return type(self)(self.features[rows], self.labels[rows], self.sentences[rows])
 
 
-def blocks(documents: Sequence[Document], clients: int) -> list[tuple[Sentence, ...]]:
-    """Give each client the sentences of a run of documents, in file order.
+def blocks(documents: Sequence[Document], clients: int) -> list[list[Document]]:
+    """Give each client a run of whole documents, in file order.
 
     The runs hold about equally many tokens: a document goes to the client on whose share its middle lies.
     Raises DataError when a client would get no document.
@@ -53,10 +53,12 @@ def blocks(documents: Sequence[Document], clients: int) -> list[tuple[Sentence, 
     owner = np.minimum(middles * clients // sizes.sum(), clients - 1).astype(np.int64)
     if clients < 1 or len(np.unique(owner)) != clients:
         raise DataError(f"clients: {len(documents)} documents do not give {clients} blocks")
-    return [
-        tuple(itertools.chain.from_iterable(documents[i] for i in np.flatnonzero(owner == c).tolist()))
-        for c in range(clients)
-    ]
+    return [[documents[i] for i in np.flatnonzero(owner == client).tolist()] for client in range(clients)]
+
+
+def sentences_of(documents: Sequence[Document]) -> list[Sentence]:
+    """Return the sentences of documents, one after the other."""
+    return [sentence for document in documents for sentence in document]
 
 
 def encode(sentences: Sequence[Sentence], buckets: int) -> Sentences:

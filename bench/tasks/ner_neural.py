@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as View
 
 from bench.tasks.ner import ALWAYS_O, SHOWN
-from bench.tasks.ner_data import TAGS
+from bench.tasks.ner_data import TAGS, blocks
 from bench.tasks.ner_text import Texts, encode_texts
 from bench.tasks.ner_torch import TextLearner
 from bench.tasks.result import TaskResult, result, run
@@ -26,17 +26,6 @@ from fedcore.strategies import FedAvgM
 
 CLIENTS, ROUNDS, RATE = 10, 32, 6e-3
 CENTRAL_EPOCHS, CENTRAL_RATE = 12, 2e-3
-
-
-def runs(train: Sequence[Document], clients: int) -> list[list[Document]]:
-    """Give each client a run of whole documents with about equally many tokens."""
-    sizes = [sum(len(sentence.words) for sentence in document) for document in train]
-    out: list[list[Document]] = [[] for _ in range(clients)]
-    before = 0
-    for document, size in zip(train, sizes, strict=True):
-        out[min(int((before + size / 2) * clients / sum(sizes)), clients - 1)].append(document)
-        before += size
-    return out
 
 
 def trial_of(rows: dict[str, Texts], test: Texts, rounds: int) -> Trial:
@@ -72,7 +61,7 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
     if quick:
         train = train[:20]
     clients = 4 if quick else CLIENTS
-    rows = {f"client-{i}": encode_texts(part) for i, part in enumerate(runs(train, clients))}
+    rows = {f"client-{i}": encode_texts(part) for i, part in enumerate(blocks(train, clients))}
     trial = trial_of(rows, test, 1 if quick else ROUNDS)
     outcome = run("ner-neural", "accuracy", trial, lambda text: console.print(text, highlight=False))
     pooled = central(train, test, 1 if quick else CENTRAL_EPOCHS)

@@ -12,6 +12,7 @@ from bench.tasks.ner_data import (
     Sentences,
     blocks,
     encode,
+    sentences_of,
     shape,
     token_features,
 )
@@ -98,7 +99,7 @@ def test_blocks_keep_every_sentence_in_order_and_nobody_goes_without(
         return
     assert len(given_out) == clients
     assert all(given_out)
-    assert [s for part in given_out for s in part] == [s for document in documents for s in document]
+    assert [document for part in given_out for document in part] == documents
 
 
 # Features
@@ -314,8 +315,8 @@ def test_real_texts_are_the_ones_of_the_published_counts() -> None:
 @needs_data
 def test_a_few_rounds_on_a_tenth_of_the_real_texts_beat_no_entities_at_all() -> None:
     learner: Learner[Sentences] = SentenceLearner(buckets=1 << 14)
-    clients = [encode(part, 1 << 14) for part in blocks(real("train")[:90], 4)]
-    test = encode([s for d in real("testa")[:40] for s in d], 1 << 14)
+    clients = [encode(sentences_of(part), 1 << 14) for part in blocks(real("train")[:90], 4)]
+    test = encode(sentences_of(real("testa")[:40]), 1 << 14)
     now = learner.initial()
     for turn in range(3):
         now = averaged([(len(rows), learner.fit(now, rows, turn)) for rows in clients])
