@@ -61,3 +61,10 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
     table = Table(np.zeros((4, 1)), np.array([0, 0, 1, 1]))
     with pytest.raises(DataError, match=r"share: must be in \[0, 1\], is"):
         hold_out(table, share, seed=0)
+
+
+def test_a_name_that_is_no_set_is_refused() -> None:
+    with pytest.raises(DataError, match="dataset: must be one of breast_cancer, digits, .*, is 'iris'"):
+        load_set("iris")
+    with pytest.raises(DataError, match="has no natural sites"):
+        load_set("digits").first({}, None)

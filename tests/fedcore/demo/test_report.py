@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fedcore.data.schema import Column, Schema
+from fedcore.data.table import Table
 from fedcore.demo.report import comparison_rows, print_result, summary_lines
 from fedcore.demo.run import DemoResult, Setting
 from fedcore.evaluation.baselines import Mode, Result
 from fedcore.rounds.federation import TrainedModel
 from fedcore.statistics.standardizer import Standardizer
-from tests.fedcore.rounds.test_site import SCHEMA, make_table
+
+SCHEMA = Schema((Column("age", 0, 120),), ("no", "yes"))
+
+
+def make_table(rows: int) -> Table:
+    return Table(np.arange(float(rows))[:, None], np.arange(rows) % 2)
 
 
 def metrics(accuracy: float, area: float) -> dict[str, float]:
@@ -27,7 +34,7 @@ def model(value: float) -> TrainedModel:
 
 
 def make_result(*, victim: str | None = None, identical: bool = True) -> DemoResult:
-    tables = {f"hospital-{i}": make_table(5, i) for i in range(4)}
+    tables = {f"hospital-{i}": make_table(5) for i in range(4)}
     rounds: list[dict[str, Any]] = [
         {"event": "round", "task": "train 1", "completed": True, "survivors": list(tables)},
         {"event": "killed", "client": "hospital-2", "line": "holding before unmasking of train 2"},
@@ -37,7 +44,7 @@ def make_result(*, victim: str | None = None, identical: bool = True) -> DemoRes
     ]
     return DemoResult(
         folder=Path("runs/now"),
-        setting=Setting("toy", tables, make_table(7, 9), SCHEMA, "answer"),
+        setting=Setting("toy", tables, make_table(7), SCHEMA, "answer"),
         victim=victim,
         events=rounds if victim else [rounds[0], rounds[4]],
         comparison={

@@ -60,3 +60,13 @@ def test_a_round_with_these_dropouts_has_a_result(sites: int, gone: int) -> None
     model = threat_model(DropoutTable(per_round=gone), sites)
     result = aggregate(vectors, ring_bits=20, drop=drop, threat_model=model)
     assert result.total.tolist() == [sites - gone] * 2
+
+
+def test_only_every_so_many_rounds_lose_somebody() -> None:
+    plan = TrainingPlan(rounds=9, clients=4)
+    absent = absences(DropoutTable(per_round=1, every=3), plan, ["a", "b", "c", "d"])
+    assert [(name, len(gone)) for name, gone in absent.items()] == [
+        ("train 3", 1),
+        ("train 6", 1),
+        ("train 9", 1),
+    ]

@@ -1,0 +1,79 @@
+"""The one comparison: modes that must agree do, and what the secure sums say is held against real numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedcore.data import breast_cancer, hold_out, uneven
+from fedcore.evaluation.baselines import Mode, Trial, compare, run
+from fedcore.evaluation.metrics import mean_metrics, worst_metrics
+from fedcore.learner import flatten
+from fedcore.learners import LocalSGD, SoftmaxRegression
+from fedcore.rounds.plan import TrainingPlan
+
+DATA = breast_cancer()
+TRAIN, HELD_OUT = hold_out(DATA.table, 0.3, 0)
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    rows = uneven(TRAIN.labels, 6, 1, minimum_rows=8).tables(TRAIN)
+    return Trial(
+        rows=rows,
+        held_out=(HELD_OUT,),
+        schema=DATA.schema,
+        learner=LocalSGD(model=SoftmaxRegression(30, 2), rate=0.1),
+        plan=TrainingPlan(rounds=4, clients=6, weight_cap=500, bits=8),
+        absent={"train 2": frozenset({"client-003"})},
+        seed=2,
+    )
+
+
+def test_secure_and_quantized_end_in_the_same_bits_and_near_real_numbers(trial: Trial) -> None:
+    found = compare(trial, Mode)
+    assert list(found) == list(Mode)
+    assert found[Mode.SECURE].equals(found[Mode.QUANTIZED])
+    assert not found[Mode.SECURE].equals(found[Mode.PLAIN])
+    assert not found[Mode.LOCAL].equals(found[Mode.LOCAL])  # many models are no model
+    assert found[Mode.SECURE].metrics == found[Mode.QUANTIZED].metrics
+    secure, local, pooled = (
+        found[mode].metrics["accuracy"] for mode in (Mode.SECURE, Mode.LOCAL, Mode.POOLED)
+    )
+    assert local < secure
+    assert secure == pytest.approx(pooled, abs=0.05)
+    assert found[Mode.LOCAL].worst["accuracy"] < local
+    assert found[Mode.LOCAL].worst["log_loss"] > found[Mode.LOCAL].metrics["log_loss"]
+
+
+def test_the_secure_sums_are_within_the_bound_of_rounding(trial: Trial) -> None:
+    checked = run(trial, Mode.SECURE).checked
+    assert checked is not None
+    assert 0 < checked.difference <= checked.bound
+    assert [asked for _, asked in checked.traffic] == [6] * 4
+    assert checked.bytes_per_client > checked.length
+    assert run(trial, Mode.QUANTIZED).checked is None
+
+
+def test_all_rows_at_one_site_alone_are_the_pooled_model(trial: Trial) -> None:
+    whole = replace(trial, rows={"all": TRAIN})
+    alone, pooled = whole.alone(TRAIN), run(whole, Mode.POOLED).model
+    assert pooled is not None
+    assert flatten(alone.parameters).tobytes() == flatten(pooled.parameters).tobytes()
+    assert alone.standardizer.mean.tolist() == TRAIN.features.mean(axis=0).tolist()
+    raw = replace(whole, plan=replace(trial.plan, standardize=False)).alone(TRAIN)
+    assert not raw.standardizer.mean.size
+
+
+def test_metrics_of_several_parts_are_averaged(trial: Trial) -> None:
+    halves = [HELD_OUT.take(part) for part in np.array_split(np.arange(len(HELD_OUT)), 2)]
+    model = trial.alone(TRAIN)
+    one, other = (
+        replace(trial, held_out=(half,)).evaluate(model.parameters, model.standardizer) for half in halves
+    )
+    both = replace(trial, held_out=tuple(halves)).evaluate(model.parameters, model.standardizer)
+    assert both == mean_metrics([one, other])
+    worst = worst_metrics([{"accuracy": 0.5, "mse": 1.0}, {"accuracy": 0.7, "mse": 2.0}])
+    assert worst == {"accuracy": 0.5, "mse": 2.0}
