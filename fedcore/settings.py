@@ -16,8 +16,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import msgspec
-
 from fedcore.errors import SettingError
 
 T = TypeVar("T")
@@ -59,6 +57,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - whateve
 
     raises  SettingError
     """
+    import msgspec  # of the extra: constructors do without it
+
     tables = [one for one in _alternatives(kind) if isinstance(one, type) and is_dataclass(one)]
     if tables and isinstance(value, Mapping):
         return read(tables[0], value, where)
@@ -126,6 +126,8 @@ def to_json(value: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of se
 
 
 def _plain(value: Any, kind: Any) -> Any:  # noqa: ANN401
+    import msgspec
+
     if is_dataclass(value):
         return to_json(value)
     if isinstance(value, tuple | list):

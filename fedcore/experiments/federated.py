@@ -82,8 +82,7 @@ class Cell:
         point = self.point
         parts = {"data": point.data, "dropout": point.dropout, "attack": point.attack}
         described = {name: to_json(part) for name, part in parts.items() if part is not None}
-        agreed = point.agreed.to_json(self.data.schema, len(self.data.sites), self.seed)
-        return agreed | {"plan": to_json(self.plan)} | described
+        return point.agreed.to_json(self.data.schema, self.plan, self.seed) | described
 
     def outcome(self, mode: str, metrics: Metrics, **fields: Any) -> Outcome:  # noqa: ANN401
         """Return an outcome of this cell."""

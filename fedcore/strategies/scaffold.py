@@ -8,6 +8,7 @@ import numpy as np
 
 from fedcore.errors import TaskError
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
+from fedcore.settings import at_least, positive
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Vector
 
 
@@ -28,6 +29,11 @@ class Scaffold(Strategy):
     sites: int
     server_rate: float = 1.0
     control_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "sites")
+        positive(self, "control_scale")
+        Strategy.__post_init__(self)
 
     def asks(self) -> Asks:
         """Ask for control variates."""

@@ -83,7 +83,7 @@ def test_run_prints_each_outcome_and_the_comparison_and_leaves_a_report(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("rounds = 2|rounds = -2", "plan.rounds: must be at least 1, is -2"),
+        ("rounds = 2|rounds = -2", "plan.rounds: must be at least 0, is -2"),
         ('"digits"|"faces"', "data.name: must be one of"),
         ("[plan]|[plans]", "plans: is not known"),
         ("[plan]|[plan", "not an experiment file"),
@@ -159,8 +159,8 @@ def test_upload_tells_what_the_ring_adds(call: Call) -> None:
 @pytest.mark.parametrize(
     ("options", "entries", "ring_bits"),
     [
-        (("--keep", "0.1"), 102, 13),
-        (("--weighting", "uniform"), 1001, 13),
+        (("--keep", "0.1", "--bits", "8"), 102, 13),
+        (("--weighting", "uniform", "--bits", "8"), 1001, 13),
         (("--rotate", "--norm", "1", "--bits", "1"), 1014, 5),
     ],
 )
@@ -183,9 +183,9 @@ def test_upload_makes_room_for_noise(call: Call) -> None:
     ("options", "message"),
     [
         (("--bits", "0"), "bits: must be in 1..40, is 0"),
-        (("--weighting", "size"), "weighting: must be one of rows, capped, uniform, is 'size'"),
+        (("--weighting", "size"), "weighting: must be one of rows, uniform, is 'size'"),
         (("--keep", "2"), "keep: must be in (0, 1], is 2.0"),
-        (("--epsilon", "-1"), "epsilon, delta: must be > 0"),
+        (("--epsilon", "-1"), "epsilon: must be positive"),
     ],
 )
 def test_upload_refuses_in_one_line(call: Call, options: tuple[str, ...], message: str) -> None:

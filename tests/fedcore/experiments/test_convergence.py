@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
 from fedcore.experiments.convergence import Study, plot_study, run_study
 from fedcore.experiments.results import read_rounds
 from fedcore.history import read_history
@@ -52,8 +52,8 @@ def test_a_target_out_of_reach_takes_all_rounds(tmp_path: Path) -> None:
 
 
 def test_what_no_experiment_could_have_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"plan\.bits: must be in 1\.\.40, is 99"):
+    with pytest.raises(SettingError, match=r"plan\.bits: must be in 1\.\.40, is 99"):
         run_study(Study(bits=(8, 99)), tmp_path)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DataError, match="target: must be in"):
+    with pytest.raises(SettingError, match="target: must be in"):
         Study(target=1.5)

@@ -118,7 +118,7 @@ def test_one_file_is_dealt_and_has_no_natural_sites(folder: Path) -> None:
 
 def test_a_folder_without_tables_or_with_two_of_one_name_is_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(DataError, match=r"data\.path: .*empty has no file that ends in \.csv"):
+    with pytest.raises(DataError, match=r"data\.path: .*empty: has no file that ends in \.csv"):
         load_data(files(path="empty"), 0, folder)
     (folder / "rows" / "site-0.npz").write_bytes((folder / "rows" / "site-2.npz").read_bytes())
     with pytest.raises(DataError, match="has two files for one site"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.errors import DataError
+from fedcore.errors import DataError, SettingError
 from fedcore.experiments import parse_experiment, read_outcomes, run_experiment
 from fedcore.experiments.results import cell_folder, read_rounds
 from fedcore.history import read_history
@@ -203,7 +203,7 @@ def test_every_kind_of_learner_learns(
 
 
 def test_a_metric_that_the_learner_does_not_have_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^metric: must be one of accuracy, auc, .*, is 'mse'$"):
+    with pytest.raises(SettingError, match=r"^metric: must be one of accuracy, auc, .*, is 'mse'$"):
         run(tmp_path, metric="mse")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
 from fedcore.experiments.tables import TrackingTable
 from fedcore.experiments.tracking import JsonLines, Mlflow, TensorBoard, Wandb, flat, trackers
 from tests.fedcore.experiments.small import run
@@ -149,7 +149,7 @@ def test_a_missing_package_is_told_with_its_extra_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(SettingError) as caught:
         run(tmp_path, tracking={name: True})
     assert str(caught.value) == f"tracking.{name}: needs {package}: pip install 'secagg[{name}]'"
     assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,7 @@ import fedcore.learners
 @pytest.mark.process
 def test_the_learners_of_numpy_load_without_the_extras() -> None:
     modules = (
-        "fedcore, fedcore.evaluation.metrics, fedcore.learners, fedcore.learners.low_rank, "
-        "fedcore.learners.select"
+        "fedcore, fedcore.evaluation.metrics, fedcore.learners, fedcore.learners.low_rank, fedcore.names"
     )
     names = "torch sklearn jax flax scipy"
     code = f"import {modules}, sys; print([name for name in '{names}'.split() if name in sys.modules])"

@@ -115,7 +115,7 @@ class Scoring(Probe):
 
 
 def test_an_evaluation_of_rows_without_labels_is_a_typed_error() -> None:
-    with pytest.raises(TaskError, match="AttributeError"):
+    with pytest.raises(TaskError, match="Unlabelled has no labels"):
         site = Site("a", Unlabelled(), SCHEMA, Scoring(""))
         task = task_of()
         task = replace(task, kind=TaskKind.EVALUATE, dimension=405, noise=None)

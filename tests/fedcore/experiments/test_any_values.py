@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.errors import DataError
+from fedcore.errors import SettingError
 from fedcore.experiments import parse_experiment
 from tests.fedcore.experiments.small import values
 
@@ -63,7 +63,7 @@ def test_any_values_are_an_experiment_or_one_line(changes: dict[str, Any]) -> No
     try:
         points = parse_experiment(values(**changes)).points
         assert points
-    except DataError as error:
+    except SettingError as error:
         said = str(error)
     assert ":" in said
     assert len(said.splitlines()) == 1
