@@ -61,9 +61,7 @@ class Agreement:
         made = read_learner(self.learner, features=features, classes=classes, seed=seed)
         promised = (self.privacy or {}).get("sensitivity")
         if promised is not None and Abilities.of(made).sensitivity is None:
-            raise SettingError(
-                f"privacy.sensitivity: {type(made).__name__} bounds what a person adds by none"
-            )
+            raise SettingError(f"privacy.sensitivity: {type(made).__name__} bounds no person's part")
         return made
 
     def make_strategy(self, clients: int) -> Strategy:
