@@ -27,7 +27,7 @@ from fedcore.rounds.model import model_arrays
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import Checkpoint
 from fedcore.rounds.summation import OnRound, RoundRecord, Summed, sum_with_retries
-from fedcore.rounds.task import Counted, Task, TaskKind, counted
+from fedcore.rounds.task import Task, TaskKind
 from fedcore.statistics.standardizer import Standardizer, from_bounds, to_mean, to_standardizer
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
 from fedcore.stream import permutation
@@ -44,7 +44,6 @@ class TrainedModel:
     evaluations  metrics by round
     stopped      why training ended before its last round
     epsilon      spent, where noise was added
-    previous     training rounds and their survivors, see Task: which personal parameters count
     """
 
     parameters: Parameters
@@ -54,7 +53,6 @@ class TrainedModel:
     evaluations: dict[int, Metrics] = field(default_factory=dict)
     stopped: str = ""
     epsilon: float | None = None
-    previous: Counted = ()
 
 
 @dataclass(slots=True)
@@ -106,29 +104,18 @@ class Federation:
         parameters: Parameters,
         standardizer: Standardizer | None = None,
         number: int = 1,
-        previous: Counted = (),
     ) -> Evaluation:
-        """Evaluate over the held-out rows of all sites by one secure sum.
-
-        previous  of the trained model: without it, sites with personal parameters use those of the round
-                  before the last
-        """
-        return self._about(parameters, standardizer, number, previous).evaluation()
+        """Evaluate over the held-out rows of all sites by one secure sum."""
+        return _Run(self, Checkpoint.of(number, parameters, standardizer)).evaluation()
 
     def evaluate_sites(
         self,
         parameters: Parameters,
         standardizer: Standardizer | None = None,
         number: int = 1,
-        previous: Counted = (),
     ) -> SiteSpread:
         """Count the sites by bins of their own accuracy by one secure sum; arguments as in `evaluate`."""
-        return self._about(parameters, standardizer, number, previous).spread()
-
-    def _about(
-        self, parameters: Parameters, standardizer: Standardizer | None, number: int, previous: Counted
-    ) -> _Run:
-        return _Run(self, replace(Checkpoint.of(number, parameters, standardizer), previous=previous))
+        return _Run(self, Checkpoint.of(number, parameters, standardizer)).spread()
 
 
 def _shapes(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, ...]]:
@@ -183,7 +170,7 @@ class _Run:
         now = self.now
         return TrainedModel(
             *(now.parameters, now.standardizer, now.weight, now.number, dict(now.evaluations)),
-            *(stopped, epsilon, now.previous),
+            *(stopped, epsilon),
         )
 
     def _stopped(self) -> str:
@@ -274,7 +261,6 @@ class _Run:
             parameters={**parameters, **unflatten(vector, trained)},
             state=dict(state),
             norm=norm,
-            previous=counted(self.now.previous, sums.name, sums.survivors()),
             accountant=None if self.guard is None else self.guard.accountant.state(),
         )
         for record in sums.records:
@@ -305,7 +291,7 @@ class _Run:
         asks = replace(task.asks, personal=self.strategy.asks().personal)
         if kind is TaskKind.SITES:
             asks = replace(asks, weighting=Weighting.UNIFORM)
-        return replace(task, previous=self.now.previous, asks=asks)
+        return replace(task, asks=asks)
 
     def _classes(self) -> tuple[str, ...]:
         schema = self.federation.schema
@@ -350,7 +336,6 @@ class _RoundSums:
         self._run = run
         self._number = number
         self.records: list[RoundRecord] = []
-        self.name = f"{TaskKind.TRAIN} {number}"
         names = run.federation.aggregator.names
         self._cohort = run.plan.cohort_of(names, number)
         self._everybody = len(self._cohort) == len(names)
@@ -386,8 +371,3 @@ class _RoundSums:
             )
         )
         return update
-
-    def survivors(self) -> tuple[str, ...]:
-        """Return who is in any sum of the round."""
-        found = {name for r in self.records if r.result is not None for name in r.result.survivors}
-        return tuple(sorted(found))
