@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     import sklearn  # noqa: F401 - only to say which extra is missing
@@ -21,6 +21,11 @@ from fedcore.experiments.commands import add_commands
 from secagg import ParameterError, Phase, Policy, ThreatModel
 from secagg.cli import run
 from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
+from secagg.store import SqliteStore
+
+if TYPE_CHECKING:
+    from fedcore.data.schema import Schema
+    from fedcore.rounds.consent import Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,6 +38,58 @@ MinimumCohortOption = Annotated[
     int | None, typer.Option(help="Fewest clients of a round; default: 3/4 of those enrolled, at least 4.")
 ]
 CorruptOption = Annotated[float, typer.Option(help="Share of the cohort that may collude.")]
+
+
+RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds of training.")]
+ClipOption = Annotated[float, typer.Option(help="Largest change of a parameter in a round.")]
+BitsOption = Annotated[int, typer.Option(help="Bits of a quantized value.")]
+WeightCapOption = Annotated[int, typer.Option(help="Most rows that count for a site.")]
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")]
+LearningRateOption = Annotated[float, typer.Option(help="Of local training.")]
+TrainingOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Learner, strategy, plan and privacy (TOML), instead of the six options before; the same for "
+        "the server and every site."
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict-cohorts", help="Sites sign sums of the same members only, however the model changes."
+    ),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(help="File (SQLite, mode 0600) of what was signed and accepted; kept from run to run."),
+]
+
+
+def _agreed(
+    training: Path | None,
+    schema: Schema,
+    enrolled: Registry,
+    *,
+    plan: dict[str, Any],
+    learner: dict[str, Any],
+    strict: bool,
+) -> Run:
+    """Return what all parties agree on: by a file, or by the same options."""
+    from fedcore.rounds.agreement import Agreement
+    from fedcore.rounds.consent import Run
+
+    tables = {"plan": plan, "learner": learner}
+    agreed = Agreement.load(training) if training is not None else Agreement.parse(tables)
+    clients = len(enrolled.identities)
+    return Run(
+        schema=schema,
+        learner=agreed.make_learner(schema),
+        strategy=agreed.make_strategy(clients),
+        plan=agreed.make_plan(clients),
+        words=repr(agreed.learner),
+        members=enrolled.identities,
+        strict_cohorts=strict,
+    )
 
 
 @app.callback()
@@ -58,14 +115,15 @@ def serve(
     out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
     classes: ClassesOption = "0,1",
     listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
-    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = 1.0,
-    bits: Annotated[int, typer.Option(help="Bits of a quantized value.")] = 20,
-    weight_cap: Annotated[int, typer.Option(help="Most rows that count for a site.")] = 10_000,
-    training: Annotated[
-        Path | None,
-        typer.Option(help="Learner, strategy, plan and privacy (TOML), instead of the four options before."),
-    ] = None,
+    rounds: RoundsOption = 10,
+    clip: ClipOption = 1.0,
+    bits: BitsOption = 20,
+    weight_cap: WeightCapOption = 10_000,
+    epochs: EpochsOption = 2,
+    learning_rate: LearningRateOption = 0.02,
+    training: TrainingOption = None,
+    strict_cohorts: StrictOption = False,
+    store: StoreOption = None,
     corrupt: CorruptOption = 0.1,
     dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
     minimum_cohort: MinimumCohortOption = None,
@@ -90,13 +148,8 @@ def serve(
 ) -> None:
     """Serve one training run to the parties of a registry."""
     from fedcore.data.schema import Schema
-    from fedcore.learner import Learner
-    from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-    from fedcore.rounds.agreement import Agreement
-    from fedcore.rounds.plan import TrainingPlan
     from fedcore.service.serve import ServeOptions
     from fedcore.service.serve import serve as run_server
-    from fedcore.strategies import FedAvg, Strategy
 
     enrolled = Registry.load(registry)
     columns = Schema.load(schema, _classes(classes))
@@ -104,25 +157,21 @@ def serve(
         raise ParameterError("--keep-inputs: needs --signing-key")
     signer = None if signing_key is None else read_identity(signing_key)
     out.mkdir(parents=True, exist_ok=True)
-    sites = len(enrolled.identities)
-    learner: Learner[Any] = LogisticRegressionLearner(
-        features=len(columns.columns), classes=len(columns.classes)
+    run = _agreed(
+        training,
+        columns,
+        enrolled,
+        strict=strict_cohorts,
+        plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
+        learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
     )
-    strategy: Strategy = FedAvg()
-    plan = TrainingPlan(rounds=rounds, clients=sites, clip=clip, bits=bits, weight_cap=weight_cap)
-    if training is not None:
-        agreed = Agreement.load(training)
-        learner, strategy = agreed.make_learner(columns), agreed.make_strategy(sites)
-        plan = agreed.make_plan(sites)
+    privacy = run.plan.privacy
     options = ServeOptions(
         address=listen,
         credentials=ServerCredentials.load(certificate, key),
         registry=enrolled,
-        schema=columns,
-        learner=learner,
-        plan=plan,
-        strategy=strategy,
-        minimum_survivors=max(3, plan.privacy.smallest if plan.privacy is not None else 0),
+        run=run,
+        minimum_survivors=max(3, privacy.smallest if privacy is not None else 0),
         out=out,
         threat_model=ThreatModel(corrupt=corrupt, dropout=dropout),
         minimum_cohort=_cohort(minimum_cohort, enrolled),
@@ -132,6 +181,7 @@ def serve(
         signer=signer,
         keep_inputs=keep_inputs,
         resume=resume,
+        store=None if store is None else SqliteStore(store),
     )
     asyncio.run(run_server(options))
 
@@ -147,14 +197,15 @@ def join(
     schema: SchemaOption,
     label: LabelOption,
     classes: ClassesOption = "0,1",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")] = 2,
-    learning_rate: Annotated[float, typer.Option(help="Of local training.")] = 0.02,
-    training: Annotated[
-        Path | None,
-        typer.Option(
-            help="Learner and privacy that this party demands (TOML), instead of the two options before."
-        ),
-    ] = None,
+    rounds: RoundsOption = 10,
+    clip: ClipOption = 1.0,
+    bits: BitsOption = 20,
+    weight_cap: WeightCapOption = 10_000,
+    epochs: EpochsOption = 2,
+    learning_rate: LearningRateOption = 0.02,
+    training: TrainingOption = None,
+    strict_cohorts: StrictOption = False,
+    store: StoreOption = None,
     account: Annotated[
         Path | None,
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
@@ -173,9 +224,7 @@ def join(
     """Take part in a training run with the rows of one party."""
     from fedcore.data.schema import Schema
     from fedcore.data.table import load_table
-    from fedcore.learner import Learner
-    from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-    from fedcore.rounds.agreement import Agreement
+    from fedcore.privacy.guard import PrivacyGuard
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions, save_final
     from fedcore.service.join import join as run_client
@@ -189,17 +238,22 @@ def join(
     if model is not None and not model.parent.is_dir():
         raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, _classes(classes))
-    learner: Learner[Any] = LogisticRegressionLearner(
-        features=len(columns.columns),
-        classes=len(columns.classes),
-        epochs=epochs,
-        learning_rate=learning_rate,
+    run = _agreed(
+        training,
+        columns,
+        enrolled,
+        strict=strict_cohorts,
+        plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
+        learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
     )
     guard = None
-    if training is not None:
-        agreed = Agreement.load(training)
-        learner, guard = agreed.make_learner(columns), agreed.make_guard(len(enrolled.identities), account)
-    if guard is None and account is not None:
+    if run.plan.privacy is not None:
+        if account is None:
+            raise ParameterError(
+                "--account: is missing, a site must not spend its budget anew with [privacy]"
+            )
+        guard = PrivacyGuard(run.plan.privacy, account)
+    elif account is not None:
         raise ParameterError("--account: needs a training file with [privacy], --training")
     if guard is not None and seed is not None:
         raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
@@ -213,7 +267,9 @@ def join(
             minimum_cohort=_cohort(minimum_cohort, enrolled),
             minimum_corrupt=corrupt,
         ),
-        site=Site(enrolled.name_of(signer.identity), table, columns, learner, seed, guard=guard),
+        site=Site(enrolled.name_of(signer.identity), table, columns, run.learner, seed, guard=guard),
+        run=run,
+        store=None if store is None else SqliteStore(store),
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
     )

@@ -7,6 +7,7 @@ privacy as its own demand: it refuses rounds that give less.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +44,11 @@ class Agreement:
             raise DataError(f"{path}: not a training file: {error.strerror or error}") from error
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise DataError(f"{path}: not a training file: {error}") from error
+        return cls.parse(values)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check the tables of a file. Raises DataError."""
         for name in values:
             if name not in _TABLES:
                 raise DataError(f"{name}: is not known, a training file has {', '.join(_TABLES)}")

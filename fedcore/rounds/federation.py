@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.evaluation.federated import (
@@ -32,6 +33,7 @@ from fedcore.statistics.standardizer import Standardizer, from_bounds, to_mean, 
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
 from fedcore.stream import permutation
 
+_ABOUT_MODEL = {TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.SITES}
 Evaluator: TypeAlias = Callable[[Parameters, Standardizer], Metrics]
 
 
@@ -196,7 +198,7 @@ class _Run:
     def _standardize(self, schema: Schema) -> None:
         columns = len(schema.columns)
         first = self._sum(self._task(TaskKind.MEAN, 1, columns, {}))
-        mean = to_mean(first.mean.mean, schema)
+        mean = np.clip(to_mean(first.mean.mean, schema), schema.low, schema.high)  # rounding
         task = self._task(TaskKind.DEVIATION, 1, columns, {"mean": mean})
         second = self._sum(task).mean
         resolution = task.codec.error_bound(self.plan.clients, second.weight)
@@ -327,6 +329,41 @@ class _Run:
             control = moved / task.asks.control
         survivors = len(summed.result.survivors)
         return RoundUpdate(task.asks.update, vector, mean.weight, survivors, steps, control, within)
+
+
+def expected_task(federation: Federation, task: Task) -> Task:
+    """Return what this federation would ask in the place of a task, with the public arrays of that one.
+
+    raises  TaskError: nothing, in no run that follows the plan; CodecError, ParameterError
+    """
+    plan, strategy = federation.plan, federation.strategy
+    standardizer = Standardizer.none()
+    if "deviation" in task.arrays and "mean" in task.arrays:
+        standardizer = Standardizer(task.arrays["mean"], task.arrays["deviation"])
+    parameters = sent(federation.learner.initial(), Asks(personal=strategy.asks().personal))
+    if _shapes(task.model) != _shapes(parameters) and task.kind in _ABOUT_MODEL:
+        raise TaskError("task.model: not the shapes of this site's learner")
+    now = Checkpoint.of(task.number, task.model or parameters, standardizer)
+    state = strategy.start(flatten(sent(parameters, strategy.asks())).size)
+    adapts = isinstance(plan.norm, AdaptiveClip)
+    norm = task.shaping.norm if adapts else None if plan.norm is None else plan.norm.norm
+    run = _Run(federation, replace(now, state=dict(state), norm=norm))
+    columns = 0 if federation.schema is None else len(federation.schema.columns)
+    match task.kind:
+        case TaskKind.TRAIN:
+            made = run.training_task(task.number, {}, task.passes)
+            wanted = set(made.arrays) | ({"center"} if task.passes else set())
+        case TaskKind.EVALUATE:
+            made = run._about_model(TaskKind.EVALUATE, dimension(len(run._classes())), task.number)  # noqa: SLF001
+            wanted = set(made.arrays)
+        case TaskKind.MEAN | TaskKind.DEVIATION:
+            made = run._task(task.kind, task.number, columns, {})  # noqa: SLF001
+            wanted = {"mean"} if task.kind is TaskKind.DEVIATION else set()
+        case _:
+            raise TaskError(f"task.kind: {task.kind} is in no run that was agreed on")
+    if wanted != task.arrays.keys():
+        raise TaskError(f"task.arrays: must be {sorted(wanted)}, are {sorted(task.arrays)}")
+    return replace(made, arrays=task.arrays)
 
 
 class _RoundSums:
