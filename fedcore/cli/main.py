@@ -248,6 +248,8 @@ def join(
     )
     guard = None
     if run.plan.privacy is not None:
+        if seed is not None:
+            raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
         if account is None:
             raise ParameterError(
                 "--account: is missing, a site must not spend its budget anew with [privacy]"
@@ -255,8 +257,6 @@ def join(
         guard = PrivacyGuard(run.plan.privacy, account)
     elif account is not None:
         raise ParameterError("--account: needs a training file with [privacy], --training")
-    if guard is not None and seed is not None:
-        raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
     table = load_table(data, columns, label)
     options = JoinOptions(
         address=server,

@@ -69,10 +69,6 @@ async def join(options: JoinOptions, say: Say) -> Task:
     """
     drill = _Drill(options.hold, say)
     store = MemoryStore() if options.store is None else options.store
-    if not store.durable:
-        say(
-            "WARNING: without a store, what this site signed is forgotten when it ends: start it with --store"
-        )
     ledger = ParticipationLedger(store)
     consent = Consent(options.run, options.site, store, ledger)
     client = AggregationClient(
@@ -93,6 +89,10 @@ async def join(options: JoinOptions, say: Say) -> Task:
     if options.reveal is not None:
         options.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)
         say(f"WARNING: this site writes its plain updates to {options.reveal}")
+    if not store.durable:
+        say(
+            "WARNING: without a store, what this site signed is forgotten when it ends: start it with --store"
+        )
     while True:
         try:
             outcome = await client.take_part(
@@ -103,7 +103,8 @@ async def join(options: JoinOptions, say: Say) -> Task:
             if outcome.finished:
                 return Task.decode(outcome.payload)
             name = Task.decode(outcome.payload).name if outcome.payload else "a round"
-            say(f"{name}: {'done' if outcome.completed else outcome.reason}")
+            told = outcome.reason or "over, without this site"
+            say(f"{name}: {'done' if outcome.survivors else told}")
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
