@@ -138,9 +138,9 @@ def _plain(value: Any, kind: Any) -> Any:  # noqa: ANN401
     return msgspec.to_builtins(value, order="sorted")
 
 
-def default(kind: type[Any], name: str) -> Any:  # noqa: ANN401
-    """Return the default of a setting, for whoever offers it in another way, such as a command line."""
-    return next(field.default for field in fields(kind) if field.name == name)
+def defaults(kind: type[Any]) -> dict[str, Any]:
+    """Return the defaults by name, for whoever offers settings in another way, such as a command line."""
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
 
 
 def path(where: str, name: str) -> str:

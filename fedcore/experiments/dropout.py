@@ -39,4 +39,5 @@ def threat_model(dropout: DropoutTable, sites: int) -> ThreatModel:
     """Return a threat model under which rounds with these dropouts have a result."""
     if sites < _FEWEST:
         return ThreatModel(dropout=0.0)
-    return ThreatModel(dropout=max(_DEFAULT.dropout, dropout.most(sites) / sites))
+    ppm = dropout.most(sites) * 1_000_000 // sites  # rates are rounded up: a third of six is two
+    return ThreatModel(dropout=max(_DEFAULT.dropout, ppm / 1_000_000))

@@ -26,7 +26,7 @@ from fedcore.privacy.guard import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.stopping import Stopping
-from fedcore.settings import default, load, read, require, to_json
+from fedcore.settings import defaults, load, read, require, to_json
 from fedcore.strategies import STRATEGIES, FedAvg
 
 
@@ -206,6 +206,8 @@ def test_every_constructor_of_a_setting_raises_the_one_error(make: Callable[[], 
     ("command", "kind", "names"),
     [
         (serve, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
+        (join, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
+        (serve, LogisticRegressionLearner, ("epochs", "learning_rate")),
         (join, LogisticRegressionLearner, ("epochs", "learning_rate")),
         (upload, TrainingPlan, ("rounds", "clip", "bits", "weight_cap", "keep")),
         (upload, Asks, ("weighting",)),
@@ -215,7 +217,7 @@ def test_the_command_line_has_the_defaults_of_the_declarations(
     command: Callable[..., None], kind: type[Any], names: tuple[str, ...]
 ) -> None:
     options = inspect.signature(command).parameters
-    assert {name: options[name].default for name in names} == {name: default(kind, name) for name in names}
+    assert {name: options[name].default for name in names} == {name: defaults(kind)[name] for name in names}
 
 
 @pytest.mark.parametrize("content", [b"a = [", b"\xff", None])
