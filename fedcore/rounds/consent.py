@@ -133,8 +133,6 @@ class Consent:
                 f"parameters.minimum_survivors: must be at least {task.noise.smallest}, whose noise hides "
                 f"each vector, is {parameters.minimum_survivors}"
             )
-        if any(not np.isfinite(array).all() for array in task.arrays.values()):
-            raise TaskError("task.arrays: must be finite")
         with self.store.transaction():
             kept = self._following(task, step, payload)
             self.store.put({self._name: json.dumps(kept, sort_keys=True).encode()})
@@ -233,13 +231,8 @@ class Consent:
                     f"{shared} are in this one, at least {floor} must be: keep the cohort together"
                 )
         if task.noise is None:  # what sums tell together is within the budget where there is noise
-            self.ledger.sign(
-                self.run.subjects(self.store).of(task),
-                parameters.round_id,
-                survivors,
-                floor=floor,
-                same=task.passes > 0,
-            )
+            subject = self.run.subjects(self.store).of(task)  # of all passes over one update, too
+            self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
 
     def counted(self, payload: bytes, survivors: Collection[Identity]) -> None:
         """Learn from our own session which sum our vector is in."""

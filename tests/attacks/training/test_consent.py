@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.codec.clipping import AdaptiveClip
+from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.codec.shaping import Shaping
 from fedcore.errors import TaskError
 from fedcore.learner import flatten
+from fedcore.privacy.guard import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.consent import Consent, Run
 from fedcore.rounds.federation import Federation
@@ -368,3 +369,40 @@ def test_wherever_a_server_is_killed_its_run_goes_on_with_sites_that_remember(
     assert sums == 6  # mean, deviation, and twice training and evaluation
     for number in range(1, sums + 1):
         assert whole(number) == (sums + 1, model)
+
+
+# --- under noise
+
+PRIVATE = replace(
+    make_plan(rounds=2, clients=6),
+    norm=FixedClip(1.0),
+    bits=14,
+    privacy=PrivacyPlan(epsilon=30.0, delta=1e-3, rounds=2, smallest=4),
+)
+
+
+def test_a_round_that_may_end_with_less_noise_than_agreed_is_refused() -> None:
+    run = run_of(PRIVATE)
+    task = tasks_of(run)[0]
+    assert task.noise is not None
+    few = parameters_of(task, minimum_survivors=3)
+    with pytest.raises(TaskError, match=r"parameters\.minimum_survivors: must be at least 4, whose noise"):
+        consent_of(run).admit(task.encode(), few)
+    consent_of(run).admit(task.encode(), parameters_of(task, minimum_survivors=4))
+
+
+def test_under_noise_rows_are_standardized_by_public_bounds_alone() -> None:
+    run = run_of(PRIVATE)
+    task = tasks_of(run)[0]
+    moved = task.arrays | {"mean": task.arrays["mean"] + 0.01}
+    parameters = parameters_of(task, minimum_survivors=4)
+    with pytest.raises(TaskError, match="must follow from the public bounds under privacy"):
+        consent_of(run).admit(replace(task, arrays=moved).encode(), parameters)
+    consent_of(run).admit(task.encode(), parameters)
+
+
+def test_under_noise_a_member_that_drops_out_is_within_the_budget() -> None:
+    run = run_of(PRIVATE)
+    task, consent = tasks_of(run)[0], consent_of(run)
+    sign(consent, task, MEMBERS)
+    sign(consent, task, MEMBERS[:-1])
