@@ -66,6 +66,13 @@ StrictOption = Annotated[
         "--strict-cohorts", help="Sites sign sums of the same members only, however the model changes."
     ),
 ]
+NameOption = Annotated[
+    str, typer.Option(help="Of the run: one that begins anew with the same stores needs another.")
+]
+RowsOption = Annotated[
+    str,
+    typer.Option(help="Names the state of the rows: under a new name sites sign for other members again."),
+]
 StoreOption = Annotated[
     Path | None,
     typer.Option(help="File (SQLite, mode 0600) of what was signed and accepted; kept from run to run."),
@@ -80,6 +87,8 @@ def _agreed(
     plan: dict[str, Any],
     learner: dict[str, Any],
     strict: bool,
+    name: str,
+    rows: str,
 ) -> Run:
     """Return what all parties agree on: by a file, or by the same options."""
     from fedcore.rounds.agreement import Agreement
@@ -97,6 +106,8 @@ def _agreed(
         words=json.dumps(agreed.to_json(schema, run_plan)["learner"]),
         members=enrolled.identities,
         strict_cohorts=strict,
+        name=name,
+        rows=rows,
     )
 
 
@@ -131,6 +142,8 @@ def serve(
     learning_rate: LearningRateOption = LOGISTIC["learning_rate"],
     training: TrainingOption = None,
     strict_cohorts: StrictOption = False,
+    name: NameOption = "",
+    rows: RowsOption = "",
     store: StoreOption = None,
     corrupt: CorruptOption = 0.1,
     dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
@@ -170,6 +183,8 @@ def serve(
         columns,
         enrolled,
         strict=strict_cohorts,
+        name=name,
+        rows=rows,
         plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
         learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
     )
@@ -213,6 +228,8 @@ def join(
     learning_rate: LearningRateOption = LOGISTIC["learning_rate"],
     training: TrainingOption = None,
     strict_cohorts: StrictOption = False,
+    name: NameOption = "",
+    rows: RowsOption = "",
     store: StoreOption = None,
     account: Annotated[
         Path | None,
@@ -251,6 +268,8 @@ def join(
         columns,
         enrolled,
         strict=strict_cohorts,
+        name=name,
+        rows=rows,
         plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
         learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
     )

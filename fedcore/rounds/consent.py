@@ -44,6 +44,8 @@ class Run:
     words           of the learner, as its table says: learners are foreign code
     members         who is enrolled
     strict_cohorts  all updates have one subject however the model changes, and so have all evaluations
+    name            tells a run from another one with the same settings: no step is answered twice in one
+    rows            names the state of the rows: sums under one name are about the same rows, in all runs
     """
 
     schema: Schema
@@ -53,13 +55,17 @@ class Run:
     words: str
     members: frozenset[Identity]
     strict_cohorts: bool = False
+    name: str = ""
+    rows: str = ""
 
     @cached_property
     def digest(self) -> bytes:
         """32 bytes, equal for equal agreements."""
         told = {
             "learner": self.words,
+            "name": self.name,
             "plan": to_json(self.plan),
+            "rows": self.rows,
             "schema": to_json(self.schema),
             "strategy": {"name": type(self.strategy).__name__, **to_json(self.strategy)},
             "strict_cohorts": self.strict_cohorts,
@@ -83,7 +89,7 @@ class Run:
 
     def subjects(self, store: Store) -> Subjects:
         """Return how sums are told to be about the same vectors."""
-        rows = context_digest(b"rows", repr(self.schema).encode())
+        rows = context_digest(b"rows", json.dumps(to_json(self.schema)).encode(), self.rows.encode())
         return Subjects(store, self.digest, rows, NEAR, self.strict_cohorts)
 
     def expected(self, task: Task) -> Task:
@@ -133,8 +139,6 @@ class Consent:
                 f"parameters.minimum_survivors: must be at least {task.noise.smallest}, whose noise hides "
                 f"each vector, is {parameters.minimum_survivors}"
             )
-        if any(not np.isfinite(array).all() for array in task.arrays.values()):
-            raise TaskError("task.arrays: must be finite")
         with self.store.transaction():
             kept = self._following(task, step, payload)
             self.store.put({self._name: json.dumps(kept, sort_keys=True).encode()})
@@ -157,7 +161,10 @@ class Consent:
         kept: dict[str, Any] = {} if text is None else json.loads(text)
         last, digest, times = kept.get("step", 0), hashlib.sha256(payload).hexdigest(), 1
         if step < last:
-            raise TaskError(f"task: {task.name} is step {step}, and step {last} was answered before")
+            raise TaskError(
+                f"task: {task.name} is step {step}, and step {last} was answered before: a run that begins "
+                "anew needs another name"
+            )
         if step == last:
             times = kept["times"] + 1
             if digest != kept["digest"]:
@@ -170,6 +177,10 @@ class Consent:
     def _standardizer(self, task: Task, kept: dict[str, Any]) -> dict[str, Any]:
         """Check that a run has one standardizer, and that rows can have it."""
         schema, mean = self.run.schema, task.arrays.get("mean")
+        wanted = self.run.plan.standardize and task.kind is not TaskKind.MEAN
+        if wanted != (mean is not None):
+            word = "is missing" if wanted else "must not be there"
+            raise TaskError(f"task.mean: {word}, as was agreed")
         if mean is None:
             return {}
         deviation = task.arrays.get("deviation", np.zeros_like(mean))
@@ -193,11 +204,12 @@ class Consent:
             return {}
         number, before = kept.get("norm", (1, norm.norm))
         rounds = task.number - number
-        low, high = (before * math.exp(-norm.rate * (share - norm.quantile) * rounds) for share in (1.0, 0.0))
-        if not low * (1 - _SLACK) <= task.shaping.norm <= high * (1 + _SLACK):
+        moved = math.log(task.shaping.norm / before)
+        low, high = (-norm.rate * (share - norm.quantile) * rounds for share in (1.0, 0.0))
+        if not low - _SLACK <= moved <= high + _SLACK:
             raise TaskError(
-                f"task.shaping.norm: must be in {low:.6g}..{high:.6g} {rounds} rounds after {before:.6g}, "
-                f"is {task.shaping.norm:.6g}"
+                f"task.shaping.norm: must be {before:.6g} times e^{low:.6g}..e^{high:.6g} {rounds} rounds "
+                f"after it, is {task.shaping.norm:.6g}"
             )
         return {"norm": (task.number, task.shaping.norm)}
 
@@ -225,13 +237,8 @@ class Consent:
                     f"{shared} are in this one, at least {floor} must be: keep the cohort together"
                 )
         if task.noise is None:  # what sums tell together is within the budget where there is noise
-            self.ledger.sign(
-                self.run.subjects(self.store).of(task),
-                parameters.round_id,
-                survivors,
-                floor=floor,
-                same=task.passes > 0,
-            )
+            subject = self.run.subjects(self.store).of(task)  # of all passes over one update, too
+            self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
 
     def counted(self, payload: bytes, survivors: Collection[Identity]) -> None:
         """Learn from our own session which sum our vector is in."""

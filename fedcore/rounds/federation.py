@@ -68,6 +68,7 @@ class Federation:
     evaluator      metrics of a model, for stopping; None: federated evaluation
     on_checkpoint  given everything that a later run needs to go on: after every round and, where noise
                    is added, before every attempt, as spent
+    every_sum      also after every sum: sites that keep what they answered do not answer an earlier one again
     """
 
     aggregator: SumAggregator
@@ -79,6 +80,7 @@ class Federation:
     classes: tuple[str, ...] = ()
     evaluator: Evaluator | None = None
     on_checkpoint: Callable[[Checkpoint], None] = lambda _checkpoint: None
+    every_sum: bool = False
 
     def run(self, resume: Checkpoint | None = None) -> TrainedModel:
         """Train, from the start or from a checkpoint. A round without a result is tried again.
@@ -136,7 +138,6 @@ class _Run:
         if self.guard is not None and self.plan.evaluate_every and federation.evaluator is None:
             raise TaskError("evaluate_every: federated evaluation adds no noise; give an evaluator instead")
         if resume is None:
-            self.started = False
             initial = federation.learner.initial()
             select(initial, self.strategy.asks().personal, "ask.personal")
             select(initial, self.strategy.asks().shared, "ask.shared")
@@ -146,7 +147,7 @@ class _Run:
             now = replace(now, state=dict(self.strategy.start(size)))
             now = replace(now, norm=self.plan.first_norm)
         else:
-            self.started, now = True, resume
+            now = resume
             if self.guard is not None and resume.accountant is not None:
                 self.guard.accountant = type(self.guard.accountant).restore(resume.accountant)
         self.now = now
@@ -154,17 +155,18 @@ class _Run:
     def train(self) -> TrainedModel:
         """Run what is left of the plan."""
         federation, plan = self.federation, self.plan
-        if not self.started and federation.schema is not None and plan.standardize:
+        if federation.schema is not None and plan.standardize and not self.now.standardizer.deviation.size:
             if self.guard is None:
                 self._standardize(federation.schema)
             else:  # exact statistics would be outside the budget
                 self.now = replace(self.now, standardizer=from_bounds(federation.schema))
+        self._evaluate_when_due()
         stopped = self._stopped()
         while self.now.number < plan.rounds and not stopped:
             self._round(self.now.number + 1)
-            if plan.evaluate_every and self.now.number % plan.evaluate_every == 0:
-                metrics = self._metrics()
-                self.now = replace(self.now, evaluations={**self.now.evaluations, self.now.number: metrics})
+            if federation.evaluator is None:
+                self._between_sums()
+            self._evaluate_when_due()
             federation.on_checkpoint(self.now)
             stopped = self._stopped()
         epsilon = None if self.guard is None else self.guard.accountant.epsilon
@@ -173,6 +175,16 @@ class _Run:
             *(now.parameters, now.standardizer, now.weight, now.number, dict(now.evaluations)),
             *(stopped, epsilon),
         )
+
+    def _between_sums(self) -> None:
+        if self.federation.every_sum:
+            self.federation.on_checkpoint(self.now)
+
+    def _evaluate_when_due(self) -> None:
+        """Evaluate the model of the last round, unless that was done before the run was gone on with."""
+        now, every = self.now, self.plan.evaluate_every
+        if every and now.number and now.number % every == 0 and now.number not in now.evaluations:
+            self.now = replace(now, evaluations={**now.evaluations, now.number: self._metrics()})
 
     def _stopped(self) -> str:
         stopping = self.plan.stopping
@@ -196,13 +208,18 @@ class _Run:
 
     def _standardize(self, schema: Schema) -> None:
         columns = len(schema.columns)
-        first = self._sum(self._task(TaskKind.MEAN, 1, columns, {}))
-        mean = np.clip(to_mean(first.mean.mean, schema), schema.low, schema.high)  # rounding
+        mean = self.now.standardizer.mean  # of a run that ended between the two sums
+        if not mean.size:
+            first = self._sum(self._task(TaskKind.MEAN, 1, columns, {}))
+            mean = np.clip(to_mean(first.mean.mean, schema), schema.low, schema.high)  # rounding
+            self.now = replace(self.now, standardizer=Standardizer(mean, np.zeros(0)))
+            self._between_sums()
         task = self._task(TaskKind.DEVIATION, 1, columns, {"mean": mean})
         second = self._sum(task).mean
         resolution = task.codec.error_bound(self.plan.clients, second.weight)
         standardizer = to_standardizer(mean, second.mean, schema, resolution)
         self.now = replace(self.now, standardizer=standardizer, weight=second.weight)
+        self._between_sums()
 
     def _sum(self, task: Task) -> Summed:
         """One sum that does not change the model."""

@@ -2,9 +2,10 @@
 
 Two sums over members that differ by one give that one away when they ask the same of the same rows. So all
 statistics of the rows have one subject. Updates and evaluations have one as long as the model is nearly the
-same; a site holds a model against its own earlier ones, by coordinates that it drew in secret: a server that
-changes a few numbers, or all of them by little, does not get a new subject. With `strict_cohorts` a run's
-updates have one subject whatever the model, and so have its evaluations.
+same, also in another run; a site holds a model against its own earlier ones, by coordinates that it drew in
+secret: a server that changes a few numbers, or all of them by little, does not get a new subject. It does get
+one by moving most of them by more than that, or by other numbers for the same function, as where hidden units
+change places. With `strict_cohorts` all updates have one subject whatever the model, and so have evaluations.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _SPARED = 16  # one in so many may change by any amount
 class Subjects:
     """Names the subjects of one run.
 
-    run     digest of what was agreed on; rows: names the state of the rows, across runs
+    run     digest of what was agreed on; rows: of the schema and the state of the rows, across runs
     near    relative distance up to which models count as the same; strict: all of a run do
     store   keeps what models were asked about
     """
@@ -49,9 +50,9 @@ class Subjects:
             return context_digest(b"subject", b"statistics", self.rows)
         kind = str(task.kind).encode()
         if self.strict:
-            return context_digest(b"subject", kind, self.run)
-        own = context_digest(b"subject", kind, self.run, task.number.to_bytes(8, "big"))
-        folder, sample = f"subjects/{self.run.hex()}/{task.kind}/", self._sample(task)
+            return context_digest(b"subject", kind, self.rows)
+        own = context_digest(b"subject", kind, self.rows, self.run, task.number.to_bytes(8, "big"))
+        folder, sample = f"subjects/{self.rows.hex()}/{task.kind}/", self._sample(task)
         if (kept := self.store.get(folder + own.hex())) is not None and _near(sample, _read(kept), self.near):
             return own
         for name in self.store.names(folder):

@@ -90,9 +90,7 @@ async def join(options: JoinOptions, say: Say) -> Task:
         options.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)
         say(f"WARNING: this site writes its plain updates to {options.reveal}")
     if not store.durable:
-        say(
-            "WARNING: without a store, what this site signed is forgotten when it ends: start it with --store"
-        )
+        say("WARNING: without --store, what this site signed is forgotten when it ends")
     while True:
         try:
             outcome = await client.take_part(

@@ -361,6 +361,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
         options.run.strategy,
         on_round=recorder.on_round,
         on_checkpoint=recorder.on_checkpoint,
+        every_sum=True,
     )
     kept = options.out / CHECKPOINT
     resume = Checkpoint.load(kept) if options.resume and kept.exists() else None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedcore.codec.clipping import AdaptiveClip
+from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.codec.shaping import Shaping
 from fedcore.errors import TaskError
+from fedcore.learner import flatten
+from fedcore.privacy.guard import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.consent import Consent, Run
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import Checkpoint
 from fedcore.rounds.task import Task, TaskKind
 from fedcore.strategies import FedAvg, GeometricMedian, Scaffold, Strategy
 from secagg import ConsentError, Identity, IdentityKey, RoundParameters, context_digest
@@ -189,7 +193,7 @@ def test_an_adaptive_norm_moves_no_faster_than_its_rule_can() -> None:
         return run.expected(made)
 
     for norm in (1.2, 0.8):
-        with pytest.raises(TaskError, match=r"task\.shaping\.norm: must be in"):
+        with pytest.raises(TaskError, match=r"task\.shaping\.norm: must be 1 times"):
             admit(consent, with_norm(tasks[1], norm))
     admit(consent, with_norm(tasks[1], 1.1))
 
@@ -270,3 +274,135 @@ def test_what_is_carried_over_stays_among_those_that_it_comes_from() -> None:
     with pytest.raises(ConsentError, match="of whom 2 are in this one, at least 3 must be"):
         sign(consent, second, [*MEMBERS[2:4], *MEMBERS[4:]])
     sign(consent, second, MEMBERS)
+
+
+# --- what else a server may try
+
+
+def test_rows_are_standardized_if_and_only_if_that_was_agreed() -> None:
+    plain = run_of(replace(make_plan(rounds=2, clients=6), standardize=False))
+    task, standardized = tasks_of(plain)[0], tasks_of(run_of())[2]
+    given = {name: standardized.arrays[name] for name in ("mean", "deviation")}
+    with pytest.raises(TaskError, match=r"task\.mean: must not be there, as was agreed"):
+        admit(consent_of(plain), replace(task, arrays=task.arrays | given))
+    admit(consent_of(plain), task)
+    bare = {name: array for name, array in standardized.arrays.items() if name not in given}
+    with pytest.raises(TaskError, match=r"task\.mean: is missing, as was agreed"):
+        admit(consent_of(run_of()), replace(standardized, arrays=bare))
+
+
+def test_a_norm_many_rounds_later_is_still_within_its_rule() -> None:
+    plan = replace(make_plan(rounds=20_000, clients=6), norm=AdaptiveClip(norm=1.0, rate=0.2))
+    run = run_of(plan)
+    first = next(task for task in tasks_of(run_of(replace(plan, rounds=1))) if task.kind is TaskKind.TRAIN)
+    late = run.expected(replace(first, number=20_000))
+    admit(consent_of(run), late)
+
+
+def test_another_run_about_nearly_the_same_model_is_about_the_same_subject() -> None:
+    store = MemoryStore()
+    first = next(task for task in tasks_of(run_of()) if task.kind is TaskKind.TRAIN)
+    sign(consent_of(run_of(), store), first, MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(consent_of(run_of(name="again"), store), first, MEMBERS[:-1])
+    sign(consent_of(run_of(name="again"), store), first, MEMBERS)
+    sign(consent_of(run_of(name="next year", rows="2027"), store), first, MEMBERS[:-1])
+
+
+def test_a_run_that_begins_anew_needs_a_name_of_its_own() -> None:
+    store, run = MemoryStore(), run_of()
+    tasks = tasks_of(run)
+    for task in tasks:
+        admit(consent_of(run, store), task)
+    with pytest.raises(TaskError, match="a run that begins anew needs another name"):
+        admit(consent_of(run, store), tasks[0])
+    again = run_of(name="again")
+    assert again.digest != run.digest
+    admit(consent_of(again, store), tasks[0])
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_wherever_a_server_is_killed_its_run_goes_on_with_sites_that_remember(
+    after: bool, tmp_path: Path
+) -> None:
+    plan = replace(make_plan(rounds=2, clients=6), evaluate_every=1)
+    run = run_of(plan)
+
+    def whole(killed_at: int | None) -> tuple[int, bytes]:
+        """How many sums a run takes that is killed at one of them and gone on with, and its model."""
+        made = make_sites(6)
+        sites = {name: replace(site, learner=LEARNER) for name, site in made.items()}
+        stores = {name: MemoryStore() for name in sites}
+        agreed = {n: Consent(run, sites[n], stores[n], ParticipationLedger(stores[n])) for n in sites}
+        path = tmp_path / f"{killed_at}.safetensors"
+        count = 0
+
+        class Asking(PlainSum):
+            def sum(self, task: Task, among: object = None) -> GroupSum:
+                nonlocal count
+                count += 1
+                if count == killed_at and not after:
+                    raise KeyboardInterrupt
+                for consent in agreed.values():
+                    admit(consent, task)
+                found = PlainSum.sum(self, task, None)
+                if count == killed_at:
+                    raise KeyboardInterrupt
+                return found
+
+        def go() -> Any:
+            one = Federation(
+                *(Asking(sites), SCHEMA, LEARNER, run.plan, run.strategy),
+                on_checkpoint=lambda now: now.save(path),
+                every_sum=True,
+            )
+            return one.run(Checkpoint.load(path) if path.exists() else None)
+
+        try:
+            model = go()
+        except KeyboardInterrupt:
+            model = go()
+        assert sorted(model.evaluations) == [1, 2]
+        return count, flatten(model.parameters).tobytes()
+
+    sums, model = whole(None)
+    assert sums == 6  # mean, deviation, and twice training and evaluation
+    for number in range(1, sums + 1):
+        assert whole(number) == (sums + 1, model)
+
+
+# --- under noise
+
+PRIVATE = replace(
+    make_plan(rounds=2, clients=6),
+    norm=FixedClip(1.0),
+    bits=14,
+    privacy=PrivacyPlan(epsilon=30.0, delta=1e-3, rounds=2, smallest=4),
+)
+
+
+def test_a_round_that_may_end_with_less_noise_than_agreed_is_refused() -> None:
+    run = run_of(PRIVATE)
+    task = tasks_of(run)[0]
+    assert task.noise is not None
+    few = parameters_of(task, minimum_survivors=3)
+    with pytest.raises(TaskError, match=r"parameters\.minimum_survivors: must be at least 4, whose noise"):
+        consent_of(run).admit(task.encode(), few)
+    consent_of(run).admit(task.encode(), parameters_of(task, minimum_survivors=4))
+
+
+def test_under_noise_rows_are_standardized_by_public_bounds_alone() -> None:
+    run = run_of(PRIVATE)
+    task = tasks_of(run)[0]
+    moved = task.arrays | {"mean": task.arrays["mean"] + 0.01}
+    parameters = parameters_of(task, minimum_survivors=4)
+    with pytest.raises(TaskError, match="must follow from the public bounds under privacy"):
+        consent_of(run).admit(replace(task, arrays=moved).encode(), parameters)
+    consent_of(run).admit(task.encode(), parameters)
+
+
+def test_under_noise_a_member_that_drops_out_is_within_the_budget() -> None:
+    run = run_of(PRIVATE)
+    task, consent = tasks_of(run)[0], consent_of(run)
+    sign(consent, task, MEMBERS)
+    sign(consent, task, MEMBERS[:-1])
