@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.codec.clipping import AdaptiveClip, FixedClip
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.codec.shaping import Shaping
 from fedcore.errors import TaskError
 from fedcore.learner import flatten
@@ -375,7 +375,7 @@ def test_wherever_a_server_is_killed_its_run_goes_on_with_sites_that_remember(
 
 PRIVATE = replace(
     make_plan(rounds=2, clients=6),
-    norm=FixedClip(1.0),
+    norm=1.0,
     bits=14,
     privacy=PrivacyPlan(epsilon=30.0, delta=1e-3, rounds=2, smallest=4),
 )
