@@ -1,4 +1,4 @@
-"""Named arrays as bytes, in the safetensors format: tasks, checkpoints and models are written by this alone.
+"""Named arrays as bytes, in the safetensors format: checkpoints and models are written by this alone.
 
 A header of JSON values travels in the format's own metadata: any reader of safetensors opens the file.
 """

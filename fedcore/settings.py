@@ -16,8 +16,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import msgspec
-
 from fedcore.errors import SettingError
 
 T = TypeVar("T")
@@ -59,6 +57,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - whateve
 
     raises  SettingError
     """
+    import msgspec  # of the extra: constructors do without it
+
     tables = [one for one in _alternatives(kind) if isinstance(one, type) and is_dataclass(one)]
     if tables and isinstance(value, Mapping):
         return read(tables[0], value, where)
@@ -126,6 +126,8 @@ def to_json(value: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of se
 
 
 def _plain(value: Any, kind: Any) -> Any:  # noqa: ANN401
+    import msgspec
+
     if is_dataclass(value):
         return to_json(value)
     if isinstance(value, tuple | list):
@@ -136,9 +138,9 @@ def _plain(value: Any, kind: Any) -> Any:  # noqa: ANN401
     return msgspec.to_builtins(value, order="sorted")
 
 
-def default(kind: type[Any], name: str) -> Any:  # noqa: ANN401
-    """Return the default of a setting, for whoever offers it in another way, such as a command line."""
-    return next(field.default for field in fields(kind) if field.name == name)
+def defaults(kind: type[Any]) -> dict[str, Any]:
+    """Return the defaults by name, for whoever offers settings in another way, such as a command line."""
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
 
 
 def path(where: str, name: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     import msgspec  # noqa: F401 - only to say which extra is missing
@@ -21,10 +22,17 @@ except ImportError:
 from fedcore.experiments.commands import add_commands
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.settings import default
+from fedcore.settings import defaults
 from secagg import ParameterError, Phase, Policy, ThreatModel
 from secagg.cli import run
 from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
+from secagg.store import SqliteStore
+
+if TYPE_CHECKING:
+    from fedcore.data.schema import Schema
+    from fedcore.rounds.consent import Run
+
+PLAN, LOGISTIC = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,6 +45,70 @@ MinimumCohortOption = Annotated[
     int | None, typer.Option(help="Fewest clients of a round; default: 3/4 of those enrolled, at least 4.")
 ]
 CorruptOption = Annotated[float, typer.Option(help="Share of the cohort that may collude.")]
+
+
+RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds of training.")]
+ClipOption = Annotated[float, typer.Option(help="Largest change of a parameter in a round.")]
+BitsOption = Annotated[int, typer.Option(help="Bits of a quantized value.")]
+WeightCapOption = Annotated[int, typer.Option(help="Most rows that count for a site.")]
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")]
+LearningRateOption = Annotated[float, typer.Option(help="Of local training.")]
+TrainingOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Learner, strategy, plan and privacy (TOML), instead of the six options before; the same for "
+        "the server and every site."
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict-cohorts", help="Sites sign sums of the same members only, however the model changes."
+    ),
+]
+NameOption = Annotated[
+    str, typer.Option(help="Of the run: one that begins anew with the same stores needs another.")
+]
+RowsOption = Annotated[
+    str,
+    typer.Option(help="Names the state of the rows: under a new name sites sign for other members again."),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(help="File (SQLite, mode 0600) of what was signed and accepted; kept from run to run."),
+]
+
+
+def _agreed(
+    training: Path | None,
+    schema: Schema,
+    enrolled: Registry,
+    *,
+    plan: dict[str, Any],
+    learner: dict[str, Any],
+    strict: bool,
+    name: str,
+    rows: str,
+) -> Run:
+    """Return what all parties agree on: by a file, or by the same options."""
+    from fedcore.rounds.agreement import Agreement
+    from fedcore.rounds.consent import Run
+
+    tables = {"plan": plan, "learner": learner}
+    agreed = Agreement.load(training) if training is not None else Agreement.parse(tables)
+    clients = len(enrolled.identities)
+    run_plan = agreed.make_plan(clients)
+    return Run(
+        schema=schema,
+        learner=agreed.make_learner(schema),
+        strategy=agreed.make_strategy(clients),
+        plan=run_plan,
+        words=json.dumps(agreed.to_json(schema, run_plan)["learner"]),
+        members=enrolled.identities,
+        strict_cohorts=strict,
+        name=name,
+        rows=rows,
+    )
 
 
 @app.callback()
@@ -62,18 +134,17 @@ def serve(
     out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
     classes: ClassesOption = "0,1",
     listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = default(TrainingPlan, "rounds"),
-    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = default(
-        TrainingPlan, "clip"
-    ),
-    bits: Annotated[int, typer.Option(help="Bits of a quantized value.")] = default(TrainingPlan, "bits"),
-    weight_cap: Annotated[int, typer.Option(help="Most rows that count for a site.")] = default(
-        TrainingPlan, "weight_cap"
-    ),
-    training: Annotated[
-        Path | None,
-        typer.Option(help="Learner, strategy, plan and privacy (TOML), instead of the four options before."),
-    ] = None,
+    rounds: RoundsOption = PLAN["rounds"],
+    clip: ClipOption = PLAN["clip"],
+    bits: BitsOption = PLAN["bits"],
+    weight_cap: WeightCapOption = PLAN["weight_cap"],
+    epochs: EpochsOption = LOGISTIC["epochs"],
+    learning_rate: LearningRateOption = LOGISTIC["learning_rate"],
+    training: TrainingOption = None,
+    strict_cohorts: StrictOption = False,
+    name: NameOption = "",
+    rows: RowsOption = "",
+    store: StoreOption = None,
     corrupt: CorruptOption = 0.1,
     dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
     minimum_cohort: MinimumCohortOption = None,
@@ -98,7 +169,6 @@ def serve(
 ) -> None:
     """Serve one training run to the parties of a registry."""
     from fedcore.data.schema import Schema
-    from fedcore.rounds.agreement import Agreement
     from fedcore.service.serve import ServeOptions
     from fedcore.service.serve import serve as run_server
 
@@ -108,20 +178,23 @@ def serve(
         raise ParameterError("--keep-inputs: needs --signing-key")
     signer = None if signing_key is None else read_identity(signing_key)
     out.mkdir(parents=True, exist_ok=True)
-    sites = len(enrolled.identities)
-    options_plan = {"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap}
-    given = {"learner": {"kind": "logistic"}, "plan": options_plan}
-    agreed = Agreement.parse(given) if training is None else Agreement.load(training)
-    plan = agreed.make_plan(sites)
+    run = _agreed(
+        training,
+        columns,
+        enrolled,
+        strict=strict_cohorts,
+        name=name,
+        rows=rows,
+        plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
+        learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
+    )
+    privacy = run.plan.privacy
     options = ServeOptions(
         address=listen,
         credentials=ServerCredentials.load(certificate, key),
         registry=enrolled,
-        schema=columns,
-        learner=agreed.make_learner(columns),
-        plan=plan,
-        strategy=agreed.make_strategy(sites),
-        minimum_survivors=max(3, plan.privacy.smallest if plan.privacy is not None else 0),
+        run=run,
+        minimum_survivors=max(3, privacy.smallest if privacy is not None else 0),
         out=out,
         threat_model=ThreatModel(corrupt=corrupt, dropout=dropout),
         minimum_cohort=_cohort(minimum_cohort, enrolled),
@@ -131,6 +204,7 @@ def serve(
         signer=signer,
         keep_inputs=keep_inputs,
         resume=resume,
+        store=None if store is None else SqliteStore(store),
     )
     asyncio.run(run_server(options))
 
@@ -146,18 +220,17 @@ def join(
     schema: SchemaOption,
     label: LabelOption,
     classes: ClassesOption = "0,1",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")] = default(
-        LogisticRegressionLearner, "epochs"
-    ),
-    learning_rate: Annotated[float, typer.Option(help="Of local training.")] = default(
-        LogisticRegressionLearner, "learning_rate"
-    ),
-    training: Annotated[
-        Path | None,
-        typer.Option(
-            help="Learner and privacy that this party demands (TOML), instead of the two options before."
-        ),
-    ] = None,
+    rounds: RoundsOption = PLAN["rounds"],
+    clip: ClipOption = PLAN["clip"],
+    bits: BitsOption = PLAN["bits"],
+    weight_cap: WeightCapOption = PLAN["weight_cap"],
+    epochs: EpochsOption = LOGISTIC["epochs"],
+    learning_rate: LearningRateOption = LOGISTIC["learning_rate"],
+    training: TrainingOption = None,
+    strict_cohorts: StrictOption = False,
+    name: NameOption = "",
+    rows: RowsOption = "",
+    store: StoreOption = None,
     account: Annotated[
         Path | None,
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
@@ -176,7 +249,7 @@ def join(
     """Take part in a training run with the rows of one party."""
     from fedcore.data.schema import Schema
     from fedcore.data.table import load_table
-    from fedcore.rounds.agreement import Agreement
+    from fedcore.privacy.guard import PrivacyGuard
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions, save_final
     from fedcore.service.join import join as run_client
@@ -190,13 +263,27 @@ def join(
     if model is not None and not model.parent.is_dir():
         raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, _classes(classes))
-    given = {"learner": {"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate}}
-    agreed = Agreement.parse(given) if training is None else Agreement.load(training)
-    guard = agreed.make_guard(len(enrolled.identities), account)
-    if guard is None and account is not None:
+    run = _agreed(
+        training,
+        columns,
+        enrolled,
+        strict=strict_cohorts,
+        name=name,
+        rows=rows,
+        plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
+        learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
+    )
+    guard = None
+    if run.plan.privacy is not None:
+        if seed is not None:
+            raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
+        if account is None:
+            raise ParameterError(
+                "--account: is missing, a site must not spend its budget anew with [privacy]"
+            )
+        guard = PrivacyGuard(run.plan.privacy, account)
+    elif account is not None:
         raise ParameterError("--account: needs a training file with [privacy], --training")
-    if guard is not None and seed is not None:
-        raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
     table = load_table(data, columns, label)
     options = JoinOptions(
         address=server,
@@ -207,9 +294,9 @@ def join(
             minimum_cohort=_cohort(minimum_cohort, enrolled),
             minimum_corrupt=corrupt,
         ),
-        site=Site(
-            enrolled.name_of(signer.identity), table, columns, agreed.make_learner(columns), seed, guard=guard
-        ),
+        site=Site(enrolled.name_of(signer.identity), table, columns, run.learner, seed, guard=guard),
+        run=run,
+        store=None if store is None else SqliteStore(store),
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
     )

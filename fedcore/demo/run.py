@@ -237,26 +237,27 @@ def _enrol(folder: Path, setting: Setting) -> Identity:
     return identity
 
 
-def _public(folder: Path, setting: Setting) -> list[str]:
+def _public(options: DemoOptions, folder: Path, setting: Setting) -> list[str]:
     classes = ",".join(setting.schema.classes)
     return [
         *("--registry", str(folder / "registry.toml")),
         *("--certificate", str(folder / "server.crt")),
         *("--schema", str(folder / "schema.csv")),
         *("--classes", classes),
+        *("--rounds", str(options.rounds)),
+        *("--weight-cap", str(WEIGHT_CAP)),
     ]
 
 
 def _serve_arguments(options: DemoOptions, setting: Setting, folder: Path) -> list[str]:
     return [
         "serve",
-        *_public(folder, setting),
+        *_public(options, folder, setting),
         *("--key", str(folder / "private" / "server" / "server.key")),
         *("--signing-key", str(folder / "private" / "server" / "identity.key"), "--keep-inputs"),
-        *("--rounds", str(options.rounds)),
         *("--out", str(folder)),
         *("--deadline", "20", "--grace", "2"),
-        *("--weight-cap", str(WEIGHT_CAP)),
+        *("--store", str(folder / "private" / "server" / "store")),
     ]
 
 
@@ -266,12 +267,13 @@ def _join_arguments(
     site = folder / "private" / name
     arguments = [
         *("join", address),
-        *_public(folder, setting),
+        *_public(options, folder, setting),
         *("--key", str(site / "identity.key")),
         *("--data", str(site / "rows.csv")),
         *("--label", setting.label),
         *("--seed", str(options.seed)),
         *("--reveal", str(site / "revealed")),
+        *("--store", str(site / "store")),
     ]
     if hold and options.drop is not None:
         arguments += ["--hold", f"{options.drop.number}:{options.drop.phase.name.lower()}"]

@@ -29,8 +29,7 @@ def personal_model(model: TrainedModel, site: Site) -> Parameters:
     Its own are those of the last round whose result it is in; the initial ones if there is none.
     """
     initial = site.learner.initial()
-    changes = site.state.counted(model.previous, site.name)
-    own: Parameters = changes.get("personal", site.state.personal)
+    own = site.state.own()
     if unknown := model.parameters.keys() - initial.keys():
         raise TaskError(f"{site.name}: its learner has no {min(unknown)}")
     return {name: model.parameters.get(name, own.get(name, array)).copy() for name, array in initial.items()}

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.settings import convert, default
+from fedcore.settings import convert, defaults
 from secagg import ParameterError
 
+PLAN = defaults(TrainingPlan)
 OutOption = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
 Number = TypeVar("Number", int, float)
 
@@ -125,26 +126,20 @@ def upload(
     *,
     parameters: Annotated[int, typer.Option(min=1, help="Parameters of the model.")],
     clients: Annotated[int, typer.Option(min=1, help="Sites of a sum at most.")],
-    bits: Annotated[int, typer.Option(help="Bits of a rounded value.")] = default(TrainingPlan, "bits"),
-    weighting: Annotated[str, typer.Option(help="rows or uniform.")] = str(default(Asks, "weighting")),
-    weight_cap: Annotated[int, typer.Option(min=1, help="Most rows that count for a site.")] = default(
-        TrainingPlan, "weight_cap"
-    ),
-    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = default(
-        TrainingPlan, "clip"
-    ),
+    bits: Annotated[int, typer.Option(help="Bits of a rounded value.")] = PLAN["bits"],
+    weighting: Annotated[str, typer.Option(help="rows or uniform.")] = str(defaults(Asks)["weighting"]),
+    weight_cap: Annotated[int, typer.Option(min=1, help="Most rows that count for a site.")] = PLAN[
+        "weight_cap"
+    ],
+    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = PLAN["clip"],
     norm: Annotated[
         float | None, typer.Option(help="L2 norm of an update; with --epsilon 1, if not given.")
     ] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="Rotate before rounding.")] = False,
-    keep: Annotated[float, typer.Option(help="Share of the coordinates that are sent.")] = default(
-        TrainingPlan, "keep"
-    ),
+    keep: Annotated[float, typer.Option(help="Share of the coordinates that are sent.")] = PLAN["keep"],
     epsilon: Annotated[float | None, typer.Option(help="Privacy of all rounds together.")] = None,
     delta: Annotated[float, typer.Option(help="Belongs to --epsilon.")] = 1e-5,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that share the privacy.")] = default(
-        TrainingPlan, "rounds"
-    ),
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that share the privacy.")] = PLAN["rounds"],
     smallest: Annotated[
         int | None, typer.Option(help="Fewest survivors, for --epsilon; default: 90 % of the clients.")
     ] = None,

@@ -21,7 +21,6 @@ from fedcore.experiments.dropout import absences, threat_model
 from fedcore.experiments.results import Outcome, cell_folder, read_rounds
 from fedcore.experiments.tracking import Tracker, trackers
 from fedcore.learner import Metrics, Parameters, flatten
-from fedcore.learners.kinds import learner_json
 from fedcore.rounds.model import SUFFIX
 from fedcore.rounds.plan import plan_upload
 from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
@@ -70,13 +69,7 @@ class Cell:
         point = self.point
         parts = {"data": point.data, "dropout": point.dropout, "attack": point.attack}
         described = {name: to_json(part) for name, part in parts.items() if part is not None}
-        features, classes = len(self.schema.columns), len(self.schema.classes)
-        seed, strategy = self.trial.seed, self.trial.strategy
-        return described | {
-            "learner": learner_json(point.agreed.learner, features=features, classes=classes, seed=seed),
-            "strategy": {"name": type(strategy).__name__, **to_json(strategy)},
-            "plan": to_json(self.trial.plan),
-        }
+        return point.agreed.to_json(self.schema, self.trial.plan, self.trial.seed) | described
 
     def outcome(self, mode: Mode, metrics: Metrics, **fields: Any) -> Outcome:  # noqa: ANN401
         """Return an outcome of this cell."""

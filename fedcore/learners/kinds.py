@@ -38,8 +38,8 @@ def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed:
         from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 
         return read(LogisticRegressionLearner, options, "learner", _known(LogisticRegressionLearner, facts))
-    model, trained = MODELS[kind], _names(LocalSGD) - {"model"}
-    refuse_unknown(options, sorted(trained | _names(model) - facts.keys()), "learner")
+    model, trained = MODELS[kind], [name for name in _names(LocalSGD) if name != "model"]
+    refuse_unknown(options, [*trained, *(name for name in _names(model) if name not in facts)], "learner")
     inner = {name: value for name, value in options.items() if name not in trained}
     outer = {name: value for name, value in options.items() if name in trained}
     made = read(model, inner, "learner", _known(model, facts))
@@ -75,8 +75,8 @@ def _own(kind: str, arguments: dict[str, Any]) -> Learner[Any]:
     return made
 
 
-def _names(kind: type[Any]) -> set[str]:
-    return {field.name for field in fields(kind)}
+def _names(kind: type[Any]) -> list[str]:
+    return [field.name for field in fields(kind)]
 
 
 def _known(kind: type[Any], facts: Mapping[str, Any]) -> dict[str, Any]:

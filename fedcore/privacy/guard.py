@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from fedcore.codec.codec import Codec
 from fedcore.errors import DataError, SettingError, TaskError
@@ -157,11 +159,18 @@ class PrivacyGuard:
     plan: PrivacyPlan
     account: Path | None = None
     accountant: Accountant = field(init=False)
+    _held: IO[str] | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.accountant = Accountant(self.plan.delta)
+        if self.account is not None:
+            self._held = _locked(self.account)
         if self.account is not None and self.account.exists():
             self.accountant = _read(self.account, self.plan.delta)
+
+    def __del__(self) -> None:
+        if getattr(self, "_held", None) is not None:
+            self._held.close()  # type: ignore[union-attr]
 
     def before(self, noise: Noise, dimension: int) -> Accountant:
         """Refuse a round that could pass the budget. Raises BudgetExceededError.
@@ -229,6 +238,21 @@ class PrivacyGuard:
         count = self.plan.smallest if survivors is None else survivors
         self.accountant.spend(self.plan.release(noise, dimension, count))
         return self.accountant.epsilon
+
+
+def _locked(path: Path) -> IO[str]:
+    """Hold the account until the process ends, or the guard. Raises DataError: another one has it."""
+    beside = path.with_name(path.name + ".lock")
+    try:
+        held = beside.open("w", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.close()
+        raise DataError(f"{path}: is in use: one budget is spent by one process at a time") from error
+    return held
 
 
 def _read(path: Path, delta: float) -> Accountant:

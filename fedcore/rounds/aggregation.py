@@ -86,6 +86,12 @@ class _InProcess:
         return answers, failures
 
 
+def _counted(sites: Mapping[str, Site], task: Task, survivors: Sequence[str]) -> None:
+    """Tell the sites of a sum that their vectors counted, as the service's sessions do."""
+    for name in survivors:
+        sites[name].state.count(task.name, survivors)
+
+
 def _contribute(site: Site, task: Task) -> UIntArray:
     """Ask the site itself: a subclass may answer otherwise."""
     return site.contribute(task)
@@ -106,6 +112,7 @@ class PlainSum(_InProcess):
         for vector in vectors.values():
             total += vector
         total &= total.dtype.type(ring_mask(ring_bits))
+        _counted(self.sites, task, tuple(vectors))
         return GroupSum(total, tuple(vectors), failures=failures)
 
 
@@ -119,6 +126,7 @@ class FloatSum(_InProcess):
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Average what the sites compute."""
         real, failures = self.ask(task, among, _compute)
+        _counted(self.sites, task, tuple(real))
         return GroupSum(
             np.zeros(0, np.uint16), tuple(real), failures=failures, mean=real_mean(list(real.values()))
         )
@@ -165,9 +173,11 @@ class SecureSum(_InProcess):
             drop={i: Phase.MASKED_INPUT_COLLECTION for i, name in enumerate(names) if name not in vectors},
             threat_model=self.threat_model,
         )
+        survivors = tuple(names[i] for i in result.clients)
+        _counted(self.sites, task, survivors)
         return GroupSum(
             result.total,
-            tuple(names[i] for i in result.clients),
+            survivors,
             sum(result.traffic.up.values()),
             sum(result.traffic.down.values()),
             failures,

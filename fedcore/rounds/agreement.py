@@ -61,9 +61,7 @@ class Agreement:
         made = read_learner(self.learner, features=features, classes=classes, seed=seed)
         promised = (self.privacy or {}).get("sensitivity")
         if promised is not None and Abilities.of(made).sensitivity is None:
-            raise SettingError(
-                f"privacy.sensitivity: {type(made).__name__} bounds what a person adds by none"
-            )
+            raise SettingError(f"privacy.sensitivity: {type(made).__name__} bounds no person's part")
         return made
 
     def make_strategy(self, clients: int) -> Strategy:
@@ -89,12 +87,15 @@ class Agreement:
         privacy = self.make_plan(clients).privacy
         return None if privacy is None else PrivacyGuard(privacy, account)
 
-    def to_json(self, schema: Schema, clients: int, seed: int = 0) -> dict[str, Any]:
-        """Return everything that is agreed on, defaults included, as JSON values: equal for equal runs."""
+    def to_json(self, schema: Schema, plan: TrainingPlan, seed: int = 0) -> dict[str, Any]:
+        """Return everything that is agreed on, defaults included, as JSON values: equal for equal runs.
+
+        plan  as it was made for the sites
+        """
         features, classes = len(schema.columns), len(schema.classes)
-        strategy = self.make_strategy(clients)
+        strategy = self.make_strategy(plan.clients)
         return {
             "learner": learner_json(self.learner, features=features, classes=classes, seed=seed),
-            "plan": to_json(self.make_plan(clients)),
+            "plan": to_json(plan),
             "strategy": {"name": type(strategy).__name__, **to_json(strategy)},
         }

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.evaluation.federated import (
@@ -28,11 +29,12 @@ from fedcore.rounds.model import model_arrays
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import Checkpoint
 from fedcore.rounds.summation import OnRound, RoundRecord, Summed, sum_with_retries
-from fedcore.rounds.task import Counted, Task, TaskKind, counted
+from fedcore.rounds.task import Task, TaskKind
 from fedcore.statistics.standardizer import Standardizer, from_bounds, to_mean, to_standardizer
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
 from fedcore.stream import permutation
 
+_ABOUT_MODEL = {TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.SITES}
 Evaluator: TypeAlias = Callable[[Parameters, Standardizer], Metrics]
 
 
@@ -45,7 +47,6 @@ class TrainedModel:
     evaluations  metrics by round
     stopped      why training ended before its last round
     epsilon      spent, where noise was added
-    previous     training rounds and their survivors, see Task: which personal parameters count
     """
 
     parameters: Parameters
@@ -55,7 +56,6 @@ class TrainedModel:
     evaluations: dict[int, Metrics] = field(default_factory=dict)
     stopped: str = ""
     epsilon: float | None = None
-    previous: Counted = ()
 
 
 @dataclass(slots=True)
@@ -68,6 +68,7 @@ class Federation:
     evaluator      metrics of a model, for stopping; None: federated evaluation
     on_checkpoint  given everything that a later run needs to go on: after every round and, where noise
                    is added, before every attempt, as spent
+    every_sum      also after every sum: sites that keep what they answered do not answer an earlier one again
     """
 
     aggregator: SumAggregator
@@ -79,6 +80,7 @@ class Federation:
     classes: tuple[str, ...] = ()
     evaluator: Evaluator | None = None
     on_checkpoint: Callable[[Checkpoint], None] = lambda _checkpoint: None
+    every_sum: bool = False
 
     def run(self, resume: Checkpoint | None = None) -> TrainedModel:
         """Train, from the start or from a checkpoint. A round without a result is tried again.
@@ -107,29 +109,18 @@ class Federation:
         parameters: Parameters,
         standardizer: Standardizer | None = None,
         number: int = 1,
-        previous: Counted = (),
     ) -> Evaluation:
-        """Evaluate over the held-out rows of all sites by one secure sum.
-
-        previous  of the trained model: without it, sites with personal parameters use those of the round
-                  before the last
-        """
-        return self._about(parameters, standardizer, number, previous).evaluation()
+        """Evaluate over the held-out rows of all sites by one secure sum."""
+        return _Run(self, Checkpoint.of(number, parameters, standardizer)).evaluation()
 
     def evaluate_sites(
         self,
         parameters: Parameters,
         standardizer: Standardizer | None = None,
         number: int = 1,
-        previous: Counted = (),
     ) -> SiteSpread:
         """Count the sites by bins of their own accuracy by one secure sum; arguments as in `evaluate`."""
-        return self._about(parameters, standardizer, number, previous).spread()
-
-    def _about(
-        self, parameters: Parameters, standardizer: Standardizer | None, number: int, previous: Counted
-    ) -> _Run:
-        return _Run(self, replace(Checkpoint.of(number, parameters, standardizer), previous=previous))
+        return _Run(self, Checkpoint.of(number, parameters, standardizer)).spread()
 
 
 def _shapes(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, ...]]:
@@ -147,7 +138,6 @@ class _Run:
         if self.guard is not None and self.plan.evaluate_every and federation.evaluator is None:
             raise TaskError("evaluate_every: federated evaluation adds no noise; give an evaluator instead")
         if resume is None:
-            self.started = False
             initial = federation.learner.initial()
             select(initial, self.strategy.asks().personal, "ask.personal")
             select(initial, self.strategy.asks().shared, "ask.shared")
@@ -157,7 +147,7 @@ class _Run:
             now = replace(now, state=dict(self.strategy.start(size)))
             now = replace(now, norm=self.plan.first_norm)
         else:
-            self.started, now = True, resume
+            now = resume
             if self.guard is not None and resume.accountant is not None:
                 self.guard.accountant = type(self.guard.accountant).restore(resume.accountant)
         self.now = now
@@ -165,25 +155,36 @@ class _Run:
     def train(self) -> TrainedModel:
         """Run what is left of the plan."""
         federation, plan = self.federation, self.plan
-        if not self.started and federation.schema is not None and plan.standardize:
+        if federation.schema is not None and plan.standardize and not self.now.standardizer.deviation.size:
             if self.guard is None:
                 self._standardize(federation.schema)
             else:  # exact statistics would be outside the budget
                 self.now = replace(self.now, standardizer=from_bounds(federation.schema))
+        self._evaluate_when_due()
         stopped = self._stopped()
         while self.now.number < plan.rounds and not stopped:
             self._round(self.now.number + 1)
-            if plan.evaluate_every and self.now.number % plan.evaluate_every == 0:
-                metrics = self._metrics()
-                self.now = replace(self.now, evaluations={**self.now.evaluations, self.now.number: metrics})
+            if federation.evaluator is None:
+                self._between_sums()
+            self._evaluate_when_due()
             federation.on_checkpoint(self.now)
             stopped = self._stopped()
         epsilon = None if self.guard is None else self.guard.accountant.epsilon
         now = self.now
         return TrainedModel(
             *(now.parameters, now.standardizer, now.weight, now.number, dict(now.evaluations)),
-            *(stopped, epsilon, now.previous),
+            *(stopped, epsilon),
         )
+
+    def _between_sums(self) -> None:
+        if self.federation.every_sum:
+            self.federation.on_checkpoint(self.now)
+
+    def _evaluate_when_due(self) -> None:
+        """Evaluate the model of the last round, unless that was done before the run was gone on with."""
+        now, every = self.now, self.plan.evaluate_every
+        if every and now.number and now.number % every == 0 and now.number not in now.evaluations:
+            self.now = replace(now, evaluations={**now.evaluations, now.number: self._metrics()})
 
     def _stopped(self) -> str:
         stopping = self.plan.stopping
@@ -207,13 +208,18 @@ class _Run:
 
     def _standardize(self, schema: Schema) -> None:
         columns = len(schema.columns)
-        first = self._sum(self._task(TaskKind.MEAN, 1, columns, {}))
-        mean = to_mean(first.mean.mean, schema)
+        mean = self.now.standardizer.mean  # of a run that ended between the two sums
+        if not mean.size:
+            first = self._sum(self._task(TaskKind.MEAN, 1, columns, {}))
+            mean = np.clip(to_mean(first.mean.mean, schema), schema.low, schema.high)  # rounding
+            self.now = replace(self.now, standardizer=Standardizer(mean, np.zeros(0)))
+            self._between_sums()
         task = self._task(TaskKind.DEVIATION, 1, columns, {"mean": mean})
         second = self._sum(task).mean
         resolution = task.codec.error_bound(self.plan.clients, second.weight)
         standardizer = to_standardizer(mean, second.mean, schema, resolution)
         self.now = replace(self.now, standardizer=standardizer, weight=second.weight)
+        self._between_sums()
 
     def _sum(self, task: Task) -> Summed:
         """One sum that does not change the model."""
@@ -273,7 +279,6 @@ class _Run:
             parameters={**parameters, **unflatten(vector, trained)},
             state=dict(state),
             norm=norm,
-            previous=counted(self.now.previous, sums.name, sums.survivors()),
             accountant=None if self.guard is None else self.guard.accountant.state(),
         )
         for record in sums.records:
@@ -304,7 +309,7 @@ class _Run:
         asks = replace(task.asks, personal=self.strategy.asks().personal)
         if kind is TaskKind.SITES:
             asks = replace(asks, weighting=Weighting.UNIFORM)
-        return replace(task, previous=self.now.previous, asks=asks)
+        return replace(task, asks=asks)
 
     def _classes(self) -> tuple[str, ...]:
         schema = self.federation.schema
@@ -340,6 +345,40 @@ class _Run:
         return RoundUpdate(task.asks.update, vector, mean.weight, survivors, steps, control, within)
 
 
+def expected_task(federation: Federation, task: Task) -> Task:
+    """Return what this federation would ask in the place of a task, with the public arrays of that one.
+
+    raises  TaskError: nothing, in no run that follows the plan; CodecError, ParameterError
+    """
+    plan, strategy = federation.plan, federation.strategy
+    standardizer = Standardizer.none()
+    if "deviation" in task.arrays and "mean" in task.arrays:
+        standardizer = Standardizer(task.arrays["mean"], task.arrays["deviation"])
+    parameters = sent(federation.learner.initial(), Asks(personal=strategy.asks().personal))
+    if _shapes(task.model) != _shapes(parameters) and task.kind in _ABOUT_MODEL:
+        raise TaskError("task.model: not the shapes of this site's learner")
+    now = Checkpoint.of(task.number, task.model or parameters, standardizer)
+    state = strategy.start(flatten(sent(parameters, strategy.asks())).size)
+    norm = task.shaping.norm if isinstance(plan.norm, AdaptiveClip) else plan.norm
+    run = _Run(federation, replace(now, state=dict(state), norm=norm))
+    columns = 0 if federation.schema is None else len(federation.schema.columns)
+    match task.kind:
+        case TaskKind.TRAIN:
+            made = run.training_task(task.number, {}, task.passes)
+            wanted = set(made.arrays) | ({"center"} if task.passes else set())
+        case TaskKind.EVALUATE:
+            made = run._about_model(TaskKind.EVALUATE, dimension(len(run._classes())), task.number)  # noqa: SLF001
+            wanted = set(made.arrays)
+        case TaskKind.MEAN | TaskKind.DEVIATION:
+            made = run._task(task.kind, task.number, columns, {})  # noqa: SLF001
+            wanted = {"mean"} if task.kind is TaskKind.DEVIATION else set()
+        case _:
+            raise TaskError(f"task.kind: {task.kind} is in no run that was agreed on")
+    if wanted != task.arrays.keys():
+        raise TaskError(f"task.arrays: must be {sorted(wanted)}, are {sorted(task.arrays)}")
+    return replace(made, arrays=task.arrays)
+
+
 class _RoundSums:
     """The sums of one training round, as a strategy asks for them (strategies.Sums)."""
 
@@ -347,7 +386,6 @@ class _RoundSums:
         self._run = run
         self._number = number
         self.records: list[RoundRecord] = []
-        self.name = f"{TaskKind.TRAIN} {number}"
         names = run.federation.aggregator.names
         self._cohort = run.plan.cohort_of(names, number)
         self._everybody = len(self._cohort) == len(names)
@@ -383,8 +421,3 @@ class _RoundSums:
             )
         )
         return update
-
-    def survivors(self) -> tuple[str, ...]:
-        """Return who is in any sum of the round."""
-        found = {name for r in self.records if r.result is not None for name in r.result.survivors}
-        return tuple(sorted(found))

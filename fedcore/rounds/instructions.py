@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters
 from fedcore.names import matches
+from fedcore.settings import at_least, read, require
 
 
 class UpdateKind(StrEnum):
@@ -57,19 +57,15 @@ class Asks:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("proximal", "rate", "control", "quantile", "smoothing"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise SettingError(f"asks.{name}: must be finite and at least 0, is {value}")
-        if not (math.isfinite(self.steps_cap) and self.steps_cap >= 1):
-            raise SettingError(f"asks.steps_cap: must be finite and at least 1, is {self.steps_cap}")
+        at_least(self, 0, "proximal", "rate", "control", "quantile", "smoothing")
+        at_least(self, 1, "steps_cap")
         if self.update is UpdateKind.GRADIENT and (self.normalized or self.control or self.proximal):
-            raise SettingError("asks.update: a gradient has no local steps to normalize or to steer")
+            raise SettingError("update: a gradient has no local steps to normalize or to steer")
         if self.control and self.weighting is not Weighting.UNIFORM:
-            raise SettingError("asks.control: control variates are averaged with uniform weights")
-        for name in ("shared", "personal"):
-            if isinstance(patterns := getattr(self, name), str):  # its characters would be the patterns
-                raise SettingError(f"asks.{name}: must be a tuple of patterns, is {patterns!r}")
+            raise SettingError("control: control variates are averaged with uniform weights")
+        for name in ("shared", "personal"):  # the characters of a text would be the patterns
+            patterns = getattr(self, name)
+            require(not isinstance(patterns, str), name, "a tuple of patterns", patterns)
 
     @property
     def precise(self) -> int:
@@ -88,30 +84,10 @@ class Asks:
     @classmethod
     def decode(cls, values: dict[str, Any]) -> Asks:
         """Undo `encode`. Raises TaskError."""
-        known = {field.name: field for field in fields(cls)}
-        if unknown := values.keys() - known.keys():
-            raise TaskError(f"asks: {min(unknown)!r} is not known")
-        typed: dict[str, Any] = {}
-        for name, value in values.items():
-            default = getattr(_DEFAULT, name)
-            if isinstance(default, tuple):
-                if not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-                    raise TaskError(f"asks.{name}: must be a list of patterns, is {value!r}")
-                typed[name] = tuple(value)
-            elif isinstance(default, bool):
-                if not isinstance(value, bool):
-                    raise TaskError(f"asks.{name}: must be true or false, is {value!r}")
-                typed[name] = value
-            elif isinstance(default, StrEnum):
-                typed[name] = type(default)(value)
-            elif isinstance(value, bool) or not isinstance(value, int | float):
-                raise TaskError(f"asks.{name}: must be a number, is {value!r}")
-            else:
-                typed[name] = float(value)
-        return cls(**typed)
-
-
-_DEFAULT = Asks()
+        try:
+            return read(cls, values, "asks")
+        except SettingError as error:
+            raise TaskError(str(error)) from error
 
 
 def sent(parameters: Parameters, asks: Asks) -> Parameters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from fedcore.errors import LearnerFailedError, TaskError
 from fedcore.learner import Abilities, Learner, LocalFit, Parameters, Rows, Steering, flatten, unflatten
 from fedcore.names import matches
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, sent
-from fedcore.rounds.task import Counted, Task
+from fedcore.rounds.task import Task
 
 # A vector's weight in a pass of the geometric median is its weight times a share of this.
 GRAIN = 1024
@@ -26,7 +26,9 @@ class SiteState:
     control   c_i of SCAFFOLD, flat; residual: what sparsification has not sent yet, flat
     personal  parameters that stay here
     update    (round, vector) of the last training round: later passes sum it again
-    pending   (round, changes) that wait for the news that the round had a result with this site in it
+    pending   (round, changes) that wait for the next round
+    counted   members of the sum that the pending vector is in, by what its own session proved
+    members   of the sum that the rest comes from
     """
 
     control: NDArray[np.float64] | None = field(default=None, repr=False)
@@ -34,27 +36,45 @@ class SiteState:
     personal: Parameters = field(default_factory=dict, repr=False)
     update: tuple[str, Update] | None = field(default=None, repr=False)
     pending: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)
+    counted: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
-    def settle(self, task: Task, site: str) -> None:
-        """Learn from the next task what became of the last vector."""
-        if self.pending is None or self.pending[0] == task.name or not task.previous:
+    def propose(self, name: str, changes: dict[str, Any]) -> None:
+        """Keep what a round would change, until it is known whether its vector counted."""
+        self.pending, self.counted = (name, changes), ()
+
+    def count(self, name: str, members: Collection[str]) -> None:
+        """Learn that the vector of a round is in a sum over these."""
+        if self.pending is not None and self.pending[0] == name:
+            self.counted = tuple(sorted(members))
+
+    def go_on(self, name: str) -> None:
+        """Begin a round: what the one before it changed becomes part of this, if it counted."""
+        if self.pending is None or self.pending[0] == name:
             return
-        changes = self.counted(task.previous, site)
-        self.pending = None
-        for field_name, value in changes.items():
-            setattr(self, field_name, value)
+        if self.counted:
+            for field_name, value in self.pending[1].items():
+                setattr(self, field_name, value)
+            self.members = self.counted
+        self.pending, self.counted = None, ()
 
-    def counted(self, previous: Counted, site: str) -> dict[str, Any]:
-        """Return the changes of the last vector if it counted by these rounds and survivors, else none."""
-        if self.pending is None or not any(
-            name == self.pending[0] and site in survivors for name, survivors in previous
-        ):
-            return {}
-        return self.pending[1]
+    def own(self) -> Parameters:
+        """Return the personal parameters after the last round that counted."""
+        changes = self.pending[1] if self.pending is not None and self.counted else {}
+        personal: Parameters = changes.get("personal", self.personal)
+        return personal
+
+    def carried(self, asks: Asks, *, residual: bool) -> bool:
+        """Tell whether a vector with these instructions is made of more than rows and the task."""
+        return bool(
+            (asks.control and self.control is not None)
+            or (residual and self.residual is not None)
+            or (asks.personal and self.personal)
+        )
 
     def kept(self) -> dict[str, Any]:
         """Return what a checkpoint needs of this site."""
-        names = ("control", "residual", "personal", "pending")
+        names = ("control", "residual", "personal", "pending", "counted", "members")
         return {name: value for name in names if (value := getattr(self, name)) is not None and len(value)}
 
     def restore(self, kept: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ class Site:
     def compute(self, task: Task) -> Contribution:
         """Return what `contribute` encodes. Raises TaskError."""
         self._check(task)
-        self.state.settle(task, self.name)
+        self.state.go_on(task.name)
         if task.kind is TaskKind.TRAIN:
             return self._training(task)
         rows = self._rows(task)
@@ -130,7 +130,7 @@ class Site:
             changes = dict(update.changes)
             if task.shaping.keep < 1:
                 changes["residual"] = task.shaping.left(values)
-            self.state.pending = (task.name, changes)
+            self.state.propose(task.name, changes)
         rows = len(self.table)
         if task.asks.smoothing:
             weight = weiszfeld_weight(task, task.shaping.restore(shaped, task.dimension)[0], rows)

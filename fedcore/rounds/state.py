@@ -14,13 +14,12 @@ from fedcore import arrays
 from fedcore.errors import DataError
 from fedcore.learner import Metrics, Parameters
 from fedcore.rounds.model import model_arrays, model_of
-from fedcore.rounds.task import Counted
 from fedcore.statistics.standardizer import Standardizer
 
 if TYPE_CHECKING:
     from fedcore.rounds.site import Site
 
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -30,7 +29,6 @@ class Checkpoint:
     number      of the last round
     parameters  the global model; state: of the strategy
     norm        that updates of the next round are clipped to
-    previous    training rounds and their survivors, see Task
     accountant  of the privacy spent
     evaluations metrics by round
     sites       what simulated sites keep, by name: control variates, residuals, personal parameters.
@@ -43,7 +41,6 @@ class Checkpoint:
     weight: int = 0
     state: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     norm: float | None = None
-    previous: Counted = ()
     accountant: dict[str, Any] | None = None
     evaluations: dict[int, Metrics] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -66,7 +63,6 @@ class Checkpoint:
             "number": self.number,
             "weight": self.weight,
             "norm": self.norm,
-            "previous": self.previous,
             "accountant": self.accountant,
             "evaluations": {
                 str(number): {name: str(value) for name, value in metrics.items()}  # JSON has no NaN
@@ -97,7 +93,6 @@ class Checkpoint:
             weight=int(header["weight"]),
             state={k.removeprefix("state."): v for k, v in named.items() if k.startswith("state.")},
             norm=header["norm"],
-            previous=tuple((name, tuple(survivors)) for name, survivors in header["previous"]),
             accountant=header["accountant"],
             evaluations={
                 number: {name: float(value) for name, value in metrics.items()}

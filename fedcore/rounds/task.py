@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,11 @@ from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.instructions import Asks
 
-_VERSION = 3
+_VERSION = 4
 _FIELDS = {
     *("version", "kind", "number", "dimension", "codec", "columns", "classes", "arrays"),
-    *("asks", "shaping", "noise", "passes", "previous"),
+    *("asks", "shaping", "noise", "passes"),
 }
-
-Counted: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class TaskKind(StrEnum):
@@ -54,9 +52,6 @@ class Task:
     arrays      "mean" from DEVIATION on, "deviation" and the parameters (as "model.<name>") in TRAIN
     asks        of a training round; shaping and noise: of its vectors
     passes      how often this round was summed before (geometric median): the update stays the same
-    previous    training rounds with a result and their survivors, each site only at its last: sites learn
-                from it whether their last vector counted, also those that were not in every cohort;
-                empty: no news
     """
 
     kind: TaskKind
@@ -70,7 +65,6 @@ class Task:
     shaping: Shaping = field(default_factory=Shaping)
     noise: Noise | None = None
     passes: int = 0
-    previous: Counted = ()
 
     @property
     def name(self) -> str:
@@ -116,7 +110,6 @@ class Task:
             "shaping": asdict(self.shaping) | {"seed": self.shaping.seed.hex()},
             "noise": None if self.noise is None else asdict(self.noise),
             "passes": self.passes,
-            "previous": self.previous,
             "arrays": [[name, list(self.arrays[name].shape)] for name in names],
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
@@ -168,7 +161,6 @@ def _decode(payload: bytes) -> Task:
         shaping=_shaping(header["shaping"]),
         noise=None if header["noise"] is None else _noise(header["noise"]),
         passes=_integer(header, "passes"),
-        previous=_previous(header["previous"]),
     )
 
 
@@ -227,14 +219,3 @@ def _noise(values: dict[str, Any]) -> Noise:
         norm=_real(values["norm"], "noise.norm"),
         smallest=_integer(values, "smallest"),
     )
-
-
-def _previous(value: Any) -> Counted:  # noqa: ANN401 - JSON
-    return tuple((_text(name, "previous"), _texts(survivors, "previous")) for name, survivors in value)
-
-
-def counted(previous: Counted, name: str, survivors: tuple[str, ...]) -> Counted:
-    """Add a training round's survivors to those of the rounds before, where they no longer stand."""
-    now = frozenset(survivors)
-    kept = ((older, tuple(site for site in sites if site not in now)) for older, sites in previous)
-    return tuple(entry for entry in (*kept, (name, survivors)) if entry[1])

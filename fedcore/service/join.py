@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcore.errors import DataError, FedcoreError, TaskError
+from fedcore.errors import DataError, FedcoreError
+from fedcore.rounds.consent import Consent, Run
 from fedcore.rounds.model import model_of, save_model
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task, TaskKind
 from secagg import ParameterError, Phase, Policy, RoundParameters, Signer
 from secagg.kernels import UIntArray
 from secagg.service import AggregationClient, ServerCredentials, write_private
-from secagg.store import MemoryStore
+from secagg.store import MemoryStore, ParticipationLedger, Store
 
 Say = Callable[[str], None]
 
@@ -43,6 +44,8 @@ class Hold:
 class JoinOptions:
     """What a site is started with.
 
+    run     what this site agreed to: it takes part in nothing else
+    store   keeps what it answered, signed and accepted; None: in memory, and forgotten with the process
     reveal  private folder for the quantized updates, so that a drill can check the sums; None: never
     """
 
@@ -51,6 +54,8 @@ class JoinOptions:
     signer: Signer
     policy: Policy
     site: Site
+    run: Run
+    store: Store | None = None
     reveal: Path | None = None
     hold: Hold | None = None
     patience_s: float = 60.0
@@ -63,51 +68,50 @@ async def join(options: JoinOptions, say: Say) -> Task:
     raises  ServiceError when the server cannot be reached or refuses us
     """
     drill = _Drill(options.hold, say)
+    store = MemoryStore() if options.store is None else options.store
+    ledger = ParticipationLedger(store)
+    consent = Consent(options.run, options.site, store, ledger)
     client = AggregationClient(
         address=options.address,
         credentials=options.credentials,
         signer=options.signer,
         policy=options.policy,
-        store=MemoryStore(),
+        store=store,
+        ledger=ledger,
+        agreement=options.run.digest,
         before_answer=drill.before_answer,
+        before_sign=lambda parameters, payload, finished, survivors: consent.signs(
+            payload, parameters, finished, survivors
+        ),
         on_refusal=lambda text: say(f"refused: {text}"),
         patience_s=options.patience_s,
     )
     if options.reveal is not None:
         options.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)
         say(f"WARNING: this site writes its plain updates to {options.reveal}")
+    if not store.durable:
+        say("WARNING: without --store, what this site signed is forgotten when it ends")
     while True:
         try:
             outcome = await client.take_part(
-                lambda payload, parameters: _compute(options, payload, parameters)
+                lambda payload, parameters: _compute(options, consent, payload, parameters)
             )
+            if outcome.survivors and outcome.payload and not outcome.finished:
+                consent.counted(outcome.payload, outcome.survivors)
             if outcome.finished:
                 return Task.decode(outcome.payload)
             name = Task.decode(outcome.payload).name if outcome.payload else "a round"
-            say(f"{name}: {'done' if outcome.completed else outcome.reason}")
+            told = outcome.reason or "over, without this site"
+            say(f"{name}: {'done' if outcome.survivors else told}")
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
 
 
-def _compute(options: JoinOptions, payload: bytes, parameters: RoundParameters) -> UIntArray:
-    task = Task.decode(payload)
-    wanted = task.length, task.codec.ring_bits
-    if (parameters.vector_length, parameters.ring_bits) != wanted:
-        raise TaskError(
-            f"parameters: vector length and ring bits must be {wanted} for this task, "
-            f"are {parameters.vector_length, parameters.ring_bits}"
-        )
-    if len(options.policy.known or ()) > task.codec.clients:
-        raise TaskError(
-            f"task.codec.clients: {task.codec.clients} are fewer than are enrolled: sums could wrap"
-        )
-    if task.noise is not None and parameters.minimum_survivors < task.noise.smallest:
-        raise TaskError(
-            f"parameters.minimum_survivors: must be at least {task.noise.smallest}, whose noise hides each "
-            f"vector, is {parameters.minimum_survivors}"
-        )
-    vector = options.site.contribute(task)
+def _compute(
+    options: JoinOptions, consent: Consent, payload: bytes, parameters: RoundParameters
+) -> UIntArray:
+    vector = options.site.contribute(consent.admit(payload, parameters))
     if options.reveal is not None:
         _reveal(options.reveal, parameters.round_id, vector)
     return vector

@@ -13,18 +13,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fedcore.data.schema import Schema
 from fedcore.history import History
-from fedcore.learner import Learner
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.aggregation import GroupSum
+from fedcore.rounds.consent import Run
 from fedcore.rounds.federation import Federation, TrainedModel
 from fedcore.rounds.model import SUFFIX, model_arrays, model_of, save_model
-from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.summation import RoundRecord
 from fedcore.rounds.task import Task, TaskKind
-from fedcore.strategies import FedAvg, Strategy
 from secagg import (
     Identity,
     ParameterError,
@@ -33,7 +31,6 @@ from secagg import (
     Signer,
     ThreatModel,
     choose_parameters,
-    context_digest,
 )
 from secagg.service import (
     AggregationServer,
@@ -51,7 +48,9 @@ from secagg.service import (
     Transcripts,
     TranscriptSealed,
     UploadTaken,
+    round_context,
 )
+from secagg.store import ConcernKind, LedgerError, MemoryStore, ParticipationLedger, Store, floor_for
 
 # Clients between two streams come back after half a second and hear then that the run is over.
 _FAREWELL_S = 10.0
@@ -73,16 +72,15 @@ class ServeOptions:
     show     gets every event of the history as it is written
     signer   the server's own identity: it signs a transcript of every round, in out/transcripts
     keep_inputs  with the masked vectors in it
-    strategy  what sites are asked for, and the server's step
+    run      what all parties agreed on
+    store    keeps who was summed with whom; None: in memory
     resume    a run's folder is gone on with from its checkpoint instead of being refused
     """
 
     address: str
     credentials: ServerCredentials = field(repr=False)
     registry: Registry
-    schema: Schema
-    learner: Learner[Any]
-    plan: TrainingPlan
+    run: Run
     out: Path
     threat_model: ThreatModel = field(default_factory=ThreatModel)
     minimum_cohort: int
@@ -92,12 +90,12 @@ class ServeOptions:
     show: Show = _show_nothing
     signer: Signer | None = None
     keep_inputs: bool = False
-    strategy: Strategy = field(default_factory=FedAvg)
     resume: bool = False
+    store: Store | None = None
 
     def __post_init__(self) -> None:
         """Refuse before anybody waits what every round would refuse."""
-        model, privacy = self.threat_model, self.plan.privacy
+        model, privacy = self.threat_model, self.run.plan.privacy
         if privacy is not None and self.minimum_survivors < privacy.smallest:
             raise ParameterError(
                 f"minimum_survivors: must be at least privacy.smallest, {privacy.smallest}, "
@@ -142,6 +140,8 @@ class ServiceSum:
     options: ServeOptions
     traffic: dict[bytes, tuple[int, int]]
     on_task: Callable[[Task, bytes], None]
+    subjects: Subjects
+    ledger: ParticipationLedger
     _started: bool = False
     _guilty: set[Identity] = field(default_factory=set)  # left out from then on
 
@@ -161,10 +161,14 @@ class ServiceSum:
         options, payload = self.options, task.encode()
         if among is not None and len(among) < options.minimum_cohort:
             options = replace(options, minimum_cohort=len(among))
+        subject = None if task.noise is not None else self.subjects.of(task)
+        absent = self._guilty | left_out
+        if subject is not None:
+            absent |= self._not_allowed(subject, registry.identities - absent, task)
         parameters = options.parameters(
             vector_length=task.length,
             ring_bits=task.codec.ring_bits,
-            context=context_digest(payload),
+            context=round_context(payload, options.run.digest),
         )
         deadlines = options.deadlines
         if not self._started:  # everybody is still starting: wait for all
@@ -172,17 +176,36 @@ class ServiceSum:
             deadlines = replace(deadlines, advertise_s=options.start_s, advertise_grace_s=None)
         self.on_task(task, parameters.round_id)
         future = asyncio.run_coroutine_threadsafe(
-            self.server.run_round(parameters, payload, deadlines, excluded=self._guilty | left_out), self.loop
+            self.server.run_round(parameters, payload, deadlines, excluded=absent, subject=subject), self.loop
         )
         try:
             result = future.result()
         except RoundAbortedError as error:
             self._guilty.update(map(Identity, error.guilty))
             raise
+        except LedgerError as error:
+            raise RoundAbortedError(error.concerns[0].kind, str(error)) from error
         self._guilty.update(blame.client for blame in result.blamed if blame.guilty)
         names = sorted(options.registry.name_of(identity) for identity in result.survivors)
         up, down = self.traffic.get(parameters.round_id, (0, 0))
         return GroupSum(result.total, tuple(names), up, down, round_id=parameters.round_id)
+
+    def _not_allowed(
+        self, subject: bytes, candidates: frozenset[Identity], task: Task
+    ) -> frozenset[Identity]:
+        """Return who must not be asked beside the earlier sums of a subject: their ledgers would refuse.
+
+        raises  RoundAbortedError: the members of the earlier sum must be waited for
+        """
+        options = self.options
+        floor = floor_for(options.threat_model, len(candidates))
+        advice = self.ledger.advice(subject, candidates, floor=min(floor, len(candidates)))
+        if advice.wait:
+            raise RoundAbortedError(
+                ConcernKind.DIFFERENCING,
+                f"{task.name}: {advice.sentence(lambda client: options.registry.name_of(Identity(client)))}",
+            )
+        return candidates - advice.members
 
 
 class Recorder:
@@ -310,26 +333,35 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
         folder = options.out / "transcripts"
         folder.mkdir(exist_ok=options.resume)
         transcripts = Transcripts(folder=folder, signer=options.signer, keep_inputs=options.keep_inputs)
+    store = MemoryStore() if options.store is None else options.store
+    ledger = ParticipationLedger(store)
     server = AggregationServer(
         address=options.address,
         credentials=options.credentials,
         registry=options.registry,
         observer=recorder.on_event,
         transcripts=transcripts,
+        store=store,
+        ledger=ledger,
+        agreement=options.run.digest,
     )
     await server.start()
     host = options.address.rsplit(":", 1)[0]
-    recorder.write("listening", address=f"{host}:{server.port}", pid=os.getpid())
+    listening = {"address": f"{host}:{server.port}", "pid": os.getpid()}
+    recorder.write("listening", **listening, agreement=options.run.digest.hex(), durable=store.durable)
     loop = asyncio.get_running_loop()
-    aggregator = ServiceSum(server, loop, options, recorder.traffic, recorder.on_task)
+    aggregator = ServiceSum(
+        server, loop, options, recorder.traffic, recorder.on_task, options.run.subjects(store), ledger
+    )
     federation = Federation(
         aggregator,
-        options.schema,
-        options.learner,
-        options.plan,
-        options.strategy,
+        options.run.schema,
+        options.run.learner,
+        options.run.plan,
+        options.run.strategy,
         on_round=recorder.on_round,
         on_checkpoint=recorder.on_checkpoint,
+        every_sum=True,
     )
     kept = options.out / CHECKPOINT
     resume = Checkpoint.load(kept) if options.resume and kept.exists() else None
@@ -340,7 +372,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
             await _end_early(server, options, recorder, str(error))
             raise
         server.finish(_final(options, model).encode())
-        recorder.write("finished", rounds=options.plan.rounds)
+        recorder.write("finished", rounds=options.run.plan.rounds)
         await _farewell(server)
         return model
     finally:
@@ -371,10 +403,10 @@ def _final(options: ServeOptions, model: TrainedModel) -> Task:
     """Return the model as the payload that ends the run."""
     return Task(
         kind=TaskKind.TRAIN,
-        number=options.plan.rounds + 1,
+        number=options.run.plan.rounds + 1,
         dimension=sum(array.size for array in model.parameters.values()),
-        codec=options.plan.codec(TaskKind.TRAIN),
-        columns=tuple((column.name, column.low, column.high) for column in options.schema.columns),
-        classes=options.schema.classes,
+        codec=options.run.plan.codec(TaskKind.TRAIN),
+        columns=tuple((column.name, column.low, column.high) for column in options.run.schema.columns),
+        classes=options.run.schema.classes,
         arrays=model_arrays(model.parameters, model.standardizer),
     )

@@ -17,6 +17,10 @@ from fedcore.data.table import Table
 from fedcore.errors import TaskError
 from fedcore.learner import Rows
 
+# Of the range of a column: smaller deviations count as no spread, and no site standardizes by one. What a sum
+# resolves is coarser than that unless sites have about as many rows as their weight is capped at.
+FLOOR = 2.0**-13
+
 
 @dataclass(frozen=True, slots=True)
 class Standardizer:
@@ -37,6 +41,26 @@ class Standardizer:
     def of(cls, table: Table) -> Self:
         """Return that of these rows."""
         return cls(table.features.mean(axis=0), table.features.std(axis=0))
+
+    def impossible(self, schema: Schema) -> str:
+        """Return why no rows within the bounds of a schema can have these statistics; empty: they can."""
+        wanted, width = (len(schema.columns),), schema.high - schema.low
+        if {self.mean.shape, self.deviation.shape} != {wanted}:
+            return "mean, deviation: must have one value per column"
+        slack = width * 1e-9
+        faults = (
+            ("mean", (self.mean < schema.low - slack) | (self.mean > schema.high + slack), "within bounds"),
+            ("deviation", self.deviation > width / 2 + slack, "at most half the range"),
+            (
+                "deviation",
+                (self.deviation != 0) & ~(self.deviation >= width * FLOOR * (1 - 1e-9)),
+                f"0 or at least {FLOOR:.3g} of the range",
+            ),
+        )
+        for name, bad, rule in faults:
+            if bad.any():
+                return f"{name}: must be {rule}, of {schema.columns[int(np.argmax(bad))].name} is not"
+        return ""
 
     @overload
     def apply(self, table: Table) -> Table: ...
@@ -77,7 +101,7 @@ def to_standardizer(
 
     resolution  error bound of the unit deviations; smaller ones count as no spread
     """
-    spread = np.where(unit > resolution, unit, 0.0)
+    spread = np.where(unit > max(resolution, FLOOR**2), unit, 0.0)
     return Standardizer(mean, np.sqrt(spread) * (schema.high - schema.low))
 
 

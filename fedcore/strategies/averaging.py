@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedcore.rounds.instructions import Asks, UpdateKind
+from fedcore.settings import at_least
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Vector
 
 
@@ -64,6 +65,10 @@ class FedProx(FedAvg):
 
     kinds: ClassVar[frozenset[UpdateKind]] = frozenset({UpdateKind.DELTA, UpdateKind.WEIGHTS})
     mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "mu")
+        FedAvg.__post_init__(self)
 
     def asks(self) -> Asks:
         """Add the proximal term."""

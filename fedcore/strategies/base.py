@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import SettingError, TaskError
 from fedcore.rounds.instructions import Asks, UpdateKind
+from fedcore.settings import shown
 
 Vector: TypeAlias = NDArray[np.float64]
 State: TypeAlias = Mapping[str, NDArray[np.float64]]
@@ -88,10 +89,8 @@ class Strategy:
 
     def __post_init__(self) -> None:
         if self.asks().update not in self.kinds:
-            raise SettingError(
-                f"ask.update: {type(self).__name__} takes {' or '.join(sorted(self.kinds))}, "
-                f"not {self.asks().update}"
-            )
+            rule = f"{' or '.join(sorted(self.kinds))} with {type(self).__name__}"
+            raise SettingError(f"update: must be {rule}, is {shown(self.asks().update)}")
 
     def asks(self) -> Asks:
         """Return what the sites are asked for."""

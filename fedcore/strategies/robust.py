@@ -12,6 +12,7 @@ import numpy as np
 
 from fedcore.errors import CodecError, TaskError
 from fedcore.rounds.instructions import Asks, UpdateKind
+from fedcore.settings import at_least, positive
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Sums, Vector
 from secagg import RoundAbortedError
 
@@ -109,6 +110,11 @@ class GeometricMedian(Strategy):
     smoothing: float
     passes: int = 3
     server_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self, "smoothing")
+        at_least(self, 0, "passes")
+        Strategy.__post_init__(self)
 
     def asks(self) -> Asks:
         """Ask for weights by distance."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from fedcore.errors import TaskError
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
+from fedcore.settings import at_least, positive
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Vector
 
 
@@ -20,7 +21,7 @@ class Scaffold(Strategy):
     control_scale  the changes of control variates travel times this; near (local steps * learning rate)
                    they are as large as the update, so that one clip fits both
     Sites count uniformly, as in the paper. A site keeps c_i; a change of it counts only when its vector
-    was in the sum, which it learns from the next task that it gets. C is the mean of all c_i as long as
+    was in the sum, which its own session proves. C is the mean of all c_i as long as
     nothing is clipped: a norm or clip that binds, and noise, reach C but no c_i. Needs a steerable learner.
     Reveals to the server: the mean change and the mean change of the control variates of the survivors.
     """
@@ -28,6 +29,11 @@ class Scaffold(Strategy):
     sites: int
     server_rate: float = 1.0
     control_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "sites")
+        positive(self, "control_scale")
+        Strategy.__post_init__(self)
 
     def asks(self) -> Asks:
         """Ask for control variates."""

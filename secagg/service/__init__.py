@@ -2,6 +2,7 @@
 
 from secagg.service.client import AggregationClient
 from secagg.service.clock import Clock, ManualClock, SystemClock
+from secagg.service.context import round_context
 from secagg.service.driver import Deadlines
 from secagg.service.errors import (
     ConnectionLostError,
@@ -62,6 +63,7 @@ __all__ = [
     "UploadTaken",
     "check_name",
     "read_identity",
+    "round_context",
     "write_identity",
     "write_private",
 ]

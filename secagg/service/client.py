@@ -57,6 +57,8 @@ class AggregationClient:
                    killed has no part in the rest of its round
     counter        counts what was released; default: in the store
     ledger         what this client uploaded before, and how often; default: in the store, it warns only
+    agreement      digest of what was agreed on before: in the context of every round, so that nobody takes
+                   part who agreed to something else
     question_of    what (payload, parameters) ask, for the ledger; default: the context is the subject
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
     before_sign    called in a thread with (parameters, payload, finished, survivors) before the client signs
@@ -79,6 +81,7 @@ class AggregationClient:
         counter: Counter | None = None,
         ledger: ParticipationLedger | None = None,
         question_of: QuestionOf = context_is_subject,
+        agreement: bytes = b"",
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
         before_sign: BeforeSign | None = None,
@@ -101,6 +104,7 @@ class AggregationClient:
             before_sign=before_sign,
             on_refusal=on_refusal,
             question_of=question_of,
+            agreement=agreement,
         )
         self._patience_s = patience_s
 

@@ -21,8 +21,8 @@ from secagg.effects import (
 from secagg.errors import ConsentError
 from secagg.kernels import UIntArray
 from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer
-from secagg.primitives.labels import context_digest
 from secagg.protocol import ClientSession
+from secagg.service.context import round_context
 from secagg.service.errors import StreamError
 from secagg.store import Counter, LedgerError, ParticipationLedger, Store, floor_for
 
@@ -72,6 +72,7 @@ class Settings:
     before_answer: BeforeAnswer | None
     before_sign: BeforeSign | None = None
     on_refusal: Callable[[str], None]
+    agreement: bytes = b""  # digest of what was agreed on: in the context of every round
     question_of: QuestionOf = context_is_subject  # of (payload, parameters); may raise LedgerError
 
 
@@ -124,7 +125,7 @@ class Seat:
         self._survivors = frozenset()
         self._session = ClientSession(
             signer=self._settings.signer,
-            context=context_digest(payload),
+            context=round_context(payload, self._settings.agreement),
             policy=self._settings.policy,
             entropy=self._settings.entropy,
             seen=_Seen(self._settings.store),

@@ -15,8 +15,8 @@ from secagg.effects import Aggregate, Frame, Refused
 from secagg.errors import LocalProtocolError, ParameterError, RoundAbortedError
 from secagg.kernels import packed_bytes
 from secagg.params import Buffer, Identity, Phase, RoundParameters
-from secagg.primitives.labels import context_digest
 from secagg.service.clock import Clock, SystemClock
+from secagg.service.context import round_context
 from secagg.service.driver import Deadlines, RoundDriver
 from secagg.service.errors import HelloError, ServiceError, StreamError, code_of
 from secagg.service.events import Observer, ignore
@@ -82,6 +82,7 @@ class AggregationServer:
     observer     is told the public facts of each round
     ledger       who was summed with whom; default: in the store, with its own defaults
     transcripts  where to record the rounds; None: nowhere
+    agreement    digest of what all parties agreed on before: in the context of every round
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class AggregationServer:
         observer: Observer = ignore,
         ledger: ParticipationLedger | None = None,
         transcripts: Transcripts | None = None,
+        agreement: bytes = b"",
     ) -> None:
         if credentials.private_key is None:
             raise ParameterError("credentials: the server needs its private key")
@@ -105,6 +107,7 @@ class AggregationServer:
         self._store = store or MemoryStore()
         self._ledger = ledger or ParticipationLedger(self._store)
         self._transcripts = transcripts
+        self._agreement = agreement
         self._observer = observer
         self._connections: dict[Identity, _Connection] = {}
         self._driver: RoundDriver | None = None
@@ -161,8 +164,8 @@ class AggregationServer:
         """
         if self._driver is not None:
             raise LocalProtocolError("run_round: a round is running")
-        if parameters.context != context_digest(payload):
-            raise ParameterError("parameters.context: must be context_digest(payload)")
+        if parameters.context != round_context(payload, self._agreement):
+            raise ParameterError("parameters.context: must be round_context(payload, agreement)")
         driver = RoundDriver(
             parameters,
             registry=self._registry,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attacks import defences_client, defences_masks, defences_server, defences_state
+from tests.attacks import defences_client, defences_masks, defences_server, defences_state, defences_training
 from tests.attacks.defence import Defence
 
 DEFENCES: tuple[Defence, ...] = (
@@ -10,4 +10,5 @@ DEFENCES: tuple[Defence, ...] = (
     *defences_server.DEFENCES,
     *defences_masks.DEFENCES,
     *defences_state.DEFENCES,
+    *defences_training.DEFENCES,
 )

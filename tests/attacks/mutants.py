@@ -42,6 +42,12 @@ _STATE = (
     "tests/test_hygiene.py",
 )
 _SERVICE = tuple(f"tests/service/test_{name}.py" for name in ("hello", "keys", "seat", "transcripts"))
+_TRAINING = (
+    "tests/attacks/training",
+    "tests/fedcore/rounds/test_lying_server.py",
+    "tests/fedcore/rounds/test_local_training.py",
+    "tests/fedcore/service/test_join.py",
+)
 _FOUND = 3  # attacks that are kept per defence
 _TIMEOUT_S = 900
 
@@ -133,6 +139,8 @@ def find(defence: Defence, known: Mapping[str, list[str]], *, every: bool) -> li
 
 def _suite(defence: Defence) -> tuple[str, ...]:
     """All attacks, first those that are most likely to meet the defence."""
+    if defence.module.startswith("fedcore.") or defence.module.endswith(".context"):
+        return _TRAINING
     if ".service." in defence.module:
         return (*_SERVICE, *_STATE)
     if any(part in defence.module for part in (".server.", ".messages.", ".recovery")):

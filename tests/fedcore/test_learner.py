@@ -1,4 +1,4 @@
-"""Parameters as one vector and back."""
+"""Parameters as one vector and back; what a learner can do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.errors import TaskError
-from fedcore.learner import Parameters, flatten, unflatten
+from fedcore.learner import Abilities, Labelled, Parameters, flatten, unflatten
+from fedcore.learners import LocalSGD, PersonClipped, SoftmaxRegression
+from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from tests.fedcore.rounds.test_site import make_table
 
 SHAPES = st.dictionaries(
     st.text(min_size=1, max_size=5), st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=4
@@ -46,3 +49,24 @@ def test_the_parts_are_copies() -> None:
 def test_a_vector_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(TaskError, match=f"parameters: 3 values are needed, got {length}"):
         unflatten(np.zeros(length), {"a": np.zeros(2), "b": np.zeros(1)})
+
+
+def test_abilities_are_the_methods_that_are_there() -> None:
+    model = SoftmaxRegression(3, 2)
+    steered = LocalSGD(model=model)
+    able = Abilities.of(steered)
+    assert able == Abilities(
+        steerable=steered, gradients=steered, rated=None, scoring=steered, sensitivity=None
+    )
+    persons = PersonClipped(model=model, clip=2.0, expected=8.0)
+    assert Abilities.of(persons).steerable is None
+    assert Abilities.of(persons).gradients is persons
+    assert Abilities.of(persons).sensitivity == 0.25
+    plain = LogisticRegressionLearner(features=3, classes=2)
+    able = Abilities.of(plain)
+    assert (able.steerable, able.gradients, able.rated, able.scoring) == (None, None, None, plain)
+
+
+def test_rows_with_labels_can_be_evaluated() -> None:
+    assert isinstance(make_table(3, 0), Labelled)
+    assert not isinstance([1, 2], Labelled)

@@ -484,7 +484,7 @@ def _task(data: bytes) -> str:
         return _first_words(error)
     payload = task.encode()
     assert Task.decode(payload).encode() == payload
-    rules = f"{task.asks.update}, {task.noise is not None}, {task.shaping.rotate}, {len(task.previous)}"
+    rules = f"{task.asks.update}, {task.noise is not None}, {task.shaping.rotate}"
     return f"{task.kind}, {len(task.arrays)} arrays, {rules}"
 
 
@@ -508,7 +508,6 @@ def _task_seeds() -> list[bytes]:
         shaping=Shaping(norm=2.0, rotate=True, keep=0.5),
         noise=Noise(mechanism=Mechanism.SKELLAM, variance=2.0, sensitivity=1.0),
         passes=1,
-        previous=(("train 1", ("a",)), ("train 2", ("b", "c"))),
     )
     steered = replace(plain[-1], asks=Asks(control=1.0, weighting=Weighting.UNIFORM))
     return [task.encode() for task in (*plain, full, steered)]

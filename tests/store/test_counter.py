@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 
 from secagg.errors import ParameterError, StaleSnapshotError
@@ -60,3 +63,30 @@ def test_of_two_sessions_from_one_snapshot_only_one_masks_a_vector() -> None:
     twins[1].submit(cohort.vector(1))
     with pytest.raises(ParameterError, match="must be above 4, is 4"):
         counter.advance("round", twins[1].releases)
+
+
+class Slow(MemoryStore):
+    """Answers so late that another thread would look meanwhile, too."""
+
+    def get(self, name: str) -> bytes | None:
+        found = super().get(name)
+        time.sleep(0.05)
+        return found
+
+
+def test_of_two_that_advance_at_once_only_one_does() -> None:
+    counter, refused = StoredCounter(Slow()), []
+
+    def advance() -> None:
+        try:
+            counter.advance("rounds/1", 1)
+        except ParameterError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=advance) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1
+    assert counter.value("rounds/1") == 1

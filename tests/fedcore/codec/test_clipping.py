@@ -96,11 +96,11 @@ def test_with_noise_the_bit_is_inside_the_noisy_vector(rotate: bool) -> None:
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: 0.0, "norm"),
-        (lambda: math.inf, "norm"),
+        (lambda: toy_plan(norm=0.0), "norm"),
+        (lambda: toy_plan(norm=math.inf), "norm"),
         (lambda: AdaptiveClip(norm=math.nan), "norm"),
-        (lambda: AdaptiveClip(norm=1.0, quantile=1.0), "quantile, share"),
-        (lambda: AdaptiveClip(norm=1.0, share=0.0), "quantile, share"),
+        (lambda: AdaptiveClip(norm=1.0, quantile=1.0), "quantile"),
+        (lambda: AdaptiveClip(norm=1.0, share=0.0), "share"),
         (lambda: AdaptiveClip(norm=1.0, rate=0.0), "rate"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedcore.codec.codec import Codec, WeightedMean
-from fedcore.errors import CodecError
+from fedcore.errors import CodecError, SettingError
 from secagg.kernels import UIntArray, lane_dtype, ring_mask
 
 SEED = bytes(range(32))
@@ -213,24 +213,24 @@ def test_encoding_leaves_the_values_as_they_are_and_takes_any_memory_layout() ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"clip": 0.0}, r"clip: must be positive and finite, is 0\.0"),
+        ({"clip": 0.0}, r"clip: must be in 1e-100..1e100, is 0\.0"),
         ({"clip": -1.0}, r"clip: .* is -1\.0"),
         ({"clip": float("nan")}, "clip: .* is nan"),
         ({"clip": float("inf")}, "clip: .* is inf"),
         ({"bits": 0}, r"bits: must be in 1\.\.40, is 0"),
         ({"bits": 41}, r"bits: must be in 1\.\.40, is 41"),
-        ({"weight_cap": 0}, "weight_cap, clients: must be at least 1, are 0, 5"),
-        ({"weight_cap": -3}, "weight_cap.* -3, 5"),
-        ({"clients": 0}, "weight_cap, clients: must be at least 1, are 100, 0"),
-        ({"bits": 40, "clients": 2**24 + 1}, "bits, clients: .* need 65 ring bits, 64 is the limit"),
-        ({"weight_cap": 2**62 + 1}, "weight_cap: must be at most 2"),
-        ({"precise": -1}, "precise, headroom: must be in .* are -1, 0"),
-        ({"headroom": 2**63}, "precise, headroom: must be in .* are 0, "),
+        ({"weight_cap": 0}, r"weight_cap: must be in 1\.\.2\^62, is 0"),
+        ({"weight_cap": -3}, "weight_cap.* -3"),
+        ({"clients": 0}, "clients: must be at least 1, is 0"),
+        ({"bits": 40, "clients": 2**24 + 1}, "bits: .* need 65 ring bits, 64 is the limit"),
+        ({"weight_cap": 2**62 + 1}, "weight_cap: must be in"),
+        ({"precise": -1}, "precise: must be in .* is -1"),
+        ({"headroom": 2**63}, "headroom: must be in .* is "),
         ({"bits": 1, "headroom": 4}, "bits: noise needs 2 or more"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(CodecError, match=message):
+    with pytest.raises(SettingError, match=message):
         make(**changes)
 
 

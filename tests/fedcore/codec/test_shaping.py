@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedcore.codec.codec import Codec
 from fedcore.codec.shaping import Shaping
-from fedcore.errors import CodecError, TaskError
+from fedcore.errors import CodecError, SettingError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.summation import sum_once
@@ -122,7 +122,7 @@ def test_the_hidden_bits_give_the_share_within_the_norm(rotate: bool, share: flo
     "bad", [{"norm": 0.0}, {"norm": math.nan}, {"keep": 0.0}, {"keep": 1.1}, {"seed": b""}]
 )
 def test_what_cannot_be_is_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(CodecError, match=f"{next(iter(bad))}: must be"):
+    with pytest.raises(SettingError, match=f"{next(iter(bad))}: must be"):
         Shaping(**bad)
 
 
@@ -189,7 +189,7 @@ def test_a_round_that_had_no_result_changes_no_residual() -> None:
 
 def test_parts_of_weights_are_refused() -> None:
     strategy = FedAvg(ask=Asks(update=UpdateKind.WEIGHTS))
-    with pytest.raises(TaskError, match="keep: weights that are not sent would be taken for zeros"):
+    with pytest.raises(SettingError, match="keep: weights that are not sent would be taken for zeros"):
         Runner(make_toys(5)).run("plain", strategy, toy_plan(keep=0.5))
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters, ScoringLearner, SteerableLearner, Steering
 from fedcore.learners import LinearRegression, LocalSGD, Perceptron, SoftmaxRegression
-from secagg import ParameterError
 from tests.fedcore.learners.numerics import assert_close, clouds, distance, jitter, line, sparse
 
 MODEL = SoftmaxRegression(4, 3)
@@ -156,5 +155,5 @@ def test_training_that_diverges_is_refused_by_name_of_the_rate() -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(SettingError, match=message):
         LocalSGD(model=MODEL, **change)

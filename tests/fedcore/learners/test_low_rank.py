@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import SteerableLearner, Steering, flatten
 from fedcore.learners import Classifier, LinearRegression, LocalSGD, Perceptron
 from fedcore.learners.low_rank import LowRank
-from secagg import ParameterError
 from tests.fedcore.learners.numerics import assert_close, clouds, distance, jitter, numerical_gradient
 
 INNER = Perceptron(4, 3, hidden=(6, 5), penalty=0.1)
@@ -110,28 +109,26 @@ def test_parameters_that_are_not_its_own_are_refused(change: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("change", "message"),
     [
-        ({"names": ("tail",)}, TaskError, "patterns: 'tail' matches none"),
-        ({"also": ("tail",)}, TaskError, "patterns: 'tail' matches none"),
-        ({"names": ()}, ParameterError, "names: at least one pattern"),
+        ({"names": ("tail",)}, "names: 'tail' fits none"),
+        ({"also": ("tail",)}, "also: 'tail' fits none"),
+        ({"names": ()}, "names: must be at least one pattern"),
         (
             {"names": ("layer0.*",)},
-            ParameterError,
             r"names: layer0.biases must be a matrix, is of shape \(6,\)",
         ),
-        ({"also": ("*.weights",)}, ParameterError, "also: layer0.weights is adapted already"),
-        ({"rank": 0}, ParameterError, r"rank: must be in 1..4 for layer0.weights, is 0"),
-        ({"rank": 4}, ParameterError, r"rank: must be in 1..3 for layer2.weights, is 4"),
-        ({"alpha": 0.0}, ParameterError, "alpha: must be positive and finite, is 0.0"),
+        ({"also": ("*.weights",)}, "also: layer0.weights is adapted already"),
+        ({"rank": 0}, r"rank: must be in 1..4 for layer0.weights, is 0"),
+        ({"rank": 4}, r"rank: must be in 1..3 for layer2.weights, is 4"),
+        ({"alpha": 0.0}, "alpha: must be positive and finite, is 0.0"),
         (
             {"base": BASE | {"layer0.weights.lora_b": np.zeros(1)}},
-            ParameterError,
             "is a parameter of the base",
         ),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(change: Any, error: type[Exception], message: str) -> None:
+def test_settings_that_do_not_fit_are_refused(change: Any, message: str) -> None:
     settings: dict[str, Any] = {"model": INNER, "base": BASE, "rank": 2, "names": ("*.weights",)}
-    with pytest.raises(error, match=message):
+    with pytest.raises(SettingError, match=message):
         LowRank(**(settings | change))

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from fedcore.data.table import Table
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learners import Classifier, LinearRegression, Perceptron, SoftmaxRegression
 from fedcore.learners.models import softmax
-from secagg import ParameterError
 from tests.fedcore.learners.numerics import assert_close, clouds, jitter, line, numerical_gradient, sparse
 
 CASES: list[tuple[Any, Any]] = [
@@ -94,10 +93,10 @@ def test_least_squares_are_found_where_the_gradient_vanishes() -> None:
         (lambda: SoftmaxRegression(3, 2, float("nan")), "penalty: must be finite and at least 0, is nan"),
         (
             lambda: Perceptron(3, 2, hidden=(4, 0)),
-            r"hidden: layers must have at least 1 unit, are of \(4, 0\)",
+            r"hidden: must be at least 1 unit each, is \(4, 0\)",
         ),
     ],
 )
 def test_sizes_that_make_no_model_are_refused_by_name(make: Any, message: str) -> None:
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(SettingError, match=message):
         make()

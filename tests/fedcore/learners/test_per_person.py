@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.data.table import Table
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import GradientLearner, SteerableLearner, flatten
 from fedcore.learners import LogisticRegression
 from fedcore.learners.per_person import PersonClipped
-from secagg import ParameterError
 
 MODEL = LogisticRegression(3)
 
@@ -54,5 +53,5 @@ def test_it_gives_gradients_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("changes", [{"clip": 0.0}, {"clip": float("nan")}, {"expected": -1.0}])
 def test_bounds_that_are_none_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(ParameterError, match=r"must be positive and finite"):
+    with pytest.raises(SettingError, match=r"must be positive and finite"):
         PersonClipped(model=MODEL, **({"clip": 1.0, "expected": 1.0} | changes))

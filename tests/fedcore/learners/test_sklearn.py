@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters, ScoringLearner, SteerableLearner
 from fedcore.learners import LocalSGD, Perceptron
 from fedcore.learners.sklearn import LogisticRegressionLearner, SklearnPerceptron, SklearnRegression
-from secagg import ParameterError
 from tests.fedcore.learners.numerics import assert_close, clouds, distance, jitter, line, sparse
 
 REGRESSION = SklearnRegression(features=4, epochs=20)
@@ -129,15 +128,15 @@ def test_no_rows_are_refused(learner: Any, rows: Any) -> None:
     ("kind", "change", "message"),
     [
         (SklearnRegression, {"rate": 0.0}, "rate: must be positive and finite, is 0.0"),
-        (SklearnRegression, {"penalty": -1.0}, "penalty: must be at least 0 and finite, is -1.0"),
+        (SklearnRegression, {"penalty": -1.0}, "penalty: must be finite and at least 0, is -1.0"),
         (SklearnRegression, {"loss": "hinge"}, "loss: must be squared_error or huber, is 'hinge'"),
         (SklearnRegression, {"epochs": 0}, "epochs: must be at least 1, is 0"),
         (SklearnPerceptron, {"classes": 1}, "classes: must be at least 2, is 1"),
         (SklearnPerceptron, {"momentum": 1.0}, r"momentum: must be in \[0, 1\), is 1.0"),
-        (SklearnPerceptron, {"hidden": (3, 0)}, r"hidden: must be at least 1 each, is \(3, 0\)"),
+        (SklearnPerceptron, {"hidden": (3, 0)}, r"hidden: must be at least 1 unit each, is \(3, 0\)"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind: Any, change: dict[str, Any], message: str) -> None:
     settings = {"features": 4} | ({"classes": 3} if kind is SklearnPerceptron else {})
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(SettingError, match=message):
         kind(**(settings | change))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.errors import CodecError, TaskError
+from fedcore.errors import CodecError, SettingError
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum, SumAggregator
 from fedcore.rounds.federation import Federation, TrainedModel
@@ -160,7 +160,7 @@ def test_after_the_last_attempt_the_error_is_raised_and_every_attempt_was_report
 
 
 def test_a_plan_without_attempts_is_refused() -> None:
-    with pytest.raises(TaskError, match="attempts, rounds: at least 1"):
+    with pytest.raises(SettingError, match="attempts: must be at least 1, is 0"):
         train(PlainSum(make_sites()), plan=make_plan(attempts=0))
 
 

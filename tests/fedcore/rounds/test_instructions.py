@@ -47,15 +47,15 @@ def test_defaults_are_not_written() -> None:
 @pytest.mark.parametrize("name", [*NUMBERS, "control"])
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 def test_numbers_out_of_range_are_refused(name: str, bad: float) -> None:
-    with pytest.raises(SettingError, match=rf"asks\.{name}: must be finite and at least 0"):
+    with pytest.raises(SettingError, match=rf"{name}: must be finite and at least 0"):
         Asks(**{name: bad})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"steps_cap": 0.5}, r"asks\.steps_cap"),
-        ({"steps_cap": math.inf}, r"asks\.steps_cap"),
+        ({"steps_cap": 0.5}, "^steps_cap: must be finite and at least 1"),
+        ({"steps_cap": math.inf}, "^steps_cap: must be finite and at least 1"),
         ({"update": UpdateKind.GRADIENT, "normalized": True}, "a gradient has no local steps"),
         ({"update": UpdateKind.GRADIENT, "proximal": 1.0}, "a gradient has no local steps"),
         ({"control": 1.0}, "control variates are averaged with uniform weights"),
@@ -98,5 +98,5 @@ def test_patterns_choose_what_is_sent() -> None:
 
 @pytest.mark.parametrize("name", ["shared", "personal"])
 def test_one_pattern_without_its_tuple_is_refused(name: str) -> None:
-    with pytest.raises(SettingError, match=rf"asks\.{name}: must be a tuple of patterns, is 'head\*'"):
+    with pytest.raises(SettingError, match=rf"{name}: must be a tuple of patterns, is 'head\*'"):
         Asks(**{name: "head*"})  # type: ignore[arg-type]

@@ -115,7 +115,7 @@ class Scoring(Probe):
 
 
 def test_an_evaluation_of_rows_without_labels_is_a_typed_error() -> None:
-    with pytest.raises(TaskError, match="AttributeError"):
+    with pytest.raises(TaskError, match="Unlabelled has no labels"):
         site = Site("a", Unlabelled(), SCHEMA, Scoring(""))
         task = task_of()
         task = replace(task, kind=TaskKind.EVALUATE, dimension=405, noise=None)
@@ -223,9 +223,13 @@ def test_an_account_in_a_file_outlives_the_process_and_is_written_before_anythin
     for spent in (1, 2, 3):
         guard = PrivacyGuard(PRIVACY, path)
         guard.demand(task)
-        assert PrivacyGuard(PRIVACY, path).accountant.rounds == guard.accountant.rounds == spent
+        assert guard.accountant.rounds == spent
+        del guard  # as with its process, its hold on the account ends
+    guard = PrivacyGuard(PRIVACY, path)
+    assert guard.accountant.rounds == 3
     with pytest.raises(BudgetExceededError):
-        PrivacyGuard(PRIVACY, path).demand(task)
+        guard.demand(task)
+    del guard
     with pytest.raises(DataError, match="for delta"):
         PrivacyGuard(replace(PRIVACY, delta=1e-5), path)
     with pytest.raises(DataError, match="cannot be written"):
@@ -234,6 +238,15 @@ def test_an_account_in_a_file_outlives_the_process_and_is_written_before_anythin
         path.write_text(junk, encoding="utf-8")
         with pytest.raises(DataError, match="not an account"):
             PrivacyGuard(PRIVACY, path)
+
+
+def test_two_guards_do_not_spend_one_account(tmp_path: Path) -> None:
+    path = tmp_path / "account.json"
+    guard = PrivacyGuard(PRIVACY, path)
+    with pytest.raises(DataError, match="is in use: one budget is spent by one process at a time"):
+        PrivacyGuard(PRIVACY, path)
+    del guard
+    PrivacyGuard(PRIVACY, path)
 
 
 def test_signs_are_refused_they_have_no_room_for_noise() -> None:

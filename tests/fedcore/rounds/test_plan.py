@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import CodecError, SettingError, TaskError
+from fedcore.errors import SettingError
 from fedcore.privacy.guard import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan, plan_upload
@@ -43,15 +43,15 @@ def test_the_planned_upload_is_that_of_the_round(
         norm is None or bits == 1 or isinstance(strategy, FedNova | GeometricMedian)
     )
     if privacy is not None and norm is None:
-        with pytest.raises(TaskError, match="privacy: needs a norm"):
+        with pytest.raises(SettingError, match="privacy: needs a norm"):
             toy_plan(norm=norm, privacy=privacy)
         return
     plan = toy_plan(rounds=2, bits=bits, rotate=rotate, keep=keep, norm=norm, privacy=privacy)
     size = 3 if strategy.ask.shared else 4
     if refused:
-        with pytest.raises((TaskError, CodecError)):
+        with pytest.raises(SettingError):
             plan_upload(plan, strategy.asks(), size)
-        with pytest.raises((TaskError, CodecError)):
+        with pytest.raises(SettingError):
             Runner(TOYS).run("plain", strategy, plan)
         return
     promised = plan_upload(plan, strategy.asks(), size)
@@ -76,9 +76,8 @@ def test_the_task_says_all_of_it_on_the_wire(strategy: Strategy) -> None:
     for record in Runner(TOYS, {"train 2": frozenset({"s01"})}).run("plain", strategy, plan).records:
         again = Task.decode(record.task.encode())
         assert again.encode() == record.task.encode()
-        for name in ("codec", "asks", "shaping", "noise", "passes", "previous", "length", "precise"):
+        for name in ("codec", "asks", "shaping", "noise", "passes", "length", "precise"):
             assert getattr(again, name) == getattr(record.task, name), name
-        assert record.task.passes or record.task.number == 1 or again.previous
 
 
 def test_a_site_contributes_the_same_to_a_decoded_task() -> None:
@@ -94,8 +93,8 @@ def test_a_site_contributes_the_same_to_a_decoded_task() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"rounds": -1}, "attempts, rounds"),
-        ({"attempts": 0}, "attempts, rounds"),
+        ({"rounds": -1}, "rounds: must be at least 0, is -1"),
+        ({"attempts": 0}, "attempts: must be at least 1, is 0"),
         ({"cohort": 0}, "cohort: must be in 1..12"),
         ({"cohort": 13}, "cohort: must be in 1..12"),
         ({"decay": 0.0}, "decay: must be positive"),
@@ -103,12 +102,12 @@ def test_a_site_contributes_the_same_to_a_decoded_task() -> None:
         ({"evaluate_every": -1}, "evaluate_every"),
         ({"keep": 0.0}, "keep: must be in"),
         ({"bits": 0}, "bits: must be in"),
-        ({"clip": 0.0}, "clip: must be positive"),
-        ({"clients": 0}, "weight_cap, clients"),
+        ({"clip": 0.0}, "clip: must be in 1e-100"),
+        ({"clients": 0}, "clients: must be at least 1"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(changes: dict[str, Any], why: str) -> None:
-    with pytest.raises((TaskError, CodecError), match=why):
+    with pytest.raises(SettingError, match=why):
         toy_plan(**changes)
 
 

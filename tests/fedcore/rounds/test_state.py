@@ -115,7 +115,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(name: str, at: int, tmp_pat
     assert flatten(resumed.parameters).tobytes() == flatten(whole.parameters).tobytes()
     assert resumed.evaluations == whole.evaluations
     assert (resumed.rounds, resumed.weight, resumed.epsilon) == (6, whole.weight, whole.epsilon)
-    assert (finish.norm, finish.accountant, finish.previous) == (end.norm, end.accountant, end.previous)
+    assert (finish.norm, finish.accountant) == (end.norm, end.accountant)
     assert finish.state.keys() == end.state.keys()
     for key, array in end.state.items():
         assert finish.state[key].tobytes() == array.tobytes()
@@ -167,14 +167,36 @@ def make_checkpoint() -> Checkpoint:
         weight=17,
         state={"first": rng.normal(size=4)},
         norm=0.1,
-        previous=(("train 3", ("é", "b")), ("train 1", ("c",))),
         accountant={"delta": 1e-5, "rounds": 1, "orders": [2.0], "rdp": [0.1]},
         evaluations={1: {"auc": float("nan")}, 3: {"auc": 0.25}},
         sites={
             "a": {"personal": {"control": np.ones(2), "x": np.zeros((2, 2))}},
             "a.personal": {"control": np.zeros(3), "pending": ("train 3", {"residual": np.ones(1)})},
+            "é": {
+                "pending": ("train 3", {"personal": {"x": np.ones(1)}}),
+                "counted": ("b", "é"),
+                "members": ("é",),
+            },
         },
     )
+
+
+@pytest.mark.parametrize("counted", [(), ("a", "b")])
+def test_what_waits_and_whether_it_counted_come_back(counted: tuple[str, ...], tmp_path: Path) -> None:
+    sites, again = make_sites(), make_sites()
+    state = sites["site-1"].state
+    state.control, state.members = np.zeros(2), ("a", "c")
+    state.propose("train 3", {"control": np.ones(2)})
+    state.count("train 3", counted)
+    replace(make_checkpoint(), sites=sites_kept(sites)).save(tmp_path / "run.safetensors")
+    restore_sites(again, Checkpoint.load(tmp_path / "run.safetensors").sites)
+    found = again["site-1"].state
+    assert found.pending is not None
+    assert (found.pending[0], found.counted, found.members) == ("train 3", counted, ("a", "c"))
+    found.go_on("train 4")
+    assert found.control is not None
+    assert found.control.tolist() == ([1.0, 1.0] if counted else [0.0, 0.0])
+    assert found.members == (counted or ("a", "c"))
 
 
 def as_tree(checkpoint: Checkpoint) -> Any:
@@ -231,15 +253,15 @@ def test_other_files_are_data_errors(content: bytes, tmp_path: Path) -> None:
     "header",
     [
         {},
-        {"version": 2},
+        {"version": 3},
         {"version": 99},
-        {"version": 3, "number": "x"},
-        {"version": 3, "number": 1, "weight": 0, "previous": [], "evaluations": {}},
-        {"version": 3, "number": 1, "weight": 0, "norm": None, "accountant": None, "previous": [],
+        {"version": 4, "number": "x"},
+        {"version": 4, "number": 1, "weight": 0, "evaluations": {}},
+        {"version": 4, "number": 1, "weight": 0, "norm": None, "accountant": None,
          "evaluations": [], "sites": {}},
-        {"version": 3, "number": 1, "weight": 0, "norm": None, "accountant": None, "previous": [],
+        {"version": 4, "number": 1, "weight": 0, "norm": None, "accountant": None,
          "evaluations": {}, "sites": {"a": {"array": "model.none"}}},
-        {"version": 3, "number": 1, "weight": 0, "norm": None, "accountant": None, "previous": [],
+        {"version": 4, "number": 1, "weight": 0, "norm": None, "accountant": None,
          "evaluations": {}, "sites": {"a": {}}},
     ],
 )  # fmt: skip

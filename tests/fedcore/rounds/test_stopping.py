@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError
 from fedcore.learner import Metrics, Parameters
 from fedcore.rounds.stopping import Stopping
 from fedcore.statistics.standardizer import Standardizer
@@ -70,10 +70,10 @@ def test_no_rounds_are_no_rounds() -> None:
 
 
 def test_what_cannot_stop_is_refused() -> None:
-    with pytest.raises(TaskError, match=r"metric: must be one of \['accuracy', 'other'\], is 'auc'"):
+    with pytest.raises(SettingError, match=r"metric: must be one of \['accuracy', 'other'\], is 'auc'"):
         run([0.1], Stopping(metric="auc", target=0.5))
-    with pytest.raises(TaskError, match="patience: must be at least 1"):
+    with pytest.raises(SettingError, match="patience: must be at least 1"):
         Stopping(patience=0)
-    with pytest.raises(TaskError, match="stopping: needs evaluations"):
+    with pytest.raises(SettingError, match="stopping: needs evaluations"):
         toy_plan(stopping=Stopping(target=0.5))
     assert Stopping(target=0.5).reason([]) == ""

@@ -11,7 +11,7 @@ import pytest
 from fedcore.errors import CodecError, TaskError
 from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SumAggregator
 from fedcore.rounds.summation import sum_once, sum_with_retries
-from fedcore.rounds.task import Task, TaskKind, counted
+from fedcore.rounds.task import Task, TaskKind
 from secagg import AbortReason, RoundAbortedError
 from tests.fedcore.rounds.test_site import make_sites, make_task
 
@@ -96,13 +96,3 @@ def test_real_means_are_not_decoded() -> None:
     assert real.result.total.size == 0
     assert real.mean.weight == ring.mean.weight
     assert np.abs(real.mean.mean - ring.mean.mean).max() <= TASK.codec.error_bound(5, ring.mean.weight)
-
-
-def test_every_site_stands_under_the_last_round_it_counted_in() -> None:
-    first = counted((), "train 1", ("a", "b", "c"))
-    second = counted(first, "train 2", ("b",))
-    third = counted(second, "train 3", ("a", "d"))
-    assert second == (("train 1", ("a", "c")), ("train 2", ("b",)))
-    assert third == (("train 1", ("c",)), ("train 2", ("b",)), ("train 3", ("a", "d")))
-    assert counted(third, "train 4", ("a", "b", "c", "d")) == (("train 4", ("a", "b", "c", "d")),)
-    assert first == (("train 1", ("a", "b", "c")),)

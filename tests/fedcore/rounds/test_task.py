@@ -38,7 +38,7 @@ def packed(header: object, body: bytes = b"") -> bytes:
 def equal(one: Task, other: Task) -> bool:
     fields = (
         *("kind", "number", "dimension", "codec", "columns", "classes"),
-        *("asks", "shaping", "noise", "passes", "previous"),
+        *("asks", "shaping", "noise", "passes"),
     )
     return (
         all(getattr(one, name) == getattr(other, name) for name in fields)
@@ -109,9 +109,6 @@ NOISES = st.builds(
     norm=SIZES,
     smallest=st.integers(0, 10**6),
 )
-NEWS = st.lists(
-    st.tuples(st.text(max_size=8), st.lists(st.text(max_size=4), max_size=3).map(tuple)), max_size=3
-).map(tuple)
 
 
 @st.composite
@@ -137,7 +134,6 @@ def tasks(draw: st.DrawFn) -> Task:
         shaping=draw(SHAPINGS),
         noise=draw(st.none() | NOISES),
         passes=draw(st.integers(0, 2**53 - 1)),
-        previous=draw(NEWS),
     )
 
 
@@ -165,7 +161,6 @@ FULL = make_task(
     noise=Noise(mechanism=Mechanism.SKELLAM, variance=3.0, sensitivity=4.0, norm=5.0, smallest=2),
     codec=Codec(clip=1.0, bits=20, weight_cap=100, clients=5, precise=2, headroom=7),
     passes=1,
-    previous=(("train 1", ("one", "two")), ("train 2", ("three",))),
 )
 CHANGED: list[dict[str, Any]] = [
     *(
@@ -199,9 +194,6 @@ CHANGED: list[dict[str, Any]] = [
     ),
     {"passes": 0},
     {"passes": 2},
-    {"previous": ()},
-    {"previous": (("train 1", ("one", "two", "three")),)},
-    {"previous": (("train 1", ("one",)), ("train 2", ("two", "three")))},
     {"number": 2},
     {"dimension": 5},
     {"kind": TaskKind.EVALUATE},
@@ -243,9 +235,9 @@ def test_decoded_arrays_can_be_written_to() -> None:
     assert not np.array_equal(task.arrays["mean"], again.arrays["mean"])
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, -1, "3", None])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, -1, "4", None])
 def test_another_version_is_refused_by_name(version: object) -> None:
-    with pytest.raises(TaskError, match=f"task.version: must be 3, is {version}"):
+    with pytest.raises(TaskError, match=f"task.version: must be 4, is {version}"):
         Task.decode(packed(header_of(VALID[0]) | {"version": version}))
 
 
@@ -331,11 +323,7 @@ CODEC: dict[str, Any] = {"clip": 1.0, "bits": 8, "weight_cap": 5, "clients": 3}
         {"asks": {"personal": [1]}},
         {"asks": {"steps_cap": 0}},
         {"asks": {"control": 1.0}},
-        {"previous": None},
-        {"previous": ["train 1", ["a"]]},
-        {"previous": [["train 1", "a"]]},
-        {"previous": [["train 1", [1]]]},
-        {"previous": [[1, ["a"]]]},
+        {"previous": []},  # of older versions: who took part is nothing that a server tells
         {"passes": -1},
         {"passes": 2**53},
     ],

@@ -16,16 +16,20 @@ from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.history import read_history
 from fedcore.learner import flatten
+from fedcore.rounds import consent
 from fedcore.rounds.aggregation import PlainSum
 from fedcore.rounds.federation import Federation, TrainedModel
 from fedcore.rounds.model import load_model
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task, TaskKind
 from fedcore.service.join import Hold, JoinOptions, _compute, join, save_final
 from fedcore.service.serve import ServeOptions, serve
+from fedcore.strategies import FedAvg, Strategy
 from secagg import IdentityKey, ParameterError, Phase, Policy, RoundParameters, context_digest
 from secagg.kernels import ring_mask
 from secagg.service import Deadlines, KeyFileError, Registry
+from secagg.store import MemoryStore, ParticipationLedger
 from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, FailingLearner, make_plan, make_sites, make_task
 from tests.service.cohort import CREDENTIALS, PINNED
 
@@ -44,6 +48,10 @@ class Run:
     said: dict[str, list[str]] = field(default_factory=dict)
     finals: dict[str, Task] = field(default_factory=dict)
     model: TrainedModel | None = None
+    learner: Any = LEARNER
+    strategy: Strategy = field(default_factory=FedAvg)
+    plan: TrainingPlan | None = None
+    start_s: float = 30.0
 
     def __post_init__(self) -> None:
         for i, name in enumerate(self.sites):
@@ -54,20 +62,33 @@ class Run:
     def registry(self) -> Registry:
         return Registry.of((name, key.identity) for name, key in self.keys.items())
 
-    def serve_options(self, **changes: Any) -> ServeOptions:
-        options = ServeOptions(
-            address="127.0.0.1:0",
-            credentials=CREDENTIALS,
-            registry=self.registry,
+    @property
+    def agreed(self) -> consent.Run:
+        return consent.Run(
             schema=SCHEMA,
-            learner=LEARNER,
-            plan=make_plan(rounds=2, clients=len(self.sites)),
-            out=self.folder,
-            minimum_cohort=4,
-            start_s=30.0,
-            deadlines=self.deadlines,
+            learner=self.learner,
+            strategy=self.strategy,
+            plan=self.plan or make_plan(rounds=2, clients=len(self.sites)),
+            words=repr(self.learner),
+            members=self.registry.identities,
         )
-        return replace(options, **changes)
+
+    def consent(self, name: str) -> consent.Consent:
+        store = MemoryStore()
+        return consent.Consent(self.agreed, self.sites[name], store, ParticipationLedger(store))
+
+    def serve_options(self, **changes: Any) -> ServeOptions:
+        values: dict[str, Any] = {
+            "address": "127.0.0.1:0",
+            "credentials": CREDENTIALS,
+            "registry": self.registry,
+            "run": self.agreed,
+            "out": self.folder,
+            "minimum_cohort": 4,
+            "start_s": self.start_s,
+            "deadlines": self.deadlines,
+        }
+        return ServeOptions(**(values | changes))
 
     def join_options(self, name: str, address: str, **changes: Any) -> JoinOptions:
         options = JoinOptions(
@@ -76,6 +97,7 @@ class Run:
             signer=self.keys[name],
             policy=Policy(known=self.registry.identities, minimum_cohort=4),
             site=self.sites[name],
+            run=replace(self.agreed, schema=self.sites[name].schema or SCHEMA),
             reveal=self.folder / "private" / name,
             patience_s=10.0,
         )
@@ -118,7 +140,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Run:
     other = Schema(SCHEMA.columns, ("healthy", "ill"))
     sites["site-2"] = replace(sites["site-2"], schema=other)
     folder = tmp_path_factory.mktemp("foreign")
-    run = Run(folder, sites, Deadlines(advertise_s=10, phase_s=1.5, grace_s=0.4))
+    patience = Deadlines(advertise_s=2, phase_s=1.5, grace_s=0.4, advertise_grace_s=0.5)
+    run = Run(folder, sites, patience, start_s=3.0)
     asyncio.run(run.go())
     return run
 
@@ -126,7 +149,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def in_the_clear(run: Run) -> TrainedModel:
     """The same run as a plain sum over those who survived."""
     absent = {e["task"]: frozenset(run.sites) - set(e["survivors"]) for e in run.events() if e["completed"]}
-    plan = run.serve_options().plan
+    plan = run.agreed.plan
     return Federation(PlainSum(run.sites, absent), SCHEMA, LEARNER, plan).run()
 
 
@@ -190,7 +213,8 @@ def test_the_server_sees_uploads_that_are_not_the_updates(steady: Run) -> None:
 def test_updates_are_revealed_to_their_owner_only_and_with_a_warning(steady: Run) -> None:
     for name, said in steady.said.items():
         folder = steady.folder / "private" / name
-        assert said[0] == f"WARNING: this site writes its plain updates to {folder}"
+        assert f"WARNING: this site writes its plain updates to {folder}" in said
+        assert any("without --store" in line or "without a store" in line for line in said)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         files = list(folder.iterdir())
         assert len(files) == len(TASKS)
@@ -213,7 +237,7 @@ def test_the_models_on_disk_are_those_after_each_round(steady: Run) -> None:
 def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady: Run, tmp_path: Path) -> None:
     assert steady.model is not None
     for name, final in steady.finals.items():
-        assert steady.said[name][1:] == [f"{task}: done" for task in TASKS]
+        assert [line for line in steady.said[name] if "WARNING" not in line] == [f"{t}: done" for t in TASKS]
         assert flatten(final.model).tobytes() == flatten(steady.model.parameters).tobytes()
         assert final.arrays["mean"].tolist() == steady.model.standardizer.mean.tolist()
     save_final(tmp_path / "final.safetensors", final)
@@ -226,13 +250,14 @@ def test_a_site_with_another_schema_sits_out_and_the_others_go_on(foreign: Run) 
     for event in foreign.events():
         assert event["completed"]
         assert event["survivors"] == ["site-0", "site-1", "site-3", "site-4"]
-    reason = "sits this round out: task.columns, task.classes: not those of this site's schema"
-    assert reason in foreign.said["site-2"]
+    assert any("another context" in line for line in foreign.said["site-2"])
     assert not any(": done" in line for line in foreign.said["site-2"])
     assert not list((foreign.folder / "private" / "site-2").iterdir())
     assert "site-2" in foreign.finals  # it hears of the end like everybody else
     for name in ("site-0", "site-1", "site-3", "site-4"):
-        assert foreign.said[name][1:] == [f"{task}: done" for task in TASKS]
+        assert [line for line in foreign.said[name] if "WARNING" not in line] == [
+            f"{task}: done" for task in TASKS
+        ]
 
 
 def test_a_site_whose_learner_fails_sits_out_and_the_others_go_on(tmp_path: Path) -> None:
@@ -258,32 +283,33 @@ def parameters_for(task: Task, **changes: Any) -> RoundParameters:
 def test_a_round_whose_parameters_do_not_fit_its_task_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path, make_sites(4), PATIENT)
     options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
-    task = make_task(TaskKind.MEAN)
+    task = make_task(TaskKind.MEAN, make_plan(rounds=2, clients=4))
     length, bits = task.codec.length(task.dimension), task.codec.ring_bits
-    wanted = _compute(options, task.encode(), parameters_for(task))
+    wanted = _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
     assert wanted.tolist() == run.sites["site-0"].contribute(task).tolist()
     for changes in ({"vector_length": length - 1}, {"vector_length": length + 1}, {"ring_bits": bits - 1}):
         with pytest.raises(
             TaskError, match=rf"parameters: vector length and ring bits must be \({length}, {bits}\)"
         ):
-            _compute(options, task.encode(), parameters_for(task, **changes))
+            _compute(options, run.consent("site-0"), task.encode(), parameters_for(task, **changes))
 
 
 def test_a_codec_planned_for_fewer_than_are_enrolled_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path, make_sites(6), PATIENT)
     task = make_task(TaskKind.MEAN, make_plan(clients=5))
     options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
-    with pytest.raises(TaskError, match=r"task\.codec\.clients: 5 are fewer than are enrolled"):
-        _compute(options, task.encode(), parameters_for(task))
+    with pytest.raises(TaskError, match=r"task\.codec: was agreed to be Codec\(.*clients=6"):
+        _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
 
 
 def test_an_update_is_never_revealed_twice_under_one_round(tmp_path: Path) -> None:
     run = Run(tmp_path, make_sites(4), PATIENT)
-    task = make_task(TaskKind.MEAN)
+    task = make_task(TaskKind.MEAN, make_plan(rounds=2, clients=4))
     options = run.join_options("site-0", "127.0.0.1:1", reveal=tmp_path)
-    _compute(options, task.encode(), parameters_for(task))
+    agreed = run.consent("site-0")
+    _compute(options, agreed, task.encode(), parameters_for(task))
     with pytest.raises((TaskError, ValueError), match="exists"):
-        _compute(options, task.encode(), parameters_for(task))
+        _compute(options, agreed, task.encode(), parameters_for(task))
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -304,10 +330,10 @@ def test_a_hold_that_cannot_be_read_is_refused_with_the_phases_there_are(text: s
 
 def test_a_reveal_folder_that_is_gone_is_a_typed_error(tmp_path: Path) -> None:
     run = Run(tmp_path, make_sites(4), PATIENT)
-    task = make_task(TaskKind.MEAN)
+    task = make_task(TaskKind.MEAN, make_plan(rounds=2, clients=4))
     options = run.join_options("site-0", "127.0.0.1:1", reveal=tmp_path / "missing")
     with pytest.raises(KeyFileError, match="missing"):
-        _compute(options, task.encode(), parameters_for(task))
+        _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
 
 
 def test_a_server_that_cannot_listen_says_where(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ import pytest
 from fedcore.codec.codec import Codec
 from fedcore.data.schema import Column, Schema
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.rounds.consent import Run
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.task import Task, TaskKind
 from fedcore.service.serve import ServeOptions, ServiceSum
+from fedcore.strategies import FedAvg
 from secagg import (
     AbortReason,
     Aggregate,
@@ -30,6 +32,7 @@ from secagg import (
     Traffic,
 )
 from secagg.service import AggregationServer, Deadlines, Registry, ServerCredentials
+from secagg.store import MemoryStore, ParticipationLedger
 
 KEYS = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(6)]
 
@@ -47,6 +50,7 @@ class SpoiltServer:
         _deadlines: Deadlines,
         *,
         excluded: Collection[Identity],
+        subject: bytes | None,
     ) -> Aggregate:
         self.excluded.append(set(excluded))
         one, two, three = (key.identity for key in KEYS[:3])
@@ -79,9 +83,14 @@ def test_the_guilty_are_left_out_of_all_later_rounds_and_suspects_are_not(tmp_pa
         address="127.0.0.1:0",
         credentials=ServerCredentials.generate(),
         registry=Registry.of((f"party-{i}", key.identity) for i, key in enumerate(KEYS)),
-        schema=schema,
-        learner=LogisticRegressionLearner(features=1, classes=2),
-        plan=TrainingPlan(rounds=1, clients=6),
+        run=Run(
+            schema=schema,
+            learner=LogisticRegressionLearner(features=1, classes=2),
+            strategy=FedAvg(),
+            plan=TrainingPlan(rounds=1, clients=6),
+            words="",
+            members=frozenset(key.identity for key in KEYS),
+        ),
         out=tmp_path,
         minimum_cohort=4,
     )
@@ -96,8 +105,15 @@ def test_the_guilty_are_left_out_of_all_later_rounds_and_suspects_are_not(tmp_pa
     )
     server = SpoiltServer()
     with running_loop() as loop:
+        store = MemoryStore()
         aggregator = ServiceSum(
-            cast("AggregationServer", cast("Any", server)), loop, options, {}, lambda _task, _round: None
+            cast("AggregationServer", cast("Any", server)),
+            loop,
+            options,
+            {},
+            lambda _task, _round: None,
+            options.run.subjects(store),
+            ParticipationLedger(store),
         )
         with pytest.raises(RoundAbortedError):
             aggregator.sum(task)

@@ -44,10 +44,14 @@ def sites_of(count: int, privacy: PrivacyPlan | None = None) -> dict[str, Site]:
 
 
 async def train(run: Run, **changes: Any) -> TrainedModel:
-    """Serve a run to its sites; `changes` are of the server's options."""
+    """Serve a run to its sites; `changes` are of what is agreed, or of the server's options."""
+    run.learner = LEARNER
+    for name in ("learner", "plan", "strategy"):
+        if name in changes:
+            setattr(run, name, changes.pop(name))
     path = run.folder / "history.jsonl"
     before = len(run.events("listening")) if path.exists() else 0
-    options = replace(run.serve_options(), **({"learner": LEARNER} | changes))
+    options = run.serve_options(**changes)
     serving = asyncio.create_task(serve(options))
     async with asyncio.timeout(40):
         while not (path.exists() and len(run.events("listening")) > before):
@@ -86,7 +90,7 @@ def test_a_run_that_is_resumed_ends_like_one_that_never_stopped(tmp_path: Path) 
     strategy = Scaffold(sites=4, control_scale=0.5)
     sites = sites_of(4)
     asyncio.run(train(Run(tmp_path, sites, PATIENT), plan=make_plan(rounds=2, clients=4), strategy=strategy))
-    plan = make_plan(rounds=5, clients=4)
+    plan = make_plan(rounds=5, clients=4)  # more rounds are another agreement, over the same folder
     with pytest.raises(ParameterError, match="already holds a run; --resume"):
         asyncio.run(train(Run(tmp_path, sites, PATIENT), plan=plan, strategy=strategy))
     again = Run(tmp_path, sites, PATIENT)  # sites keep their control variates themselves
@@ -117,14 +121,14 @@ def test_noise_goes_through_the_service_with_epsilon_in_the_record_and_every_sit
 def test_fewer_survivors_than_the_noise_needs_are_refused_before_anybody_waits(tmp_path: Path) -> None:
     plan = replace(make_plan(rounds=1, clients=5), norm=1.0, privacy=PRIVACY)
     with pytest.raises(ParameterError, match="minimum_survivors: must be at least privacy.smallest, 4, is 3"):
-        Run(tmp_path, sites_of(5), PATIENT).serve_options()
-        replace(Run(tmp_path, sites_of(5), PATIENT).serve_options(), plan=plan)
+        Run(tmp_path, sites_of(5), PATIENT, plan=plan).serve_options()
 
 
 def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tmp_path: Path) -> None:
     run = Run(tmp_path, sites_of(5), PATIENT)
     plan = replace(make_plan(rounds=9, clients=5), norm=1.0, privacy=PRIVACY, bits=14)
-    options = replace(run.serve_options(), learner=LEARNER, plan=plan, minimum_survivors=4)
+    run.learner, run.plan = LEARNER, plan
+    options = run.serve_options(minimum_survivors=4)
 
     async def go() -> list[Task]:
         serving = asyncio.create_task(serve(options))

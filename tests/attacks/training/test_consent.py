@@ -1,0 +1,408 @@
+"""A server that bends the run: what an honest site's consent refuses, each by the defence that is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcore.codec.clipping import AdaptiveClip
+from fedcore.codec.shaping import Shaping
+from fedcore.errors import TaskError
+from fedcore.learner import flatten
+from fedcore.privacy.guard import PrivacyPlan
+from fedcore.rounds.aggregation import GroupSum, PlainSum
+from fedcore.rounds.consent import Consent, Run
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.task import Task, TaskKind
+from fedcore.strategies import FedAvg, GeometricMedian, Scaffold, Strategy
+from secagg import ConsentError, Identity, IdentityKey, RoundParameters, context_digest
+from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store
+from tests.fedcore.rounds.test_site import SCHEMA, make_plan, make_sites
+from tests.fedcore.service.test_training import LEARNER
+
+MEMBERS = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(6)]
+ROUND = iter(range(1, 10_000))
+
+
+def run_of(plan: TrainingPlan | None = None, strategy: Strategy | None = None, **changes: Any) -> Run:
+    plan = plan or make_plan(rounds=4, clients=6)
+    return Run(
+        schema=SCHEMA,
+        learner=LEARNER,
+        strategy=strategy or FedAvg(),
+        plan=plan,
+        words="local",
+        members=frozenset(MEMBERS),
+        **changes,
+    )
+
+
+def tasks_of(run: Run) -> list[Task]:
+    """What an honest server asks in a whole run."""
+    asked: list[Task] = []
+
+    class Noting(PlainSum):
+        def sum(self, task: Task, among: object = None) -> GroupSum:
+            asked.append(task)
+            return PlainSum.sum(self, task, None)
+
+    sites = {name: replace(site, learner=LEARNER) for name, site in make_sites(6).items()}
+    Federation(Noting(sites), SCHEMA, LEARNER, run.plan, run.strategy).run()
+    return asked
+
+
+def consent_of(run: Run, store: Store | None = None) -> Consent:
+    store = MemoryStore() if store is None else store
+    site = replace(make_sites(6)["site-0"], learner=LEARNER)
+    return Consent(run, site, store, ParticipationLedger(store))
+
+
+def parameters_of(task: Task, **changes: Any) -> RoundParameters:
+    values: dict[str, Any] = {
+        "round_id": next(ROUND).to_bytes(16, "big"),
+        "vector_length": task.length,
+        "ring_bits": task.codec.ring_bits,
+        "context": context_digest(task.encode()),
+    }
+    return RoundParameters(**(values | changes))
+
+
+def admit(consent: Consent, task: Task) -> Task:
+    return consent.admit(task.encode(), parameters_of(task))
+
+
+def sign(consent: Consent, task: Task, survivors: list[Identity]) -> None:
+    consent.signs(task.encode(), parameters_of(task), MEMBERS, survivors)
+
+
+@pytest.mark.parametrize(
+    "strategy", [FedAvg(), Scaffold(sites=6, control_scale=0.5), GeometricMedian(smoothing=0.1)]
+)
+def test_an_honest_run_is_admitted_whole_in_its_order_and_once(strategy: Strategy) -> None:
+    run = run_of(strategy=strategy)
+    consent = consent_of(run)
+    tasks = tasks_of(run)
+    for task in tasks:
+        assert admit(consent, task).encode() == task.encode()
+    for task in tasks[:-1]:
+        with pytest.raises(TaskError, match="was answered before"):
+            admit(consent, task)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda task: replace(task, codec=replace(task.codec, clip=100.0)),
+        lambda task: replace(task, codec=replace(task.codec, weight_cap=10**6)),
+        lambda task: replace(task, codec=replace(task.codec, bits=40)),
+        lambda task: replace(task, codec=replace(task.codec, clients=1)),
+        lambda task: replace(task, asks=replace(task.asks, proximal=9.0)),
+        lambda task: replace(task, asks=replace(task.asks, rate=1e6)),
+        lambda task: replace(task, shaping=Shaping(keep=0.01)),
+        lambda task: replace(task, shaping=Shaping(norm=1e-9)),
+        lambda task: replace(task, classes=("yes", "no")),
+        lambda task: replace(task, number=9),
+        lambda task: replace(task, passes=1),
+        lambda task: replace(task, arrays=task.arrays | {"extra": np.zeros(1)}),
+    ],
+)
+def test_whatever_was_agreed_on_is_not_the_server_s_to_choose(lie: Any) -> None:
+    run = run_of()
+    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
+    with pytest.raises(TaskError, match=r"^task"):
+        admit(consent_of(run), lie(task))
+    admit(consent_of(run), task)
+
+
+def test_parameters_that_do_not_fit_the_task_are_refused() -> None:
+    run = run_of()
+    task = tasks_of(run)[0]
+    for changes in ({"vector_length": task.length + 1}, {"ring_bits": task.codec.ring_bits + 1}):
+        with pytest.raises(TaskError, match="vector length and ring bits"):
+            consent_of(run).admit(task.encode(), parameters_of(task, **changes))
+
+
+def test_a_step_is_tried_again_with_the_same_question_and_no_oftener_than_agreed() -> None:
+    run = run_of()
+    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
+    consent = consent_of(run)
+    for _ in range(run.plan.attempts):
+        admit(consent, task)
+    with pytest.raises(TaskError, match="was tried 3 times, as was agreed"):
+        admit(consent, task)
+    changed = replace(task, arrays={name: array + 1e-6 for name, array in task.arrays.items()})
+    other = consent_of(run)
+    admit(other, task)
+    with pytest.raises(TaskError, match=r"asks something else now|are others than before"):
+        admit(other, changed)
+
+
+def test_what_was_answered_outlives_the_process_with_its_store() -> None:
+    run, store = run_of(), MemoryStore()
+    tasks = tasks_of(run)
+    admit(consent_of(run, store), tasks[1])
+    with pytest.raises(TaskError, match="was answered before"):
+        admit(consent_of(run, store), tasks[0])
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "fault"),
+    [
+        ([50.0, 0.0, 0.5], [1e-9, 1.0, 0.1], "deviation: must be 0 or at least"),
+        ([50.0, 0.0, 0.5], [80.0, 1.0, 0.1], "deviation: must be at most half the range"),
+        ([500.0, 0.0, 0.5], [20.0, 1.0, 0.1], "mean: must be within bounds"),
+        ([50.0, 0.0, 0.5], [-20.0, 1.0, 0.1], "deviation: must be 0 or at least"),
+    ],
+)
+def test_a_standardizer_that_no_rows_can_have_is_refused(
+    mean: list[float], deviation: list[float], fault: str
+) -> None:
+    run = run_of()
+    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
+    arrays = task.arrays | {"mean": np.array(mean), "deviation": np.array(deviation)}
+    with pytest.raises(TaskError, match=fault):
+        admit(consent_of(run), replace(task, arrays=arrays))
+
+
+def test_a_run_has_one_standardizer() -> None:
+    run = run_of()
+    first, second, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    consent = consent_of(run)
+    admit(consent, first)
+    moved = second.arrays | {"deviation": second.arrays["deviation"] * 1.01}
+    with pytest.raises(TaskError, match="are others than before in this run"):
+        admit(consent, replace(second, arrays=moved))
+    admit(consent, second)
+
+
+def test_an_adaptive_norm_moves_no_faster_than_its_rule_can() -> None:
+    plan = replace(make_plan(rounds=4, clients=6), norm=AdaptiveClip(norm=1.0, rate=0.2))
+    run = run_of(plan)
+    tasks = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    consent = consent_of(run)
+    admit(consent, tasks[0])
+
+    def with_norm(task: Task, norm: float) -> Task:
+        made = replace(task, shaping=replace(task.shaping, norm=norm))
+        return run.expected(made)
+
+    for norm in (1.2, 0.8):
+        with pytest.raises(TaskError, match=r"task\.shaping\.norm: must be 1 times"):
+            admit(consent, with_norm(tasks[1], norm))
+    admit(consent, with_norm(tasks[1], 1.1))
+
+
+# --- two sums with and without a victim
+
+
+def test_no_second_sum_of_a_step_with_another_member_less_is_signed() -> None:
+    run = run_of()
+    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
+    consent = consent_of(run)
+    sign(consent, task, MEMBERS)
+    sign(consent, task, MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(consent, task, MEMBERS[:-1])
+
+
+def test_nor_after_a_restart() -> None:
+    run, store = run_of(), MemoryStore()
+    task = tasks_of(run)[0]
+    sign(consent_of(run, store), task, MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(consent_of(run, store), task, MEMBERS[:-1])
+
+
+def test_nor_about_another_statistic_of_the_same_rows() -> None:
+    run = run_of()
+    mean, deviation, *_ = tasks_of(run)
+    consent = consent_of(run)
+    sign(consent, mean, MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(consent, deviation, MEMBERS[:-1])
+
+
+def test_nor_with_one_number_of_the_model_changed_in_another_round() -> None:
+    run = run_of()
+    first, second, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    name = next(name for name in sorted(first.arrays) if name.startswith("model."))
+    almost = {key: array.copy() for key, array in first.arrays.items()}
+    almost[name].flat[0] += 1000.0
+    consent = consent_of(run)
+    sign(consent, first, MEMBERS)
+    sign(consent, second, MEMBERS[:-1])  # training has moved the model: this much remains, see SECURITY.md
+    again = consent_of(run)
+    sign(again, replace(first, arrays=first.arrays | {name: first.arrays[name] + 1.0}), MEMBERS)
+    like = {name: almost[name] + 1.0}
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(again, replace(second, arrays=first.arrays | like), MEMBERS[:-1])
+
+
+def test_with_strict_cohorts_not_even_about_a_model_that_moved() -> None:
+    run = run_of(strict_cohorts=True)
+    first, second, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    consent = consent_of(run)
+    sign(consent, first, MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(consent, second, MEMBERS[:-1])
+
+
+def test_passes_over_one_update_are_over_the_same_members() -> None:
+    run = run_of(strategy=GeometricMedian(smoothing=0.1))
+    first, again, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    assert again.passes == 1
+    consent = consent_of(run)
+    sign(consent, first, MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(consent, again, MEMBERS[:-1])
+    sign(consent, again, MEMBERS)
+
+
+def test_what_is_carried_over_stays_among_those_that_it_comes_from() -> None:
+    run = run_of(strategy=Scaffold(sites=6, control_scale=0.5))
+    first, second, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    consent = consent_of(run)
+    consent.site.contribute(admit(consent, first))
+    consent.counted(first.encode(), MEMBERS[:4])
+    consent.site.contribute(admit(consent, second))
+    with pytest.raises(ConsentError, match="of whom 2 are in this one, at least 3 must be"):
+        sign(consent, second, [*MEMBERS[2:4], *MEMBERS[4:]])
+    sign(consent, second, MEMBERS)
+
+
+# --- what else a server may try
+
+
+def test_rows_are_standardized_if_and_only_if_that_was_agreed() -> None:
+    plain = run_of(replace(make_plan(rounds=2, clients=6), standardize=False))
+    task, standardized = tasks_of(plain)[0], tasks_of(run_of())[2]
+    given = {name: standardized.arrays[name] for name in ("mean", "deviation")}
+    with pytest.raises(TaskError, match=r"task\.mean: must not be there, as was agreed"):
+        admit(consent_of(plain), replace(task, arrays=task.arrays | given))
+    admit(consent_of(plain), task)
+    bare = {name: array for name, array in standardized.arrays.items() if name not in given}
+    with pytest.raises(TaskError, match=r"task\.mean: is missing, as was agreed"):
+        admit(consent_of(run_of()), replace(standardized, arrays=bare))
+
+
+def test_a_norm_many_rounds_later_is_still_within_its_rule() -> None:
+    plan = replace(make_plan(rounds=20_000, clients=6), norm=AdaptiveClip(norm=1.0, rate=0.2))
+    run = run_of(plan)
+    first = next(task for task in tasks_of(run_of(replace(plan, rounds=1))) if task.kind is TaskKind.TRAIN)
+    late = run.expected(replace(first, number=20_000))
+    admit(consent_of(run), late)
+
+
+def test_another_run_about_nearly_the_same_model_is_about_the_same_subject() -> None:
+    store = MemoryStore()
+    first = next(task for task in tasks_of(run_of()) if task.kind is TaskKind.TRAIN)
+    sign(consent_of(run_of(), store), first, MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(consent_of(run_of(name="again"), store), first, MEMBERS[:-1])
+    sign(consent_of(run_of(name="again"), store), first, MEMBERS)
+    sign(consent_of(run_of(name="next year", rows="2027"), store), first, MEMBERS[:-1])
+
+
+def test_a_run_that_begins_anew_needs_a_name_of_its_own() -> None:
+    store, run = MemoryStore(), run_of()
+    tasks = tasks_of(run)
+    for task in tasks:
+        admit(consent_of(run, store), task)
+    with pytest.raises(TaskError, match="a run that begins anew needs another name"):
+        admit(consent_of(run, store), tasks[0])
+    again = run_of(name="again")
+    assert again.digest != run.digest
+    admit(consent_of(again, store), tasks[0])
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_wherever_a_server_is_killed_its_run_goes_on_with_sites_that_remember(
+    after: bool, tmp_path: Path
+) -> None:
+    plan = replace(make_plan(rounds=2, clients=6), evaluate_every=1)
+    run = run_of(plan)
+
+    def whole(killed_at: int | None) -> tuple[int, bytes]:
+        """How many sums a run takes that is killed at one of them and gone on with, and its model."""
+        made = make_sites(6)
+        sites = {name: replace(site, learner=LEARNER) for name, site in made.items()}
+        stores = {name: MemoryStore() for name in sites}
+        agreed = {n: Consent(run, sites[n], stores[n], ParticipationLedger(stores[n])) for n in sites}
+        path = tmp_path / f"{killed_at}.safetensors"
+        count = 0
+
+        class Asking(PlainSum):
+            def sum(self, task: Task, among: object = None) -> GroupSum:
+                nonlocal count
+                count += 1
+                if count == killed_at and not after:
+                    raise KeyboardInterrupt
+                for consent in agreed.values():
+                    admit(consent, task)
+                found = PlainSum.sum(self, task, None)
+                if count == killed_at:
+                    raise KeyboardInterrupt
+                return found
+
+        def go() -> Any:
+            one = Federation(
+                *(Asking(sites), SCHEMA, LEARNER, run.plan, run.strategy),
+                on_checkpoint=lambda now: now.save(path),
+                every_sum=True,
+            )
+            return one.run(Checkpoint.load(path) if path.exists() else None)
+
+        try:
+            model = go()
+        except KeyboardInterrupt:
+            model = go()
+        assert sorted(model.evaluations) == [1, 2]
+        return count, flatten(model.parameters).tobytes()
+
+    sums, model = whole(None)
+    assert sums == 6  # mean, deviation, and twice training and evaluation
+    for number in range(1, sums + 1):
+        assert whole(number) == (sums + 1, model)
+
+
+# --- under noise
+
+PRIVATE = replace(
+    make_plan(rounds=2, clients=6),
+    norm=1.0,
+    bits=14,
+    privacy=PrivacyPlan(epsilon=30.0, delta=1e-3, rounds=2, smallest=4),
+)
+
+
+def test_a_round_that_may_end_with_less_noise_than_agreed_is_refused() -> None:
+    run = run_of(PRIVATE)
+    task = tasks_of(run)[0]
+    assert task.noise is not None
+    few = parameters_of(task, minimum_survivors=3)
+    with pytest.raises(TaskError, match=r"parameters\.minimum_survivors: must be at least 4, whose noise"):
+        consent_of(run).admit(task.encode(), few)
+    consent_of(run).admit(task.encode(), parameters_of(task, minimum_survivors=4))
+
+
+def test_under_noise_rows_are_standardized_by_public_bounds_alone() -> None:
+    run = run_of(PRIVATE)
+    task = tasks_of(run)[0]
+    moved = task.arrays | {"mean": task.arrays["mean"] + 0.01}
+    parameters = parameters_of(task, minimum_survivors=4)
+    with pytest.raises(TaskError, match="must follow from the public bounds under privacy"):
+        consent_of(run).admit(replace(task, arrays=moved).encode(), parameters)
+    consent_of(run).admit(task.encode(), parameters)
+
+
+def test_under_noise_a_member_that_drops_out_is_within_the_budget() -> None:
+    run = run_of(PRIVATE)
+    task, consent = tasks_of(run)[0], consent_of(run)
+    sign(consent, task, MEMBERS)
+    sign(consent, task, MEMBERS[:-1])
