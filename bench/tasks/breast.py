@@ -15,7 +15,7 @@ from fedcore.data import breast_homo
 from fedcore.data.table import Table, join_tables
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, LogisticRegression
-from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg
@@ -36,7 +36,7 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
     tables = departments("guest", data.guest) | departments("host", data.host)
     learner = LocalSGD(model=LogisticRegression(30, penalty=0.01), epochs=2, batch_size=16, rate=0.05)
 
-    def evaluate(model: TrainedModel) -> Metrics:
+    def evaluate(model: RunState) -> Metrics:
         return learner.evaluate(model.parameters, model.standardizer.apply(data.test))
 
     setting = Setting(

@@ -24,7 +24,8 @@ from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
 from fedcore.rounds.aggregation import FloatSum, PlainSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.plan import TrainingPlan, plan_upload
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.upload import plan_upload
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg
 

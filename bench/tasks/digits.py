@@ -12,7 +12,7 @@ from fedcore.data import describe, digits, dirichlet
 from fedcore.data.sets.tables import hold_out
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron
-from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.statistics.standardizer import Standardizer
@@ -31,7 +31,7 @@ def main(console: Console, *, quick: bool = False) -> TaskResult:
     tables = partition.tables(train)
     learner = LocalSGD(model=Perceptron(64, 10, hidden=(64,)), epochs=2, batch_size=16, rate=0.05)
 
-    def evaluate(model: TrainedModel) -> Metrics:
+    def evaluate(model: RunState) -> Metrics:
         return learner.evaluate(model.parameters, model.standardizer.apply(test))
 
     setting = Setting(

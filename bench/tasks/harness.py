@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from fedcore.data.schema import Schema
 from fedcore.learner import Learner, Metrics
 from fedcore.rounds.aggregation import FloatSum, GroupSum, SecureSum, SumAggregator, real_mean
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Contribution, Site
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import Strategy
 from fedcore.stream import choose, derive
 from secagg import ThreatModel
@@ -120,7 +122,7 @@ class Setting:
     learner: Learner[Any]
     plan: TrainingPlan
     strategy: Strategy
-    evaluate: Callable[[TrainedModel], Metrics]
+    evaluate: Callable[[RunState], Metrics]
     classes: tuple[str, ...] = ()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     threat_model: ThreatModel = field(default_factory=ThreatModel)
@@ -140,7 +142,7 @@ class Outcome:
     plain: Metrics
     secure: Metrics
     checked: Checked
-    model: TrainedModel
+    model: RunState
     seconds: float
 
     @property
@@ -167,7 +169,7 @@ def run(setting: Setting, show: Callable[[str], None] = lambda _line: None) -> O
 
 def train(
     setting: Setting, aggregator: SumAggregator, show: Callable[[str], None] = lambda _line: None
-) -> TrainedModel:
+) -> RunState:
     """Train once."""
 
     def on_round(record: RoundRecord) -> None:

@@ -20,7 +20,7 @@ from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.learner import Parameters
 from fedcore.learners import LocalSGD, LogisticRegression
-from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAdam, FedAvg, FedYogi, Strategy
@@ -86,7 +86,7 @@ def setting(
 ) -> Setting:
     """FLamby's schedule: 100 steps of batch 4 a round, weights by rows."""
 
-    def evaluate(model: TrainedModel) -> dict[str, float]:
+    def evaluate(model: RunState) -> dict[str, float]:
         scaled = {name: model.standardizer.apply(table) for name, table in tests.items()}
         return {"accuracy": mean_of_four(model.parameters, scaled)}
 

@@ -20,7 +20,7 @@ from bench.tasks.ner_metrics import ner_metrics
 from fedcore.data import conll2003
 from fedcore.data.sets.conll import Document
 from fedcore.learner import Metrics
-from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
 
@@ -38,7 +38,7 @@ def setting(rows: dict[str, Sentences], test: Sentences, buckets: int, rounds: i
     """Ten bits, a clip that no update reaches, one client dropping out in every round."""
     learner = SentenceLearner(buckets=buckets, rate=0.3, epochs=1)
 
-    def evaluate(model: TrainedModel) -> Metrics:
+    def evaluate(model: RunState) -> Metrics:
         return learner.evaluate(model.parameters, test)
 
     return Setting(

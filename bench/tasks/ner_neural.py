@@ -18,7 +18,7 @@ from bench.tasks.ner_torch import TextLearner
 from fedcore.data import conll2003
 from fedcore.data.sets.conll import Document
 from fedcore.learner import Metrics
-from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvgM
 
@@ -41,7 +41,7 @@ def setting(rows: dict[str, Texts], test: Texts, rounds: int) -> Setting:
     """Twelve bits; the local rate falls linearly to a twentieth; a client is lost in every fourth round."""
     learner = TextLearner(rate=RATE)
 
-    def evaluate(model: TrainedModel) -> Metrics:
+    def evaluate(model: RunState) -> Metrics:
         return learner.evaluate(model.parameters, test)
 
     return Setting(

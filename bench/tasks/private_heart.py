@@ -21,7 +21,7 @@ from fedcore.codec.clipping import FixedClip
 from fedcore.data import data_folder, heart_disease
 from fedcore.learners.per_person import PersonClipped
 from fedcore.privacy.accounting import Mechanism
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import SecureSum, SumAggregator
 from fedcore.rounds.central import CentralGaussianSum
 from fedcore.rounds.federation import Federation

@@ -15,14 +15,14 @@ from fedcore.codec.clipping import FixedClip
 from fedcore.data import MnistWriters, mnist_writers
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.accounting import Mechanism
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SumAggregator
 from fedcore.rounds.central import CentralGaussianSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.strategies import FedAvg
 
 EPSILONS, DELTA, ROUNDS, SMALLEST = (1.0, 2.0, 4.0, 8.0, 16.0), 1e-3, 40, 267

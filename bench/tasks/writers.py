@@ -21,7 +21,7 @@ from fedcore.codec.clipping import FixedClip
 from fedcore.data import MnistWriters, describe, mnist_writers
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
-from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.strategies import FedAvg, FedAvgM, Strategy
@@ -34,7 +34,7 @@ def setting(data: MnistWriters, learner: LocalSGD, strategy: Strategy, plan: Tra
     """Six of all writers drop out in every round; about one of a cohort."""
     tables = data.train_by_writer.tables(data.train)
 
-    def evaluate(model: TrainedModel) -> Metrics:
+    def evaluate(model: RunState) -> Metrics:
         return learner.evaluate(model.parameters, data.test)
 
     return Setting(

@@ -24,9 +24,9 @@ from fedcore.evaluation.baselines import Comparison, compare
 from fedcore.history import read_history
 from fedcore.learner import Learner
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from fedcore.rounds.federation import TrainedModel
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
+from fedcore.rounds.state import RunState
 from fedcore.service.join import Hold
 from fedcore.statistics.standardizer import Standardizer
 from secagg import Identity
@@ -375,13 +375,13 @@ def _compare(
     )
 
 
-def load_model(path: Path, weight: int = 0) -> TrainedModel:
+def load_model(path: Path, weight: int = 0) -> RunState:
     """Read a model that the server wrote after a round."""
     with np.load(path) as arrays:
         parameters = {
             name.removeprefix("model."): arrays[name] for name in arrays if name.startswith("model.")
         }
-        return TrainedModel(parameters, Standardizer(arrays["mean"], arrays["deviation"]), weight)
+        return RunState(parameters, Standardizer(arrays["mean"], arrays["deviation"]), weight)
 
 
 def accuracy_by_round(result: DemoResult) -> list[float]:

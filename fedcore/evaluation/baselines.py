@@ -12,9 +12,10 @@ from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.learner import Learner, Metrics, Parameters
 from fedcore.rounds.aggregation import PlainSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
+from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
 
 
@@ -43,7 +44,7 @@ def train_locally(
 
 def compare(
     *,
-    secure: TrainedModel,
+    secure: RunState,
     sites: Mapping[str, Site],
     absent: Mapping[str, frozenset[str]],
     held_out: Table,

@@ -6,6 +6,7 @@ rows together; of single sites only how many lie in which bin of accuracy, not w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import confusion_matrix, macro_f1
 from fedcore.learner import Learner, Metrics, Parameters, ScoringLearner
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
 
 BINS = 200  # of scores: the AUC is exact up to pairs within one bin
 SITE_BINS = 50  # of a site's own accuracy
@@ -32,26 +33,39 @@ def _curves(classes: int) -> int:
     return 1 if classes == 2 else classes
 
 
-def compute(task: Task, learner: Learner[Any], parameters: Parameters, rows: Any) -> NDArray[np.float64]:  # noqa: ANN401
-    """Return a site's part, (task.dimension,), each value in [0, 1]. Raises TaskError."""
+def answer(
+    kind: TaskKind, learner: Learner[Any], parameters: Parameters, classes: int
+) -> Callable[[Any], NDArray[np.float64]]:
+    """Return what computes a site's part from its rows, each value in [0, 1].
+
+    raises  TaskError: the learner gives no scores; what is returned: it failed, or labels are no classes.
+            A row whose scores are not finite counts as one about which the model says nothing.
+    """
     if not isinstance(learner, ScoringLearner):
         raise TaskError(f"evaluation: {type(learner).__name__} gives no class probabilities")
-    try:
-        scores = np.asarray(learner.scores(parameters, rows), float)
-        labels = np.asarray(rows.labels)
-    except TaskError:
-        raise
-    except Exception as error:  # a learner is foreign code
-        raise TaskError(f"evaluation: the learner failed with {type(error).__name__}") from error
-    if scores.shape != (len(labels), len(task.classes)) or not np.isfinite(scores).all():
-        raise TaskError(f"scores: must be finite, {len(labels)} by {len(task.classes)}, are {scores.shape}")
-    if not ((labels >= 0) & (labels < len(task.classes))).all():  # -1 would count from the end
-        raise TaskError(f"labels: must be in 0..{len(task.classes) - 1}")
-    if task.kind is TaskKind.SITES:
-        hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
-        place = min(hits * SITE_BINS // len(labels), SITE_BINS - 1)  # in whole numbers: 0.58 * 50 is below 29
-        return np.bincount([place], minlength=SITE_BINS).astype(float)
-    return _sums(labels, scores) / len(labels)
+
+    def compute(rows: Any) -> NDArray[np.float64]:  # noqa: ANN401 - whatever the learner reads
+        try:
+            scores = np.asarray(learner.scores(parameters, rows), float)
+            labels = np.asarray(rows.labels)
+        except TaskError:
+            raise
+        except Exception as error:  # a learner is foreign code
+            raise TaskError(f"evaluation: the learner failed with {type(error).__name__}") from error
+        if scores.shape != (len(labels), classes):
+            raise TaskError(f"scores: must be {len(labels)} by {classes}, are {scores.shape}")
+        scores = np.where(np.isfinite(scores).all(axis=1, keepdims=True), scores, 1 / classes)
+        if not ((labels >= 0) & (labels < classes)).all():  # -1 would count from the end
+            raise TaskError(f"labels: must be in 0..{classes - 1}")
+        if kind is TaskKind.SITES:
+            hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
+            place = min(
+                hits * SITE_BINS // len(labels), SITE_BINS - 1
+            )  # whole numbers: 0.58 * 50 is below 29
+            return np.bincount([place], minlength=SITE_BINS).astype(float)
+        return _sums(labels, scores) / len(labels)
+
+    return compute
 
 
 def _sums(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from fedcore.experiments.tables import (
     require,
 )
 from fedcore.learner import Learner
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.stopping import Stopping

@@ -142,7 +142,7 @@ def upload(
     """Print what a client uploads in a training round."""
     from fedcore.codec.clipping import FixedClip
     from fedcore.experiments import upload as planning
-    from fedcore.privacy.guard import PrivacyPlan
+    from fedcore.privacy.plan import PrivacyPlan
     from fedcore.rounds.plan import TrainingPlan
 
     privacy = None

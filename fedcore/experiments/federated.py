@@ -21,12 +21,13 @@ from fedcore.experiments.results import Outcome, cell_folder, read_rounds
 from fedcore.experiments.tracking import Tracker, trackers
 from fedcore.learner import Learner, Metrics, Parameters, flatten
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.plan import TrainingPlan, plan_upload
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import TaskKind
+from fedcore.rounds.state import RunState, restore_sites, sites_kept
+from fedcore.rounds.upload import plan_upload
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import Strategy
 from secagg import SecAggError
@@ -115,7 +116,7 @@ class Recorder:
     def _add(self, name: str, value: float) -> None:
         self.values[name] = self.values.get(name, 0.0) + value
 
-    def finish(self, checkpoint: Checkpoint) -> dict[str, float]:
+    def finish(self, checkpoint: RunState) -> dict[str, float]:
         """Log the round and begin the next. Returns what was logged."""
         now = time.perf_counter()
         line = self.values | checkpoint.evaluations.get(checkpoint.number, {})
@@ -134,13 +135,13 @@ def run_federated(cell: Cell, mode: str, show: Show) -> Outcome:
     path = cell.folder / f"{mode}.npz"
     plan = cell.plan if mode != "plain" else replace(cell.plan, privacy=None)
     sites = with_attack(make_sites(cell), cell.point.attack, cell.seed)
-    resume = Checkpoint.load(path) if path.exists() else None
+    resume = RunState.load(path) if path.exists() else None
     if resume is not None:
         restore_sites(sites, resume.sites)
     last = [resume]
     recorder = _recorder(cell, mode, show, 0 if resume is None else resume.number)
 
-    def keep(checkpoint: Checkpoint) -> None:
+    def keep(checkpoint: RunState) -> None:
         if checkpoint.number == (0 if last[0] is None else last[0].number):
             return  # an attempt begins: a simulation that is interrupted has released nothing
         whole = replace(checkpoint, sites=sites_kept(sites))
@@ -201,7 +202,7 @@ def _recorder(cell: Cell, mode: str, show: Show, resume: int) -> Recorder:
     return Recorder(experiment.metric, found, show)
 
 
-def _outcome(cell: Cell, mode: str, last: Checkpoint | None, stopped: str, failure: str) -> Outcome:
+def _outcome(cell: Cell, mode: str, last: RunState | None, stopped: str, failure: str) -> Outcome:
     """Sum up the rounds' lines, which are whole also where the run was interrupted."""
     if last is None:
         return cell.outcome(mode, {}, rounds=0, failure=failure)

@@ -175,7 +175,7 @@ class PlanTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyTable:
-    """[privacy] (fedcore.privacy.guard.PrivacyPlan).
+    """[privacy] (fedcore.privacy.plan.PrivacyPlan).
 
     smallest  fewest survivors; None: the sites of a round without those that [dropout] takes away
     """

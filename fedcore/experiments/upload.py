@@ -6,7 +6,8 @@ from typing import Any
 
 from fedcore.errors import TaskError
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.plan import TrainingPlan, UploadPlan, plan_upload
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.upload import UploadPlan, plan_upload
 from secagg import ParameterError
 
 ROWS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,10 @@ from fedcore.learner import (
     flatten,
     unflatten,
 )
+from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, matches, sent
-from fedcore.rounds.task import Counted, Task
+from fedcore.rounds.questions import Train
+from fedcore.rounds.task import Task
 
 # A vector's weight in a pass of the geometric median is its weight times a share of this.
 GRAIN = 1024
@@ -35,7 +37,9 @@ class SiteState:
     control   c_i of SCAFFOLD, flat; residual: what sparsification has not sent yet, flat
     personal  parameters that stay here
     update    (round, vector) of the last training round: later passes sum it again
-    pending   (round, changes) that wait for the news that the round had a result with this site in it
+    pending   (round, changes) that wait for the next round
+    counted   members of the sum that the pending vector is in, by what its own session proved
+    members   of the sum that the rest comes from
     """
 
     control: NDArray[np.float64] | None = field(default=None, repr=False)
@@ -43,27 +47,45 @@ class SiteState:
     personal: Parameters = field(default_factory=dict, repr=False)
     update: tuple[str, Update] | None = field(default=None, repr=False)
     pending: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)
+    counted: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
-    def settle(self, task: Task, site: str) -> None:
-        """Learn from the next task what became of the last vector."""
-        if self.pending is None or self.pending[0] == task.name or not task.previous:
+    def propose(self, name: str, changes: dict[str, Any]) -> None:
+        """Keep what a round would change, until it is known whether its vector counted."""
+        self.pending, self.counted = (name, changes), ()
+
+    def count(self, name: str, members: Collection[str]) -> None:
+        """Learn that the vector of a round is in a sum over these."""
+        if self.pending is not None and self.pending[0] == name:
+            self.counted = tuple(sorted(members))
+
+    def go_on(self, name: str) -> None:
+        """Begin a round: what the one before it changed becomes part of this, if it counted."""
+        if self.pending is None or self.pending[0] == name:
             return
-        changes = self.counted(task.previous, site)
-        self.pending = None
-        for field_name, value in changes.items():
-            setattr(self, field_name, value)
+        if self.counted:
+            for field_name, value in self.pending[1].items():
+                setattr(self, field_name, value)
+            self.members = self.counted
+        self.pending, self.counted = None, ()
 
-    def counted(self, previous: Counted, site: str) -> dict[str, Any]:
-        """Return the changes of the last vector if it counted by these rounds and survivors, else none."""
-        if self.pending is None or not any(
-            name == self.pending[0] and site in survivors for name, survivors in previous
-        ):
-            return {}
-        return self.pending[1]
+    def own(self) -> Parameters:
+        """Return the personal parameters after the last round that counted."""
+        changes = self.pending[1] if self.pending is not None and self.counted else {}
+        personal: Parameters = changes.get("personal", self.personal)
+        return personal
+
+    def carried(self, asks: Asks, *, residual: bool) -> bool:
+        """Tell whether a vector with these instructions is made of more than rows and the task."""
+        return bool(
+            (asks.control and self.control is not None)
+            or (residual and self.residual is not None)
+            or (asks.personal and self.personal)
+        )
 
     def kept(self) -> dict[str, Any]:
         """Return what a checkpoint needs of this site."""
-        names = ("control", "residual", "personal", "pending")
+        names = ("control", "residual", "personal", "pending", "counted", "members")
         return {name: value for name in names if (value := getattr(self, name)) is not None and len(value)}
 
     def restore(self, kept: Mapping[str, Any]) -> None:
@@ -85,50 +107,59 @@ class Update:
     changes: dict[str, Any] = field(repr=False)
 
 
-def train(
-    learner: Learner[Any],
-    task: Task,
-    rows: Any,  # noqa: ANN401
-    state: SiteState,
-    seed: int,
-    site: str,
-) -> Update:
-    """Do what the task asks. Raises TaskError; whatever the learner raises becomes a LearnerFailedError."""
-    before = starting_point(learner, task, state)
-    shared = sent(before, task.asks)
-    gives = _gradient if task.asks.update is UpdateKind.GRADIENT else _trained
-    on_rows = gives(learner, task, before, shared, state, seed)
-    try:
-        return on_rows(rows)
-    except TaskError as error:
-        raise LearnerFailedError(str(error)) from error
-    except Exception as error:  # a learner is foreign code
-        raise LearnerFailedError(f"{site}: the learner failed with {type(error).__name__}") from error
+def training(learner: Learner[Any], task: Task, state: SiteState) -> Callable[[Any, int, str], Update]:
+    """Return what makes an update of rows, a seed and the site's name, as the task asks.
+
+    raises  TaskError, whatever the rows are; what is returned raises LearnerFailedError
+    """
+    question, asks = _train(task), task.encoding.asks
+    before = starting_point(learner, question.model, asks, state)
+    shared = sent(before, asks)
+    gives = _gradient if asks.update is UpdateKind.GRADIENT else _trained
+    on_rows = gives(learner, question, asks, before, shared, state)
+
+    def train(rows: Any, seed: int, site: str) -> Update:  # noqa: ANN401 - whatever the learner reads
+        try:
+            return on_rows(rows, seed)
+        except TaskError as error:
+            raise LearnerFailedError(str(error)) from error
+        except Exception as error:  # a learner is foreign code
+            raise LearnerFailedError(f"{site}: the learner failed with {type(error).__name__}") from error
+
+    return train
+
+
+def _train(task: Task) -> Train:
+    if not isinstance(task.question, Train):
+        raise TaskError(f"task.kind: must be train, is {task.kind}")
+    return task.question
 
 
 def check_dimension(learner: Learner[Any], task: Task, state: SiteState) -> None:
     """Raise TaskError unless the task is about as many values as this learner's updates have."""
-    size = flatten(sent(starting_point(learner, task, state), task.asks)).size
-    if task.dimension != size * (2 if task.asks.control else 1):
-        raise TaskError(f"task.dimension: {task.dimension}, this site has {size} parameters to send")
+    encoding = task.encoding
+    size = flatten(
+        sent(starting_point(learner, _train(task).model, encoding.asks, state), encoding.asks)
+    ).size
+    if encoding.dimension != size * (2 if encoding.asks.control else 1):
+        raise TaskError(f"task.dimension: {encoding.dimension}, this site has {size} parameters to send")
 
 
-def starting_point(learner: Learner[Any], task: Task, state: SiteState) -> Parameters:
+def starting_point(learner: Learner[Any], model: Parameters, asks: Asks, state: SiteState) -> Parameters:
     """Return the round's parameters, with this site's own in place of personal ones."""
     try:
         initial = learner.initial()
         shapes = _shapes(initial)
     except Exception as error:  # a learner is foreign code
         raise TaskError(f"task.model: the learner failed with {type(error).__name__}") from error
-    given = task.model
-    personal = {name for name in initial if name not in given}
+    personal = {name for name in initial if name not in model}
     parameters = {
-        name: given[name].copy() if name in given else state.personal.get(name, initial[name])
+        name: model[name].copy() if name in model else state.personal.get(name, initial[name])
         for name in initial
     }
-    if given.keys() - initial.keys() or _shapes(parameters) != shapes:
+    if model.keys() - initial.keys() or _shapes(parameters) != shapes:
         raise TaskError("task.model: not the shapes of this site's learner")
-    if personal != {name for name in initial if matches(name, task.asks.personal)}:
+    if personal != {name for name in initial if matches(name, asks.personal)}:
         raise TaskError("task.model: not the shapes of this site's learner: names are missing")
     return parameters
 
@@ -139,42 +170,41 @@ def _shapes(parameters: Parameters) -> dict[str, tuple[int, ...]]:
 
 def _trained(
     learner: Learner[Any],
-    task: Task,
+    question: Train,
+    asks: Asks,
     before: Parameters,
     shared: Parameters,
     state: SiteState,
-    seed: int,
-) -> Callable[[Any], Update]:
+) -> Callable[[Any, int], Update]:
     """Return what makes an update of rows by local training. Raises TaskError, whatever the rows are."""
-    fit = _fit(learner, task, before, shared, state, seed)
-    return lambda rows: _update(task.asks, before, shared, fit(rows), state, task)
+    fit = _fit(learner, question, asks, before, shared, state)
+    return lambda rows, seed: _update(question, asks, before, shared, fit(rows, seed), state)
 
 
 def _fit(
     learner: Learner[Any],
-    task: Task,
+    question: Train,
+    asks: Asks,
     before: Parameters,
     shared: Parameters,
     state: SiteState,
-    seed: int,
-) -> Callable[[Any], LocalFit]:
+) -> Callable[[Any, int], LocalFit]:
     """Return what trains, steered if the strategy asks for it."""
-    asks = task.asks
     frozen = frozenset(n for n in before if n not in shared and not matches(n, asks.personal))
     correction = None
     if asks.control:
-        own = state.control if state.control is not None else np.zeros(flatten(shared).size)
-        correction = unflatten(_array(task, "control", own.size) - own, shared)
+        size = flatten(shared).size
+        own = state.control if state.control is not None else np.zeros(size)
+        correction = unflatten(_control(question, size) - own, shared)
     only_rate = not (asks.proximal or correction or frozen or asks.normalized)
     if only_rate and asks.rate == 1:
-        return lambda rows: LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
+        return lambda rows, seed: LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
     if isinstance(learner, SteerableLearner):
         steering = Steering(proximal=asks.proximal, correction=correction, frozen=frozen, rate=asks.rate)
-        return lambda rows: learner.fit_steered(before, rows, seed, steering)
+        return lambda rows, seed: learner.fit_steered(before, rows, seed, steering)
     if only_rate and isinstance(learner, RatedLearner):
-        return lambda rows: LocalFit(
-            learner.at_rate(learner.rate * asks.rate).fit(before, rows, seed), float("nan"), float("nan")
-        )
+        slower = learner.at_rate(learner.rate * asks.rate)
+        return lambda rows, seed: LocalFit(slower.fit(before, rows, seed), float("nan"), float("nan"))
     raise TaskError(
         f"asks: {type(learner).__name__} cannot be steered; proximal terms, control variates, "
         "normalized updates, frozen parameters and changing rates need a learner with fit_steered"
@@ -183,19 +213,19 @@ def _fit(
 
 def _gradient(
     learner: Learner[Any],
-    task: Task,
+    _question: Train,
+    asks: Asks,
     before: Parameters,
     shared: Parameters,
     _state: SiteState,
-    _seed: int,
-) -> Callable[[Any], Update]:
+) -> Callable[[Any, int], Update]:
     """Return what makes an update of rows by their gradient. Raises TaskError, whatever the rows are."""
     if not isinstance(learner, GradientLearner):
         raise TaskError(f"asks.update: {type(learner).__name__} gives no gradients")
-    if any(matches(name, task.asks.personal) for name in before):
+    if any(matches(name, asks.personal) for name in before):
         raise TaskError("asks.update: gradients train nothing that stays at the site")
 
-    def on_rows(rows: Any) -> Update:  # noqa: ANN401
+    def on_rows(rows: Any, _seed: int) -> Update:  # noqa: ANN401
         gradient = learner.gradient(before, rows)
         return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
 
@@ -203,7 +233,7 @@ def _gradient(
 
 
 def _update(
-    asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState, task: Task
+    question: Train, asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState
 ) -> Update:
     """Turn trained parameters into the vector that was asked for."""
     if _shapes(fit.parameters) != _shapes(before):
@@ -222,7 +252,7 @@ def _update(
             raise TaskError(f"steps: must be in (0, {asks.steps_cap:g}], are {fit.steps:g}")
         values = values / fit.steps
     if asks.control:  # option II of SCAFFOLD's algorithm 1
-        moved = -_array(task, "control", delta.size) - delta / (fit.steps * fit.rate)
+        moved = -_control(question, delta.size) - delta / (fit.steps * fit.rate)
         own = state.control if state.control is not None else np.zeros(delta.size)
         changes["control"] = own + moved
         values = np.concatenate([values, moved * asks.control])
@@ -230,37 +260,28 @@ def _update(
 
 
 def weight_of(asks: Asks, rows: int, cap: int) -> int:
-    """Return a site's weight by its rows."""
-    match asks.weighting:
-        case Weighting.UNIFORM:
-            return 1
-        case Weighting.CAPPED:
-            return min(rows, cap)
-        case Weighting.ROWS:
-            return rows
+    """Return a site's weight by its rows: at most the cap; 1 where sites count alike."""
+    return 1 if asks.weighting is Weighting.UNIFORM else min(rows, cap)
 
 
-def weiszfeld_weight(task: Task, values: NDArray[np.float64], rows: int) -> int:
+def weiszfeld_weight(
+    encoding: Encoding, center: NDArray[np.float64] | None, values: NDArray[np.float64], rows: int
+) -> int:
     """Weight of a vector in a pass of the geometric median (Pillutla et al. 2022, algorithm 2).
 
+    center   of the pass, (d,); None: the first sum, which has none
     values   (d,), as they are in the sum
-    returns  w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step;
-             w in the first sum, which has no center
-    raises   TaskError: w above its cap, which a small share would hide from the codec
+    returns  w * min(1, nu / |x - v|) with v the center, in steps of 1 / GRAIN, at least one step
     """
-    cap = task.codec.weight_cap // GRAIN
-    base = weight_of(task.asks, rows, cap)
-    if base > cap:
-        raise TaskError(f"weight: must be in 1..{cap}, is {base}")
-    if not task.passes:
+    base = weight_of(encoding.asks, rows, encoding.codec.weight_cap // GRAIN)
+    if center is None:
         return base * GRAIN
-    distance = float(np.linalg.norm(values - _array(task, "center", values.size)))
-    share = min(1.0, task.asks.smoothing / distance) if distance > 0 else 1.0
+    distance = float(np.linalg.norm(values - center))
+    share = min(1.0, encoding.asks.smoothing / distance) if distance > 0 else 1.0
     return max(1, round(base * GRAIN * share))
 
 
-def _array(task: Task, name: str, size: int) -> NDArray[np.float64]:
-    array = task.arrays.get(name)
-    if array is None or array.shape != (size,):
-        raise TaskError(f"task.arrays: {name} with {size} values is missing")
-    return array
+def _control(question: Train, size: int) -> NDArray[np.float64]:
+    if question.control is None or question.control.shape != (size,):
+        raise TaskError(f"task.arrays: control with {size} values is missing")
+    return question.control

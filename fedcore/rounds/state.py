@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from fedcore.errors import DataError
 from fedcore.learner import Metrics, Parameters
-from fedcore.rounds.task import Counted
 from fedcore.statistics.standardizer import Standardizer
 
 if TYPE_CHECKING:
     from fedcore.rounds.site import Site
 
-_VERSION = 2
+_VERSION = 3
 # What numpy, zipfile and json raise for files that are cut off, changed, or something else.
 _BROKEN = (
     *(OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
@@ -31,15 +30,16 @@ _BROKEN = (
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Checkpoint:
-    """The state of a run after a round.
+class RunState:
+    """A run after a round: its model, and everything that it needs to go on.
 
-    number      of the last round
+    number      of the last training round
     parameters  the global model; state: of the strategy
+    weight      rows of the sites in the last statistics round; 0 where there was none
     norm        that updates of the next round are clipped to
-    previous    training rounds and their survivors, see Task
-    accountant  of the privacy spent
-    evaluations metrics by round
+    accountant  of the privacy spent; epsilon: what that is, where noise was added
+    evaluations metrics by round; stopped: why training ended before its last round
+    tried       (step, attempt) that was asked last: it is not asked again
     sites       what simulated sites keep, by name: control variates, residuals, personal parameters.
                 Real sites keep their own.
     """
@@ -50,14 +50,16 @@ class Checkpoint:
     weight: int = 0
     state: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     norm: float | None = None
-    previous: Counted = ()
     accountant: dict[str, Any] | None = None
+    epsilon: float | None = None
     evaluations: dict[int, Metrics] = field(default_factory=dict)
+    stopped: str = ""
+    tried: tuple[int, int] = (0, 0)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, number: int, parameters: Parameters, standardizer: Standardizer | None = None) -> Self:
-        """Return a checkpoint of a model alone."""
+        """Return the state of a model alone."""
         chosen = Standardizer.none() if standardizer is None else standardizer
         return cls(number=number, parameters=parameters, standardizer=chosen)
 
@@ -74,8 +76,10 @@ class Checkpoint:
             "number": self.number,
             "weight": self.weight,
             "norm": self.norm,
-            "previous": self.previous,
+            "tried": self.tried,
             "accountant": self.accountant,
+            "epsilon": self.epsilon,
+            "stopped": self.stopped,
             "evaluations": {str(number): metrics for number, metrics in self.evaluations.items()},
             "sites": sites,
         }
@@ -111,8 +115,10 @@ class Checkpoint:
             weight=int(header["weight"]),
             state=under("state."),
             norm=header["norm"],
-            previous=tuple((name, tuple(survivors)) for name, survivors in header["previous"]),
+            tried=(int(header["tried"][0]), int(header["tried"][1])),
             accountant=header["accountant"],
+            epsilon=header["epsilon"],
+            stopped=str(header["stopped"]),
             evaluations={int(number): metrics for number, metrics in header["evaluations"].items()},
             sites={name: _unflattened(kept, arrays) for name, kept in header["sites"].items()},
         )

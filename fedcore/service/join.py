@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fedcore.errors import DataError, FedcoreError, TaskError
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from secagg import ParameterError, Phase, Policy, RoundParameters, Signer
 from secagg.kernels import UIntArray
 from secagg.service import AggregationClient, ServerCredentials, write_private

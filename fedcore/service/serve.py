@@ -18,11 +18,12 @@ from fedcore.history import History
 from fedcore.learner import Learner
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.aggregation import GroupSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.state import Checkpoint
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.state import RunState
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg, Strategy
 from secagg import (
     Identity,
@@ -278,7 +279,7 @@ class Recorder:
             },
         )
 
-    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def on_checkpoint(self, checkpoint: RunState) -> None:
         """Keep what a later run needs to go on."""
         checkpoint.save(self._out / CHECKPOINT)
 
@@ -294,7 +295,7 @@ def save_model(path: Path, record: RoundRecord) -> None:
     np.savez(path, **arrays)
 
 
-async def serve(options: ServeOptions) -> TrainedModel:
+async def serve(options: ServeOptions) -> RunState:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
     recorder = Recorder(options.out, options.show, resume=options.resume)
     try:
@@ -303,7 +304,7 @@ async def serve(options: ServeOptions) -> TrainedModel:
         recorder.close()
 
 
-async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
+async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
     transcripts = None
     if options.signer is not None:
         folder = options.out / "transcripts"
@@ -331,7 +332,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
         on_checkpoint=recorder.on_checkpoint,
     )
     kept = options.out / CHECKPOINT
-    resume = Checkpoint.load(kept) if options.resume and kept.exists() else None
+    resume = RunState.load(kept) if options.resume and kept.exists() else None
     try:
         try:
             model = await asyncio.to_thread(federation.run, resume)
@@ -351,8 +352,8 @@ async def _end_early(server: AggregationServer, options: ServeOptions, recorder:
     kept = options.out / CHECKPOINT
     if not kept.exists():
         return
-    now = Checkpoint.load(kept)
-    model = TrainedModel(now.parameters, now.standardizer, now.weight, now.number)
+    now = RunState.load(kept)
+    model = RunState(now.parameters, now.standardizer, now.weight, now.number)
     server.finish(_final(options, model).encode())
     recorder.write("finished", rounds=now.number, reason=why)
     await _farewell(server)
@@ -366,7 +367,7 @@ async def _farewell(server: AggregationServer) -> None:
     await asyncio.sleep(0.5)  # for the last streams to drain
 
 
-def _final(options: ServeOptions, model: TrainedModel) -> Task:
+def _final(options: ServeOptions, model: RunState) -> Task:
     """Return the model as the payload that ends the run."""
     arrays = {}
     if model.standardizer.mean.size:

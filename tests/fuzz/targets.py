@@ -26,7 +26,8 @@ from fedcore.errors import DataError, TaskError
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from secagg.effects import Aborted, Completed, Effect, InputWanted, Refused, RosterAccepted, Send
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from secagg.messages import (

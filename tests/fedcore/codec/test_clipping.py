@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.errors import TaskError
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.strategies import FedAvg
 from tests.fedcore.strategies.toys import KINDS, Runner, average, make_toys, toy_plan

@@ -16,8 +16,9 @@ from fedcore.codec.shaping import Shaping
 from fedcore.errors import CodecError, TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.summation import sum_once
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.attempts import sum_once
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
 from fedcore.stream import derive
 from secagg import AbortReason, RoundAbortedError

@@ -23,7 +23,7 @@ from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.statistics.standardizer import Standardizer
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]

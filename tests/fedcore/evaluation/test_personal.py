@@ -17,12 +17,14 @@ from fedcore.learner import Parameters, flatten
 from fedcore.learners import LocalSGD, Perceptron
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, UpdateKind, matches
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
-from fedcore.rounds.task import Task, TaskKind, counted
+from fedcore.rounds.state import RunState, restore_sites, sites_kept
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task, counted
 from fedcore.strategies import FedAvg
 
 HEAD = ("layer1*",)  # the last layer
@@ -215,12 +217,12 @@ def test_a_run_that_is_resumed_ends_with_the_same_heads(tmp_path: Any) -> None:
     whole = drive(sites, rounds=6, cohort=3).run()
     expected = personal_models(whole, sites)
     first = make_sites(5)
-    saved: list[Checkpoint] = []
+    saved: list[RunState] = []
     federation = drive(first, rounds=3, cohort=3)
     federation.on_checkpoint = saved.append
     federation.run()
     replace(saved[-1], sites=sites_kept(first)).save(tmp_path / "c.npz")
-    second, checkpoint = make_sites(5), Checkpoint.load(tmp_path / "c.npz")
+    second, checkpoint = make_sites(5), RunState.load(tmp_path / "c.npz")
     assert checkpoint.previous == saved[-1].previous
     restore_sites(second, checkpoint.sites)
     found = personal_models(drive(second, rounds=6, cohort=3).run(checkpoint), second)
@@ -297,7 +299,7 @@ def test_a_comparison_evaluates_every_kind_of_model_at_every_site() -> None:
 
 
 def test_a_model_of_another_learner_is_refused() -> None:
-    model = TrainedModel({"other": np.zeros(1)}, drive(make_sites()).run().standardizer, 0)
+    model = RunState({"other": np.zeros(1)}, drive(make_sites()).run().standardizer, 0)
     with pytest.raises(TaskError, match="site-0: its learner has no other"):
         personal_model(model, make_sites()["site-0"])
 

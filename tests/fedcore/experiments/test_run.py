@@ -12,7 +12,7 @@ from fedcore.errors import DataError
 from fedcore.experiments import parse_experiment, read_outcomes, run_experiment
 from fedcore.experiments.results import cell_folder, read_rounds
 from fedcore.history import read_history
-from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.state import RunState
 from fedcore.strategies import STRATEGIES
 from tests.fedcore.experiments.small import run, small, values
 
@@ -62,7 +62,7 @@ def test_absent_sites_are_the_same_in_every_mode_others_in_every_round_and_seed(
     gone = []
     for seed in (0, 1):
         folder = cell_folder(tmp_path, 0, seed)
-        plain, secure = (Checkpoint.load(folder / f"{mode}.npz") for mode in ("plain", "secure"))
+        plain, secure = (RunState.load(folder / f"{mode}.npz") for mode in ("plain", "secure"))
         assert plain.previous == secure.previous
         name, survivors = plain.previous[-1]
         assert (name, len(survivors)) == ("train 4", 7)
@@ -101,7 +101,7 @@ def test_an_interrupted_experiment_goes_on_to_the_same_results(tmp_path: Path) -
     for mode in ("secure", "plain"):
         with pytest.raises(StoppedError):
             run_experiment(small(**tables), folder, stop)
-        number = Checkpoint.load(cell_folder(folder, 0, 0) / f"{mode}.npz").number
+        number = RunState.load(cell_folder(folder, 0, 0) / f"{mode}.npz").number
         assert number == 2
         with (cell_folder(folder, 0, 0) / f"{mode}.jsonl").open("a") as file:  # as if killed in round 3
             file.write('{"event": "metrics", "step": 3, "survivors": 1, "seconds": 0}\n{"event": "metr')

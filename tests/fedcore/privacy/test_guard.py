@@ -12,14 +12,16 @@ import pytest
 from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.errors import CodecError, TaskError
 from fedcore.privacy.accounting import Accountant, BudgetExceededError, Mechanism, Release
-from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.privacy.guard import PrivacyGuard
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SumAggregator
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.state import Checkpoint
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.state import RunState
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAdam, FedAvg, FedMedian, FedNova, GeometricMedian, Scaffold, Strategy
 from secagg import AbortReason, RoundAbortedError
 from tests.fedcore.strategies.toys import (
@@ -128,7 +130,7 @@ def test_the_planned_rounds_fit_the_budget_and_one_more_is_refused_before_it_sta
 ) -> None:
     sites = make_toy_sites(dict(list(TOYS.items())[:6]))
     counting = Flaky(PlainSum(sites), frozenset())
-    seen: list[Checkpoint] = []
+    seen: list[RunState] = []
     with pytest.raises(BudgetExceededError, match=r"after 4 rounds, would be .* limit 8"):
         run_over(counting, sites, FedAvg(), private(mechanism, rounds=6), on_checkpoint=seen.append)
     assert counting.calls == ["train 1", "train 2", "train 3", "train 4"]
@@ -137,7 +139,7 @@ def test_the_planned_rounds_fit_the_budget_and_one_more_is_refused_before_it_sta
 
 @pytest.mark.parametrize("fails", [{0}, {1, 2}])
 def test_attempts_without_a_result_are_spent_recorded_and_kept(fails: set[int]) -> None:
-    sites, seen = make_toy_sites(TOYS), list[Checkpoint]()
+    sites, seen = make_toy_sites(TOYS), list[RunState]()
     flaky = Flaky(PlainSum(sites), frozenset(fails))
     ran = run_over(flaky, sites, FedAvg(), private(rounds=2, epsilon=40.0), on_checkpoint=seen.append)
     lost = [record for record in ran.records if record.result is None]
@@ -153,7 +155,7 @@ def test_attempts_without_a_result_are_spent_recorded_and_kept(fails: set[int]) 
 
 def test_no_attempt_starts_that_would_pass_the_budget() -> None:
     """Six attempts would be allowed, the budget is for three sums of the fewest survivors."""
-    sites, seen = make_toy_sites(TOYS), list[Checkpoint]()
+    sites, seen = make_toy_sites(TOYS), list[RunState]()
     flaky = Flaky(PlainSum(sites), frozenset(range(1, 100)))
     with pytest.raises(BudgetExceededError):
         plan = private(planned=3, smallest=8, attempts=6)
@@ -164,13 +166,13 @@ def test_no_attempt_starts_that_would_pass_the_budget() -> None:
 
 
 def test_a_resumed_run_goes_on_with_what_was_spent() -> None:
-    seen: list[Checkpoint] = []
+    seen: list[RunState] = []
     Runner(TOYS).run("plain", FedAvg(), private(), on_checkpoint=seen.append)
     sites = make_toy_sites(TOYS)
     second = next(one for one in seen if one.number == 2)
     model = Federation(PlainSum(sites), None, LEARNER, private()).run(second)
     assert model.epsilon == Runner(TOYS).run("plain", FedAvg(), private()).model.epsilon
-    without = Checkpoint.of(2, second.parameters)
+    without = RunState.of(2, second.parameters)
     with pytest.raises(TaskError, match="says nothing of the privacy"):
         Federation(PlainSum(sites), None, LEARNER, private()).run(without)
 

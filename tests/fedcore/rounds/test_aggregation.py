@@ -12,7 +12,8 @@ from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from secagg import RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask
 from tests.fedcore.rounds.test_site import (

@@ -13,10 +13,12 @@ import pytest
 from fedcore.errors import CodecError, TaskError
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum, SumAggregator
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
 from secagg import AbortReason, RoundAbortedError
 from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, make_plan, make_sites, make_table
@@ -43,14 +45,14 @@ class Flaky:
         return self.inner.sum(task, among)
 
 
-def train(aggregator: SumAggregator, **options: Any) -> tuple[TrainedModel, list[RoundRecord]]:
+def train(aggregator: SumAggregator, **options: Any) -> tuple[RunState, list[RoundRecord]]:
     records: list[RoundRecord] = []
     values: dict[str, Any] = {"plan": make_plan(), "on_round": records.append}
     model = Federation(aggregator, SCHEMA, LEARNER, **(values | options)).run()
     return model, records
 
 
-def accuracy(model: TrainedModel) -> float:
+def accuracy(model: RunState) -> float:
     held_out = make_table(2000, 99)
     return LEARNER.evaluate(model.parameters, model.standardizer.apply(held_out))["accuracy"]
 

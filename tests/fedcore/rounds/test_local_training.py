@@ -10,7 +10,8 @@ import pytest
 from fedcore.errors import TaskError
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.local_training import GRAIN, SiteState, weight_of, weiszfeld_weight
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg, GeometricMedian
 from tests.fedcore.rounds.test_site import make_task
 from tests.fedcore.strategies.toys import RATE, Runner, average, make_toys, toy_plan

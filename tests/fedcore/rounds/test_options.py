@@ -16,11 +16,12 @@ from fedcore.errors import TaskError
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering, flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.strategies import FedAdam, FedAvg, FedProx, Scaffold, Strategy
 from tests.fedcore.rounds.test_site import SCHEMA, make_table
 
@@ -125,7 +126,7 @@ def make_sites(change: Change | None) -> dict[str, Site]:
 
 def run(
     kind: Any, sites: dict[str, Site], strategy: Strategy | None = None, **changes: Any
-) -> tuple[TrainedModel, list[RoundRecord]]:
+) -> tuple[RunState, list[RoundRecord]]:
     values: dict[str, Any] = {"rounds": 2, "clients": 6, "weight_cap": 100, "bits": 16}
     records: list[RoundRecord] = []
     plan = TrainingPlan(**(values | changes))

@@ -9,10 +9,12 @@ import pytest
 
 from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.errors import CodecError, TaskError
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.plan import TrainingPlan, plan_upload
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.upload import plan_upload
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAdam, FedAvg, FedNova, GeometricMedian, Scaffold, Strategy
 from secagg import ParameterError
 from secagg.kernels import pack, packed_bytes

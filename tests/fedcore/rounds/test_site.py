@@ -21,7 +21,8 @@ from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.aggregation import PlainSum
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer, unit_deviations, unit_means
 
 SCHEMA = Schema(

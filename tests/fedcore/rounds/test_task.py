@@ -18,7 +18,8 @@ from fedcore.errors import TaskError
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from secagg import context_digest
 from tests.fedcore.rounds.test_site import KINDS, make_task
 

@@ -17,9 +17,11 @@ from fedcore.errors import TaskError
 from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import PlainSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.state import RunState
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.service.join import Hold, JoinOptions, _compute, join, save_final
 from fedcore.service.serve import ServeOptions, serve
 from secagg import IdentityKey, ParameterError, Phase, Policy, RoundParameters, context_digest
@@ -42,7 +44,7 @@ class Run:
     keys: dict[str, IdentityKey] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
     finals: dict[str, Task] = field(default_factory=dict)
-    model: TrainedModel | None = None
+    model: RunState | None = None
 
     def __post_init__(self) -> None:
         for i, name in enumerate(self.sites):
@@ -122,7 +124,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def in_the_clear(run: Run) -> TrainedModel:
+def in_the_clear(run: Run) -> RunState:
     """The same run as a plain sum over those who survived."""
     absent = {e["task"]: frozenset(run.sites) - set(e["survivors"]) for e in run.events() if e["completed"]}
     plan = run.serve_options().plan

@@ -15,7 +15,7 @@ from fedcore.rounds.aggregation import PlainSum, SecureSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import TaskKind
+from fedcore.rounds.questions import TaskKind
 from fedcore.statistics.standardizer import (
     Standardizer,
     to_mean,

@@ -11,7 +11,7 @@ import pytest
 from fedcore.errors import TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg, RoundUpdate, Scaffold
 from tests.fedcore.strategies.toys import (
@@ -58,7 +58,7 @@ def test_the_servers_control_is_the_mean_of_the_sites_after_every_round(
     kind: str, cohort: int | None, rounds: int
 ) -> None:
     """With a cohort, sites hear of their last round only several rounds later."""
-    checkpoints: list[Checkpoint] = []
+    checkpoints: list[RunState] = []
     plan = toy_plan(rounds=rounds, cohort=cohort, bits=32)
     ran = Runner(TOYS, DROPS).run(
         kind, Scaffold(sites=9, control_scale=0.1), plan, on_checkpoint=checkpoints.append

@@ -16,7 +16,7 @@ from fedcore.rounds.aggregation import SecureSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.attempts import RoundRecord
 
 FOLDER = Path(os.environ.get("SECAGG_DATA", "")) / "heart_disease"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")

@@ -10,8 +10,9 @@ import pytest
 
 from fedcore.errors import CodecError, TaskError
 from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SumAggregator
-from fedcore.rounds.summation import sum_once, sum_with_retries
-from fedcore.rounds.task import Task, TaskKind, counted
+from fedcore.rounds.attempts import sum_once, sum_with_retries
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task, counted
 from secagg import AbortReason, RoundAbortedError
 from tests.fedcore.rounds.test_site import make_sites, make_task
 
