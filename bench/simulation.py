@@ -26,13 +26,13 @@ from fedcore.learner import Learner, Parameters
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.central import CentralGaussianSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
-from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg
 from fedcore.stream import choose
 

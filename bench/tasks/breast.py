@@ -15,8 +15,8 @@ from fedcore.data import breast_homo
 from fedcore.data.table import Table, join_tables
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, LogisticRegression
-from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg
 

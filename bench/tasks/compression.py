@@ -25,8 +25,8 @@ from fedcore.rounds.aggregation import FloatSum, PlainSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.upload import plan_upload
 from fedcore.rounds.site import Site
+from fedcore.rounds.upload import plan_upload
 from fedcore.strategies import FedAvg
 
 ASK = Asks(weighting=Weighting.UNIFORM)

@@ -12,9 +12,9 @@ from fedcore.data import describe, digits, dirichlet
 from fedcore.data.sets.tables import hold_out
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron
-from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from fedcore.data.schema import Schema
 from fedcore.learner import Learner, Metrics
 from fedcore.rounds.aggregation import FloatSum, GroupSum, SecureSum, SumAggregator, real_mean
-from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
-from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Contribution, Site
 from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Contribution, Site
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.strategies import Strategy
 from fedcore.stream import choose, derive
@@ -68,9 +68,14 @@ class _Remembering(Site):
 
     last: Contribution
 
-    def compute(self, task: Task) -> Contribution:
-        self.last = Site.compute(self, task)
-        return self.last
+    def accept(self, task: Task) -> Callable[[], Contribution]:
+        compute = Site.accept(self, task)
+
+        def remembered() -> Contribution:
+            self.last = compute()
+            return self.last
+
+        return remembered
 
 
 @dataclass(slots=True)
@@ -88,16 +93,19 @@ class Checked:
     def names(self) -> Sequence[str]:
         return self.inner.names
 
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        return self.inner.deal(members, groups)
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         result = self.inner.sum(task, among)
         if task.kind is TaskKind.TRAIN:
-            decoded = task.codec.decode(result.total, len(result.survivors))
+            decoded, encoding = result.mean, task.encoding
             real = real_mean([self._site(name).last for name in result.survivors])
             self.difference = max(self.difference, float(np.abs(decoded.mean - real.mean).max()))
-            self.bound = max(self.bound, task.codec.error_bound(len(result.survivors), decoded.weight))
+            self.bound = max(self.bound, encoding.codec.error_bound(len(result.survivors), decoded.weight))
             asked = len(self.names if among is None else among)
             self.traffic.append((result.bytes_up, asked))
-            self.ring_bits, self.length = task.codec.ring_bits, task.length
+            self.ring_bits, self.length = encoding.codec.ring_bits, encoding.length
         return result
 
     def _site(self, name: str) -> _Remembering:
@@ -210,7 +218,7 @@ def result(
         seconds=outcome.seconds,
         max_difference=checked.difference,
         bound=checked.bound,
-        rounds=outcome.model.rounds,
+        rounds=outcome.model.number,
         clients=len(setting.rows),
         bits=setting.plan.bits,
         ring_bits=checked.ring_bits,

@@ -20,8 +20,8 @@ from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.learner import Parameters
 from fedcore.learners import LocalSGD, LogisticRegression
-from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAdam, FedAvg, FedYogi, Strategy
 

@@ -20,8 +20,8 @@ from bench.tasks.ner_metrics import ner_metrics
 from fedcore.data import conll2003
 from fedcore.data.sets.conll import Document
 from fedcore.learner import Metrics
-from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import RunState
 from fedcore.strategies import FedAvgM
 
 CLIENTS, ROUNDS = 50, 40

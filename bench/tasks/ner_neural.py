@@ -18,8 +18,8 @@ from bench.tasks.ner_torch import TextLearner
 from fedcore.data import conll2003
 from fedcore.data.sets.conll import Document
 from fedcore.learner import Metrics
-from fedcore.rounds.state import RunState
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import RunState
 from fedcore.strategies import FedAvgM
 
 CLIENTS, ROUNDS, RATE = 10, 32, 6e-3

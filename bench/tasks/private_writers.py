@@ -17,12 +17,12 @@ from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SumAggregator
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.central import CentralGaussianSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.attempts import RoundRecord
 from fedcore.strategies import FedAvg
 
 EPSILONS, DELTA, ROUNDS, SMALLEST = (1.0, 2.0, 4.0, 8.0, 16.0), 1e-3, 40, 267
@@ -52,7 +52,7 @@ def train(
 
     def on_round(record: RoundRecord) -> None:
         nonlocal ring_bits
-        ring_bits = record.task.codec.ring_bits
+        ring_bits = record.task.encoding.codec.ring_bits
 
     strategy = FedAvg(ask=Asks(weighting=Weighting.UNIFORM))
     classes = tuple("0123456789")

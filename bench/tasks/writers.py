@@ -21,9 +21,9 @@ from fedcore.codec.clipping import FixedClip
 from fedcore.data import MnistWriters, describe, mnist_writers
 from fedcore.learner import Metrics
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
-from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import RunState
 from fedcore.strategies import FedAvg, FedAvgM, Strategy
 
 COHORT = 60

@@ -87,8 +87,8 @@ class Evaluation:
     metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
                the AUC is NaN when all rows are of one class
     confusion  (classes, classes) counts: row is the label, column the guess
-    rows       evaluated; where weights are capped, a site's count at most the cap, and the counts are
-               rounded
+    rows       evaluated, without those of sites that had nothing to say; where weights are capped, a
+               site's count at most the cap, and the counts are rounded
     """
 
     metrics: Metrics
@@ -97,18 +97,21 @@ class Evaluation:
 
 
 def to_evaluation(mean: NDArray[np.float64], rows: int, classes: int) -> Evaluation:
-    """Metrics from the aggregated means over `rows` rows."""
+    """Metrics from the aggregated means over `rows` rows. Raises TaskError: no site could evaluate."""
     cells = classes * classes
+    evaluated = int(np.rint(mean[:cells].sum() * rows))
+    if evaluated < 1:
+        raise TaskError("evaluation: no site could evaluate its rows")
     confusion = np.rint(mean[:cells] * rows).astype(np.int64).reshape(classes, classes)
     curves = np.rint(mean[cells + 1 :] * rows).reshape(_curves(classes), 2, BINS)
     areas = [area for area in map(_area, curves) if area is not None]
     metrics = {
-        "accuracy": float(np.trace(confusion) / rows),
+        "accuracy": float(np.trace(confusion) / evaluated),
         "auc": float(np.mean(areas)) if areas else float("nan"),
-        "log_loss": float(mean[cells] * _LOG_CAP),
+        "log_loss": float(mean[cells] * _LOG_CAP * (rows / evaluated)),
         "macro_f1": macro_f1(confusion),
     }
-    return Evaluation(metrics, confusion, rows)
+    return Evaluation(metrics, confusion, evaluated)
 
 
 def _area(curve: NDArray[np.float64]) -> float | None:

@@ -25,7 +25,7 @@ class GroupSum:
 
     task       that was asked
     total      (task.encoding.length,), below 2^ring_bits; empty where sums are taken in real numbers
-    survivors  names, ascending
+    survivors  names, ascending; groups: those of each sum, where this is made of several
     """
 
     task: Task
@@ -36,6 +36,12 @@ class GroupSum:
     bytes_down: int = 0
     failures: Mapping[str, str] = field(default_factory=dict)  # sites that say nothing, and why
     round_id: bytes = b""
+    groups: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def fewest(self) -> int:
+        """Sites that hide each other: of the smallest sum that this is made of."""
+        return min(map(len, self.groups or (self.survivors,)))
 
     @classmethod
     def decoded(
@@ -188,7 +194,7 @@ class SecureSum(_InProcess):
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round; a site that refuses the task is a dropout."""
         names = sorted(self.sites if among is None else among)
-        vectors, failures = self.ask(task, names, lambda site, asked: site.answer(asked))
+        vectors, failures = self.ask(task, names, lambda site, asked: site.contribute(asked))
         ring_bits = task.encoding.codec.ring_bits
         empty = np.zeros(task.encoding.length, lane_dtype(ring_bits))
         result = aggregate(

@@ -121,6 +121,7 @@ def combined(sums: Sequence[GroupSum]) -> GroupSum:
         sums[0],
         total=np.zeros(0, np.uint16),
         survivors=tuple(sorted(name for one in sums for name in one.survivors)),
+        groups=tuple(one.survivors for one in sums),
         mean=WeightedMean(np.asarray(mean), weight, np.asarray(precise)),
         bytes_up=sum(one.bytes_up for one in sums),
         bytes_down=sum(one.bytes_down for one in sums),

@@ -119,7 +119,7 @@ class _Run:
             self.started, now = True, resume
             if self.guard is not None and resume.accountant is not None:
                 self.guard.accountant = type(self.guard.accountant).restore(resume.accountant)
-        self.now = now
+        self.now, self.tried = now, now.tried
 
     @cached_property
     def terms(self) -> Terms:
@@ -205,7 +205,7 @@ class _Run:
             norm = task.encoding.shaping.norm
             self._report(RoundRecord(attempt, None, reason, self.now.parameters, epsilon, norm))
 
-        step, done = self.now.tried
+        step, done = self.tried  # what was asked in this process is not asked again anyway
         aggregator, attempts = self.federation.aggregator, self.plan.attempts
         first = done if task.step and step == task.step else 0
         return Attempts(aggregator, attempts, self.plan.smallest_group, before, failed, first).sum(
@@ -308,7 +308,7 @@ class _RoundSums:
         if among is None and not self._everybody:
             among = self._cohort
         found = run.attempt(run.question(self._number, passes, center), among)
-        epsilon = run.spend(found.task, len(found.survivors))
+        epsilon = run.spend(found.task, found.fewest)
         update = run.update_of(found)
         encoding = found.task.encoding
         within = update.within if encoding.asks.quantile else None

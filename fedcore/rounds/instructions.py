@@ -1,4 +1,4 @@
-"""What a strategy asks of every site in a training round. It travels in the task."""
+"""What a strategy asks of every site in a training round."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class UpdateKind(StrEnum):
 class Weighting(StrEnum):
     """How much a site counts."""
 
-    ROWS = "rows"  # its number of rows; above the cap it is refused
-    CAPPED = "capped"  # its rows, at most the cap
+    ROWS = "rows"  # its number of rows, at most the cap
+    CAPPED = "capped"  # the same
     UNIFORM = "uniform"  # all the same
 
 

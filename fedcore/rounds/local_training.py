@@ -36,7 +36,7 @@ class SiteState:
 
     control   c_i of SCAFFOLD, flat; residual: what sparsification has not sent yet, flat
     personal  parameters that stay here
-    update    (round, vector) of the last training round: later passes sum it again
+    update    (round, vector) of the last training round: later passes sum it again; None: it said nothing
     pending   (round, changes) that wait for the next round
     counted   members of the sum that the pending vector is in, by what its own session proved
     members   of the sum that the rest comes from
@@ -45,7 +45,7 @@ class SiteState:
     control: NDArray[np.float64] | None = field(default=None, repr=False)
     residual: NDArray[np.float64] | None = field(default=None, repr=False)
     personal: Parameters = field(default_factory=dict, repr=False)
-    update: tuple[str, Update] | None = field(default=None, repr=False)
+    update: tuple[str, Update | None] | None = field(default=None, repr=False)
     pending: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)
     counted: tuple[str, ...] = ()
     members: tuple[str, ...] = ()

@@ -17,8 +17,9 @@ from fedcore.data.schema import Schema
 from fedcore.data.table import Table
 from fedcore.errors import CodecError, FedcoreError, TaskError
 from fedcore.evaluation import federated
-from fedcore.learner import Learner
+from fedcore.learner import Learner, flatten
 from fedcore.privacy.guard import PrivacyGuard
+from fedcore.rounds.instructions import UpdateKind, sent
 from fedcore.rounds.local_training import (
     SiteState,
     Update,
@@ -71,8 +72,8 @@ class Site:
     trouble   why its last vector says nothing; for its own log: whether it does may tell about the rows
 
     A task is accepted or refused on grounds that do not depend on rows. Once it is accepted a vector is
-    sent: where the computation fails or gives what is not finite, zeros under the site's usual weight, so
-    that neither a missing vector nor the sum of the weights tells that it did.
+    sent: where the computation fails or gives what is not finite, no change under the site's usual weight,
+    so that neither a missing vector nor the sum of the weights tells that it did.
     """
 
     name: str
@@ -93,12 +94,19 @@ class Site:
         """Return this site's vector as it is read chunk by chunk; whole under noise. Raises TaskError."""
         compute = self.accept(task)
         if self.guard is not None:
+            self._check_sensitivity(self.guard)
             self.guard.demand(task)
         try:
             return self._encoded(task, compute())
         except CodecError as error:  # no rounding within the norm
             self._in_trouble(task, error)
             return self._encoded(task, self._nothing(task))
+
+    def _check_sensitivity(self, guard: PrivacyGuard) -> None:
+        """Refuse to serve when the learner says that persons move more than the plan promises."""
+        promised, moves = guard.plan.sensitivity, getattr(self.learner, "sensitivity", None)
+        if promised is not None and moves is not None and not moves <= promised * (1 + 1e-9):
+            raise TaskError(f"sensitivity: the plan promises {promised:.6g}, the learner's is {moves:.6g}")
 
     def compute(self, task: Task) -> Contribution:
         """Return what `contribute` encodes. Raises TaskError: the task is refused."""
@@ -118,27 +126,44 @@ class Site:
         def answer() -> Contribution:
             self.trouble = ""
             try:
-                if not len(self._rows(task)):
-                    raise TaskError("has no rows")
-                found = compute()
-                if not np.isfinite(found.coordinates).all():
-                    raise CodecError("update: must be finite")
-            except (FedcoreError, ArithmeticError) as error:
+                return self._sound(task, compute)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears that there was any
                 self._in_trouble(task, error)
                 return self._nothing(task)
-            return found
 
         return answer
 
+    def _sound(self, task: Task, compute: Callable[[], Contribution]) -> Contribution:
+        """Compute. Raises TaskError: there are no rows; CodecError: what came out is not finite."""
+        if not len(self._rows(task)):
+            raise TaskError("has no rows")
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            found = compute()
+        if not np.isfinite(found.coordinates).all():
+            raise CodecError("update: must be finite")
+        return found
+
     def _in_trouble(self, task: Task, error: Exception) -> None:
-        self.trouble = str(error).removeprefix(f"{self.name}: ")
+        """Say why, and keep what this round began from: its vector says nothing."""
+        said = str(error) if isinstance(error, FedcoreError) else f"failed with {type(error).__name__}"
+        self.trouble = said.removeprefix(f"{self.name}: ")
         _LOG.warning("%s: %s: sends zeros: %s", self.name, task.name, self.trouble)
+        if isinstance(task.question, Train) and not task.question.again:
+            self.state.propose(task.name, {})
+            self.state.update = (task.name, None) if task.encoding.asks.smoothing else None
 
     def _nothing(self, task: Task) -> Contribution:
-        encoding = task.encoding
-        rows = len(self._rows(task))
-        weight = weight_of(encoding.asks, rows, encoding.codec.weight_cap) if rows else 0
-        return Contribution(np.zeros(encoding.sent), np.zeros(len(encoding.precise)), weight)
+        """Return the vector of a site whose training changes nothing, in no steps; zeros for other kinds."""
+        encoding, rows = task.encoding, len(self._rows(task))
+        values = np.zeros(encoding.dimension)
+        if isinstance(task.question, Train) and encoding.asks.update is UpdateKind.WEIGHTS:
+            before = starting_point(self.learner, task.question.model, encoding.asks, self.state)
+            start = flatten(sent(before, encoding.asks))
+            values[: start.size] = start
+        shaped, _ = encoding.shaping.shape(values, encoding.quantile)
+        precise = {"steps": -1.0, "within": 1.0}
+        weight = self._weight(task, shaped, rows) if rows else int(encoding.codec.weight_cap == 1)
+        return Contribution(shaped, np.array([precise[name] for name in encoding.precise]), weight)
 
     def _encoded(self, task: Task, real: Contribution) -> UIntArray | EncodedVector:
         seed, codec, noise = self._randomness(task, "rounding"), task.encoding.codec, task.encoding.noise
@@ -164,7 +189,7 @@ class Site:
     def _training(self, task: Task, question: Train) -> Callable[[], Contribution]:
         check_dimension(self.learner, task, self.state)
         encoding = task.encoding
-        if encoding.asks.smoothing and question.again:
+        if question.again:
             kept = self.state.update
             if kept is None or kept[0] != task.name:
                 raise TaskError(f"task.again: {self.name} has no update of {task.name}")
@@ -184,12 +209,7 @@ class Site:
                 if encoding.shaping.keep < 1:
                     changes["residual"] = encoding.shaping.left(values)
                 self.state.propose(task.name, changes)
-            rows = len(self.table)
-            if encoding.asks.smoothing:
-                sent = encoding.shaping.restore(shaped, encoding.dimension)[0]
-                weight = weiszfeld_weight(encoding, question.center, sent, rows)
-            else:
-                weight = weight_of(encoding.asks, rows, encoding.codec.weight_cap)
+            weight = self._weight(task, shaped, len(self.table))
             steps = 2 * update.steps / encoding.asks.steps_cap - 1
             precise = {"steps": steps, "within": 1.0 if within else -1.0}
             return Contribution(shaped, np.array([precise[name] for name in encoding.precise]), weight)
@@ -198,7 +218,9 @@ class Site:
 
     def _update(self, task: Task, train: Callable[[Any, int, str], Update]) -> Update:
         """Train, or take what was computed for the first pass of this round."""
-        if task.question.passes and self.state.update is not None:
+        if task.question.passes:
+            if self.state.update is None or self.state.update[1] is None:
+                raise TaskError("had nothing to say in the first sum")
             return self.state.update[1]
         seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
         update = train(self._standardized(task), seed, self.name)
@@ -227,8 +249,15 @@ class Site:
         return lambda: self._weighted(task, compute(self.table))
 
     def _weighted(self, task: Task, values: NDArray[np.float64]) -> Contribution:
-        weight = weight_of(task.encoding.asks, len(self._rows(task)), task.encoding.codec.weight_cap)
-        return Contribution(values, np.zeros(0), weight)
+        return Contribution(values, np.zeros(0), self._weight(task, values, len(self._rows(task))))
+
+    def _weight(self, task: Task, shaped: NDArray[np.floating[Any]], rows: int) -> int:
+        """Return the usual weight of a vector, as it is in the sum."""
+        encoding = task.encoding
+        if not (isinstance(task.question, Train) and encoding.asks.smoothing):
+            return weight_of(encoding.asks, rows, encoding.codec.weight_cap)
+        values = encoding.shaping.restore(shaped, encoding.dimension)[0]
+        return weiszfeld_weight(encoding, task.question.center, values, rows)
 
     def _rows(self, task: Task) -> Any:  # noqa: ANN401 - whatever the learner reads
         """Return the rows that a task is about."""

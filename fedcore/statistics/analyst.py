@@ -47,7 +47,7 @@ class Analyst:
     """Asks all sites of an aggregator.
 
     schema      of the rows, with public bounds; clients: most sites of a sum
-    weight_cap  most rows of a site; sites with more are left out
+    weight_cap  most rows that count for a site: with more, its shares count as those of so many rows
     attempts    for a sum that ends without a result
     raises      TaskError: too many clients and rows for exact counts. Every method raises the last
                 RoundAbortedError or CodecError of a sum, and TaskError when the sums of one question are

@@ -20,13 +20,13 @@ from fedcore.data.sets.tables import digits
 from fedcore.data.table import Table
 from fedcore.learner import Parameters, flatten, unflatten
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
-from fedcore.privacy.plan import PrivacyPlan
 from fedcore.privacy.noise import signed
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum, SecureSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from secagg import Phase, SecAggError
 from secagg.kernels import UIntArray, unpack_add

@@ -33,8 +33,8 @@ from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.site import Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.strategies.robust import FedMedian
 from secagg import ParameterError

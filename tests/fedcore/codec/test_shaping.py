@@ -15,8 +15,8 @@ from fedcore.codec.codec import Codec
 from fedcore.codec.shaping import Shaping
 from fedcore.errors import CodecError, TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
-from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.attempts import sum_once
+from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg

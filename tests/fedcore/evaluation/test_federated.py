@@ -19,11 +19,11 @@ from fedcore.errors import TaskError
 from fedcore.evaluation.federated import BINS, SITE_BINS, Evaluation, SiteSpread
 from fedcore.learner import Parameters
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.attempts import RoundRecord
 from fedcore.statistics.standardizer import Standardizer
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]

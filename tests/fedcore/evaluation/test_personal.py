@@ -18,12 +18,11 @@ from fedcore.learners import LocalSGD, Perceptron
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, UpdateKind, matches
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState, restore_sites, sites_kept
-from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.task import Task, counted
 from fedcore.strategies import FedAvg
 

@@ -15,12 +15,12 @@ from fedcore.privacy.accounting import Accountant, BudgetExceededError, Mechanis
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SumAggregator
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.state import RunState
-from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAdam, FedAvg, FedMedian, FedNova, GeometricMedian, Scaffold, Strategy
 from secagg import AbortReason, RoundAbortedError

@@ -16,8 +16,8 @@ from fedcore.errors import CodecError
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise, rounded_norm, signed
 from fedcore.rounds.aggregation import PlainSum, SecureSum
-from fedcore.rounds.site import Contribution, Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Contribution, Site
 from fedcore.rounds.task import Task
 from fedcore.stream import derive
 from secagg import RoundAbortedError

@@ -11,8 +11,8 @@ import pytest
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
-from fedcore.rounds.site import Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from secagg import RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask

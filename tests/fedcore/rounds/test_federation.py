@@ -13,11 +13,11 @@ import pytest
 from fedcore.errors import CodecError, TaskError
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum, SumAggregator
-from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
-from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
 from secagg import AbortReason, RoundAbortedError

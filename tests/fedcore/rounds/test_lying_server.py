@@ -23,16 +23,16 @@ from fedcore.learners import LocalSGD, LogisticRegression
 from fedcore.learners.per_person import PersonClipped
 from fedcore.privacy.accounting import Accountant, Budget, BudgetExceededError, Mechanism, Release
 from fedcore.privacy.guard import PrivacyGuard
-from fedcore.privacy.plan import PrivacyPlan
 from fedcore.privacy.noise import signed
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.local_training import SiteState, Update
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Contribution, Site
-from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Contribution, Site
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
 from tests.fedcore.rounds.test_site import SCHEMA, make_table, make_task

@@ -16,12 +16,12 @@ from fedcore.errors import TaskError
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering, flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.state import RunState
 from fedcore.strategies import FedAdam, FedAvg, FedProx, Scaffold, Strategy
 from tests.fedcore.rounds.test_site import SCHEMA, make_table
 

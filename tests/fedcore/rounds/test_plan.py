@@ -12,9 +12,9 @@ from fedcore.errors import CodecError, TaskError
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.upload import plan_upload
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.task import Task
+from fedcore.rounds.upload import plan_upload
 from fedcore.strategies import FedAdam, FedAvg, FedNova, GeometricMedian, Scaffold, Strategy
 from secagg import ParameterError
 from secagg.kernels import pack, packed_bytes

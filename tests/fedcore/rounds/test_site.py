@@ -20,8 +20,8 @@ from fedcore.learner import Learner, Parameters, flatten
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.aggregation import PlainSum
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer, unit_deviations, unit_means
 

@@ -15,12 +15,12 @@ from fedcore.privacy.accounting import BudgetExceededError, Mechanism
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
-from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
 from tests.fedcore.rounds.test_site import SCHEMA, make_table

@@ -16,13 +16,12 @@ from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum, SecureSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState, restore_sites, sites_kept
-from fedcore.rounds.attempts import RoundRecord
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAdam, FedAvg, FedAvgM, GeometricMedian, Scaffold, Strategy
 from tests.fedcore.rounds.test_site import SCHEMA, make_table

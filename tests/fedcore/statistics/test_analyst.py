@@ -16,8 +16,8 @@ from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError, TaskError
 from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SecureSum
-from fedcore.rounds.site import Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.statistics.analyst import EXACT, OTHER, Analyst
 from secagg import AbortReason, RoundAbortedError

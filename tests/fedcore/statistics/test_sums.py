@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fedcore.data.schema import Column, Schema
 from fedcore.errors import DataError, TaskError
-from fedcore.rounds.site import Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.statistics import sums as analytics
 from tests.fedcore.rounds.test_site import LEARNER, MIDDLE, SCHEMA, make_sites, make_table, make_task
