@@ -203,6 +203,8 @@ class Codec:
         if self.bits == 1:  # a sign: up with probability (1 + x / clip) / 2
             finite = np.isfinite(values)  # what is not stays, to be refused
             values = np.where(finite, np.clip(values, -self.clip, self.clip) * share + self.clip, values)
+        elif not share:
+            values, share = np.zeros_like(values), 1.0
         shift = 2.0 if self.bits == 1 else 1.0
         return QuantizedVector(
             values,

@@ -52,7 +52,7 @@ class SiteState:
 
     def propose(self, name: str, changes: dict[str, Any]) -> None:
         """Keep what a round would change, until it is known whether its vector counted."""
-        self.pending, self.counted = (name, changes), ()
+        self.pending, self.counted = (name, changes) if changes else None, ()
 
     def count(self, name: str, members: Collection[str]) -> None:
         """Learn that the vector of a round is in a sum over these."""

@@ -481,7 +481,7 @@ def _task(data: bytes) -> str:
         return _first_words(error)
     payload = task.encode()
     assert Task.decode(payload).encode() == payload
-    rules = f"{task.asks.update}, {task.noise is not None}, {task.shaping.rotate}, {len(task.previous)}"
+    rules = f"{task.encoding.asks.update}, {task.encoding.noise is not None}, {task.encoding.shaping.rotate}, {len(task.previous)}"
     return f"{task.kind}, {len(task.arrays)} arrays, {rules}"
 
 

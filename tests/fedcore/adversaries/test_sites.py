@@ -92,7 +92,7 @@ def make_task(shaping: Shaping | None = None, **changes: Any) -> Task:
 def mean_of(sites: dict[str, Site], task: Task) -> NDArray[np.float64]:
     result = PlainSum(sites).sum(task)
     assert not result.failures
-    return task.codec.decode(result.total, len(sites)).mean
+    return task.encoding.codec.decode(result.total, len(sites)).mean
 
 
 def pull(attack: Attack, task: Task) -> NDArray[np.float64]:
@@ -167,7 +167,7 @@ def flatten_change(site: Site) -> NDArray[np.float64]:
 )
 def test_the_codec_bounds_a_site_by_its_share_of_the_weight_times_the_clip(attack: Attack) -> None:
     task = make_task()
-    share, rounding = 1 / len(NAMES), 2 * task.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
+    share, rounding = 1 / len(NAMES), 2 * task.encoding.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
     moved = np.abs(pull(attack, task)).max()
     assert moved <= share * CLIP + rounding
     assert moved > share * CLIP - rounding  # and the bound is tight
@@ -182,14 +182,14 @@ def test_the_codec_bounds_a_site_by_its_share_of_the_weight_times_the_clip(attac
 def test_the_norm_bounds_the_length_of_what_a_site_adds(scale: float, norm: float, kind: Any) -> None:
     option = {SignFlip: "scale", Scaling: "factor", Gaussian: "deviation", Constant: "value"}[kind]
     task = make_task(Shaping(norm=norm))
-    rounding = 2 * task.codec.error_bound(len(NAMES), len(NAMES) * ROWS) * SIZE**0.5
+    rounding = 2 * task.encoding.codec.error_bound(len(NAMES), len(NAMES) * ROWS) * SIZE**0.5
     assert np.linalg.norm(pull(kind(**{option: scale}), task)) <= norm / len(NAMES) + rounding
 
 
 def test_a_site_that_ignores_the_norm_is_bounded_by_coordinates_only() -> None:
     task = make_task(Shaping(norm=NORM))
     loud = pull(SignFlip(scale=1e6, ignores_norm=True), task)
-    rounding = 2 * task.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
+    rounding = 2 * task.encoding.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
     assert np.abs(loud).max() <= NORM / len(NAMES) + rounding
     assert np.linalg.norm(loud) > 6 * NORM / len(NAMES)  # sqrt(44) = 6.6 times what was agreed
     assert measured("sign flip 20, ignores the norm", BY_NORM).accuracy < CLEAN - 0.05
@@ -207,10 +207,10 @@ def test_a_site_that_boasts_moves_the_mean_by_its_claimed_share_unless_weights_a
 def test_ring_elements_out_of_range_pass_the_clip_and_only_the_ring_bounds_them() -> None:
     """A negative result: no proof of range is part of a round."""
     task = make_task(Shaping(norm=NORM))
-    step = task.codec.clip / task.codec.levels * 100 / ROWS
+    step = task.encoding.codec.clip / task.encoding.codec.levels * 100 / ROWS
     moved = np.abs(pull(OutOfRange(scale=1e3), task)).max()
     assert moved > 5 * NORM / len(NAMES)
-    assert moved <= 2 * 2 ** (task.codec.ring_bits - 1) * step / len(NAMES)
+    assert moved <= 2 * 2 ** (task.encoding.codec.ring_bits - 1) * step / len(NAMES)
     assert measured("out of range", BY_NORM).accuracy < 0.1
 
 
@@ -342,7 +342,7 @@ def test_a_site_that_ignores_the_norm_sends_no_noise_and_the_right_length() -> N
     )
     task = make_task(shaping, asks=asks, noise=noise, codec=codec)
     sent = make_sites(Constant(value=0.0, ignores_norm=True), 1)[NAMES[0]].contribute(task)
-    assert len(sent) == task.length
+    assert len(sent) == task.encoding.length
     assert not sent[:SIZE].any()
     assert np.count_nonzero(make_sites(Constant(), 1)[NAMES[0]].contribute(task)[:SIZE]) > SIZE // 2
 
@@ -378,7 +378,7 @@ def test_a_backdoor_marks_a_share_of_the_rows(share: float, marked: int) -> None
 def test_out_of_range_multiplies_in_the_ring_and_leaves_the_weight(bits: int) -> None:
     plan = make_plan(bits=bits)
     task = make_task(codec=plan.round_codec(Asks(), Shaping(), SIZE)[0])
-    ring = 2**task.codec.ring_bits
+    ring = 2**task.encoding.codec.ring_bits
     honest, sent = (make_sites(a, 1)[NAMES[0]].contribute(task) for a in (Attack(), OutOfRange(scale=3)))
     assert [int(v) for v in sent[:SIZE]] == [-3 * int(v) % ring for v in honest[:SIZE]]
     assert sent[SIZE:].tolist() == honest[SIZE:].tolist()

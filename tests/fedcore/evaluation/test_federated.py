@@ -314,6 +314,6 @@ def test_votes_are_uniform_and_rows_are_weights() -> None:
     drive.evaluate_sites(NOTHING)
     rows, votes = records
     assert (rows.weight, votes.weight) == (520, 2)
-    assert votes.task.asks.weighting is Weighting.UNIFORM
-    assert votes.task.codec.weight_cap == 1
-    assert rows.task.codec.weight_cap == 1000
+    assert votes.task.encoding.asks.weighting is Weighting.UNIFORM
+    assert votes.task.encoding.codec.weight_cap == 1
+    assert rows.task.encoding.codec.weight_cap == 1000

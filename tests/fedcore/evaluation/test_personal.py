@@ -107,9 +107,9 @@ def test_personal_parameters_are_in_no_task_and_no_vector() -> None:
         sizes = {array.size for array in task.arrays.values()}
         assert LEARNER.initial()["layer1.weights"].size not in sizes
         if task.kind is TaskKind.TRAIN:
-            assert task.dimension == body == 48
+            assert task.encoding.dimension == body == 48
             for site in sites.values():
-                assert len(site.contribute(task)) == task.codec.length(body)
+                assert len(site.contribute(task)) == task.encoding.codec.length(body)
                 assert len(site.compute(task).coordinates) == body
 
 

@@ -24,6 +24,7 @@ from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAdam, FedAvg, FedMedian, FedNova, GeometricMedian, Scaffold, Strategy
 from secagg import AbortReason, RoundAbortedError
+from tests.fedcore.sites import encoded
 from tests.fedcore.strategies.toys import (
     KINDS,
     LEARNER,
@@ -63,6 +64,9 @@ class Flaky:
     def names(self) -> Sequence[str]:
         return self.inner.names
 
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        return self.inner.deal(members, groups)
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         self.calls.append(task.name)
         if len(self.calls) - 1 in self.fails:
@@ -79,14 +83,17 @@ def independent_epsilon(
     orders = np.arange(2.0, 400.0)
     total = np.zeros(len(orders))
     for record in records:
-        noise, task = record.task.noise, record.task
+        noise, task = record.task.encoding.noise, record.task
         assert noise is not None
         count = noise.smallest if record.result is None else len(record.result.survivors)
         s2 = (count - colluders) * noise.variance
         total += orders * noise.norm**2 / (2 * s2)
         if mechanism is Mechanism.SKELLAM:
             l2 = noise.norm
-            l1 = min(np.sqrt(task.shaping.length(task.dimension) + task.hidden) * l2, l2**2)
+            l1 = min(
+                np.sqrt(task.encoding.shaping.length(task.encoding.dimension) + task.encoding.hidden) * l2,
+                l2**2,
+            )
             first = ((2 * orders - 1) * l2**2 + 6 * l1) / (4 * s2**2)
             total += np.minimum(first, 3 * l1 / (2 * s2))
     return float(rdp.compute_epsilon(orders, total, delta)[0])
@@ -100,10 +107,10 @@ def test_epsilon_is_in_every_record_and_that_of_an_independent_composition(
     ran = Runner(TOYS, DROPS).run(kind, FedAvg(), private(mechanism))
     spent = Accountant(1e-4)
     for i, record in enumerate(ran.records):
-        noise, result = record.task.noise, record.result
+        noise, result = record.task.encoding.noise, record.result
         assert noise is not None
         assert result is not None
-        moved = record.task.shaping.length(record.task.dimension)
+        moved = record.task.encoding.shaping.length(record.task.encoding.dimension)
         l2 = noise.norm
         l1 = min(float(np.sqrt(moved)) * l2, l2 * l2)
         spent.spend(
@@ -201,8 +208,8 @@ def test_sites_count_uniformly_whatever_was_asked(weighting: Weighting) -> None:
     ran = Runner(TOYS).run("plain", FedAvg(ask=Asks(weighting=weighting)), private())
     for record in ran.records:
         assert record.weight == 8
-        assert record.task.codec.weight_cap == 1
-        assert record.task.asks.weighting is Weighting.UNIFORM
+        assert record.task.encoding.codec.weight_cap == 1
+        assert record.task.encoding.asks.weighting is Weighting.UNIFORM
 
 
 @pytest.mark.parametrize(
@@ -224,12 +231,12 @@ def test_noisy_runs_agree_bit_for_bit_and_no_vector_is_longer_than_its_norm(
     assert runs[0].flat.tobytes() == runs[1].flat.tobytes()
     for record in runs[0].records:
         task = record.task
-        assert task.noise is not None
+        assert task.encoding.noise is not None
         assert record.result is not None
         assert not record.result.failures
         assert len(record.result.survivors) >= 6
-        lengths = task.shaping.length(task.dimension) + task.hidden
-        assert task.length == task.codec.length(lengths)
+        lengths = task.encoding.shaping.length(task.encoding.dimension) + task.encoding.hidden
+        assert task.encoding.length == task.encoding.codec.length(lengths)
 
 
 def test_noise_shows_in_the_model_and_is_fresh_without_seeds() -> None:
@@ -297,7 +304,7 @@ def test_a_site_with_an_account_refuses_noise_whose_rounding_is_not_bounded() ->
     plan = private()
     assert plan.privacy is not None
     task = Runner(TOYS).run("plain", FedAvg(), plan).records[0].task
-    assert task.noise is not None
+    assert task.encoding.noise is not None
     PrivacyGuard(plan.privacy).demand(task)
     with pytest.raises(TaskError, match=r"task\.noise: variance must be"):
-        PrivacyGuard(plan.privacy).demand(replace(task, noise=replace(task.noise, norm=0.0)))
+        PrivacyGuard(plan.privacy).demand(encoded(task, noise=replace(task.encoding.noise, norm=0.0)))

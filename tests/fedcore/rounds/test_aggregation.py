@@ -16,7 +16,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from secagg import RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask
-from tests.fedcore.rounds.test_site import (
+from tests.fedcore.sites import (
     KINDS,
     LEARNER,
     OTHER_SHAPES,
@@ -39,7 +39,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def expected(task: Task, sites: Mapping[str, Site], names: list[str]) -> list[int]:
     """The sum in Python's integers."""
     columns = zip(*(sites[name].contribute(task).tolist() for name in names), strict=True)
-    return [sum(column) & ring_mask(task.codec.ring_bits) for column in columns]
+    return [sum(column) & ring_mask(task.encoding.codec.ring_bits) for column in columns]
 
 
 @both
@@ -49,7 +49,7 @@ def test_the_sum_is_that_of_the_sites_element_by_element(aggregator: Aggregator,
     result = aggregator(sites, {}).sum(task)
     assert isinstance(result, GroupSum)
     assert result.total.tolist() == expected(task, sites, sorted(sites))
-    assert result.total.dtype == lane_dtype(task.codec.ring_bits)
+    assert result.total.dtype == lane_dtype(task.encoding.codec.ring_bits)
     assert result.survivors == tuple(sorted(sites))
     assert result.failures == {}
 
@@ -63,8 +63,8 @@ def test_the_sum_is_exact_in_every_lane(aggregator: Aggregator, bits: int, weigh
     task = make_task(TaskKind.TRAIN, make_plan(bits=bits, weight_cap=weight_cap, clip=0.1))
     result = aggregator(sites, {}).sum(task)
     assert result.total.tolist() == expected(task, sites, sorted(sites))
-    difference = np.abs(task.codec.decode(result.total, 5).mean - [-0.03, 0.02, -0.1, 0.07])
-    assert difference.max() <= task.codec.error_bound(5, 100) * 1.001
+    difference = np.abs(task.encoding.codec.decode(result.total, 5).mean - [-0.03, 0.02, -0.1, 0.07])
+    assert difference.max() <= task.encoding.codec.error_bound(5, 100) * 1.001
 
 
 @both
@@ -73,8 +73,8 @@ def test_a_sum_modulo_the_ring_is_reduced(aggregator: Aggregator) -> None:
     sites = {f"s{i}": site_with(answering([[-9.0, -9.0, -9.0]], [9.0])) for i in range(5)}
     task = make_task(TaskKind.TRAIN, make_plan(bits=12, weight_cap=20))
     result = aggregator(sites, {}).sum(task)
-    levels = task.codec.levels
-    low = 2**task.codec.ring_bits - 5 * levels
+    levels = task.encoding.codec.levels
+    low = 2**task.encoding.codec.ring_bits - 5 * levels
     assert result.total.tolist() == [low, low, low, 5 * levels, 100]
 
 
@@ -153,11 +153,11 @@ def test_a_seeded_sum_repeats_and_a_fresh_one_does_not(aggregator: Aggregator) -
 def test_the_error_bound_holds_for_the_mean_that_comes_out(aggregator: Aggregator) -> None:
     sites, task = make_sites(seed=None), make_task(TaskKind.MEAN)
     result = aggregator(sites, {}).sum(task)
-    decoded = task.codec.decode(result.total, len(result.survivors))
+    decoded = task.encoding.codec.decode(result.total, len(result.survivors))
     rows = np.concatenate([site.table.features for site in sites.values()])
     wanted = (rows.mean(axis=0) - SCHEMA.low) / (SCHEMA.high - SCHEMA.low)
     assert decoded.weight == len(rows)
-    assert np.abs(decoded.mean - wanted).max() <= task.codec.error_bound(5, len(rows)) + 1e-12
+    assert np.abs(decoded.mean - wanted).max() <= task.encoding.codec.error_bound(5, len(rows)) + 1e-12
 
 
 def test_only_the_secure_sum_has_traffic_of_a_protocol() -> None:

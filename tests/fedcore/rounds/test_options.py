@@ -23,7 +23,7 @@ from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
 from fedcore.strategies import FedAdam, FedAvg, FedProx, Scaffold, Strategy
-from tests.fedcore.rounds.test_site import SCHEMA, make_table
+from tests.fedcore.sites import SCHEMA, make_table
 
 LEARNER = LocalSGD(model=SoftmaxRegression(3, 2), batch_size=8, rate=0.2)
 SUMS = [PlainSum, FloatSum, SecureSum]

@@ -62,14 +62,16 @@ def test_the_planned_upload_is_that_of_the_round(
     for record in ran.records:
         task, result = record.task, record.result
         assert result is not None
-        assert (promised.entries, promised.ring_bits) == (task.length, task.codec.ring_bits)
+        assert (promised.entries, promised.ring_bits) == (task.encoding.length, task.encoding.codec.ring_bits)
         assert result.total.shape == (promised.entries,)
-        assert promised.values == task.dimension
-        assert len(pack(result.total, ring_bits=task.codec.ring_bits)) == promised.bytes
-        assert promised.bytes == packed_bytes(task.length, task.codec.ring_bits)
-        assert promised.float32_bytes == 4 * task.dimension
-        assert promised.bytes_per_value == promised.bytes / task.dimension
-        assert promised.net_bytes_per_value == pytest.approx(task.length * bits / 8 / task.dimension)
+        assert promised.values == task.encoding.dimension
+        assert len(pack(result.total, ring_bits=task.encoding.codec.ring_bits)) == promised.bytes
+        assert promised.bytes == packed_bytes(task.encoding.length, task.encoding.codec.ring_bits)
+        assert promised.float32_bytes == 4 * task.encoding.dimension
+        assert promised.bytes_per_value == promised.bytes / task.encoding.dimension
+        assert promised.net_bytes_per_value == pytest.approx(
+            task.encoding.length * bits / 8 / task.encoding.dimension
+        )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)

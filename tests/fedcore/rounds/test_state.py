@@ -24,7 +24,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState, restore_sites, sites_kept
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAdam, FedAvg, FedAvgM, GeometricMedian, Scaffold, Strategy
-from tests.fedcore.rounds.test_site import SCHEMA, make_table
+from tests.fedcore.sites import SCHEMA, make_table
 
 LEARNER = LocalSGD(model=SoftmaxRegression(3, 2), batch_size=8, rate=0.2)
 PERSONAL = FedAvg(ask=Asks(personal=("intercepts",)))
@@ -113,8 +113,8 @@ def test_a_resumed_run_is_the_run_that_never_stopped(name: str, at: int, tmp_pat
     assert before + after == lines
     assert flatten(resumed.parameters).tobytes() == flatten(whole.parameters).tobytes()
     assert resumed.evaluations == whole.evaluations
-    assert (resumed.rounds, resumed.weight, resumed.epsilon) == (6, whole.weight, whole.epsilon)
-    assert (finish.norm, finish.accountant, finish.previous) == (end.norm, end.accountant, end.previous)
+    assert (resumed.number, resumed.weight, resumed.epsilon) == (6, whole.weight, whole.epsilon)
+    assert (finish.norm, finish.accountant, finish.tried) == (end.norm, end.accountant, end.tried)
     assert finish.state.keys() == end.state.keys()
     for key, array in end.state.items():
         assert finish.state[key].tobytes() == array.tobytes()
@@ -166,12 +166,19 @@ def make_checkpoint() -> RunState:
         weight=17,
         state={"first": rng.normal(size=4)},
         norm=0.1,
-        previous=(("train 3", ("é", "b")), ("train 1", ("c",))),
+        tried=(7, 2),
+        epsilon=1.5,
+        stopped="é",
         accountant={"delta": 1e-5, "rounds": 1, "orders": [2.0], "rdp": [0.1]},
         evaluations={1: {"auc": float("nan")}, 3: {"auc": 0.25}},
         sites={
             "a": {"personal": {"control": np.ones(2), "x": np.zeros((2, 2))}},
-            "a.personal": {"control": np.zeros(3), "pending": ("train 3", {"residual": np.ones(1)})},
+            "a.personal": {
+                "control": np.zeros(3),
+                "pending": ("train 3", {"residual": np.ones(1)}),
+                "counted": ("a", "é"),
+                "members": ("b",),
+            },
         },
     )
 
@@ -235,14 +242,14 @@ def test_other_files_are_data_errors(content: bytes, tmp_path: Path) -> None:
         None,
         {"version": 1},
         {"version": 99},
-        {"version": 2, "number": "x"},
-        {"version": 2, "number": 1, "weight": 0, "previous": [], "evaluations": {}},
-        {"version": 2, "number": 1, "weight": 0, "norm": None, "accountant": None, "previous": [],
-         "evaluations": [], "sites": {}},
-        {"version": 2, "number": 1, "weight": 0, "norm": None, "accountant": None, "previous": [],
-         "evaluations": {}, "sites": {"a": {"array": "model.none"}}},
-        {"version": 2, "number": 1, "weight": 0, "norm": None, "accountant": None, "previous": [],
-         "evaluations": {}, "sites": {"a": {}}},
+        {"version": 3, "number": "x"},
+        {"version": 3, "number": 1, "weight": 0, "evaluations": {}},
+        {"version": 3, "number": 1, "weight": 0, "norm": None, "accountant": None, "tried": [0, 0],
+         "epsilon": None, "stopped": "", "evaluations": [], "sites": {}},
+        {"version": 3, "number": 1, "weight": 0, "norm": None, "accountant": None, "tried": [0, 0],
+         "epsilon": None, "stopped": "", "evaluations": {}, "sites": {"a": {"array": "model.none"}}},
+        {"version": 3, "number": 1, "weight": 0, "norm": None, "accountant": None, "tried": [0, 0],
+         "epsilon": None, "stopped": "", "evaluations": {}, "sites": {"a": {}}},
     ],
 )  # fmt: skip
 def test_headers_that_say_something_else_are_data_errors(header: Any, tmp_path: Path) -> None:

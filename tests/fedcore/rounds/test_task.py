@@ -21,7 +21,7 @@ from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.task import Task
 from secagg import context_digest
-from tests.fedcore.rounds.test_site import KINDS, make_task
+from tests.fedcore.sites import KINDS, make_task
 
 VALID = [make_task(kind).encode() for kind in KINDS]
 

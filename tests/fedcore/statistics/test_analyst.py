@@ -21,7 +21,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.statistics.analyst import EXACT, OTHER, Analyst
 from secagg import AbortReason, RoundAbortedError
-from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, make_sites
+from tests.fedcore.sites import LEARNER, SCHEMA, make_sites
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]
 ALL = frozenset(f"{kind} {number}" for kind in TaskKind for number in range(1, 9))

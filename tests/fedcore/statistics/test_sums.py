@@ -16,7 +16,7 @@ from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.statistics import sums as analytics
-from tests.fedcore.rounds.test_site import LEARNER, MIDDLE, SCHEMA, make_sites, make_table, make_task
+from tests.fedcore.sites import LEARNER, MIDDLE, SCHEMA, make_sites, make_table, make_task
 
 SITE = make_sites()["site-2"]
 TABLE = SITE.table
