@@ -28,16 +28,18 @@ from fedcore.adversaries.sites import (
 )
 from fedcore.codec.shaping import Shaping
 from fedcore.data.table import Table
-from fedcore.learner import flatten
+from fedcore.learner import Parameters, flatten
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
+from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.strategies.robust import FedMedian
 from secagg import ParameterError
+from tests.fedcore import sites as honest
 from tests.fedcore.adversaries.arena import (
     ATTACKS,
     BACKDOOR,
@@ -57,7 +59,7 @@ from tests.fedcore.adversaries.arena import (
     make_sites,
     outcome,
 )
-from tests.fedcore.rounds import test_site
+from tests.fedcore.sites import asked
 
 SIZE = 44  # parameters
 BY_NORM = DEFENCES[f"FedAvg, norm {NORM}"]
@@ -72,21 +74,18 @@ def measured(name: str, defence: Defence) -> Outcome:
     return outcome(ATTACKS[name], defence)
 
 
-def make_task(shaping: Shaping | None = None, **changes: Any) -> Task:
-    """The first training round over the sites of the arena."""
+def make_task(shaping: Shaping | None = None, model: Parameters | None = None, **changes: Any) -> Task:
+    """The first training round over the sites of the arena; changes are of the form of the answer."""
     shaping = Shaping() if shaping is None else shaping
     asks = changes.get("asks", Asks())
     values: dict[str, Any] = {
-        "kind": TaskKind.TRAIN,
-        "number": 1,
         "dimension": SIZE,
         "codec": make_plan().round_codec(asks, shaping, SIZE)[0],
-        "columns": (),
         "classes": tuple("abcd"),
-        "arrays": {f"model.{name}": array for name, array in LEARNER.initial().items()},
         "shaping": shaping,
     }
-    return Task(**(values | changes))
+    question = Train(model=LEARNER.initial() if model is None else model)
+    return Task(question=question, encoding=Encoding(**(values | changes)))
 
 
 def mean_of(sites: dict[str, Site], task: Task) -> NDArray[np.float64]:
@@ -153,7 +152,7 @@ def test_label_flips_of_one_site_in_twenty_are_hardly_visible() -> None:
     assert outcome(FLIP, bad=1).accuracy > CLEAN - 0.01
 
 
-def flatten_change(site: Site) -> NDArray[np.float64]:
+def flatten_change(site: Site) -> NDArray[np.floating[Any]]:
     return site.compute(make_task()).coordinates
 
 
@@ -295,8 +294,8 @@ def test_corrupting_some_leaves_the_others_and_the_given_sites_as_they_were() ->
 
 @pytest.mark.parametrize("kind", [TaskKind.MEAN, TaskKind.DEVIATION])
 def test_attackers_answer_honestly_in_rounds_of_statistics(kind: TaskKind) -> None:
-    good = test_site.make_sites()
-    task = test_site.make_task(kind)
+    good = honest.make_sites()
+    task = honest.make_task(kind)
     for attack in (OutOfRange(), SignFlip(boasts=True, ignores_norm=True), LabelFlip()):
         bad = corrupt_some(good, good, attack)
         assert PlainSum(bad).sum(task).total.tolist() == PlainSum(good).sum(task).total.tolist()
@@ -314,7 +313,7 @@ def test_later_passes_send_the_same_vector(attack: Attack) -> None:
     site = corrupt(Site("a", blobs(20, 1), None, LEARNER), attack)  # without a seed: fresh randomness
     task = make_task(asks=Asks(smoothing=0.1))
     first = site.compute(task).coordinates
-    again = replace(task, passes=1, arrays=task.arrays | {"center": np.zeros(SIZE)})
+    again = asked(task, again=1, center=np.zeros(SIZE))
     assert site.compute(again).coordinates.tolist() == first.tolist()
 
 
@@ -326,8 +325,7 @@ def test_a_seeded_attacker_repeats_itself(attack: Attack) -> None:
 
 def test_weights_are_attacked_around_the_model_of_the_round() -> None:
     model = {name: array + 2.0 for name, array in LEARNER.initial().items()}
-    arrays = {f"model.{name}": array for name, array in model.items()}
-    task = make_task(asks=Asks(update=UpdateKind.WEIGHTS), arrays=arrays)
+    task = make_task(model=model, asks=Asks(update=UpdateKind.WEIGHTS))
     honest, flipped = (
         make_sites(a, 1)[NAMES[0]].compute(task).coordinates for a in (Attack(), SignFlip(scale=3))
     )
@@ -440,7 +438,7 @@ def test_what_cannot_be_is_refused_by_name(make: Any, message: str) -> None:
 
 
 def test_a_class_beyond_the_schema_is_refused() -> None:
-    site = next(iter(test_site.make_sites().values()))
+    site = next(iter(honest.make_sites().values()))
     with pytest.raises(ParameterError, match=r"target: must be in 0\.\.1, is 2"):
         corrupt(site, Backdoor(trigger={0: 1.0}, target=2))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +19,13 @@ from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, matches
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState, restore_sites, sites_kept
-from fedcore.rounds.task import Task, counted
+from fedcore.rounds.task import Task
+from fedcore.rounds.terms import Terms
 from fedcore.strategies import FedAvg
+from tests.fedcore.sites import asked, encoded
 
 HEAD = ("layer1*",)  # the last layer
 LEARNER = LocalSGD(model=Perceptron(features=2, classes=4, hidden=(16,)), epochs=2, rate=0.2)
@@ -103,9 +104,9 @@ def test_personal_parameters_are_in_no_task_and_no_vector() -> None:
     assert {TaskKind.TRAIN, TaskKind.EVALUATE} <= kinds
     body = sum(a.size for name, a in LEARNER.initial().items() if not matches(name, HEAD))
     for task in aggregator.seen:
-        assert not [name for name in task.model if matches(name, HEAD)]
-        sizes = {array.size for array in task.arrays.values()}
-        assert LEARNER.initial()["layer1.weights"].size not in sizes
+        arrays = task.question.arrays()
+        assert not [name for name in arrays if matches(name.removeprefix("model."), HEAD)]
+        assert LEARNER.initial()["layer1.weights"].size not in {array.size for array in arrays.values()}
         if task.kind is TaskKind.TRAIN:
             assert task.encoding.dimension == body == 48
             for site in sites.values():
@@ -113,39 +114,30 @@ def test_personal_parameters_are_in_no_task_and_no_vector() -> None:
                 assert len(site.compute(task).coordinates) == body
 
 
-def train_task(number: int, previous: Any = ()) -> Task:
-    model = {f"model.{n}": a for n, a in LEARNER.initial().items() if not matches(n, HEAD)}
-    codec = TrainingPlan(rounds=1, clients=4).codec(TaskKind.TRAIN)
-    return Task(
-        kind=TaskKind.TRAIN,
-        number=number,
-        dimension=48,
-        codec=codec,
-        columns=tuple((c.name, c.low, c.high) for c in SCHEMA.columns),
-        classes=SCHEMA.classes,
-        arrays=model,
-        asks=Asks(personal=HEAD),
-        previous=previous,
-    )
+TERMS = Terms.of(TrainingPlan(rounds=9, clients=4), FEDPER, LEARNER, SCHEMA)
+
+
+def train_task(number: int) -> Task:
+    model = {name: array for name, array in LEARNER.initial().items() if not matches(name, HEAD)}
+    return TERMS.task(Train(number=number, model=model))
 
 
 def test_a_head_becomes_the_sites_only_when_its_vector_counted() -> None:
     first = train_task(1)
-    for previous, kept in (
-        ((("train 1", ("site-0", "site-1")),), True),
-        ((("train 1", ("site-0",)), ("train 2", ("site-1",))), True),  # not drawn for round 2
-        ((("train 1", ("site-1",)),), False),  # dropped out
-        ((("train 2", ("site-0",)),), False),
-    ):
+    for counted in (True, False):
         site = make_sites()["site-0"]
         site.contribute(first)
         assert site.state.pending is not None
         learned = site.state.pending[1]["personal"]
         site.contribute(first)  # tried again: still no news
         assert site.state.personal == {}
-        site.contribute(replace(train_task(3), previous=previous))
-        assert (head_of(site.state.personal).tolist() == head_of(learned).tolist()) if kept else True
-        assert bool(site.state.personal) is kept
+        site.state.count("train 3", ["site-0"])  # of another round
+        if counted:
+            site.state.count("train 1", ["site-0", "site-1"])
+        site.contribute(train_task(3))  # not drawn for round 2
+        assert bool(site.state.personal) is counted
+        if counted:
+            assert head_of(site.state.personal).tolist() == head_of(learned).tolist()
 
 
 def test_a_site_that_dropped_out_keeps_the_head_it_had() -> None:
@@ -181,14 +173,7 @@ def test_heads_count_also_where_a_site_is_not_in_every_cohort() -> None:
     assert min(trained.values()) >= 4
     found = compare(model, sites, seed=1, rounds=0)
     assert Comparison.worst(found.personal) > 0.85
-    assert sorted(name for _, names in model.previous for name in names) == sorted(sites)
-
-
-def test_rounds_and_their_survivors_name_each_site_once_at_its_last() -> None:
-    now = counted((), "train 1", ("a", "b", "c"))
-    now = counted(now, "train 2", ("b",))
-    now = counted(now, "train 3", ("a", "b"))
-    assert now == (("train 1", ("c",)), ("train 3", ("a", "b")))
+    assert all(site.state.pending is not None and site.state.counted for site in sites.values())
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -201,10 +186,10 @@ def test_evaluation_uses_each_sites_own_head(secure: bool) -> None:
     for name, site in sites.items():
         held_out = model.standardizer.apply(site.held_out)
         hits += int((LEARNER.scores(own[name], held_out).argmax(axis=1) == held_out.labels).sum())
-    found = federation.evaluate(model.parameters, model.standardizer, 8, model.previous)
+    found = federation.evaluate(model.parameters, model.standardizer, 8)
     assert np.trace(found.confusion) == hits
     assert found.metrics["accuracy"] > 0.9
-    spread = federation.evaluate_sites(model.parameters, model.standardizer, 8, model.previous)
+    spread = federation.evaluate_sites(model.parameters, model.standardizer, 8)
     assert spread.worst > 0.85
     # Sites have settled; the models are the same still.
     again = personal_models(model, sites)
@@ -222,7 +207,7 @@ def test_a_run_that_is_resumed_ends_with_the_same_heads(tmp_path: Any) -> None:
     federation.run()
     replace(saved[-1], sites=sites_kept(first)).save(tmp_path / "c.npz")
     second, checkpoint = make_sites(5), RunState.load(tmp_path / "c.npz")
-    assert checkpoint.previous == saved[-1].previous
+    assert any("counted" in kept for kept in checkpoint.sites.values())
     restore_sites(second, checkpoint.sites)
     found = personal_models(drive(second, rounds=6, cohort=3).run(checkpoint), second)
     for name, parameters in expected.items():
@@ -230,18 +215,17 @@ def test_a_run_that_is_resumed_ends_with_the_same_heads(tmp_path: Any) -> None:
 
 
 def test_a_gradient_leaves_no_personal_head() -> None:
-    task = replace(train_task(1), asks=Asks(personal=HEAD, update=UpdateKind.GRADIENT))
+    task = encoded(train_task(1), asks=Asks(personal=HEAD, update=UpdateKind.GRADIENT))
     with pytest.raises(TaskError, match="gradients train nothing that stays at the site"):
         make_sites()["site-0"].contribute(task)
 
 
 def test_a_task_with_the_personal_parameters_in_it_or_others_missing_is_refused() -> None:
     task, site = train_task(1), make_sites()["site-0"]
-    whole = task.arrays | {f"model.{n}": a for n, a in LEARNER.initial().items()}
     with pytest.raises(TaskError, match=r"task\.model: .*names are missing"):
-        site.contribute(replace(task, arrays=whole))
+        site.contribute(asked(task, model=LEARNER.initial()))
     with pytest.raises(TaskError, match=r"task\.model: .*names are missing"):
-        site.contribute(replace(task, asks=Asks()))
+        site.contribute(encoded(task, asks=Asks()))
 
 
 def test_fine_tuning_moves_only_what_it_may_and_leaves_its_start_alone() -> None:
@@ -298,13 +282,6 @@ def test_a_comparison_evaluates_every_kind_of_model_at_every_site() -> None:
 
 
 def test_a_model_of_another_learner_is_refused() -> None:
-    model = RunState({"other": np.zeros(1)}, drive(make_sites()).run().standardizer, 0)
+    model = RunState.of(3, {"other": np.zeros(1)})
     with pytest.raises(TaskError, match="site-0: its learner has no other"):
         personal_model(model, make_sites()["site-0"])
-
-
-def test_news_survive_the_payload() -> None:
-    task = train_task(5, (("train 3", ("site-1",)), ("train 4", ("site-0", "site-2"))))
-    assert Task.decode(task.encode()).previous == task.previous
-    header = json.loads(task.encode()[4:][: int.from_bytes(task.encode()[:4], "big")])
-    assert header["previous"] == [["train 3", ["site-1"]], ["train 4", ["site-0", "site-2"]]]

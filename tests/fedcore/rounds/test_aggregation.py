@@ -19,14 +19,16 @@ from secagg.kernels import lane_dtype, ring_mask
 from tests.fedcore.sites import (
     KINDS,
     LEARNER,
-    OTHER_SHAPES,
     SCHEMA,
     FailingLearner,
+    FixedLearner,
     answering,
     make_plan,
+    make_question,
     make_sites,
     make_table,
     make_task,
+    make_terms,
     site_with,
 )
 
@@ -90,6 +92,12 @@ def test_absent_sites_are_left_out_of_their_task_only(aggregator: Aggregator) ->
         assert result.failures == {}
 
 
+OTHER_SHAPES = [
+    answering([0.5], []),  # a shape that numpy would broadcast, and some that it would not
+    answering([[0.5, 0.5]], [0.5]),
+    answering([[0.5] * 5], [0.5]),
+    FixedLearner({"coefficients": np.ones((1, 3))}),
+]
 OTHER_CLASSES = Schema(SCHEMA.columns, ("healthy", "ill"))
 
 
@@ -99,42 +107,53 @@ OTHER_CLASSES = Schema(SCHEMA.columns, ("healthy", "ill"))
     [
         (site_with(answering([[0, np.nan, 0]], [0])), "update[1]: must be finite"),
         (site_with(answering([[0, 0, 0]], [np.inf])), "update[3]: must be finite"),
-        (site_with(LEARNER, make_table(101, 0)), "weight: must be in 1..100, is 101"),
-        (Site("odd", make_table(9, 0), OTHER_CLASSES, LEARNER), "task.columns, task.classes"),
+        (site_with(FailingLearner({})), "the learner failed with ValueError"),
+        *((site_with(learner), "parameters of other shapes") for learner in OTHER_SHAPES),
     ],
 )
-def test_a_site_that_cannot_contribute_costs_only_itself_the_round(
+def test_a_site_with_nothing_to_say_is_in_the_sum_with_zeros_under_its_weight(
     aggregator: Aggregator, bad: Site, reason: str
 ) -> None:
     sites = make_sites(4)
     task = make_task(TaskKind.TRAIN)
     result = aggregator(sites | {"odd": bad}, {}).sum(task)
-    assert result.survivors == tuple(sites)
+    assert result.survivors == ("odd", *sites)
     assert list(result.failures) == ["odd"]
     assert reason in result.failures["odd"]
+    assert result.total[:-1].tolist() == expected(task, sites, list(sites))[:-1]
+    assert result.mean.weight == sum(len(site.table) for site in sites.values()) + 20
+
+
+@both
+def test_a_site_that_refuses_a_task_costs_only_itself_the_round(aggregator: Aggregator) -> None:
+    bad = Site("odd", make_table(9, 0), OTHER_CLASSES, LEARNER)
+    sites = make_sites(4)
+    task = make_task(TaskKind.TRAIN)
+    result = aggregator(sites | {"odd": bad}, {}).sum(task)
+    assert result.survivors == tuple(sites)
+    assert list(result.failures) == ["odd"]
+    assert "its schema and classes are not those of this site" in result.failures["odd"]
     assert result.total.tolist() == expected(task, sites, list(sites))
 
 
 @both
-@pytest.mark.parametrize("learner", [*OTHER_SHAPES, pytest.param(FailingLearner({}), id="raises")])
-def test_a_site_whose_learner_fails_costs_only_itself_the_round(
-    aggregator: Aggregator, learner: FailingLearner
-) -> None:
-    sites = make_sites(4)
-    task = make_task(TaskKind.TRAIN)
-    result = aggregator(sites | {"odd": site_with(learner)}, {}).sum(task)
-    assert result.survivors == tuple(sites)
-    assert list(result.failures) == ["odd"]
-    assert result.total.tolist() == expected(task, sites, list(sites))
+def test_the_sites_of_a_sum_learn_that_they_counted_and_nobody_else_does(aggregator: Aggregator) -> None:
+    sites = make_sites()
+    plan = make_plan(keep=0.5)
+    task = make_terms(plan).task(make_question(TaskKind.TRAIN))
+    gone = sites["site-3"]
+    gone.contribute(task)  # computed, and lost on the way
+    result = aggregator(sites, {task.name: frozenset({"site-3"})}).sum(task)
+    assert gone.state.counted == ()
+    for name in result.survivors:
+        assert sites[name].state.counted == result.survivors
 
 
 @both
 def test_when_no_site_can_contribute_there_is_an_error_that_says_why(aggregator: Aggregator) -> None:
-    sites = {f"s{i}": site_with(LEARNER, make_table(101, i)) for i in range(4)}
-    with pytest.raises(
-        TaskError, match=r"mean 1: no site could contribute: .*s0.*weight: must be in 1\.\.100"
-    ):
-        aggregator(sites, {}).sum(make_task(TaskKind.MEAN))
+    sites = {f"s{i}": site_with(FailingLearner({})) for i in range(4)}
+    with pytest.raises(TaskError, match=r"train 1: no site could contribute: .*s0.*failed with ValueError"):
+        aggregator(sites, {}).sum(make_task(TaskKind.TRAIN))
     with pytest.raises(TaskError, match="mean 1: no site could contribute"):
         aggregator(make_sites(4), {"mean 1": frozenset(make_sites(4))}).sum(make_task(TaskKind.MEAN))
 
@@ -175,9 +194,9 @@ def test_a_secure_sum_over_too_few_has_no_result() -> None:
 
 @both
 def test_a_reason_that_all_sites_share_is_said_once(aggregator: Aggregator) -> None:
-    sites = {f"s{i}": site_with(LEARNER, make_table(101, i)) for i in range(8)}
+    sites = {f"s{i}": site_with(FailingLearner({})) for i in range(8)}
     with pytest.raises(TaskError) as caught:
-        aggregator(sites, {}).sum(make_task(TaskKind.MEAN))
+        aggregator(sites, {}).sum(make_task(TaskKind.TRAIN))
     said = str(caught.value)
-    assert said.count("weight: must be in 1..100") == 1
-    assert "s0, s1, s2, s3, s4 and 3 more: weight" in said
+    assert said.count("the learner failed") == 1
+    assert "s0, s1, s2, s3, s4 and 3 more: the learner failed" in said

@@ -19,11 +19,11 @@ from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.questions import Evaluate, Mean, TaskKind
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
-from tests.fedcore.sites import SCHEMA, asked, encoded, make_table
+from tests.fedcore.sites import SCHEMA, asked, encoded, make_table, model_of
 
 LEARNER = LocalSGD(model=LogisticRegression(3), rate=0.1)
 PRIVACY = PrivacyPlan(epsilon=20.0, delta=1e-3, rounds=3, smallest=4, colluders=1)
@@ -82,14 +82,14 @@ def weaker(task: Task, **changes: Any) -> Task:
         (lambda t: encoded(t, shaping=replace(t.encoding.shaping, norm=None)), "train 1 has none"),
         (
             lambda t: encoded(t, shaping=replace(t.encoding.shaping, norm=50.0)),
-            "task.encoding.shaping.norm, task.encoding.codec.clip: ",
+            "task.shaping.norm, task.codec.clip: ",
         ),
         (lambda t: encoded(t, codec=replace(t.encoding.codec, weight_cap=100)), "must be uniform"),
         (lambda t: encoded(t, asks=Asks(weighting=Weighting.ROWS)), "must be uniform"),
-        (lambda t: replace(t, passes=1), "one noisy vector a round"),
+        (lambda t: asked(t, again=1), "has no update of train 1"),
         (lambda t: encoded(t, asks=replace(t.encoding.asks, normalized=True)), "one noisy vector a round"),
-        (lambda t: replace(t, kind=TaskKind.EVALUATE), "evaluate 1 has none"),
-        (lambda t: replace(t, kind=TaskKind.MEAN, noise=None), "mean 1 has none"),
+        (lambda t: replace(t, question=Evaluate(model=model_of(t))), "evaluate 1 has none"),
+        (lambda t: replace(t, question=Mean()), "mean 1 has none"),
     ],
 )
 def test_a_task_that_gives_less_than_the_sites_own_plan_is_refused_and_costs_nothing(
@@ -102,11 +102,18 @@ def test_a_task_that_gives_less_than_the_sites_own_plan_is_refused_and_costs_not
     assert site.guard.accountant.rounds == 0
 
 
+def test_a_second_pass_over_a_noisy_vector_is_refused() -> None:
+    task = tasks_of(PLAN)[0]
+    with pytest.raises(TaskError, match="one noisy vector a round"):
+        PrivacyGuard(PRIVACY).demand(asked(task, again=1))
+
+
 def test_with_privacy_rows_are_standardized_by_public_bounds_and_no_statistics_are_asked() -> None:
     tasks = tasks_of(PLAN)
     assert [task.kind for task in tasks] == [TaskKind.TRAIN] * 3
-    assert tasks[0].arrays["mean"].tolist() == [50.0, 0.0, 0.5]
-    assert tasks[0].arrays["deviation"].tolist() == [25.0, 2.5, 0.25]
+    arrays = tasks[0].question.arrays()
+    assert arrays["mean"].tolist() == [50.0, 0.0, 0.5]
+    assert arrays["deviation"].tolist() == [25.0, 2.5, 0.25]
 
 
 def test_privacy_and_federated_evaluation_exclude_each_other() -> None:

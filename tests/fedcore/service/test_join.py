@@ -18,9 +18,9 @@ from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import PlainSum
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
-from fedcore.rounds.site import Site
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.site import Site
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.service.join import Hold, JoinOptions, _compute, join, save_final
 from fedcore.service.serve import ServeOptions, serve

@@ -20,7 +20,6 @@ from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
