@@ -21,7 +21,8 @@ TABLE = SITE.table
 
 
 def task_of(kind: TaskKind, **arrays: Any) -> Task:
-    return make_task(kind, **{name: np.asarray(values, float) for name, values in arrays.items()})
+    values: dict[str, Any] = {name: np.asarray(array, float) for name, array in arrays.items()}
+    return make_task(kind, **values)
 
 
 def part(task: Task) -> list[float]:
