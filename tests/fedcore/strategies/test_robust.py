@@ -14,6 +14,7 @@ from fedcore.codec.clipping import AdaptiveClip, FixedClip
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten
 from fedcore.rounds.instructions import Asks, Weighting
+from fedcore.rounds.local_training import GRAIN
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedMedian, FedTrimmedMean, GeometricMedian, Strategy
 from fedcore.strategies.robust import _GroupMeans
@@ -132,11 +133,15 @@ def test_the_first_sum_caps_weights_and_loses_no_bits() -> None:
 
 
 @every_sum
-def test_a_site_above_the_cap_is_in_no_pass(kind: str) -> None:
+def test_rows_above_the_cap_count_in_no_pass(kind: str) -> None:
     ran = Runner(TOYS).run(kind, GeometricMedian(smoothing=0.01, passes=3), toy_plan(rounds=1, weight_cap=40))
     for record in ran.records:
         assert record.result is not None
-        assert record.result.failures == {"s11": "weight: must be in 1..40, is 41"}
+        assert record.result.failures == {}
+    rows = [min(toy.rows, 40) for toy in TOYS.values()]
+    assert max(toy.rows for toy in TOYS.values()) > 40
+    assert ran.records[0].weight == GRAIN * sum(rows)
+    assert all(0 < record.weight < ran.records[0].weight for record in ran.records[1:])
 
 
 @pytest.mark.parametrize("options", [{"norm": FixedClip(0.1)}, {"keep": 0.5}, {"rotate": True}])
