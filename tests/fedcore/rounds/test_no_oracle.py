@@ -242,6 +242,18 @@ def test_a_failing_site_pulls_the_model_to_where_it_was_and_nowhere_else(name: s
     assert np.abs(flatten(model.parameters)).max() <= 1.1 * np.abs(flatten(honest.parameters)).max() + noise
 
 
+@pytest.mark.parametrize("plan", [{}, {"rotate": True}])
+def test_where_weights_are_sent_a_failing_site_sends_those_that_it_was_given(plan: dict[str, Any]) -> None:
+    """Zeros would pull the model to zero."""
+    model = {name: array + 0.5 for name, array in LEARNER.initial().items()}
+    terms = make_terms(make_plan(clients=1, **plan), asks=Asks(update=UpdateKind.WEIGHTS))
+    site = site_with(FailingLearner({}))
+    contribution = site.compute(terms.task(make_question(TaskKind.TRAIN, model=model)))
+    found, _ = terms.plan.shaping(1).restore(contribution.coordinates, 4)
+    assert found == pytest.approx([0.5] * 4, abs=1e-6)
+    assert (contribution.weight, bool(site.trouble)) == (20, True)
+
+
 def test_no_steps_are_told_where_nothing_was_trained() -> None:
     """Half of the largest number would move the model by what no site has done."""
     _, records = train("FedNova", sites_with(Failing(0, [])))
