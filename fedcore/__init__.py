@@ -11,16 +11,18 @@ from fedcore.data.table import Table, dump_table, join_tables, load_table
 from fedcore.errors import CodecError, DataError, FedcoreError, OutOfBoundsError, SettingError, TaskError
 from fedcore.history import History, read_history
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
-from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.privacy.guard import PrivacyGuard
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SecureSum, SumAggregator
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.state import RunState
 from fedcore.rounds.stopping import Stopping
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from fedcore.statistics.analyst import Analyst
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg, Strategy
@@ -29,7 +31,6 @@ __all__ = [
     "AdaptiveClip",
     "Analyst",
     "Asks",
-    "Checkpoint",
     "Codec",
     "CodecError",
     "Column",
@@ -48,6 +49,7 @@ __all__ = [
     "PrivacyGuard",
     "PrivacyPlan",
     "RoundRecord",
+    "RunState",
     "Schema",
     "SecureSum",
     "SettingError",
@@ -60,7 +62,6 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskKind",
-    "TrainedModel",
     "TrainingPlan",
     "UpdateKind",
     "WeightedMean",

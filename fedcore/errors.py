@@ -17,6 +17,10 @@ class CodecError(FedcoreError, ValueError):
     """A value or a sum that the codec cannot carry."""
 
 
+class SpoiledError(CodecError):
+    """A sum that makes no sense: somebody in it sent something else than a vector of the task."""
+
+
 class DataError(FedcoreError, ValueError):
     """A table, schema or label that cannot be used; the message names file, column and row."""
 

@@ -24,12 +24,12 @@ from fedcore.errors import DataError
 from fedcore.evaluation.baselines import Mode, Trial
 from fedcore.learner import Learner, Parameters
 from fedcore.learners import LocalSGD, SoftmaxRegression
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.central import CentralGaussianSum
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import TaskKind
+from fedcore.rounds.questions import TaskKind
 from fedcore.strategies import FedAvg
 from fedcore.stream import choose
 

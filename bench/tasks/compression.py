@@ -22,7 +22,8 @@ from fedcore.evaluation.baselines import Mode, Trial, run
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.plan import TrainingPlan, plan_upload
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.upload import plan_upload
 from fedcore.strategies import FedAvg
 
 ASK = Asks(weighting=Weighting.UNIFORM)

@@ -23,7 +23,7 @@ from fedcore.experiments.dropout import absences
 from fedcore.experiments.tables import DropoutTable
 from fedcore.learners.per_person import PersonClipped
 from fedcore.privacy.accounting import Mechanism
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.central import CentralGaussianSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan

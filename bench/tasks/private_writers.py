@@ -15,11 +15,11 @@ from fedcore.data import MnistWriters, mnist_writers
 from fedcore.evaluation.baselines import Mode, Trial
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.accounting import Mechanism
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.central import CentralGaussianSum
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.summation import RoundRecord
 from fedcore.strategies import FedAvg
 
 EPSILONS, DELTA, ROUNDS, SMALLEST = (1.0, 2.0, 4.0, 8.0, 16.0), 1e-3, 40, 267
@@ -54,7 +54,7 @@ def train(
 
     def on_round(record: RoundRecord) -> None:
         nonlocal ring_bits
-        ring_bits = record.task.codec.ring_bits
+        ring_bits = record.task.encoding.codec.ring_bits
 
     model = trial.federation(mode, aggregator, on_round).run()
     return trial.evaluate(model.parameters, model.standardizer)["accuracy"], model.epsilon or 0.0, ring_bits

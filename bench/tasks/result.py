@@ -10,8 +10,8 @@ from typing import Any
 from fedcore.errors import TaskError
 from fedcore.evaluation import baselines
 from fedcore.evaluation.baselines import Checked, Mode, Result, Trial
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import TaskKind
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.questions import TaskKind
 
 FLOAT32 = 4
 Show = Callable[[str], None]
@@ -96,7 +96,7 @@ def result(
         seconds=sum(one.seconds for one in found.values()),
         max_difference=secure.difference,
         bound=secure.bound,
-        rounds=0 if model is None else model.rounds,
+        rounds=0 if model is None else model.number,
         clients=len(trial.rows),
         bits=trial.plan.bits,
         ring_bits=secure.ring_bits,

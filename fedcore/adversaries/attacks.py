@@ -239,8 +239,8 @@ class OutOfRange(Attack):
 
     def on_the_wire(self, encoded: UIntArray, task: Task) -> UIntArray:
         """Multiply in the ring; the digits of the weight stay."""
-        bits = task.codec.ring_bits
-        values = len(encoded) - task.codec.overhead
+        bits = task.encoding.codec.ring_bits
+        values = len(encoded) - task.encoding.codec.overhead
         wrong = np.rint(-self.scale * signed(encoded[:values], bits))
         wrong = wrong - np.floor(wrong / 2.0**bits) * 2.0**bits  # modulo the ring, exact below 2^53
         out = encoded.copy()

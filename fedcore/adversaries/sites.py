@@ -41,8 +41,9 @@ from fedcore.adversaries.attacks import (
 from fedcore.learner import flatten
 from fedcore.rounds.instructions import UpdateKind, sent
 from fedcore.rounds.local_training import Update, starting_point
-from fedcore.rounds.site import Contribution, Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind, Train
+from fedcore.rounds.site import Contribution, Site, whole
+from fedcore.rounds.task import Task
 from secagg import ParameterError
 from secagg.kernels import UIntArray
 
@@ -71,38 +72,40 @@ class Attacker(Site):
 
     attack: Attack = field(default_factory=Attack)
 
-    def contribute(self, task: Task) -> UIntArray:
-        """Return the attack's vector (task.length,). Raises TaskError, CodecError."""
+    def answer(self, task: Task) -> UIntArray:
+        """Return the attack's vector, (task.encoding.length,). Raises TaskError, CodecError."""
         if task.kind is not TaskKind.TRAIN:
-            return super(Attacker, self).contribute(task)
+            return whole(super(Attacker, self).answer(task), task)
         if self.attack.ignores_norm:
             real = self.compute(task)
             seed = self._randomness(task, "rounding")
-            encoded = task.codec.encode(real.coordinates, real.weight, seed, real.precise)
+            encoded = task.encoding.codec.encode(real.coordinates, real.weight, seed, real.precise)
         else:
-            encoded = super(Attacker, self).contribute(task)
+            encoded = whole(super(Attacker, self).answer(task), task)
         return self.attack.on_the_wire(encoded, task)
 
-    def compute(self, task: Task) -> Contribution:
-        """Return what `contribute` encodes, before anything on the wire. Raises TaskError."""
+    def accept(self, task: Task) -> Callable[[], Contribution]:
+        """Return what computes the vector before anything on the wire. Raises TaskError."""
         if task.kind is not TaskKind.TRAIN:
-            return super(Attacker, self).compute(task)
+            return super(Attacker, self).accept(task)
         if self.attack.ignores_norm:
-            task = replace(task, shaping=replace(task.shaping, norm=None))
-        real = super(Attacker, self).compute(task)
-        return replace(real, weight=task.codec.weight_cap) if self.attack.boasts else real
+            free = replace(task.encoding, shaping=replace(task.encoding.shaping, norm=None))
+            task = replace(task, encoding=free)
+        compute, cap = super(Attacker, self).accept(task), task.encoding.codec.weight_cap
+        return lambda: replace(compute(), weight=cap) if self.attack.boasts else compute()
 
-    def _update(self, task: Task) -> Update:
+    def _update(self, task: Task, train: Callable[[Any, int, str], Update]) -> Update:
         """Train on what the table has become, then change the vector; later passes send the same."""
-        update = super(Attacker, self)._update(task)
-        if task.passes:
+        update = super(Attacker, self)._update(task, train)
+        if task.question.passes or not isinstance(task.question, Train):
             return update
         rng = np.random.default_rng(np.frombuffer(self._randomness(task, "attack"), np.uint32))
         start: Vector | float = 0.0
-        if task.asks.update is UpdateKind.WEIGHTS:
-            start = flatten(sent(starting_point(self.learner, task, self.state), task.asks))
+        asks = task.encoding.asks
+        if asks.update is UpdateKind.WEIGHTS:
+            start = flatten(sent(starting_point(self.learner, task.question.model, asks, self.state), asks))
         changed = replace(update, values=start + self.attack.vector(update.values - start, rng))
-        if task.asks.smoothing:
+        if asks.smoothing:
             self.state.update = (task.name, changed)
         return changed
 

@@ -250,8 +250,9 @@ def join(
     from fedcore.data.schema import Schema
     from fedcore.data.table import load_table
     from fedcore.privacy.guard import PrivacyGuard
+    from fedcore.rounds.model import save_model
     from fedcore.rounds.site import Site
-    from fedcore.service.join import Hold, JoinOptions, save_final
+    from fedcore.service.join import Hold, JoinOptions
     from fedcore.service.join import join as run_client
 
     if not re.fullmatch(r".+:[0-9]{1,5}", server):
@@ -305,7 +306,7 @@ def join(
         run_client(options, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
     )
     if model is not None:
-        save_final(model, final)
+        save_model(model, final)
 
 
 @app.command()

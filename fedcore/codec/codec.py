@@ -4,7 +4,8 @@ The weight travels behind the values, so the server learns only the sum of the w
 are multiplied by weight / weight_cap before rounding; the plan makes wrapping impossible, not unlikely.
 
 An encoded vector is: values, one entry each; precise values and the weight, as digits to the base
-levels + 1, lowest first, so that they fit rings of few bits. A value of one bit is a sign: 0 or 1.
+levels + 1, lowest first, so that they fit rings of few bits. Where the cap is 1 all count alike and no weight
+is sent: nobody can claim one. A value of one bit is a sign: 0 or 1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.errors import CodecError, SettingError
+from fedcore.errors import CodecError, SettingError, SpoiledError
 from fedcore.settings import at_least, require
 from secagg.kernels import (
     NotFiniteError,
@@ -114,7 +115,7 @@ class Codec:
 
     @property
     def _weight_digits(self) -> int:
-        return _digits_of(self.weight_cap, self.levels + 1)
+        return _digits_of(self.weight_cap, self.levels + 1) if self.weight_cap > 1 else 0
 
     @property
     def _precise_digits(self) -> int:
@@ -139,7 +140,7 @@ class Codec:
         """Encode one client's vector: all of `source`.
 
         returns  (length(d),), values below 2^ring_bits
-        raises   CodecError: a weight outside 1..weight_cap, NaN or infinite values
+        raises   CodecError: a weight outside 0..weight_cap, NaN or infinite values
         """
         source = self.source(values, weight, seed, precise)
         out = np.empty(source.length, lane_dtype(self.ring_bits))
@@ -158,13 +159,14 @@ class Codec:
         values   (d,) float64 or float32, left unchanged; seed: 32 random bytes for the rounding, never
                  used twice
         precise  (e,) values in [-1, 1], e as planned; rounded to the nearest of 2^-23
-        raises   CodecError: a weight outside 1..weight_cap, precise values out of range; when it is
+        weight   0: the vector says nothing, and counts as nothing unless all count alike
+        raises   CodecError: a weight outside 0..weight_cap, precise values out of range; when it is
                  read: NaN or infinite values
         """
         if not isinstance(weight, int):
             raise CodecError(f"weight: must be an integer, is {weight!r}")
-        if not 1 <= weight <= self.weight_cap:
-            raise CodecError(f"weight: must be in 1..{self.weight_cap}, is {weight}")
+        if not 0 <= weight <= self.weight_cap:
+            raise CodecError(f"weight: must be in 0..{self.weight_cap}, is {weight}")
         base = self.levels + 1
         digits: list[int] = []
         for value in self._checked(precise):
@@ -188,6 +190,8 @@ class Codec:
         if self.bits == 1:  # a sign: up with probability (1 + x / clip) / 2
             finite = np.isfinite(values)  # what is not stays, to be refused
             values = np.where(finite, np.clip(values, -self.clip, self.clip) * share + self.clip, values)
+        elif not share:
+            values, share = np.zeros_like(values), 1.0
         shift = 2.0 if self.bits == 1 else 1.0
         return QuantizedVector(
             values,
@@ -202,25 +206,31 @@ class Codec:
         """Decode a sum over `survivors` clients.
 
         total   (length(d),), values below 2^ring_bits
-        raises  CodecError: more survivors than planned, a sum of weights that cannot be
+        raises  CodecError: more survivors than planned; SpoiledError: a sum of weights that cannot be
         """
         if not 1 <= survivors <= self.clients:
             raise CodecError(f"survivors: must be in 1..{self.clients}, are {survivors}")
         if int(total.max()) > ring_mask(self.ring_bits):
             raise CodecError(f"total: values must be below 2^{self.ring_bits}")
         base, width = self.levels + 1, self._precise_digits
-        weight = _from_digits(total[len(total) - self._weight_digits :], base)
-        if not survivors <= weight <= survivors * self.weight_cap:
-            raise CodecError(
-                f"total: weights of {survivors} clients sum to {survivors}..{survivors * self.weight_cap}, "
+        weight = survivors
+        if self._weight_digits:
+            weight = _from_digits(total[len(total) - self._weight_digits :], base)
+        dimension = len(total) - self.overhead
+        if int(total[dimension:].max(initial=0)) > survivors * self.levels:
+            raise SpoiledError(f"total: a digit is above {survivors * self.levels}")
+        if not 1 <= weight <= survivors * self.weight_cap:
+            raise SpoiledError(
+                f"total: weights of {survivors} clients sum to 1..{survivors * self.weight_cap}, "
                 f"not to {weight}"
             )
-        dimension = len(total) - self.overhead
         rest = total[dimension:]
         precise = [
             _from_digits(rest[i * width : (i + 1) * width], base) / (PRECISE_STEPS * weight) - 1
             for i in range(self.precise)
         ]
+        if any(not -1 <= value <= 1 for value in precise):
+            raise SpoiledError("total: precise values are outside [-1, 1]")
         step = self.clip / self.levels * self.weight_cap / weight
         values = total[:dimension]
         if self.bits == 1:

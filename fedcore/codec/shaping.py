@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from fedcore.settings import positive, require
 from fedcore.stream import choose, derive
 from secagg.kernels import hadamard
+
+Values: TypeAlias = NDArray[np.floating[Any]]
 
 # A rotated unit vector of d values has entries of deviation below sqrt(2 / d). Beyond so many of them
 # values are clipped: with few bits the rounding of all costs more than clipping the largest.
@@ -52,7 +55,7 @@ class Shaping:
         """Coordinates that are sent of `dimension`."""
         return max(1, math.ceil(self.keep * dimension)) if self.keep < 1 else dimension
 
-    def shape(self, values: NDArray[np.float64], quantile: float = 0.0) -> tuple[NDArray[np.float64], bool]:
+    def shape(self, values: Values, quantile: float = 0.0) -> tuple[Values, bool]:
         """Return the coordinates to encode, (length(d),), and whether the vector (d,) was within the norm.
 
         quantile  if not 0, that answer follows as one more coordinate: +- this share of the norm
@@ -65,10 +68,10 @@ class Shaping:
         return (self._rotated(kept, inverse=False) if self.rotate else kept), within
 
     def restore(
-        self, mean: NDArray[np.float64], dimension: int, quantile: float = 0.0
+        self, mean: Values, dimension: int, quantile: float = 0.0
     ) -> tuple[NDArray[np.float64], float]:
         """Return (d,) from a mean of shaped vectors, 0 where nothing was sent; the share within the norm."""
-        kept = self._rotated(mean, inverse=True) if self.rotate else mean
+        kept = self._rotated(mean, inverse=True) if self.rotate else np.asarray(mean, np.float64)
         share = float("nan")
         if quantile:
             share = 0.5 + float(kept[-1]) / (2 * quantile * (self.norm or 1.0))
@@ -79,7 +82,7 @@ class Shaping:
         out[self._kept(dimension)] = kept
         return out, share
 
-    def clip(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    def clip(self, values: Values) -> tuple[Values, float]:
         """Return the vector within the norm, and the factor. What is not finite stays as it is."""
         if self.norm is None:
             return values, 1.0
@@ -89,7 +92,7 @@ class Shaping:
         scale = self.norm / length
         return values * scale, scale
 
-    def left(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def left(self, values: Values) -> Values:
         """Return what of a vector is not sent, (d,)."""
         out = values.copy()
         out[self._kept(len(values))] = 0.0
@@ -107,7 +110,7 @@ class Shaping:
     def _kept(self, dimension: int) -> NDArray[np.int64]:
         return choose(derive(self.seed, "keep"), dimension, self.length(dimension))
 
-    def _rotated(self, values: NDArray[np.float64], *, inverse: bool) -> NDArray[np.float64]:
+    def _rotated(self, values: Values, *, inverse: bool) -> NDArray[np.float64]:
         """Transform the first and then the last power of two of the values; together, all of them."""
         out = values.astype(np.float32)
         size = 1 << (len(out).bit_length() - 1)
@@ -117,7 +120,7 @@ class Shaping:
         return out.astype(np.float64)
 
 
-def _length(values: NDArray[np.float64]) -> float:
+def _length(values: Values) -> float:
     """L2 norm, also where the squares are too large for numbers."""
     with np.errstate(over="ignore"):
         length = float(np.linalg.norm(values))

@@ -24,9 +24,9 @@ from fedcore.evaluation.baselines import Mode, Result, Trial, compare
 from fedcore.history import read_history
 from fedcore.learner import Learner
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from fedcore.rounds.federation import TrainedModel
 from fedcore.rounds.model import SUFFIX, load_model
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.state import RunState
 from fedcore.service.join import Hold
 from secagg import Identity
 from secagg.kernels import dequantize
@@ -369,7 +369,7 @@ def _compare(
     secure = Result(
         mode=Mode.SECURE,
         metrics=trial.evaluate(final.parameters, final.standardizer),
-        model=TrainedModel(final.parameters, final.standardizer, 0, options.rounds),
+        model=RunState.of(options.rounds, final.parameters, final.standardizer),
     )
     return compare(trial, (Mode.LOCAL, Mode.QUANTIZED, Mode.POOLED)) | {Mode.SECURE: secure}
 

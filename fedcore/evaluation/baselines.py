@@ -20,12 +20,13 @@ from fedcore.evaluation.metrics import mean_metrics, worst_metrics
 from fedcore.evaluation.personal import fine_tune
 from fedcore.learner import Learner, Metrics, Parameters
 from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SecureSum, SumAggregator, real_mean
-from fedcore.rounds.federation import Evaluator, Federation, TrainedModel
+from fedcore.rounds.attempts import OnRound
+from fedcore.rounds.federation import Evaluator, Federation
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Contribution, Site
-from fedcore.rounds.state import Checkpoint
-from fedcore.rounds.summation import OnRound
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.state import RunState
+from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg, Strategy
 from secagg import ThreatModel
@@ -83,21 +84,21 @@ class Trial:
         }
         return self.attack(honest)
 
-    def alone(self, rows: Any) -> TrainedModel:  # noqa: ANN401 - whatever the learner reads
+    def alone(self, rows: Any) -> RunState:  # noqa: ANN401 - whatever the learner reads
         """Train in one place, with the rows' own standardization, as many rounds as the federation does."""
         standardizer = Standardizer.none()
         if self.schema is not None and self.plan.standardize:
             standardizer = Standardizer.of(rows)
         initial, scaled = self.learner.initial(), standardizer.apply(rows)
         parameters = fine_tune(self.learner, initial, scaled, self.seed, self.plan.rounds)
-        return TrainedModel(parameters, standardizer, len(rows), self.plan.rounds)
+        return RunState.of(self.plan.rounds, parameters, standardizer)
 
     def federation(
         self,
         mode: Mode,
         aggregator: SumAggregator,
         on_round: OnRound = lambda _record: None,
-        on_checkpoint: Callable[[Checkpoint], None] = lambda _checkpoint: None,
+        on_checkpoint: Callable[[RunState], None] = lambda _state: None,
         evaluate: Evaluator | None = None,
     ) -> Federation:
         """Return the training of a federated mode over an aggregator, such as its own (`aggregator`)."""
@@ -132,7 +133,7 @@ class Result:
     mode: Mode
     metrics: Metrics
     worst: Metrics = field(default_factory=dict)
-    model: TrainedModel | None = None
+    model: RunState | None = None
     checked: Checked | None = None
     seconds: float = 0.0
 
@@ -206,21 +207,25 @@ class Checked:
         """Mean over the training sums of the bytes that a site sends in all phases."""
         return float(np.mean([up / asked for up, asked in self.traffic]))
 
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        """Deal as the sum itself does."""
+        return self.inner.deal(members, groups)
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round, and compare."""
         result = self.inner.sum(task, among)
         if task.kind is TaskKind.TRAIN:
             asked = len(self.names if among is None else among)
             self.traffic.append((result.bytes_up, asked))
-            self.ring_bits, self.length = task.codec.ring_bits, task.length
+            self.ring_bits, self.length = task.encoding.codec.ring_bits, task.encoding.length
             self._compare(task, result)
         return result
 
     def _compare(self, task: Task, result: GroupSum) -> None:
         sites = [self.inner.sites[name] for name in result.survivors]
         honest = [site.last for site in sites if isinstance(site, _Remembering)]
-        if task.noise is not None or len(honest) < len(sites):
+        if task.encoding.noise is not None or len(honest) < len(sites):
             return
-        decoded, real = task.codec.decode(result.total, len(sites)), real_mean(honest)
-        self.difference = max(self.difference, float(np.abs(decoded.mean - real.mean).max()))
-        self.bound = max(self.bound, task.codec.error_bound(len(sites), decoded.weight))
+        real, bound = real_mean(honest), task.encoding.codec.error_bound(len(sites), result.mean.weight)
+        self.difference = max(self.difference, float(np.abs(result.mean.mean - real.mean).max()))
+        self.bound = max(self.bound, bound)

@@ -6,6 +6,7 @@ rows together; of single sites only how many lie in which bin of accuracy, not w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import confusion_matrix, macro_f1
 from fedcore.learner import Abilities, Labelled, Learner, Metrics, Parameters, Rows
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
 
 BINS = 200  # of scores: the AUC is exact up to pairs within one bin
 SITE_BINS = 50  # of a site's own accuracy
@@ -32,29 +33,40 @@ def _curves(classes: int) -> int:
     return 1 if classes == 2 else classes
 
 
-def compute(task: Task, learner: Learner[Any], parameters: Parameters, rows: Rows) -> NDArray[np.float64]:
-    """Return a site's part, (task.dimension,), each value in [0, 1]. Raises TaskError."""
+def answer(
+    kind: TaskKind, learner: Learner[Any], parameters: Parameters, classes: int
+) -> Callable[[Rows], NDArray[np.float64]]:
+    """Return what computes a site's part from its rows, each value in [0, 1].
+
+    raises  TaskError: the learner gives no scores; what is returned: it failed, or labels are no classes.
+            A row whose scores are not finite counts as one about which the model says nothing.
+    """
     scoring = Abilities.of(learner).scoring
     if scoring is None:
         raise TaskError(f"evaluation: {type(learner).__name__} gives no class probabilities")
-    if not isinstance(rows, Labelled):
-        raise TaskError(f"evaluation: {type(rows).__name__} has no labels")
-    try:
-        scores = np.asarray(scoring.scores(parameters, rows), float)
-        labels = np.asarray(rows.labels)
-    except TaskError:
-        raise
-    except Exception as error:  # a learner is foreign code
-        raise TaskError(f"evaluation: the learner failed with {type(error).__name__}") from error
-    if scores.shape != (len(labels), len(task.classes)) or not np.isfinite(scores).all():
-        raise TaskError(f"scores: must be finite, {len(labels)} by {len(task.classes)}, are {scores.shape}")
-    if not ((labels >= 0) & (labels < len(task.classes))).all():  # -1 would count from the end
-        raise TaskError(f"labels: must be in 0..{len(task.classes) - 1}")
-    if task.kind is TaskKind.SITES:
-        hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
-        place = min(hits * SITE_BINS // len(labels), SITE_BINS - 1)  # in whole numbers: 0.58 * 50 is below 29
-        return np.bincount([place], minlength=SITE_BINS).astype(float)
-    return _sums(labels, scores) / len(labels)
+
+    def compute(rows: Rows) -> NDArray[np.float64]:
+        if not isinstance(rows, Labelled):
+            raise TaskError(f"evaluation: {type(rows).__name__} has no labels")
+        try:
+            scores = np.asarray(scoring.scores(parameters, rows), float)
+            labels = np.asarray(rows.labels)
+        except TaskError:
+            raise
+        except Exception as error:  # a learner is foreign code
+            raise TaskError(f"evaluation: the learner failed with {type(error).__name__}") from error
+        if scores.shape != (len(labels), classes):
+            raise TaskError(f"scores: must be {len(labels)} by {classes}, are {scores.shape}")
+        scores = np.where(np.isfinite(scores).all(axis=1, keepdims=True), scores, 1 / classes)
+        if not ((labels >= 0) & (labels < classes)).all():  # -1 would count from the end
+            raise TaskError(f"labels: must be in 0..{classes - 1}")
+        if kind is TaskKind.SITES:
+            hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
+            place = min(hits * SITE_BINS // len(labels), SITE_BINS - 1)  # whole numbers: .58 * 50 is below 29
+            return np.bincount([place], minlength=SITE_BINS).astype(float)
+        return _sums(labels, scores) / len(labels)
+
+    return compute
 
 
 def _sums(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,7 +88,8 @@ class Evaluation:
     metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
                the AUC is NaN when all rows are of one class
     confusion  (classes, classes) counts: row is the label, column the guess
-    rows       evaluated; those of a site at most the plan's cap of weights, beyond which counts are rounded
+    rows       evaluated, without those of sites that had nothing to say; where weights are capped, a
+               site's count at most the cap, and the counts are rounded
     """
 
     metrics: Metrics
@@ -85,18 +98,21 @@ class Evaluation:
 
 
 def to_evaluation(mean: NDArray[np.float64], rows: int, classes: int) -> Evaluation:
-    """Metrics from the aggregated means over `rows` rows."""
+    """Metrics from the aggregated means over `rows` rows. Raises TaskError: no site could evaluate."""
     cells = classes * classes
+    evaluated = int(np.rint(mean[:cells].sum() * rows))
+    if evaluated < 1:
+        raise TaskError("evaluation: no site could evaluate its rows")
     confusion = np.rint(mean[:cells] * rows).astype(np.int64).reshape(classes, classes)
     curves = np.rint(mean[cells + 1 :] * rows).reshape(_curves(classes), 2, BINS)
     areas = [area for area in map(_area, curves) if area is not None]
     metrics = {
-        "accuracy": float(np.trace(confusion) / rows),
+        "accuracy": float(np.trace(confusion) / evaluated),
         "auc": float(np.mean(areas)) if areas else float("nan"),
-        "log_loss": float(mean[cells] * _LOG_CAP),
+        "log_loss": float(mean[cells] * _LOG_CAP * (rows / evaluated)),
         "macro_f1": macro_f1(confusion),
     }
-    return Evaluation(metrics, confusion, rows)
+    return Evaluation(metrics, confusion, evaluated)
 
 
 def _area(curve: NDArray[np.float64]) -> float | None:

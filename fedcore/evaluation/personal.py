@@ -18,12 +18,12 @@ import numpy as np
 from fedcore.errors import TaskError
 from fedcore.learner import Abilities, Learner, Parameters, Rows, Steering
 from fedcore.names import select
-from fedcore.rounds.federation import TrainedModel
 from fedcore.rounds.site import Site
+from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
 
 
-def personal_model(model: TrainedModel, site: Site) -> Parameters:
+def personal_model(model: RunState, site: Site) -> Parameters:
     """Return the site's whole model: the common parameters, and its own in place of personal ones.
 
     Its own are those of the last round whose result it is in; the initial ones if there is none.
@@ -35,7 +35,7 @@ def personal_model(model: TrainedModel, site: Site) -> Parameters:
     return {name: model.parameters.get(name, own.get(name, array)).copy() for name, array in initial.items()}
 
 
-def personal_models(model: TrainedModel, sites: Mapping[str, Site]) -> dict[str, Parameters]:
+def personal_models(model: RunState, sites: Mapping[str, Site]) -> dict[str, Parameters]:
     """Return the whole model of every site, by name. Raises TaskError."""
     return {name: personal_model(model, site) for name, site in sites.items()}
 
@@ -106,7 +106,7 @@ class Comparison:
 
 
 def compare(
-    model: TrainedModel,
+    model: RunState,
     sites: Mapping[str, Site],
     *,
     seed: int,
@@ -130,7 +130,7 @@ def compare(
         rows, held_out = standardizer.apply(site.table), _held_out(site, standardizer)
         initial, own = site.learner.initial(), personal_model(model, site)
         tuned = fine_tune(site.learner, own, rows, seed, rounds, only, rate)
-        alone = model.rounds if local_rounds is None else local_rounds
+        alone = model.number if local_rounds is None else local_rounds
         found = {
             "shared": initial | model.parameters,
             "personal": own,

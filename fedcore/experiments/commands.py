@@ -147,7 +147,7 @@ def upload(
 ) -> None:
     """Print what a client uploads in a training round."""
     from fedcore.experiments import upload as planning
-    from fedcore.privacy.guard import PrivacyPlan
+    from fedcore.privacy.plan import PrivacyPlan
 
     privacy = None
     if epsilon is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedcore.experiments.tables import DropoutTable
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.task import TaskKind
+from fedcore.rounds.questions import TaskKind
 from fedcore.stream import choose, derive
 from secagg import ThreatModel
 

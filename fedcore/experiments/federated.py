@@ -21,11 +21,11 @@ from fedcore.experiments.dropout import absences, threat_model
 from fedcore.experiments.results import Outcome, cell_folder, read_rounds
 from fedcore.experiments.tracking import Tracker, trackers
 from fedcore.learner import Metrics, Parameters, flatten
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.model import SUFFIX
-from fedcore.rounds.plan import plan_upload
-from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.state import RunState, restore_sites, sites_kept
+from fedcore.rounds.upload import plan_upload
 from fedcore.settings import to_json
 from fedcore.statistics.standardizer import Standardizer
 from secagg import SecAggError
@@ -127,7 +127,7 @@ class Recorder:
     def _add(self, name: str, value: float) -> None:
         self.values[name] = self.values.get(name, 0.0) + value
 
-    def finish(self, checkpoint: Checkpoint) -> dict[str, float]:
+    def finish(self, checkpoint: RunState) -> dict[str, float]:
         """Log the round and begin the next. Returns what was logged."""
         now = time.perf_counter()
         line = self.values | checkpoint.evaluations.get(checkpoint.number, {})
@@ -145,13 +145,13 @@ def run_federated(cell: Cell, mode: Mode, show: Show) -> Outcome:
     """
     path = cell.folder / f"{mode}{SUFFIX}"
     sites, rounds = cell.trial.sites(), cell.trial.plan.rounds
-    resume = Checkpoint.load(path) if path.exists() else None
+    resume = RunState.load(path) if path.exists() else None
     if resume is not None:
         restore_sites(sites, resume.sites)
     last = [resume]
     recorder = _recorder(cell, mode, show, 0 if resume is None else resume.number)
 
-    def keep(checkpoint: Checkpoint) -> None:
+    def keep(checkpoint: RunState) -> None:
         if checkpoint.number == (0 if last[0] is None else last[0].number):
             return  # an attempt begins: a simulation that is interrupted has released nothing
         whole = replace(checkpoint, sites=sites_kept(sites))
@@ -188,7 +188,7 @@ def _recorder(cell: Cell, mode: Mode, show: Show, resume: int) -> Recorder:
     return Recorder(experiment.metric, found, show)
 
 
-def _outcome(cell: Cell, mode: Mode, last: Checkpoint | None, stopped: str, failure: str) -> Outcome:
+def _outcome(cell: Cell, mode: Mode, last: RunState | None, stopped: str, failure: str) -> Outcome:
     """Sum up the rounds' lines, which are whole also where the run was interrupted."""
     if last is None:
         return cell.outcome(mode, {}, rounds=0, failure=failure)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.plan import TrainingPlan, UploadPlan, plan_upload
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.upload import UploadPlan, plan_upload
 from fedcore.settings import require
 
 ROWS = {

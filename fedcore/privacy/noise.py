@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Noise:
     def encode(
         self,
         codec: Codec,
-        values: NDArray[np.float64],
+        values: NDArray[np.floating[Any]],
         weight: int,
         seed: bytes,
         precise: NDArray[np.float64] | None = None,
@@ -72,7 +73,9 @@ class Noise:
         encoded[:count] = noisy.astype(encoded.dtype)
         return encoded
 
-    def _rounded(self, codec: Codec, values: NDArray[np.float64], weight: int, seed: bytes) -> UIntArray:
+    def _rounded(
+        self, codec: Codec, values: NDArray[np.floating[Any]], weight: int, seed: bytes
+    ) -> UIntArray:
         for attempt in range(_TRIES):
             encoded = codec.encode(values, weight, derive(seed, "rounding", attempt))
             if not self.norm:

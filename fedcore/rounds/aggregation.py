@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -10,29 +11,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.codec.codec import WeightedMean
-from fedcore.errors import CodecError, FedcoreError, TaskError
+from fedcore.errors import FedcoreError, SpoiledError, TaskError
 from fedcore.rounds.site import Contribution, Site
 from fedcore.rounds.task import Task
+from fedcore.stream import permutation
 from secagg import AbortReason, ParameterError, Phase, RoundAbortedError, ThreatModel, aggregate
-from secagg.kernels import UIntArray, lane_dtype, ring_mask
+from secagg.kernels import lane_dtype, ring_mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupSum:
-    """A sum over those who answered.
+    """A sum over those who answered, and what it says.
 
-    total      (task.length,), values below 2^ring_bits; empty where sums are taken in real numbers
-    survivors  names, ascending
-    mean       what the sum says, where it is not to be decoded from the total
+    task       that was asked
+    total      (task.encoding.length,), below 2^ring_bits; empty where sums are taken in real numbers
+    survivors  names, ascending; groups: those of each sum, where this is made of several
     """
 
+    task: Task
     total: NDArray[np.unsignedinteger[Any]]
     survivors: tuple[str, ...]
+    mean: WeightedMean
     bytes_up: int = 0
     bytes_down: int = 0
-    failures: Mapping[str, str] = field(default_factory=dict)  # sites that could not contribute, and why
-    mean: WeightedMean | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)  # sites that say nothing, and why
     round_id: bytes = b""
+    groups: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def fewest(self) -> int:
+        """Sites that hide each other: of the smallest sum that this is made of."""
+        return min(map(len, self.groups or (self.survivors,)))
+
+    @classmethod
+    def decoded(
+        cls,
+        task: Task,
+        total: NDArray[np.unsignedinteger[Any]],
+        survivors: Sequence[str],
+        **rest: Any,  # noqa: ANN401 - the other fields
+    ) -> GroupSum:
+        """Decode a sum. Raises SpoiledSumError, which tells who is in it; CodecError."""
+        try:
+            mean = task.encoding.codec.decode(total, len(survivors))
+        except SpoiledError as error:
+            raise SpoiledSumError(str(error), tuple(survivors), rest.get("failures", {})) from error
+        return cls(task, total, tuple(survivors), mean, **rest)
+
+
+class SpoiledSumError(SpoiledError):
+    """A sum over `survivors` makes no sense; it was opened all the same."""
+
+    def __init__(self, text: str, survivors: tuple[str, ...], failures: Mapping[str, str]) -> None:
+        self.survivors = survivors
+        self.failures = dict(failures)
+        super().__init__(text)
 
 
 class SumAggregator(Protocol):
@@ -43,7 +76,10 @@ class SumAggregator(Protocol):
         """All sites, ascending."""
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
-        """Sum the vectors of the sites, or of some. Raises RoundAbortedError, TaskError."""
+        """Sum the vectors of the sites, or of some. Raises RoundAbortedError, SpoiledSumError, TaskError."""
+
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        """Deal those of a spoiled sum into groups, as their own ledgers expect it."""
 
 
 T = TypeVar("T")
@@ -62,39 +98,44 @@ class _InProcess:
         """All sites, ascending."""
         return sorted(self.sites)
 
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        """Deal into groups of even sizes, in an order that follows from the members."""
+        seed = hashlib.sha256("\n".join(sorted(members)).encode()).digest()
+        order = [sorted(members)[i] for i in permutation(seed, len(members))]
+        return [tuple(sorted(order[i::groups])) for i in range(groups)]
+
     def ask(
         self, task: Task, among: Sequence[str] | None, question: Callable[[Site, Task], T]
     ) -> tuple[dict[str, T], dict[str, str]]:
-        """Return answers by site, and why the others have none: a failing site costs only itself the round.
+        """Return answers by site, and why some say nothing: a failing site costs only itself the round.
 
-        raises  TaskError: nobody answered; RoundAbortedError: fewer than the noise needs
+        raises  TaskError: nobody has anything to say; RoundAbortedError: fewer than the noise needs
         """
         answers, failures = {}, {}
         asked = set(self.sites if among is None else among) - self.absent.get(task.name, frozenset())
         for name in sorted(asked):
+            site = self.sites[name]
             try:
-                answers[name] = question(self.sites[name], task)
+                answers[name] = question(site, task)
             except (FedcoreError, ParameterError) as error:
                 failures[name] = str(error)
-        if not answers:
+            else:
+                if site.trouble:
+                    failures[name] = site.trouble
+        if failures.keys() >= asked:
             raise TaskError(f"{task.name}: no site could contribute: {_reasons(failures)}")
-        if task.noise is not None and len(answers) < task.noise.smallest:
+        noise = task.encoding.noise
+        if noise is not None and len(answers) < noise.smallest:
             raise RoundAbortedError(
                 AbortReason.TOO_FEW_SURVIVORS,
-                f"{len(answers)} of at least {task.noise.smallest} whose noise is needed",
+                f"{len(answers)} of at least {noise.smallest} whose noise is needed",
             )
         return answers, failures
 
-
-def _counted(sites: Mapping[str, Site], task: Task, survivors: Sequence[str]) -> None:
-    """Tell the sites of a sum that their vectors counted, as the service's sessions do."""
-    for name in survivors:
-        sites[name].state.count(task.name, survivors)
-
-
-def _contribute(site: Site, task: Task) -> UIntArray:
-    """Ask the site itself: a subclass may answer otherwise."""
-    return site.contribute(task)
+    def counted(self, task: Task, survivors: Sequence[str]) -> None:
+        """Tell the sites of a sum that their vectors counted, as the service's sessions do."""
+        for name in survivors:
+            self.sites[name].state.count(task.name, survivors)
 
 
 @dataclass(slots=True)
@@ -106,14 +147,14 @@ class PlainSum(_InProcess):
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Add up what the sites send."""
-        vectors, failures = self.ask(task, among, _contribute)
-        ring_bits = task.codec.ring_bits
-        total = np.zeros(task.length, lane_dtype(ring_bits))
+        vectors, failures = self.ask(task, among, lambda site, asked: site.contribute(asked))
+        ring_bits = task.encoding.codec.ring_bits
+        total = np.zeros(task.encoding.length, lane_dtype(ring_bits))
         for vector in vectors.values():
             total += vector
         total &= total.dtype.type(ring_mask(ring_bits))
-        _counted(self.sites, task, tuple(vectors))
-        return GroupSum(total, tuple(vectors), failures=failures)
+        self.counted(task, tuple(vectors))
+        return GroupSum.decoded(task, total, tuple(vectors), failures=failures)
 
 
 @dataclass(slots=True)
@@ -125,21 +166,10 @@ class FloatSum(_InProcess):
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Average what the sites compute."""
-        real, failures = self.ask(task, among, _compute)
-        _counted(self.sites, task, tuple(real))
-        return GroupSum(
-            np.zeros(0, np.uint16), tuple(real), failures=failures, mean=real_mean(list(real.values()))
-        )
-
-
-def _compute(site: Site, task: Task) -> Contribution:
-    """Compute, and refuse what a codec refuses."""
-    one = site.compute(task)
-    if not np.isfinite(one.coordinates).all():
-        raise CodecError(f"update[{int(np.flatnonzero(~np.isfinite(one.coordinates))[0])}]: must be finite")
-    if not 1 <= one.weight <= task.codec.weight_cap:
-        raise CodecError(f"weight: must be in 1..{task.codec.weight_cap}, is {one.weight}")
-    return one
+        real, failures = self.ask(task, among, lambda site, asked: site.compute(asked))
+        self.counted(task, tuple(real))
+        mean = real_mean(list(real.values()))
+        return GroupSum(task, np.zeros(0, np.uint16), tuple(real), mean, failures=failures)
 
 
 def real_mean(contributions: Sequence[Contribution]) -> WeightedMean:
@@ -162,11 +192,11 @@ class SecureSum(_InProcess):
     threat_model: ThreatModel = field(default_factory=ThreatModel)
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
-        """Run one round; a site that cannot contribute is a dropout."""
+        """Run one round; a site that refuses the task is a dropout."""
         names = sorted(self.sites if among is None else among)
-        vectors, failures = self.ask(task, names, _contribute)
-        ring_bits = task.codec.ring_bits
-        empty = np.zeros(task.length, lane_dtype(ring_bits))
+        vectors, failures = self.ask(task, names, lambda site, asked: site.contribute(asked))
+        ring_bits = task.encoding.codec.ring_bits
+        empty = np.zeros(task.encoding.length, lane_dtype(ring_bits))
         result = aggregate(
             [vectors.get(name, empty) for name in names],
             ring_bits=ring_bits,
@@ -174,13 +204,14 @@ class SecureSum(_InProcess):
             threat_model=self.threat_model,
         )
         survivors = tuple(names[i] for i in result.clients)
-        _counted(self.sites, task, survivors)
-        return GroupSum(
+        self.counted(task, survivors)
+        return GroupSum.decoded(
+            task,
             result.total,
             survivors,
-            sum(result.traffic.up.values()),
-            sum(result.traffic.down.values()),
-            failures,
+            bytes_up=sum(result.traffic.up.values()),
+            bytes_down=sum(result.traffic.down.values()),
+            failures=failures,
         )
 
 

@@ -15,7 +15,8 @@ from fedcore.data.schema import Schema
 from fedcore.errors import SettingError
 from fedcore.learner import Abilities, Learner
 from fedcore.learners.kinds import learner_json, read_learner, split
-from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.privacy.guard import PrivacyGuard
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.settings import load, read, to_json
 from fedcore.strategies import Strategy

@@ -11,8 +11,9 @@ from fedcore.codec.codec import WeightedMean
 from fedcore.errors import TaskError
 from fedcore.privacy.accounting import Mechanism, calibrate
 from fedcore.rounds.aggregation import FloatSum, GroupSum
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 
 
 @dataclass(slots=True)
@@ -36,13 +37,17 @@ class CentralGaussianSum:
     def names(self) -> Sequence[str]:
         return sorted(self.sites)
 
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        """Deal as the sum without noise does."""
+        return FloatSum(self.sites).deal(members, groups)
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Average, and add the noise of a whole sum."""
         result = FloatSum(self.sites, self.absent).sum(task, among)
-        if task.kind is not TaskKind.TRAIN or result.mean is None:
+        if task.kind is not TaskKind.TRAIN:
             return result
-        norm = self.sensitivity if self.sensitivity is not None else task.shaping.norm
-        if norm is None or task.codec.weight_cap != 1:
+        norm = self.sensitivity if self.sensitivity is not None else task.encoding.shaping.norm
+        if norm is None or task.encoding.codec.weight_cap != 1:
             raise TaskError("noise: needs a norm and uniform weights")
         count = len(result.mean.mean)
         variance = calibrate(

@@ -1,8 +1,8 @@
 """What a site consents to: a run that goes as agreed, step by step, whatever the server says.
 
-A site trusts its own copy of the agreement and what its own session proves. It makes every task itself, but
-for the public arrays, and refuses one that differs; it keeps what it has answered, and signs no sum that its
-ledger forbids. Nothing here depends on rows.
+A site trusts its own copy of the agreement and what its own session proves. Of a task it takes the place in
+the run and the public arrays, and checks both; the rest it derives. It keeps what it has answered, and signs
+no sum that its ledger forbids. Nothing here depends on rows.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
-from fedcore.learner import Learner
-from fedcore.rounds.aggregation import GroupSum
-from fedcore.rounds.federation import Federation, expected_task
+from fedcore.learner import Learner, Parameters
+from fedcore.rounds.instructions import Asks, sent
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import AboutModel, Deviation, Question, Train
 from fedcore.rounds.site import Site
 from fedcore.rounds.subjects import Subjects
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
+from fedcore.rounds.terms import Terms
 from fedcore.settings import to_json
 from fedcore.statistics.standardizer import Standardizer, from_bounds
 from fedcore.strategies import Strategy
@@ -73,37 +72,20 @@ class Run:
         return context_digest(b"agreement", json.dumps(told, sort_keys=True).encode(), *sorted(self.members))
 
     @cached_property
-    def schedule(self) -> dict[tuple[TaskKind, int, int], int]:
-        """Return the step, from 1, of every sum (kind, number, passes) that the run may have."""
-        return {place: step for step, place in enumerate(self._places(), 1)}
-
-    def _places(self) -> Iterator[tuple[TaskKind, int, int]]:
-        plan = self.plan
-        if plan.standardize and plan.privacy is None:
-            yield from ((kind, 1, 0) for kind in (TaskKind.MEAN, TaskKind.DEVIATION))
-        for number in range(1, plan.rounds + 1):
-            passes = getattr(self.strategy, "passes", 0)
-            yield from ((TaskKind.TRAIN, number, again) for again in range(passes + 1))
-            if plan.evaluate_every and number % plan.evaluate_every == 0:
-                yield TaskKind.EVALUATE, number, 0
+    def terms(self) -> Terms:
+        """The order and the form of every sum."""
+        return Terms.of(self.plan, self.strategy, self.learner, self.schema)
 
     def subjects(self, store: Store) -> Subjects:
         """Return how sums are told to be about the same vectors."""
         rows = context_digest(b"rows", json.dumps(to_json(self.schema)).encode(), self.rows.encode())
         return Subjects(store, self.digest, rows, NEAR, self.strict_cohorts)
 
-    def expected(self, task: Task) -> Task:
-        """Return what a run that follows the agreement asks in the place of a task. Raises TaskError."""
-        return expected_task(Federation(_Nobody(), self.schema, self.learner, self.plan, self.strategy), task)
-
-
-class _Nobody:
-    """No sites: a federation that only says what it would ask."""
-
-    names: Sequence[str] = ()
-
-    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
-        raise TaskError(f"{task.name}: nobody is asked")
+    def fits(self, model: Parameters) -> bool:
+        """Tell whether a global model has the names and shapes of this run's."""
+        shared = sent(self.learner.initial(), Asks(personal=self.strategy.asks().personal))
+        shapes, wanted = ({name: array.shape for name, array in one.items()} for one in (model, shared))
+        return shapes == wanted
 
 
 @dataclass(slots=True)
@@ -123,95 +105,103 @@ class Consent:
 
     def admit(self, payload: bytes, parameters: RoundParameters) -> Task:
         """Return the task of a payload, and keep that it is answered. Raises TaskError, CodecError."""
-        task = Task.decode(payload)
-        step = self.run.schedule.get((task.kind, task.number, task.passes))
-        if step is None:
-            raise TaskError(f"task: {task.name}, pass {task.passes}, is in no run that was agreed on")
-        self._compare(task, self.run.expected(task))
-        wanted = task.length, task.codec.ring_bits
+        terms = self.run.terms
+        task = Task.decode(payload, terms.encoding)
+        encoding = task.encoding
+        wanted = encoding.length, encoding.codec.ring_bits
         if (parameters.vector_length, parameters.ring_bits) != wanted:
             raise TaskError(
                 f"parameters: vector length and ring bits must be {wanted} for this task, "
                 f"are {parameters.vector_length, parameters.ring_bits}"
             )
-        if task.noise is not None and parameters.minimum_survivors < task.noise.smallest:
+        if encoding.noise is not None and parameters.minimum_survivors < encoding.noise.smallest:
             raise TaskError(
-                f"parameters.minimum_survivors: must be at least {task.noise.smallest}, whose noise hides "
-                f"each vector, is {parameters.minimum_survivors}"
+                f"parameters.minimum_survivors: must be at least {encoding.noise.smallest}, whose noise "
+                f"hides each vector, is {parameters.minimum_survivors}"
             )
+        if not task.step or terms.place(task.question) != task.step:
+            raise TaskError(f"task.step: {task.name} is not step {task.step} of the run that was agreed on")
+        if not 1 <= task.attempt <= terms.plan.attempts:
+            raise TaskError(f"task.attempt: must be in 1..{terms.plan.attempts}, is {task.attempt}")
+        self._check_arrays(task)
         with self.store.transaction():
-            kept = self._following(task, step, payload)
+            kept = self._following(task)
             self.store.put({self._name: json.dumps(kept, sort_keys=True).encode()})
         return task
 
-    def _compare(self, task: Task, wanted: Task) -> None:
-        for name in ("dimension", "codec", "columns", "classes", "asks", "shaping", "noise"):
-            if getattr(task, name) != getattr(wanted, name):
-                raise TaskError(
-                    f"task.{name}: was agreed to be {getattr(wanted, name)}, is {getattr(task, name)}"
-                )
+    def _check_arrays(self, task: Task) -> None:
+        """Refuse arrays that are too many or too few, or of other shapes than this site's."""
+        question = task.question
+        if isinstance(question, AboutModel) and not self.run.fits(question.model):
+            raise TaskError("task.model: not the shapes of this site's learner")
+        if isinstance(question, Train):
+            asked = bool(task.encoding.asks.control), bool(question.again)
+            given = question.control is not None, question.center is not None
+            if asked != given:
+                raise TaskError(f"task.arrays: control, center must be there: {asked}, are: {given}")
 
     @property
     def _name(self) -> str:
         return f"runs/{self.run.digest.hex()}"
 
-    def _following(self, task: Task, step: int, payload: bytes) -> dict[str, Any]:
+    def _following(self, task: Task) -> dict[str, Any]:
         """Return what is to be kept of this task. Raises TaskError unless it may follow what was answered."""
         text = self.store.get(self._name)
         kept: dict[str, Any] = {} if text is None else json.loads(text)
-        last, digest, times = kept.get("step", 0), hashlib.sha256(payload).hexdigest(), 1
-        if step < last:
+        last = tuple(kept.get("last", (0, 0, 0)))
+        now, digest = (task.step, task.attempt, task.question.passes), task.digest.hex()
+        if now <= last:
             raise TaskError(
-                f"task: {task.name} is step {step}, and step {last} was answered before: a run that begins "
-                "anew needs another name"
+                f"task: {task.name}, step {now[0]}, attempt {now[1]}, pass {now[2]}, does not follow {last}, "
+                "which was answered: a run that begins anew needs another name"
             )
-        if step == last:
-            times = kept["times"] + 1
-            if digest != kept["digest"]:
-                raise TaskError(f"task: {task.name} was answered, and asks something else now")
-            if times > self.run.plan.attempts:
-                raise TaskError(f"task: {task.name} was tried {self.run.plan.attempts} times, as was agreed")
-        out = kept | {"step": step, "times": times, "digest": digest}
-        return out | self._standardizer(task, kept) | self._norm(task, kept)
+        if now[0] == last[0] and digest != kept["digest"]:
+            raise TaskError(f"task: {task.name} was answered, and asks something else now")
+        out = kept | {"last": now, "digest": digest}
+        return out | self._standardizer(task.question, kept) | self._norm(task.question, kept)
 
-    def _standardizer(self, task: Task, kept: dict[str, Any]) -> dict[str, Any]:
+    def _standardizer(self, question: Question, kept: dict[str, Any]) -> dict[str, Any]:
         """Check that a run has one standardizer, and that rows can have it."""
-        schema, mean = self.run.schema, task.arrays.get("mean")
-        wanted = self.run.plan.standardize and task.kind is not TaskKind.MEAN
-        if wanted != (mean is not None):
-            word = "is missing" if wanted else "must not be there"
-            raise TaskError(f"task.mean: {word}, as was agreed")
-        if mean is None:
+        schema, plan = self.run.schema, self.run.plan
+        if isinstance(question, Deviation):
+            given = Standardizer(question.mean, question.mean * 0)
+        elif isinstance(question, AboutModel):
+            given = question.standardizer
+        else:
             return {}
-        deviation = task.arrays.get("deviation", np.zeros_like(mean))
-        if fault := Standardizer(mean, deviation).impossible(schema):
+        if plan.standardize != bool(given.mean.size):
+            word = "is missing" if plan.standardize else "must not be there"
+            raise TaskError(f"task.mean: {word}, as was agreed")
+        if not given.mean.size:
+            return {}
+        if fault := given.impossible(schema):
             raise TaskError(f"task.{fault}")
-        if self.run.plan.privacy is not None:
+        if plan.privacy is not None:
             public = from_bounds(schema)
-            if (public.mean != mean).any() or (public.deviation != deviation).any():
+            if (public.mean != given.mean).any() or (public.deviation != given.deviation).any():
                 raise TaskError("task.mean, task.deviation: must follow from the public bounds under privacy")
-        found = {"mean": _digest_of(mean)}
-        if task.kind is not TaskKind.DEVIATION:
-            found["standardizer"] = _digest_of(mean, deviation)
+        found = {"mean": _digest_of(given.mean)}
+        if not isinstance(question, Deviation):
+            found["standardizer"] = _digest_of(given.mean, given.deviation)
         if any(kept.get(name, value) != value for name, value in found.items()):
             raise TaskError("task.mean, task.deviation: are others than before in this run")
         return found
 
-    def _norm(self, task: Task, kept: dict[str, Any]) -> dict[str, Any]:
+    def _norm(self, question: Question, kept: dict[str, Any]) -> dict[str, Any]:
         """Check that an adaptive norm moves no faster than its rule can."""
         norm = self.run.plan.norm
-        if task.kind is not TaskKind.TRAIN or not isinstance(norm, AdaptiveClip) or task.shaping.norm is None:
+        if not isinstance(question, Train) or not isinstance(norm, AdaptiveClip) or question.norm is None:
             return {}
         number, before = kept.get("norm", (1, norm.norm))
-        rounds = task.number - number
-        moved = math.log(task.shaping.norm / before)
+        rounds = question.number - number
+        moved = math.log(question.norm / before)
         low, high = (-norm.rate * (share - norm.quantile) * rounds for share in (1.0, 0.0))
         if not low - _SLACK <= moved <= high + _SLACK:
             raise TaskError(
-                f"task.shaping.norm: must be {before:.6g} times e^{low:.6g}..e^{high:.6g} {rounds} rounds "
-                f"after it, is {task.shaping.norm:.6g}"
+                f"task.norm: must be {before:.6g} times e^{low:.6g}..e^{high:.6g} {rounds} rounds "
+                f"after it, is {question.norm:.6g}"
             )
-        return {"norm": (task.number, task.shaping.norm)}
+        return {"norm": (question.number, question.norm)}
 
     # --- before a signature leaves, and after
 
@@ -226,23 +216,26 @@ class Consent:
 
         raises  LedgerError, ConsentError
         """
-        task = Task.decode(payload)
+        task = Task.decode(payload, self.run.terms.encoding)
         floor = floor_for(parameters.threat_model, len(finished))
-        state = self.site.state
-        if task.kind is TaskKind.TRAIN and state.carried(task.asks, residual=task.shaping.keep < 1):
+        state, encoding = self.site.state, task.encoding
+        if isinstance(task.question, Train) and state.carried(
+            encoding.asks, residual=encoding.shaping.keep < 1
+        ):
             shared = sum(one.hex() in state.members for one in survivors)
             if shared < floor:
                 raise ConsentError(
                     f"{task.name}: the vector carries over from a sum of {len(state.members)}, of whom "
                     f"{shared} are in this one, at least {floor} must be: keep the cohort together"
                 )
-        if task.noise is None:  # what sums tell together is within the budget where there is noise
+        if encoding.noise is None:  # what sums tell together is within the budget where there is noise
             subject = self.run.subjects(self.store).of(task)  # of all passes over one update, too
             self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
 
     def counted(self, payload: bytes, survivors: Collection[Identity]) -> None:
         """Learn from our own session which sum our vector is in."""
-        self.site.state.count(Task.decode(payload).name, [one.hex() for one in survivors])
+        name = Task.decode(payload, self.run.terms.encoding).name
+        self.site.state.count(name, [one.hex() for one in survivors])
 
 
 def _digest_of(*arrays: Any) -> str:  # noqa: ANN401 - of numbers

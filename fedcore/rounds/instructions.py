@@ -1,4 +1,4 @@
-"""What a strategy asks of every site in a training round. It travels in the task."""
+"""What a strategy asks of every site in a training round."""
 
 from __future__ import annotations
 

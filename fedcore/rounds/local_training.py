@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from fedcore.errors import LearnerFailedError, TaskError
 from fedcore.learner import Abilities, Learner, LocalFit, Parameters, Rows, Steering, flatten, unflatten
 from fedcore.names import matches
+from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, sent
+from fedcore.rounds.questions import Train
 from fedcore.rounds.task import Task
 
 # A vector's weight in a pass of the geometric median is its weight times a share of this.
@@ -25,7 +27,7 @@ class SiteState:
 
     control   c_i of SCAFFOLD, flat; residual: what sparsification has not sent yet, flat
     personal  parameters that stay here
-    update    (round, vector) of the last training round: later passes sum it again
+    update    (round, vector) of the last training round: later passes sum it again; None: it said nothing
     pending   (round, changes) that wait for the next round
     counted   members of the sum that the pending vector is in, by what its own session proved
     members   of the sum that the rest comes from
@@ -34,14 +36,14 @@ class SiteState:
     control: NDArray[np.float64] | None = field(default=None, repr=False)
     residual: NDArray[np.float64] | None = field(default=None, repr=False)
     personal: Parameters = field(default_factory=dict, repr=False)
-    update: tuple[str, Update] | None = field(default=None, repr=False)
+    update: tuple[str, Update | None] | None = field(default=None, repr=False)
     pending: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)
     counted: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
 
     def propose(self, name: str, changes: dict[str, Any]) -> None:
         """Keep what a round would change, until it is known whether its vector counted."""
-        self.pending, self.counted = (name, changes), ()
+        self.pending, self.counted = (name, changes) if changes else None, ()
 
     def count(self, name: str, members: Collection[str]) -> None:
         """Learn that the vector of a round is in a sum over these."""
@@ -96,50 +98,59 @@ class Update:
     changes: dict[str, Any] = field(repr=False)
 
 
-def train(
-    learner: Learner[Any],
-    task: Task,
-    rows: Rows,
-    state: SiteState,
-    seed: int,
-    site: str,
-) -> Update:
-    """Do what the task asks. Raises TaskError; whatever the learner raises becomes a LearnerFailedError."""
-    before = starting_point(learner, task, state)
-    shared = sent(before, task.asks)
-    gives = _gradient if task.asks.update is UpdateKind.GRADIENT else _trained
-    on_rows = gives(learner, task, before, shared, state, seed)
-    try:
-        return on_rows(rows)
-    except TaskError as error:
-        raise LearnerFailedError(str(error)) from error
-    except Exception as error:  # a learner is foreign code
-        raise LearnerFailedError(f"{site}: the learner failed with {type(error).__name__}") from error
+def training(learner: Learner[Any], task: Task, state: SiteState) -> Callable[[Rows, int, str], Update]:
+    """Return what makes an update of rows, a seed and the site's name, as the task asks.
+
+    raises  TaskError, whatever the rows are; what is returned raises LearnerFailedError
+    """
+    question, asks = _train(task), task.encoding.asks
+    before = starting_point(learner, question.model, asks, state)
+    shared = sent(before, asks)
+    gives = _gradient if asks.update is UpdateKind.GRADIENT else _trained
+    on_rows = gives(learner, question, asks, before, shared, state)
+
+    def train(rows: Rows, seed: int, site: str) -> Update:
+        try:
+            return on_rows(rows, seed)
+        except TaskError as error:
+            raise LearnerFailedError(str(error)) from error
+        except Exception as error:  # a learner is foreign code
+            raise LearnerFailedError(f"{site}: the learner failed with {type(error).__name__}") from error
+
+    return train
+
+
+def _train(task: Task) -> Train:
+    if not isinstance(task.question, Train):
+        raise TaskError(f"task.kind: must be train, is {task.kind}")
+    return task.question
 
 
 def check_dimension(learner: Learner[Any], task: Task, state: SiteState) -> None:
     """Raise TaskError unless the task is about as many values as this learner's updates have."""
-    size = flatten(sent(starting_point(learner, task, state), task.asks)).size
-    if task.dimension != size * (2 if task.asks.control else 1):
-        raise TaskError(f"task.dimension: {task.dimension}, this site has {size} parameters to send")
+    encoding = task.encoding
+    size = flatten(
+        sent(starting_point(learner, _train(task).model, encoding.asks, state), encoding.asks)
+    ).size
+    if encoding.dimension != size * (2 if encoding.asks.control else 1):
+        raise TaskError(f"task.dimension: {encoding.dimension}, this site has {size} parameters to send")
 
 
-def starting_point(learner: Learner[Any], task: Task, state: SiteState) -> Parameters:
+def starting_point(learner: Learner[Any], model: Parameters, asks: Asks, state: SiteState) -> Parameters:
     """Return the round's parameters, with this site's own in place of personal ones."""
     try:
         initial = learner.initial()
         shapes = _shapes(initial)
     except Exception as error:  # a learner is foreign code
         raise TaskError(f"task.model: the learner failed with {type(error).__name__}") from error
-    given = task.model
-    personal = {name for name in initial if name not in given}
+    personal = {name for name in initial if name not in model}
     parameters = {
-        name: given[name].copy() if name in given else state.personal.get(name, initial[name])
+        name: model[name].copy() if name in model else state.personal.get(name, initial[name])
         for name in initial
     }
-    if given.keys() - initial.keys() or _shapes(parameters) != shapes:
+    if model.keys() - initial.keys() or _shapes(parameters) != shapes:
         raise TaskError("task.model: not the shapes of this site's learner")
-    if personal != {name for name in initial if matches(name, task.asks.personal)}:
+    if personal != {name for name in initial if matches(name, asks.personal)}:
         raise TaskError("task.model: not the shapes of this site's learner: names are missing")
     return parameters
 
@@ -150,44 +161,42 @@ def _shapes(parameters: Parameters) -> dict[str, tuple[int, ...]]:
 
 def _trained(
     learner: Learner[Any],
-    task: Task,
+    question: Train,
+    asks: Asks,
     before: Parameters,
     shared: Parameters,
     state: SiteState,
-    seed: int,
-) -> Callable[[Rows], Update]:
+) -> Callable[[Rows, int], Update]:
     """Return what makes an update of rows by local training. Raises TaskError, whatever the rows are."""
-    fit = _fit(learner, task, before, shared, state, seed)
-    return lambda rows: _update(task.asks, before, shared, fit(rows), state, task)
+    fit = _fit(learner, question, asks, before, shared, state)
+    return lambda rows, seed: _update(question, asks, before, shared, fit(rows, seed), state)
 
 
 def _fit(
     learner: Learner[Any],
-    task: Task,
+    question: Train,
+    asks: Asks,
     before: Parameters,
     shared: Parameters,
     state: SiteState,
-    seed: int,
-) -> Callable[[Rows], LocalFit]:
+) -> Callable[[Rows, int], LocalFit]:
     """Return what trains, steered if the strategy asks for it."""
-    asks = task.asks
     frozen = frozenset(n for n in before if n not in shared and not matches(n, asks.personal))
     correction = None
     if asks.control:
-        own = state.control if state.control is not None else np.zeros(flatten(shared).size)
-        correction = unflatten(_array(task, "control", own.size) - own, shared)
+        size = flatten(shared).size
+        own = state.control if state.control is not None else np.zeros(size)
+        correction = unflatten(_control(question, size) - own, shared)
     only_rate = not (asks.proximal or correction or frozen or asks.normalized)
     if only_rate and asks.rate == 1:
-        return lambda rows: LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
+        return lambda rows, seed: LocalFit(learner.fit(before, rows, seed), float("nan"), float("nan"))
     able = Abilities.of(learner)
-    steerable, rated = able.steerable, able.rated
-    if steerable is not None:
+    if (steerable := able.steerable) is not None:
         steering = Steering(proximal=asks.proximal, correction=correction, frozen=frozen, rate=asks.rate)
-        return lambda rows: steerable.fit_steered(before, rows, seed, steering)
-    if only_rate and rated is not None:
-        return lambda rows: LocalFit(
-            rated.at_rate(rated.rate * asks.rate).fit(before, rows, seed), float("nan"), float("nan")
-        )
+        return lambda rows, seed: steerable.fit_steered(before, rows, seed, steering)
+    if only_rate and able.rated is not None:
+        slower = able.rated.at_rate(able.rated.rate * asks.rate)
+        return lambda rows, seed: LocalFit(slower.fit(before, rows, seed), float("nan"), float("nan"))
     raise TaskError(
         f"asks: {type(learner).__name__} cannot be steered; proximal terms, control variates, "
         "normalized updates, frozen parameters and changing rates need a learner with fit_steered"
@@ -196,20 +205,20 @@ def _fit(
 
 def _gradient(
     learner: Learner[Any],
-    task: Task,
+    _question: Train,
+    asks: Asks,
     before: Parameters,
     shared: Parameters,
     _state: SiteState,
-    _seed: int,
-) -> Callable[[Rows], Update]:
+) -> Callable[[Rows, int], Update]:
     """Return what makes an update of rows by their gradient. Raises TaskError, whatever the rows are."""
     gradients = Abilities.of(learner).gradients
     if gradients is None:
         raise TaskError(f"asks.update: {type(learner).__name__} gives no gradients")
-    if any(matches(name, task.asks.personal) for name in before):
+    if any(matches(name, asks.personal) for name in before):
         raise TaskError("asks.update: gradients train nothing that stays at the site")
 
-    def on_rows(rows: Rows) -> Update:
+    def on_rows(rows: Rows, _seed: int) -> Update:
         gradient = gradients.gradient(before, rows)
         return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
 
@@ -217,7 +226,7 @@ def _gradient(
 
 
 def _update(
-    asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState, task: Task
+    question: Train, asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState
 ) -> Update:
     """Turn trained parameters into the vector that was asked for."""
     if _shapes(fit.parameters) != _shapes(before):
@@ -236,7 +245,7 @@ def _update(
             raise TaskError(f"steps: must be in (0, {asks.steps_cap:g}], are {fit.steps:g}")
         values = values / fit.steps
     if asks.control:  # option II of SCAFFOLD's algorithm 1
-        moved = -_array(task, "control", delta.size) - delta / (fit.steps * fit.rate)
+        moved = -_control(question, delta.size) - delta / (fit.steps * fit.rate)
         own = state.control if state.control is not None else np.zeros(delta.size)
         changes["control"] = own + moved
         values = np.concatenate([values, moved * asks.control])
@@ -244,27 +253,28 @@ def _update(
 
 
 def weight_of(asks: Asks, rows: int, cap: int) -> int:
-    """Return a site's weight by its rows; those beyond the cap do not count."""
+    """Return a site's weight by its rows: at most the cap; 1 where sites count alike."""
     return 1 if asks.weighting is Weighting.UNIFORM else min(rows, cap)
 
 
-def weiszfeld_weight(task: Task, values: NDArray[np.float64], rows: int) -> int:
+def weiszfeld_weight(
+    encoding: Encoding, center: NDArray[np.float64] | None, values: NDArray[np.float64], rows: int
+) -> int:
     """Weight of a vector in a pass of the geometric median (Pillutla et al. 2022, algorithm 2).
 
+    center   of the pass, (d,); None: the first sum, which has none
     values   (d,), as they are in the sum
-    returns  w * min(1, nu / |x - v|) with v the round's center, in steps of 1 / GRAIN, at least one step;
-             w in the first sum, which has no center
+    returns  w * min(1, nu / |x - v|) with v the center, in steps of 1 / GRAIN, at least one step
     """
-    base = weight_of(task.asks, rows, task.codec.weight_cap // GRAIN)
-    if not task.passes:
+    base = weight_of(encoding.asks, rows, encoding.codec.weight_cap // GRAIN)
+    if center is None:
         return base * GRAIN
-    distance = float(np.linalg.norm(values - _array(task, "center", values.size)))
-    share = min(1.0, task.asks.smoothing / distance) if distance > 0 else 1.0
+    distance = float(np.linalg.norm(values - center))
+    share = min(1.0, encoding.asks.smoothing / distance) if distance > 0 else 1.0
     return max(1, round(base * GRAIN * share))
 
 
-def _array(task: Task, name: str, size: int) -> NDArray[np.float64]:
-    array = task.arrays.get(name)
-    if array is None or array.shape != (size,):
-        raise TaskError(f"task.arrays: {name} with {size} values is missing")
-    return array
+def _control(question: Train, size: int) -> NDArray[np.float64]:
+    if question.control is None or question.control.shape != (size,):
+        raise TaskError(f"task.arrays: control with {size} values is missing")
+    return question.control

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
 from fedcore import arrays
+from fedcore.data.schema import Schema
 from fedcore.errors import DataError
 from fedcore.learner import Parameters
 from fedcore.statistics.standardizer import Standardizer
 
 SUFFIX = ".safetensors"
-_PREFIX = "model."
+PREFIX = "model."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,10 +33,16 @@ class Model:
     classes: tuple[str, ...] = ()
     columns: tuple[tuple[str, float, float], ...] = ()
 
+    @classmethod
+    def of(cls, schema: Schema, parameters: Parameters, standardizer: Standardizer, number: int) -> Self:
+        """Return the model of a round over rows of a schema."""
+        columns = tuple((column.name, column.low, column.high) for column in schema.columns)
+        return cls(parameters, standardizer, number, schema.classes, columns)
+
 
 def model_arrays(parameters: Parameters, standardizer: Standardizer) -> dict[str, NDArray[Any]]:
     """Return the arrays "model.NAME", and "mean" and "deviation" where rows are standardized."""
-    out: dict[str, NDArray[Any]] = {f"{_PREFIX}{name}": array for name, array in parameters.items()}
+    out: dict[str, NDArray[Any]] = {f"{PREFIX}{name}": array for name, array in parameters.items()}
     if standardizer.mean.size:
         out |= {"mean": standardizer.mean, "deviation": standardizer.deviation}
     return out
@@ -44,30 +51,39 @@ def model_arrays(parameters: Parameters, standardizer: Standardizer) -> dict[str
 def model_of(named: Mapping[str, NDArray[Any]]) -> tuple[Parameters, Standardizer]:
     """Undo `model_arrays`; other arrays are left alone. Raises LookupError: a mean without deviation."""
     parameters = {
-        name.removeprefix(_PREFIX): array for name, array in named.items() if name.startswith(_PREFIX)
+        name.removeprefix(PREFIX): array for name, array in named.items() if name.startswith(PREFIX)
     }
     if "mean" not in named:
         return parameters, Standardizer.none()
     return parameters, Standardizer(named["mean"], named["deviation"])
 
 
-def save_model(
-    path: Path,
-    parameters: Parameters,
-    standardizer: Standardizer,
-    *,
-    number: int | None = None,
-    classes: Sequence[str] = (),
-    columns: Sequence[tuple[str, float, float]] = (),
-) -> None:
+def save_model(path: Path, model: Model) -> None:
     """Write a model, whole or not at all. Raises DataError."""
-    header = {"kind": "model", "number": number, "classes": list(classes), "columns": list(columns)}
-    arrays.write(path, model_arrays(parameters, standardizer), header)
+    arrays.write(path, *_parts(model))
 
 
 def load_model(path: Path) -> Model:
     """Read a file of `save_model`. Raises DataError."""
-    named, header = arrays.read(path)
+    return _whole(str(path), *arrays.read(path))
+
+
+def pack_model(model: Model) -> bytes:
+    """Return a model as it travels."""
+    return arrays.pack(*_parts(model))
+
+
+def unpack_model(data: bytes) -> Model:
+    """Undo `pack_model`. Raises DataError."""
+    return _whole("model", *arrays.unpack(data))
+
+
+def _parts(model: Model) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    header = {"number": model.number, "classes": list(model.classes), "columns": list(model.columns)}
+    return model_arrays(model.parameters, model.standardizer), {"kind": "model", **header}
+
+
+def _whole(path: str, named: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Model:
     try:
         if header["kind"] != "model":
             raise DataError(f"{path}: not a model but {header['kind']!r}")

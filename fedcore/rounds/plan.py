@@ -10,15 +10,14 @@ from fedcore.codec.clipping import AdaptiveClip
 from fedcore.codec.codec import Codec
 from fedcore.codec.shaping import Shaping
 from fedcore.errors import SettingError
-from fedcore.privacy.guard import PrivacyPlan
 from fedcore.privacy.noise import Noise
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.local_training import GRAIN
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.stopping import Stopping
-from fedcore.rounds.task import TaskKind
 from fedcore.settings import at_least, positive, require
 from fedcore.stream import choose, derive
-from secagg.kernels import packed_bytes
 
 STATISTICS_BITS = 32  # of a unit mean: finer than any measurement
 
@@ -32,6 +31,7 @@ class TrainingPlan:
     weight_cap   most rows that count for a site
     clip, bits   of the updates' coordinates, see Codec; the clip follows from the norm if there is one
     attempts     for a round that ends without a result
+    smallest_group  fewest sites of a group that a spoiled round is dealt into
     norm         L2 norm that updates are clipped to: a number, or adaptive; None: coordinates alone are
     rotate       before rounding, and keep: share of the coordinates that are sent, see Shaping
     cohort       sites drawn for each round; None: all
@@ -51,6 +51,7 @@ class TrainingPlan:
     clip: float = 1.0
     bits: int = 20
     attempts: int = 3
+    smallest_group: int = 4
     norm: float | AdaptiveClip | None = None
     rotate: bool = False
     keep: float = 1.0
@@ -167,42 +168,3 @@ class TrainingPlan:
         if self.cohort is None or self.cohort >= len(names):
             return tuple(names)
         return tuple(names[i] for i in choose(self.round_seed(number, "cohort"), len(names), self.cohort))
-
-
-@dataclass(frozen=True, slots=True)
-class UploadPlan:
-    """What one masked upload of a training round takes.
-
-    values       real values of the update; entries: of the ring, with what follows them
-    ring_bits    of an entry; bytes: of the vector, packed; float32_bytes: of the values in the clear
-    value_bits   of a rounded value
-    """
-
-    values: int
-    entries: int
-    ring_bits: int
-    bytes: int
-    float32_bytes: int
-    value_bits: int
-
-    @property
-    def bytes_per_value(self) -> float:
-        """Bytes of the upload by values of the update."""
-        return self.bytes / self.values
-
-    @property
-    def net_bytes_per_value(self) -> float:
-        """The same without the bits that the ring needs for the sum: what the values alone take."""
-        return self.entries * self.value_bits / 8 / self.values
-
-
-def plan_upload(plan: TrainingPlan, asks: Asks, size: int) -> UploadPlan:
-    """Return what a training round about `size` parameters uploads. Raises SettingError."""
-    asks = plan.asks(asks, 1)
-    dimension = size * (2 if asks.control else 1)
-    shaping = plan.shaping(1)
-    codec, noise = plan.round_codec(asks, shaping, dimension)
-    hidden = int(bool(asks.quantile) and noise is not None)
-    entries = codec.length(shaping.length(dimension) + hidden)
-    packed = packed_bytes(entries, codec.ring_bits)
-    return UploadPlan(dimension, entries, codec.ring_bits, packed, 4 * dimension, codec.bits)

@@ -5,31 +5,34 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.codec.codec import EncodedVector
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
-from fedcore.errors import CodecError, LearnerFailedError, TaskError
-from fedcore.evaluation import federated as evaluation
-from fedcore.learner import Abilities, Learner, Rows
+from fedcore.errors import CodecError, FedcoreError, TaskError
+from fedcore.evaluation import federated
+from fedcore.learner import Abilities, Learner, Rows, flatten
 from fedcore.privacy.guard import PrivacyGuard
+from fedcore.rounds.instructions import UpdateKind, sent
 from fedcore.rounds.local_training import (
     SiteState,
     Update,
     check_dimension,
     starting_point,
-    train,
+    training,
     weight_of,
     weiszfeld_weight,
 )
-from fedcore.rounds.task import Task, TaskKind
-from fedcore.statistics import sums as analytics
-from fedcore.statistics.standardizer import Standardizer
-from secagg.kernels import UIntArray
+from fedcore.rounds.questions import STATISTICS, AboutModel, TaskKind, Train
+from fedcore.rounds.task import Task
+from fedcore.statistics import sums
+from secagg.kernels import UIntArray, lane_dtype
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,9 +44,18 @@ class Contribution:
     coordinates  (m,); precise: (e,) in [-1, 1]
     """
 
-    coordinates: NDArray[np.float64] = field(repr=False)
+    coordinates: NDArray[np.floating[Any]] = field(repr=False)
     precise: NDArray[np.float64] = field(repr=False)
     weight: int = field(repr=False)
+
+
+def whole(answer: UIntArray | EncodedVector, task: Task) -> UIntArray:
+    """Read a vector to its end, (task.encoding.length,)."""
+    if not isinstance(answer, EncodedVector):
+        return answer
+    out = np.empty(answer.length, lane_dtype(task.encoding.codec.ring_bits))
+    answer.read(0, out)
+    return out
 
 
 @dataclass(slots=True)
@@ -56,8 +68,12 @@ class Site:
               round. Under a guard rounding and noise are always fresh.
     held_out  rows for evaluation; None: the training rows
     guard     this site's own account of the privacy it spends: tasks without enough noise are refused,
-              whatever the server says, and so are statistics and evaluation, which have none. Where
-              training fails on the rows, zeros are sent under the noise: a refusal would tell that it did
+              whatever the server says, and so are statistics and evaluation, which have none
+    trouble   why its last vector says nothing; for its own log: whether it does may tell about the rows
+
+    A task is accepted or refused on grounds that do not depend on rows. Once it is accepted a vector is
+    sent: where the computation fails or gives what is not finite, no change under the site's usual weight,
+    so that neither a missing vector nor the sum of the weights tells that it did.
     """
 
     name: str
@@ -68,30 +84,23 @@ class Site:
     held_out: Rows | None = field(default=None, repr=False)
     guard: PrivacyGuard | None = field(default=None, repr=False)
     state: SiteState = field(default_factory=SiteState, repr=False)
+    trouble: str = field(default="", repr=False)
 
     def contribute(self, task: Task) -> UIntArray:
-        """Return this site's encoded vector (task.length,). Raises TaskError, CodecError."""
-        if self.guard is None:
-            return self._encoded(task, self.compute(task))
-        self._check_sensitivity(self.guard)
-        self.guard.demand(task)
+        """Return this site's encoded vector, (task.encoding.length,). Raises TaskError, CodecError."""
+        return whole(self.answer(task), task)
+
+    def answer(self, task: Task) -> UIntArray | EncodedVector:
+        """Return this site's vector as it is read chunk by chunk; whole under noise. Raises TaskError."""
+        compute = self.accept(task)
+        if self.guard is not None:
+            self._check_sensitivity(self.guard)
+            self.guard.demand(task)
         try:
-            return self._encoded(task, self.compute(task))
-        except (LearnerFailedError, CodecError) as error:
-            _LOG.warning("%s: %s: sends zeros under its noise: %s", self.name, task.name, error)
+            return self._encoded(task, compute())
+        except CodecError as error:  # no rounding within the norm
+            self._in_trouble(task, error)
             return self._encoded(task, self._nothing(task))
-
-    def _encoded(self, task: Task, real: Contribution) -> UIntArray:
-        seed = self._randomness(task, "rounding")
-        if task.noise is not None:
-            return task.noise.encode(task.codec, real.coordinates, real.weight, seed, real.precise)
-        return task.codec.encode(real.coordinates, real.weight, seed, real.precise)
-
-    def _nothing(self, task: Task) -> Contribution:
-        """Return what a site whose rows are protected as a whole is like without them."""
-        check_dimension(self.learner, task, self.state)
-        sent = task.shaping.length(task.dimension) + task.hidden
-        return Contribution(np.zeros(sent), np.zeros(0), 1)
 
     def _check_sensitivity(self, guard: PrivacyGuard) -> None:
         """Refuse to serve when the learner says that persons move more than the plan promises."""
@@ -100,105 +109,171 @@ class Site:
             raise TaskError(f"sensitivity: the plan promises {promised:.6g}, the learner's is {moves:.6g}")
 
     def compute(self, task: Task) -> Contribution:
-        """Return what `contribute` encodes. Raises TaskError."""
+        """Return what `contribute` encodes. Raises TaskError: the task is refused."""
+        return self.accept(task)()
+
+    def accept(self, task: Task) -> Callable[[], Contribution]:
+        """Refuse a task by a TaskError, whatever the rows are, or return what computes the answer."""
         self._check(task)
         self.state.go_on(task.name)
-        if task.kind is TaskKind.TRAIN:
-            return self._training(task)
-        rows = self._rows(task)
-        match task.kind:
-            case TaskKind.EVALUATE | TaskKind.SITES:
-                parameters = starting_point(self.learner, task, self.state)
-                values = evaluation.compute(task, self.learner, parameters, rows)
-            case _:
-                if not isinstance(rows, Table):
-                    raise TaskError(f"{self.name}: statistics need a table, not a {type(rows).__name__}")
-                values = analytics.compute(task, rows, self._known_schema())
-        self._fits(task, values)
-        weight = weight_of(task.asks, len(rows), task.codec.weight_cap)
-        return Contribution(values, np.zeros(0), weight)
-
-    def _training(self, task: Task) -> Contribution:
-        update = self._update(task)
-        values = self._whole(update, task)
-        self._fits(task, values)
-        if not np.isfinite(values).all():  # also where it is not sent now: it would be sent some day
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise CodecError(f"update[{bad}]: must be finite")
-        shaped, within = task.shaping.shape(values, task.asks.quantile if task.hidden else 0.0)
-        if task.passes == 0:
-            changes = dict(update.changes)
-            if task.shaping.keep < 1:
-                changes["residual"] = task.shaping.left(values)
-            self.state.propose(task.name, changes)
-        rows = len(self.table)
-        if task.asks.smoothing:
-            weight = weiszfeld_weight(task, task.shaping.restore(shaped, task.dimension)[0], rows)
+        if isinstance(task.question, Train):
+            compute = self._training(task, task.question)
+        elif isinstance(task.question, AboutModel):
+            compute = self._evaluation(task, task.question)
         else:
-            weight = weight_of(task.asks, rows, task.codec.weight_cap)
-        precise = {"steps": 2 * update.steps / task.asks.steps_cap - 1, "within": 1.0 if within else -1.0}
-        return Contribution(shaped, np.array([precise[name] for name in task.precise]), weight)
+            compute = self._statistic(task)
 
-    def _update(self, task: Task) -> Update:
+        def answer() -> Contribution:
+            self.trouble = ""
+            try:
+                return self._sound(task, compute)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears that there was any
+                self._in_trouble(task, error)
+                return self._nothing(task)
+
+        return answer
+
+    def _sound(self, task: Task, compute: Callable[[], Contribution]) -> Contribution:
+        """Compute. Raises TaskError: there are no rows; CodecError: what came out is not finite."""
+        if not len(self._rows(task)):
+            raise TaskError("has no rows")
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            found = compute()
+        if not np.isfinite(found.coordinates).all():
+            raise CodecError("update: must be finite")
+        return found
+
+    def _in_trouble(self, task: Task, error: Exception) -> None:
+        """Say why, and keep what this round began from: its vector says nothing."""
+        said = str(error) if isinstance(error, FedcoreError) else f"failed with {type(error).__name__}"
+        self.trouble = said.removeprefix(f"{self.name}: ")
+        _LOG.warning("%s: %s: sends zeros: %s", self.name, task.name, self.trouble)
+        if isinstance(task.question, Train) and not task.question.again:
+            self.state.propose(task.name, {})
+            self.state.update = (task.name, None) if task.encoding.asks.smoothing else None
+
+    def _nothing(self, task: Task) -> Contribution:
+        """Return the vector of a site whose training changes nothing, in no steps; zeros for other kinds."""
+        encoding, rows = task.encoding, len(self._rows(task))
+        values = np.zeros(encoding.dimension)
+        if isinstance(task.question, Train) and encoding.asks.update is UpdateKind.WEIGHTS:
+            before = starting_point(self.learner, task.question.model, encoding.asks, self.state)
+            start = flatten(sent(before, encoding.asks))
+            values[: start.size] = start
+        shaped, _ = encoding.shaping.shape(values, encoding.quantile)
+        precise = {"steps": -1.0, "within": 1.0}
+        weight = self._weight(task, shaped, rows) if rows else int(encoding.codec.weight_cap == 1)
+        return Contribution(shaped, np.array([precise[name] for name in encoding.precise]), weight)
+
+    def _encoded(self, task: Task, real: Contribution) -> UIntArray | EncodedVector:
+        seed, codec, noise = self._randomness(task, "rounding"), task.encoding.codec, task.encoding.noise
+        if noise is not None:
+            return noise.encode(codec, real.coordinates, real.weight, seed, real.precise)
+        return codec.source(real.coordinates, real.weight, seed, real.precise)
+
+    def _check(self, task: Task) -> None:
+        encoding = task.encoding
+        classes = encoding.classes if self.schema is None else self.schema.classes
+        if encoding.schema != self.schema or encoding.classes != classes:
+            raise TaskError("task: its schema and classes are not those of this site")
+        if not isinstance(task.question, Train) and (encoding.hidden or encoding.shaping.keep < 1):
+            raise TaskError(f"task.shaping, task.asks.quantile: {task.kind} has none")
+        standardizer = getattr(task.question, "standardizer", None)
+        if standardizer is not None and standardizer.mean.size:
+            if not isinstance(self._rows(task), Table):
+                raise TaskError(f"{self.name}: only tables can be standardized")
+            columns = 0 if self.schema is None else len(self.schema.columns)
+            if {standardizer.mean.shape, standardizer.deviation.shape} != {(columns,)}:
+                raise TaskError("task.arrays: mean, deviation must have one value per column")
+
+    def _training(self, task: Task, question: Train) -> Callable[[], Contribution]:
+        check_dimension(self.learner, task, self.state)
+        encoding = task.encoding
+        if question.again:
+            kept = self.state.update
+            if kept is None or kept[0] != task.name:
+                raise TaskError(f"task.again: {self.name} has no update of {task.name}")
+            if question.center is None or question.center.shape != (encoding.dimension,):
+                raise TaskError(f"task.arrays: center with {encoding.dimension} values is missing")
+        train = training(self.learner, task, self.state)
+
+        def compute() -> Contribution:
+            update = self._update(task, train)
+            values = self._whole(update, task)
+            if not np.isfinite(values).all():  # also where it is not sent now: it would be sent some day
+                bad = int(np.flatnonzero(~np.isfinite(values))[0])
+                raise CodecError(f"update[{bad}]: must be finite")
+            shaped, within = encoding.shaping.shape(values, encoding.quantile)
+            if not question.again:
+                changes = dict(update.changes)
+                if encoding.shaping.keep < 1:
+                    changes["residual"] = encoding.shaping.left(values)
+                self.state.propose(task.name, changes)
+            weight = self._weight(task, shaped, len(self.table))
+            steps = 2 * update.steps / encoding.asks.steps_cap - 1
+            precise = {"steps": steps, "within": 1.0 if within else -1.0}
+            return Contribution(shaped, np.array([precise[name] for name in encoding.precise]), weight)
+
+        return compute
+
+    def _update(self, task: Task, train: Callable[[Any, int, str], Update]) -> Update:
         """Train, or take what was computed for the first pass of this round."""
-        if task.passes:
-            if self.state.update is None or self.state.update[0] != task.name:
-                raise TaskError(f"task.passes: {self.name} has no update of {task.name}")
+        if task.question.passes:
+            if self.state.update is None or self.state.update[1] is None:
+                raise TaskError("had nothing to say in the first sum")
             return self.state.update[1]
         seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
-        update = train(self.learner, task, self._rows(task), self.state, seed, self.name)
-        self.state.update = (task.name, update) if task.asks.smoothing else None
+        update = train(self._standardized(task), seed, self.name)
+        self.state.update = (task.name, update) if task.encoding.asks.smoothing else None
         return update
 
-    def _whole(self, update: Update, task: Task) -> NDArray[np.float64]:
+    def _whole(self, update: Update, task: Task) -> NDArray[np.floating[Any]]:
         """Add what earlier rounds have not sent."""
         residual = self.state.residual
-        if task.shaping.keep == 1 or residual is None or residual.shape != update.values.shape:
+        if task.encoding.shaping.keep == 1 or residual is None or residual.shape != update.values.shape:
             return update.values
         return update.values + residual
 
-    def _fits(self, task: Task, values: NDArray[np.float64]) -> None:
-        if len(values) != task.dimension:
-            raise TaskError(f"task.dimension: {task.dimension}, this site has {len(values)} values")
+    def _evaluation(self, task: Task, question: AboutModel) -> Callable[[], Contribution]:
+        parameters = starting_point(self.learner, question.model, task.encoding.asks, self.state)
+        compute = federated.answer(question.kind, self.learner, parameters, len(task.encoding.classes))
+        return lambda: self._weighted(task, compute(self._standardized(task)))
 
-    def _check(self, task: Task) -> None:
-        columns: tuple[tuple[str, float, float], ...] = ()
-        classes = task.classes
-        if self.schema is not None:
-            columns = tuple((column.name, column.low, column.high) for column in self.schema.columns)
-            classes = self.schema.classes
-        if task.columns != columns or task.classes != classes:
-            raise TaskError("task.columns, task.classes: not those of this site's schema")
-        if task.kind is not TaskKind.TRAIN and (task.hidden or task.shaping.keep < 1):
-            raise TaskError(f"task.shaping, task.asks.quantile: {task.kind} has none")
-        for name, array in task.arrays.items():
-            if not np.isfinite(array).all():
-                raise TaskError(f"task.arrays: {name} must be finite")
-
-    def _known_schema(self) -> Schema:
+    def _statistic(self, task: Task) -> Callable[[], Contribution]:
         if self.schema is None:
             raise TaskError(f"{self.name}: statistics need a schema with public bounds")
-        return self.schema
+        if not isinstance(table := self.table, Table):
+            kind = type(table).__name__
+            raise TaskError(f"{self.name}: statistics need a table, not a {kind}")
+        compute = sums.answer(task.question, self.schema)
+        return lambda: self._weighted(task, compute(table))
+
+    def _weighted(self, task: Task, values: NDArray[np.float64]) -> Contribution:
+        return Contribution(values, np.zeros(0), self._weight(task, values, len(self._rows(task))))
+
+    def _weight(self, task: Task, shaped: NDArray[np.floating[Any]], rows: int) -> int:
+        """Return the usual weight of a vector, as it is in the sum."""
+        encoding = task.encoding
+        if not (isinstance(task.question, Train) and encoding.asks.smoothing):
+            return weight_of(encoding.asks, rows, encoding.codec.weight_cap)
+        values = encoding.shaping.restore(shaped, encoding.dimension)[0]
+        return weiszfeld_weight(encoding, task.question.center, values, rows)
 
     def _rows(self, task: Task) -> Rows:
-        """Return the rows that a task is about, standardized as it says."""
-        about_model = task.kind in {TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.SITES}
-        evaluates = about_model and task.kind is not TaskKind.TRAIN
-        rows = self.held_out if evaluates and self.held_out is not None else self.table
-        if not len(rows):
-            raise TaskError(f"{self.name}: has no rows")
-        if about_model and task.arrays.keys() & {"mean", "deviation"}:
-            if not isinstance(rows, Table):
-                raise TaskError(f"{self.name}: only tables can be standardized")
-            return Standardizer(
-                analytics.by_column(task, "mean"), analytics.by_column(task, "deviation")
-            ).apply(rows)
+        """Return the rows that a task is about."""
+        evaluates = task.kind is not TaskKind.TRAIN and task.kind not in STATISTICS
+        return self.held_out if evaluates and self.held_out is not None else self.table
+
+    def _standardized(self, task: Task) -> Rows:
+        rows = self._rows(task)
+        if isinstance(task.question, AboutModel) and task.question.standardizer.mean.size:
+            return task.question.standardizer.apply(rows)
         return rows
 
     def _randomness(self, task: Task, purpose: str) -> bytes:
         """32 bytes for one purpose in one round."""
         if self.seed is None or (self.guard is not None and purpose == "rounding"):
             return os.urandom(32)  # also where tasks repeat: two sums with the same noise would cancel it
-        again = f"/{task.passes}" if task.passes else ""
+        again = f"/{task.question.passes}" if task.question.passes else ""
         text = f"{self.seed}/{self.name}/{task.name}/{purpose}{again}"
         return hashlib.sha256(text.encode()).digest()

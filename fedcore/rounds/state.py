@@ -19,18 +19,20 @@ from fedcore.statistics.standardizer import Standardizer
 if TYPE_CHECKING:
     from fedcore.rounds.site import Site
 
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Checkpoint:
-    """The state of a run after a round.
+class RunState:
+    """A run after a round: its model, and everything that it needs to go on.
 
-    number      of the last round
+    number      of the last training round
     parameters  the global model; state: of the strategy
+    weight      rows of the sites in the last statistics round; 0 where there was none
     norm        that updates of the next round are clipped to
-    accountant  of the privacy spent
-    evaluations metrics by round
+    accountant  of the privacy spent; epsilon: what that is, where noise was added
+    evaluations metrics by round; stopped: why training ended before its last round
+    tried       (step, attempt) that was asked last: it is not asked again
     sites       what simulated sites keep, by name: control variates, residuals, personal parameters.
                 Real sites keep their own.
     """
@@ -42,12 +44,15 @@ class Checkpoint:
     state: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     norm: float | None = None
     accountant: dict[str, Any] | None = None
+    epsilon: float | None = None
     evaluations: dict[int, Metrics] = field(default_factory=dict)
+    stopped: str = ""
+    tried: tuple[int, int] = (0, 0)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, number: int, parameters: Parameters, standardizer: Standardizer | None = None) -> Self:
-        """Return a checkpoint of a model alone."""
+        """Return the state of a model alone."""
         chosen = Standardizer.none() if standardizer is None else standardizer
         return cls(number=number, parameters=parameters, standardizer=chosen)
 
@@ -63,7 +68,10 @@ class Checkpoint:
             "number": self.number,
             "weight": self.weight,
             "norm": self.norm,
+            "tried": self.tried,
             "accountant": self.accountant,
+            "epsilon": None if self.epsilon is None else str(self.epsilon),
+            "stopped": self.stopped,
             "evaluations": {
                 str(number): {name: str(value) for name, value in metrics.items()}  # JSON has no NaN
                 for number, metrics in self.evaluations.items()
@@ -93,7 +101,10 @@ class Checkpoint:
             weight=int(header["weight"]),
             state={k.removeprefix("state."): v for k, v in named.items() if k.startswith("state.")},
             norm=header["norm"],
+            tried=(int(header["tried"][0]), int(header["tried"][1])),
             accountant=header["accountant"],
+            epsilon=None if header["epsilon"] is None else float(header["epsilon"]),
+            stopped=str(header["stopped"]),
             evaluations={
                 number: {name: float(value) for name, value in metrics.items()}
                 for number, metrics in sorted((int(n), m) for n, m in header["evaluations"].items())

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from fedcore.errors import DataError
 from fedcore.learner import flatten
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import AboutModel
+from fedcore.rounds.task import Task
 from fedcore.stream import choose
 from secagg import context_digest
 from secagg.store import Store
 
-_ABOUT_MODEL = frozenset({TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.SITES})
 _SAMPLE = 4096  # coordinates that are compared
 _SPARED = 16  # one in so many may change by any amount
 
@@ -46,13 +46,14 @@ class Subjects:
 
     def of(self, task: Task) -> bytes:
         """Return the subject of a task, 32 bytes; a model that is asked about is remembered."""
-        if task.kind not in _ABOUT_MODEL:
+        question = task.question
+        if not isinstance(question, AboutModel):
             return context_digest(b"subject", b"statistics", self.rows)
         kind = str(task.kind).encode()
         if self.strict:
             return context_digest(b"subject", kind, self.rows)
         own = context_digest(b"subject", kind, self.rows, self.run, task.number.to_bytes(8, "big"))
-        folder, sample = f"subjects/{self.rows.hex()}/{task.kind}/", self._sample(task)
+        folder, sample = f"subjects/{self.rows.hex()}/{task.kind}/", self._sample(question)
         if (kept := self.store.get(folder + own.hex())) is not None and _near(sample, _read(kept), self.near):
             return own
         for name in self.store.names(folder):
@@ -63,9 +64,9 @@ class Subjects:
         self.store.put({folder + own.hex(): sample.astype("<f4").tobytes()})
         return own
 
-    def _sample(self, task: Task) -> NDArray[np.float64]:
+    def _sample(self, question: AboutModel) -> NDArray[np.float64]:
         """Return some coordinates of the model; which, only this party knows."""
-        vector = flatten(task.model)
+        vector = flatten(question.model)
         if len(vector) > _SAMPLE:
             if (secret := self.store.get("subjects/secret")) is None:
                 secret = os.urandom(32)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcore.errors import DataError, FedcoreError
+from fedcore.errors import DataError, FedcoreError, TaskError
 from fedcore.rounds.consent import Consent, Run
-from fedcore.rounds.model import model_of, save_model
+from fedcore.rounds.model import Model, unpack_model
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from secagg import ParameterError, Phase, Policy, RoundParameters, Signer
 from secagg.kernels import UIntArray
 from secagg.service import AggregationClient, ServerCredentials, write_private
@@ -61,13 +62,13 @@ class JoinOptions:
     patience_s: float = 60.0
 
 
-async def join(options: JoinOptions, say: Say) -> Task:
-    """Take part until the run is over; returns the last task, which holds the final model.
+async def join(options: JoinOptions, say: Say) -> Model:
+    """Take part until the run is over; returns the final model, as the server says.
 
-    A round that this site cannot serve (its learner fails, a task it refuses) costs it that round only.
+    A task that this site refuses costs it that round only.
     raises  ServiceError when the server cannot be reached or refuses us
     """
-    drill = _Drill(options.hold, say)
+    drill = _Drill(options.hold, say, options.run)
     store = MemoryStore() if options.store is None else options.store
     ledger = ParticipationLedger(store)
     consent = Consent(options.run, options.site, store, ledger)
@@ -99,13 +100,25 @@ async def join(options: JoinOptions, say: Say) -> Task:
             if outcome.survivors and outcome.payload and not outcome.finished:
                 consent.counted(outcome.payload, outcome.survivors)
             if outcome.finished:
-                return Task.decode(outcome.payload)
-            name = Task.decode(outcome.payload).name if outcome.payload else "a round"
+                return _final(options.run, outcome.payload)
+            name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
             told = outcome.reason or "over, without this site"
             say(f"{name}: {'done' if outcome.survivors else told}")
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
+
+
+def _task(run: Run, payload: bytes) -> Task:
+    return Task.decode(payload, run.terms.encoding)
+
+
+def _final(run: Run, payload: bytes) -> Model:
+    """Return the model that ends a run. Raises DataError, TaskError: not one of this learner."""
+    model = unpack_model(payload)
+    if not run.fits(model.parameters):
+        raise TaskError("the final model: not the shapes of this site's learner")
+    return model
 
 
 def _compute(
@@ -131,19 +144,14 @@ def _reveal(folder: Path, round_id: bytes, vector: UIntArray) -> None:
 class _Drill:
     """Stops at the phase that was asked for."""
 
-    def __init__(self, hold: Hold | None, say: Say) -> None:
-        self._hold = hold
+    def __init__(self, hold: Hold | None, say: Say, run: Run) -> None:
+        self._hold, self._run = hold, run
         self._say = say
 
     async def before_answer(self, phase: Phase, payload: bytes) -> None:
         if self._hold is None or phase is not self._hold.phase:
             return
-        task = Task.decode(payload)
+        task = _task(self._run, payload)
         if task.kind is TaskKind.TRAIN and task.number == self._hold.number:
             self._say(f"holding before {phase.name.lower()} of {task.name}")
             await asyncio.Event().wait()
-
-
-def save_final(path: Path, task: Task) -> None:
-    """Write the model of the last task, with the standardization it expects."""
-    save_model(path, *model_of(task.arrays), classes=task.classes, columns=task.columns)

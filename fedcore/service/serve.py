@@ -13,16 +13,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fedcore.data.schema import Schema
 from fedcore.history import History
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.aggregation import GroupSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.consent import Run
-from fedcore.rounds.federation import Federation, TrainedModel
-from fedcore.rounds.model import SUFFIX, model_arrays, model_of, save_model
-from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.model import SUFFIX, Model, pack_model, save_model
+from fedcore.rounds.questions import Train
+from fedcore.rounds.state import RunState
 from fedcore.rounds.subjects import Subjects
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from secagg import (
     Identity,
     ParameterError,
@@ -151,7 +153,7 @@ class ServiceSum:
         return sorted(registry.name_of(identity) for identity in registry.identities)
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
-        """Run one round about this task, with everybody or some. Raises RoundAbortedError."""
+        """Run one round, with everybody or some. Raises RoundAbortedError, SpoiledSumError."""
         registry = self.options.registry
         left_out = {
             identity
@@ -161,13 +163,14 @@ class ServiceSum:
         options, payload = self.options, task.encode()
         if among is not None and len(among) < options.minimum_cohort:
             options = replace(options, minimum_cohort=len(among))
-        subject = None if task.noise is not None else self.subjects.of(task)
+        encoding = task.encoding
+        subject = None if encoding.noise is not None else self.subjects.of(task)
         absent = self._guilty | left_out
         if subject is not None:
             absent |= self._not_allowed(subject, registry.identities - absent, task)
         parameters = options.parameters(
-            vector_length=task.length,
-            ring_bits=task.codec.ring_bits,
+            vector_length=encoding.length,
+            ring_bits=encoding.codec.ring_bits,
             context=round_context(payload, options.run.digest),
         )
         deadlines = options.deadlines
@@ -188,7 +191,13 @@ class ServiceSum:
         self._guilty.update(blame.client for blame in result.blamed if blame.guilty)
         names = sorted(options.registry.name_of(identity) for identity in result.survivors)
         up, down = self.traffic.get(parameters.round_id, (0, 0))
-        return GroupSum(result.total, tuple(names), up, down, round_id=parameters.round_id)
+        return GroupSum.decoded(
+            task, result.total, names, bytes_up=up, bytes_down=down, round_id=parameters.round_id
+        )
+
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        """Deal nothing: the members' ledgers sign one set."""
+        return []
 
     def _not_allowed(
         self, subject: bytes, candidates: frozenset[Identity], task: Task
@@ -211,11 +220,13 @@ class ServiceSum:
 class Recorder:
     """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors."""
 
-    def __init__(self, out: Path, show: Show = _show_nothing, *, resume: bool = False) -> None:
+    def __init__(
+        self, out: Path, schema: Schema, show: Show = _show_nothing, *, resume: bool = False
+    ) -> None:
         past = out / "history.jsonl"
         if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
             raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
-        self._out = out
+        self._out, self._schema = out, schema
         self._show = show
         for name in ("sums", "models"):
             (out / name).mkdir(parents=True, exist_ok=True)
@@ -279,23 +290,18 @@ class Recorder:
             self.write("round", **fields, completed=False, reason=record.reason)
             return
         np.save(self._out / "sums" / f"{round_id.hex()}.npy", result.total)
-        if task.kind is TaskKind.TRAIN:
-            save_model(
-                self._out / "models" / f"{task.number:03d}{SUFFIX}",
-                record.parameters,
-                model_of(task.arrays)[1],
-                number=task.number,
-                classes=task.classes,
-                columns=task.columns,
-            )
+        if isinstance(task.question, Train):
+            standardizer = task.question.standardizer
+            model = Model.of(self._schema, record.parameters, standardizer, task.number)
+            save_model(self._out / "models" / f"{task.number:03d}{SUFFIX}", model)
         self.write(
             "round",
             **fields,
             completed=True,
             survivors=result.survivors,
             weight=record.weight,
-            ring_bits=task.codec.ring_bits,
-            vector_length=task.length,
+            ring_bits=task.encoding.codec.ring_bits,
+            vector_length=task.encoding.length,
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
             **{
@@ -309,25 +315,25 @@ class Recorder:
             },
         )
 
-    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def on_checkpoint(self, state: RunState) -> None:
         """Keep what a later run needs to go on."""
-        checkpoint.save(self._out / CHECKPOINT)
+        state.save(self._out / CHECKPOINT)
 
     def close(self) -> None:
         """Close the history."""
         self._history.close()
 
 
-async def serve(options: ServeOptions) -> TrainedModel:
+async def serve(options: ServeOptions) -> RunState:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
-    recorder = Recorder(options.out, options.show, resume=options.resume)
+    recorder = Recorder(options.out, options.run.schema, options.show, resume=options.resume)
     try:
         return await _serve(options, recorder)
     finally:
         recorder.close()
 
 
-async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
+async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
     transcripts = None
     if options.signer is not None:
         folder = options.out / "transcripts"
@@ -362,16 +368,17 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> TrainedModel:
         on_round=recorder.on_round,
         on_checkpoint=recorder.on_checkpoint,
         every_sum=True,
+        terms=options.run.terms,
     )
     kept = options.out / CHECKPOINT
-    resume = Checkpoint.load(kept) if options.resume and kept.exists() else None
+    resume = RunState.load(kept) if options.resume and kept.exists() else None
     try:
         try:
             model = await asyncio.to_thread(federation.run, resume)
         except BudgetExceededError as error:
             await _end_early(server, options, recorder, str(error))
             raise
-        server.finish(_final(options, model).encode())
+        server.finish(_final(options, model))
         recorder.write("finished", rounds=options.run.plan.rounds)
         await _farewell(server)
         return model
@@ -384,9 +391,8 @@ async def _end_early(server: AggregationServer, options: ServeOptions, recorder:
     kept = options.out / CHECKPOINT
     if not kept.exists():
         return
-    now = Checkpoint.load(kept)
-    model = TrainedModel(now.parameters, now.standardizer, now.weight, now.number)
-    server.finish(_final(options, model).encode())
+    now = RunState.load(kept)
+    server.finish(_final(options, now))
     recorder.write("finished", rounds=now.number, reason=why)
     await _farewell(server)
 
@@ -399,14 +405,6 @@ async def _farewell(server: AggregationServer) -> None:
     await asyncio.sleep(0.5)  # for the last streams to drain
 
 
-def _final(options: ServeOptions, model: TrainedModel) -> Task:
+def _final(options: ServeOptions, now: RunState) -> bytes:
     """Return the model as the payload that ends the run."""
-    return Task(
-        kind=TaskKind.TRAIN,
-        number=options.run.plan.rounds + 1,
-        dimension=sum(array.size for array in model.parameters.values()),
-        codec=options.run.plan.codec(TaskKind.TRAIN),
-        columns=tuple((column.name, column.low, column.high) for column in options.run.schema.columns),
-        classes=options.run.schema.classes,
-        arrays=model_arrays(model.parameters, model.standardizer),
-    )
+    return pack_model(Model.of(options.run.schema, now.parameters, now.standardizer, now.number))

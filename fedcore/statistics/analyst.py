@@ -1,6 +1,6 @@
 """Questions about the rows of all sites together, each answered by one or more secure sums.
 
-What a site computes for them is in `analytics`. Answers are about the sites that are in every sum of a
+What a site computes for them is in `sums`. Answers are about the sites that are in every sum of a
 question. The server, and whoever reads the answer, learns the answer, the number of rows behind it, and
 what each method adds below; of one site nothing. Two answers over sites that differ by one are an answer
 about that one: do not repeat a question because a site was lost if that matters.
@@ -19,10 +19,20 @@ from fedcore.codec.codec import Codec, WeightedMean
 from fedcore.data.schema import Schema
 from fedcore.errors import DataError, TaskError
 from fedcore.rounds.aggregation import SumAggregator
+from fedcore.rounds.attempts import Attempts
+from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.plan import STATISTICS_BITS
-from fedcore.rounds.summation import sum_with_retries
-from fedcore.rounds.task import Task, TaskKind
-from fedcore.statistics import sums as analytics
+from fedcore.rounds.questions import (
+    Count,
+    Covariance,
+    Cumulative,
+    Deviation,
+    Mean,
+    Question,
+    TaskKind,
+)
+from fedcore.rounds.task import Task
+from fedcore.statistics import sums
 from fedcore.statistics.standardizer import Standardizer, to_mean, to_standardizer
 from fedcore.statistics.sums import LABEL, Histogram, PrincipalComponents
 
@@ -37,7 +47,7 @@ class Analyst:
     """Asks all sites of an aggregator.
 
     schema      of the rows, with public bounds; clients: most sites of a sum
-    weight_cap  most rows of a site; sites with more are left out
+    weight_cap  most rows that count for a site: with more, its shares count as those of so many rows
     attempts    for a sum that ends without a result
     raises      TaskError: too many clients and rows for exact counts. Every method raises the last
                 RoundAbortedError or CodecError of a sum, and TaskError when the sums of one question are
@@ -68,22 +78,22 @@ class Analyst:
     def rows(self) -> int:
         """Return the number of rows. One sum; it says nothing else."""
         nobody = np.array([[LABEL, -1.0]])  # a label that no row has
-        return _Question(self).ask(TaskKind.COUNT, len(nobody), {"cells": nobody}).weight
+        return _Sums(self).ask(Count, len(nobody), cells=nobody).weight
 
     def standardizer(self) -> Standardizer:
         """Return means and deviations of the columns (over n). Two sums.
 
         Columns whose variance is below the resolution of the sums have the deviation 0.
         """
-        question = _Question(self)
+        question = _Sums(self)
         mean = question.mean()
-        found = question.ask(TaskKind.DEVIATION, len(mean), {"mean": mean})
+        found = question.ask(Deviation, len(mean), mean=mean)
         return to_standardizer(mean, found.mean, self.schema, question.resolution(found))
 
     def histogram(self, bins: int) -> Histogram:
         """Return exact counts by bins of equal width within the bounds, see Histogram. One sum."""
-        edges = analytics.edges_of(self.schema, bins)
-        found = _Question(self).below(edges[:, 1:])
+        edges = sums.edges_of(self.schema, bins)
+        found = _Sums(self).below(edges[:, 1:])
         return Histogram(edges, np.diff(found, axis=2, prepend=0)[:, 0])
 
     def ranges(self, bins: int) -> NDArray[np.float64]:
@@ -116,8 +126,8 @@ class Analyst:
             raise DataError(f"probabilities: must be one or more in 0..1, are {list(probabilities)}")
         if rounds < 1 or bins < 2:
             raise DataError(f"rounds, bins: must be at least 1 and 2, are {rounds}, {bins}")
-        question = _Question(self)
-        edges = analytics.edges_of(self.schema, bins)
+        question = _Sums(self)
+        edges = sums.edges_of(self.schema, bins)
         low, high = (np.repeat(end[:, None], wanted.size, axis=1) for end in (edges[:, 0], edges[:, -1]))
         found = question.below(edges[:, :-1])
         low, high = _narrowed(low, high, edges[:, None, :-1], found < question.ranks(wanted)[:, None])
@@ -133,10 +143,10 @@ class Analyst:
 
         Columns whose variance is below the resolution of the sums have zeros. The server learns the means.
         """
-        question = _Question(self)
+        question = _Sums(self)
         mean = question.mean()
-        found = question.ask(TaskKind.COVARIANCE, len(mean) * (len(mean) + 1) // 2, {"mean": mean})
-        covariance = analytics.to_covariance(found.mean, self.schema)
+        found = question.ask(Covariance, len(mean) * (len(mean) + 1) // 2, mean=mean)
+        covariance = sums.to_covariance(found.mean, self.schema)
         unit = np.diag(covariance) / (self.schema.high - self.schema.low) ** 2
         spread = unit > question.resolution(found)
         return np.asarray(covariance * np.outer(spread, spread))
@@ -145,7 +155,7 @@ class Analyst:
         """Return the directions of largest variance, in units of the table. Two sums."""
         if not 1 <= count <= len(self.schema.columns):
             raise DataError(f"count: must be in 1..{len(self.schema.columns)}, is {count}")
-        return analytics.principal_components(self.covariance(), count)
+        return sums.principal_components(self.covariance(), count)
 
     def correlation(self) -> NDArray[np.float64]:
         """Return Pearson's correlations, (columns, columns). Two sums, those of `covariance`.
@@ -162,7 +172,7 @@ class Analyst:
     def label_counts(self) -> dict[str, int]:
         """Return rows by class, exact. One sum."""
         cells = np.array([[LABEL, i] for i in range(len(self.schema.classes))], float)
-        return dict(zip(self.schema.classes, _Question(self).cells(cells), strict=True))
+        return dict(zip(self.schema.classes, _Sums(self).cells(cells), strict=True))
 
     def categories(self, column: str, values: Sequence[float]) -> dict[float | str, int]:
         """Return rows by value of a column, exact, and as OTHER those with none of the values. One sum.
@@ -175,14 +185,18 @@ class Analyst:
         wanted = [float(value) for value in values]
         if not wanted or len(set(wanted)) != len(wanted) or not all(map(math.isfinite, wanted)):
             raise DataError(f"values: must be one or more finite numbers, each once, are {wanted}")
-        question = _Question(self)
+        question = _Sums(self)
         counts = question.cells(np.array([[names.index(column), value] for value in wanted]))
         out: dict[float | str, int] = dict(zip(wanted, counts, strict=True))
         return out | {OTHER: question.total - sum(counts)}
 
 
+def _nothing(*_of: object) -> None:
+    pass
+
+
 @dataclass(slots=True)
-class _Question:
+class _Sums:
     """The sums of one question.
 
     All sites are asked every time: a cohort of the survivors alone may be too small for the threat model.
@@ -193,29 +207,25 @@ class _Question:
     total: int = 0  # rows of the last sum
     numbers: dict[TaskKind, int] = field(default_factory=dict)
 
-    def ask(self, kind: TaskKind, values: int, arrays: dict[str, NDArray[np.float64]]) -> WeightedMean:
+    def ask(self, kind: type[Question], values: int, **arrays: NDArray[np.float64]) -> WeightedMean:
         """One sum of `values` numbers. Raises TaskError unless it is over the sites of the others."""
         analyst = self.analyst
-        self.numbers[kind] = self.numbers.get(kind, 0) + 1
-        task = Task(
-            kind=kind,
-            number=self.numbers[kind],
+        self.numbers[kind.kind] = number = self.numbers.get(kind.kind, 0) + 1
+        encoding = Encoding(
             dimension=values,
             codec=analyst.codec,
-            columns=tuple((column.name, column.low, column.high) for column in analyst.schema.columns),
+            schema=analyst.schema,
             classes=analyst.schema.classes,
-            arrays=arrays,
         )
-        summed = sum_with_retries(
-            analyst.aggregator,
-            task,
-            attempts=analyst.attempts,
-            on_failure=lambda _reason: None,
+        question = kind(number=number, **arrays)
+        attempts = Attempts(
+            analyst.aggregator, analyst.attempts, len(analyst.aggregator.names), _nothing, _nothing
         )
-        survivors = frozenset(summed.result.survivors)
+        summed = attempts.sum(Task(question=question, encoding=encoding))
+        survivors = frozenset(summed.survivors)
         if changed := survivors ^ (self.sites or survivors):
             raise TaskError(
-                f"{task.name}: {', '.join(sorted(changed))} in some sums of one question, not in all"
+                f"{question.name}: {', '.join(sorted(changed))} in some sums of one question, not in all"
             )
         self.sites, self.total = survivors, summed.mean.weight
         return summed.mean
@@ -227,18 +237,18 @@ class _Question:
     def mean(self) -> NDArray[np.float64]:
         """Means of the columns, within the bounds."""
         schema = self.analyst.schema
-        found = self.ask(TaskKind.MEAN, len(schema.columns), {})
+        found = self.ask(Mean, len(schema.columns))
         return np.clip(to_mean(found.mean, schema), schema.low, schema.high)
 
     def below(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
         """Rows at or below edges: (columns, k) gives (columns, 1, k), (columns, q, k) the same shape."""
         edges = edges.reshape(len(edges), -1, edges.shape[-1])
-        found = self.ask(TaskKind.CUMULATIVE, edges.size, {"edges": edges.reshape(len(edges), -1)})
+        found = self.ask(Cumulative, edges.size, edges=edges.reshape(len(edges), -1))
         return self._counts(found).reshape(edges.shape)
 
     def cells(self, cells: NDArray[np.float64]) -> list[int]:
         """Rows with a value in a column; cells: (k, 2)."""
-        found = self._counts(self.ask(TaskKind.COUNT, len(cells), {"cells": cells}))
+        found = self._counts(self.ask(Count, len(cells), cells=cells))
         return [int(count) for count in found]
 
     def ranks(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

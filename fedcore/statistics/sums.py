@@ -6,6 +6,7 @@ learns the statistics of all rows together and their number, nothing of one site
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,42 +15,38 @@ from numpy.typing import NDArray
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
 from fedcore.errors import DataError, TaskError
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import Count, Covariance, Cumulative, Deviation, Mean, Question
 from fedcore.statistics.standardizer import unit_deviations, unit_means
 
 LABEL = -1  # as a column: the label
 
 
-def compute(task: Task, table: Table, schema: Schema) -> NDArray[np.float64]:
-    """Return a site's part, (task.dimension,). Raises TaskError."""
-    match task.kind:
-        case TaskKind.MEAN:
-            return unit_means(table, schema)
-        case TaskKind.DEVIATION:
-            return unit_deviations(table, schema, by_column(task, "mean"))
-        case TaskKind.CUMULATIVE:
-            return _cumulative(table, _matrix(task, "edges", len(schema.columns)))
-        case TaskKind.COVARIANCE:
-            return _products(table, schema, by_column(task, "mean"))
-        case TaskKind.COUNT:
-            return _shares(table, _matrix(task, "cells", None))
+def answer(question: Question, schema: Schema) -> Callable[[Table], NDArray[np.float64]]:
+    """Return what computes a site's part from its table. Raises TaskError, whatever the rows are."""
+    columns = len(schema.columns)
+    match question:
+        case Mean():
+            return lambda table: unit_means(table, schema)
+        case Deviation(mean=mean):
+            _by_column(mean, columns)
+            return lambda table: unit_deviations(table, schema, mean)
+        case Covariance(mean=mean):
+            _by_column(mean, columns)
+            return lambda table: _products(table, schema, mean)
+        case Cumulative(edges=edges):
+            if len(edges) != columns:
+                raise TaskError("task.arrays: edges must be a matrix with a row per column")
+            return lambda table: _cumulative(table, edges)
+        case Count(cells=cells):
+            _check_cells(cells, columns)
+            return lambda table: _shares(table, cells)
         case _:
-            raise TaskError(f"task.kind: {task.kind} is no statistic")
+            raise TaskError(f"task.kind: {question.kind} is no statistic")
 
 
-def by_column(task: Task, name: str) -> NDArray[np.float64]:
-    """Return an array of a task with one value per column. Raises TaskError."""
-    array = task.arrays.get(name)
-    if array is None or array.shape != (len(task.columns),):
-        raise TaskError(f"task.arrays: {name} with one value per column is missing")
-    return array
-
-
-def _matrix(task: Task, name: str, rows: int | None) -> NDArray[np.float64]:
-    array = task.arrays.get(name)
-    if array is None or array.ndim != 2 or (rows is not None and len(array) != rows):
-        raise TaskError(f"task.arrays: {name} must be a matrix with a row per {'column' if rows else 'cell'}")
-    return array
+def _by_column(mean: NDArray[np.float64], columns: int) -> None:
+    if mean.shape != (columns,):
+        raise TaskError("task.arrays: mean with one value per column is missing")
 
 
 def _cumulative(table: Table, edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -67,18 +64,21 @@ def _products(table: Table, schema: Schema, mean: NDArray[np.float64]) -> NDArra
     return np.asarray((scaled.T @ scaled / len(table))[np.triu_indices(scaled.shape[1])])
 
 
-def _shares(table: Table, cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of the rows whose column has the value; cells: (k, 2) of column (LABEL: the label), value."""
+def _check_cells(cells: NDArray[np.float64], columns: int) -> None:
     if cells.shape[1] != 2:
         raise TaskError(
             f"task.arrays: cells must be pairs of column and value, have {cells.shape[1]} numbers"
         )
+    for column in cells[:, 0]:
+        if int(column) != column or not LABEL <= column < columns:
+            raise TaskError(f"task.arrays: cells name column {column:g}, there are {columns}")
+
+
+def _shares(table: Table, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the rows whose column has the value; cells: (k, 2) of column (LABEL: the label), value."""
     out = []
     for column, value in cells:
-        index = int(column)
-        if index != column or not LABEL <= index < table.features.shape[1]:
-            raise TaskError(f"task.arrays: cells name column {column:g}, there are {table.features.shape[1]}")
-        values = table.labels if index == LABEL else table.features[:, index]
+        values = table.labels if int(column) == LABEL else table.features[:, int(column)]
         out.append(float((values == value).mean()))
     return np.array(out)
 

@@ -14,7 +14,7 @@ from fedcore.rounds.instructions import UpdateKind
 from fedcore.strategies import RoundUpdate
 from tests.examples import own_strategy
 from tests.examples.own_strategy import FedNesterov
-from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, make_plan, make_sites, make_table
+from tests.fedcore.sites import LEARNER, SCHEMA, make_plan, make_sites, make_table
 
 
 def test_it_has_fewer_than_40_lines() -> None:

@@ -11,7 +11,7 @@ from fedcore.errors import TaskError
 from fedcore.learner import Abilities, Labelled, Parameters, flatten, unflatten
 from fedcore.learners import LocalSGD, PersonClipped, SoftmaxRegression
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from tests.fedcore.rounds.test_site import make_table
+from tests.fedcore.sites import make_table
 
 SHAPES = st.dictionaries(
     st.text(min_size=1, max_size=5), st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=4

@@ -22,7 +22,7 @@ from fedcore.experiments.tables import DataTable, DropoutTable
 from fedcore.learners import LocalSGD, Perceptron, PersonClipped
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.privacy.accounting import Mechanism
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.stopping import Stopping

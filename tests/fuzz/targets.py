@@ -19,14 +19,27 @@ from typing import Any, cast
 
 import numpy as np
 
+from fedcore.codec.clipping import AdaptiveClip
 from fedcore.codec.codec import Codec
-from fedcore.codec.shaping import Shaping
-from fedcore.data.schema import Schema
-from fedcore.errors import DataError, TaskError
-from fedcore.privacy.accounting import Mechanism
-from fedcore.privacy.noise import Noise
+from fedcore.data.schema import Column, Schema
+from fedcore.errors import CodecError, DataError, TaskError
+from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import (
+    Count,
+    Covariance,
+    Cumulative,
+    Deviation,
+    Evaluate,
+    Mean,
+    Question,
+    Sites,
+    Train,
+)
+from fedcore.rounds.task import Task
+from fedcore.rounds.terms import Terms
+from fedcore.statistics.standardizer import Standardizer
 from secagg.effects import Aborted, Completed, Effect, InputWanted, Refused, RosterAccepted, Send, SignWanted
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from secagg.messages import (
@@ -477,40 +490,53 @@ def _schema_seeds() -> list[bytes]:
     ]
 
 
+_COLUMNS = Schema((Column("age", 0.0, 120.0), Column("bmi", 10.0, 60.0)), ("no", "yes"))
+_MODEL: dict[str, Any] = {"coef": np.arange(2.0), "head.0": np.ones((1, 2), np.float32)}
+
+
+@cache
+def _terms() -> Terms:
+    plan = TrainingPlan(rounds=4, clients=5, weight_cap=100, norm=AdaptiveClip(norm=1.0), keep=0.5)
+    asks = Asks(control=1.0, weighting=Weighting.UNIFORM, personal=("head*",))
+    return Terms(plan=plan, asks=asks, passes=2, schema=_COLUMNS, classes=_COLUMNS.classes, size=2)
+
+
 def _task(data: bytes) -> str:
     try:
-        task = Task.decode(data)
-    except TaskError as error:
+        task = Task.decode(data, _terms().encoding)
+    except (TaskError, CodecError) as error:
         return _first_words(error)
     payload = task.encode()
-    assert Task.decode(payload).encode() == payload
-    rules = f"{task.asks.update}, {task.noise is not None}, {task.shaping.rotate}"
-    return f"{task.kind}, {len(task.arrays)} arrays, {rules}"
+    again = Task.decode(payload, _terms().encoding)
+    assert again.encode() == payload
+    assert again.digest == task.digest
+    assert again.encoding == task.encoding
+    known = "known" if _terms().place(task.question) else "in no run"
+    return f"{task.kind}, {min(len(task.question.arrays()), 3)} arrays, {known}"
 
 
 def _task_seeds() -> list[bytes]:
-    plain = [
-        Task(
-            kind=kind,
-            number=number,
-            dimension=2,
-            codec=Codec(clip=1.0, bits=16, weight_cap=100, clients=5),
-            columns=(("age", 0.0, 120.0), ("bmi", 10.0, 60.0)),
-            classes=("no", "yes"),
-            arrays={name: np.arange(2.0) for name in ("mean", "deviation", "model.coef")[:number]},
-        )
-        for number, kind in enumerate((TaskKind.MEAN, TaskKind.DEVIATION, TaskKind.TRAIN, TaskKind.TRAIN))
+    standardizer = Standardizer(np.zeros(2), np.ones(2))
+    about: dict[str, Any] = {"model": _MODEL, "standardizer": standardizer}
+    questions: list[Question] = [
+        Mean(),
+        Deviation(mean=np.arange(2.0)),
+        Covariance(mean=np.zeros(2)),
+        Cumulative(edges=np.zeros((2, 3))),
+        Count(cells=np.array([[-1.0, 1.0]])),
+        Evaluate(number=3, **about),
+        Sites(number=3, model=_MODEL),
+        Train(number=2, norm=0.5, control=np.zeros(2), **about),
+        Train(number=2, norm=0.5, control=np.zeros(2), center=np.zeros(4), again=1, **about),
+        Train(model={}),
     ]
-    full = replace(
-        plain[-1],
-        codec=Codec(clip=1.0, bits=16, weight_cap=100, clients=5, precise=2, headroom=9),
-        asks=Asks(proximal=0.5, normalized=True, quantile=0.1, personal=("head*",), smoothing=0.1),
-        shaping=Shaping(norm=2.0, rotate=True, keep=0.5),
-        noise=Noise(mechanism=Mechanism.SKELLAM, variance=2.0, sensitivity=1.0),
-        passes=1,
-    )
-    steered = replace(plain[-1], asks=Asks(control=1.0, weighting=Weighting.UNIFORM))
-    return [task.encode() for task in (*plain, full, steered)]
+    encoding = Encoding(dimension=2, codec=Codec(clip=1.0, bits=16, weight_cap=100, clients=5))
+    return [
+        Task(
+            question=question, encoding=encoding, step=place, attempt=1 + place % 2, group=place % 3
+        ).encode()
+        for place, question in enumerate(questions)
+    ]
 
 
 def _outcome(data: bytes) -> str:

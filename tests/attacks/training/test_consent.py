@@ -13,17 +13,18 @@ from fedcore.codec.clipping import AdaptiveClip
 from fedcore.codec.shaping import Shaping
 from fedcore.errors import TaskError
 from fedcore.learner import flatten
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.consent import Consent, Run
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.state import Checkpoint
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.state import RunState
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg, GeometricMedian, Scaffold, Strategy
 from secagg import ConsentError, Identity, IdentityKey, RoundParameters, context_digest
 from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store
-from tests.fedcore.rounds.test_site import SCHEMA, make_plan, make_sites
+from tests.fedcore.sites import SCHEMA, make_plan, make_sites
 from tests.fedcore.service.test_training import LEARNER
 
 MEMBERS = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(6)]
@@ -356,7 +357,7 @@ def test_wherever_a_server_is_killed_its_run_goes_on_with_sites_that_remember(
                 on_checkpoint=lambda now: now.save(path),
                 every_sum=True,
             )
-            return one.run(Checkpoint.load(path) if path.exists() else None)
+            return one.run(RunState.load(path) if path.exists() else None)
 
         try:
             model = go()

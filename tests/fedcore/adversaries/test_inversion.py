@@ -15,22 +15,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedcore.codec.shaping import Shaping
 from fedcore.data import digits
 from fedcore.data.table import Table
 from fedcore.learner import Parameters, flatten, unflatten
 from fedcore.learners import LocalSGD, Perceptron, SoftmaxRegression
-from fedcore.privacy.guard import PrivacyPlan
 from fedcore.privacy.noise import signed
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum, SecureSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import Train
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
+from fedcore.rounds.terms import Terms
 from secagg import Phase, SecAggError
 from secagg.kernels import UIntArray, unpack_add
 from secagg.messages import MaskedInput
 from tests.fedcore.adversaries.inversion import correlations, differences, matched, quotients
+from tests.fedcore.sites import model_of
 from tests.protocol.network import Cohort, opened
 
 EXACT = 0.99  # correlation of 64 pixels beyond which two images are the same
@@ -59,29 +61,23 @@ def make_sites(rows: NDArray[np.int64], each: int, learner: LocalSGD = SOFTMAX) 
     return {f"site-{i:02}": Site(f"site-{i:02}", part, None, learner, 5) for i, part in enumerate(parts)}
 
 
-def make_task(model: Parameters, **changes: Any) -> Task:
+GRADIENT = Asks(update=UpdateKind.GRADIENT)
+
+
+def make_task(model: Parameters, asks: Asks = GRADIENT, **plan: Any) -> Task:
     """Ask for the gradient of the mean loss, 20 bits a value."""
-    size = flatten(model).size
-    plan = TrainingPlan(rounds=1, clients=CLIENTS, weight_cap=8, clip=2.0)
-    asks = changes.pop("asks", Asks(update=UpdateKind.GRADIENT))
-    values: dict[str, Any] = {
-        "kind": TaskKind.TRAIN,
-        "number": 1,
-        "dimension": size,
-        "codec": plan.round_codec(asks, changes.get("shaping", Shaping()), size)[0],
-        "columns": (),
-        "classes": tuple("0123456789"),
-        "arrays": {f"model.{name}": array for name, array in model.items()},
-        "asks": asks,
-    }
-    return Task(**(values | changes))
+    values: dict[str, Any] = {"rounds": 1, "clients": CLIENTS, "weight_cap": 8, "clip": 2.0}
+    whole = TrainingPlan(**(values | plan))
+    size, classes = flatten(model).size, tuple("0123456789")
+    terms = Terms(plan=whole, asks=asks, passes=0, schema=None, classes=classes, size=size)
+    return terms.task(Train(model=model))
 
 
 def gradient_of(sums: PlainSum | SecureSum, task: Task) -> Parameters:
     """What the server knows after the sum."""
     result = sums.sum(task)
     assert result.survivors == tuple(sums.names)
-    return unflatten(task.codec.decode(result.total, len(result.survivors)).mean, task.model)
+    return unflatten(task.encoding.codec.decode(result.total, len(result.survivors)).mean, model_of(task))
 
 
 def best(found: Array, inputs: Array) -> Array:
@@ -108,16 +104,16 @@ def rows_with(labels: list[int]) -> NDArray[np.int64]:
 def test_a_plain_gradient_of_one_example_is_the_example(row: int, model: str) -> None:
     task = make_task(SOFTMAX.initial() if model == "initial" else trained())
     upload = make_sites(np.array([row]), 1)["site-00"].contribute(task)
-    seen = unflatten(task.codec.decode(upload, 1).mean, task.model)
+    seen = unflatten(task.encoding.codec.decode(upload, 1).mean, model_of(task))
     inputs = images()[0].features[[row]]
     assert best(quotients(seen["coefficients"], seen["intercepts"]), inputs)[0] > EXACT
-    assert best(matched(seen, task.model, images()[0].labels[[row]], 2, 0), inputs)[0] > EXACT
+    assert best(matched(seen, model_of(task), images()[0].labels[[row]], 2, 0), inputs)[0] > EXACT
 
 
 def test_the_change_after_one_local_step_is_as_good_as_the_gradient() -> None:
     task = make_task(SOFTMAX.initial(), asks=Asks())
     site = make_sites(np.array([3]), 1, replace(SOFTMAX, epochs=1))["site-00"]
-    seen = unflatten(task.codec.decode(site.contribute(task), 1).mean, task.model)
+    seen = unflatten(task.encoding.codec.decode(site.contribute(task), 1).mean, model_of(task))
     found = quotients(seen["coefficients"], seen["intercepts"])
     assert best(found, images()[0].features[[3]])[0] > EXACT
 
@@ -162,14 +158,14 @@ def test_a_masked_upload_is_uniform_and_the_attack_on_it_gives_noise() -> None:
     task = make_task(SOFTMAX.initial())
     sites = make_sites(np.arange(CLIENTS), 1)
     vectors = [site.contribute(task) for site in sites.values()]
-    bits, size = task.codec.ring_bits, task.dimension
+    bits, size = task.encoding.codec.ring_bits, task.encoding.dimension
     cohort = Uploads(vectors, bits)
     cohort.advance(Phase.MASKED_INPUT_COLLECTION).ask_all()
     uploads = [cohort.upload(i) for i in range(CLIENTS)]
     for i, (upload, vector) in enumerate(zip(uploads, vectors, strict=True)):
         inputs = images()[0].features[[i]]
         plain, masked = (
-            unflatten(signed(one[:size], bits), task.model) for one in (vector.astype(np.uint64), upload)
+            unflatten(signed(one[:size], bits), model_of(task)) for one in (vector.astype(np.uint64), upload)
         )
         assert best(analytic(plain), inputs)[0] > EXACT
         assert best(analytic(masked), inputs)[0] < 0.5  # 55 guesses of noise, deviation 1/8 each
@@ -192,7 +188,7 @@ def test_attacks_on_a_sum_over_many_examples_of_each_class_are_no_better_than_gu
     mine, known = images()[0].take(rows), images()[1]
     assert np.bincount(mine.labels).min() >= 5
     seen = gradient_of(SecureSum(make_sites(rows, 8)), task)
-    by_quotients, by_matching = analytic(seen), matched(seen, task.model, mine.labels, 2, 0)
+    by_quotients, by_matching = analytic(seen), matched(seen, model_of(task), mine.labels, 2, 0)
     class_means = np.stack([known.features[known.labels == label].mean(axis=0) for label in range(10)])
     guesses = best(known.features[: len(rows)], mine.features)  # as many digits of other people
     for found in (by_quotients, by_matching):
@@ -226,7 +222,9 @@ def test_a_sum_over_twelve_gives_away_the_only_example_of_a_class(attack: str) -
     task, labels = make_task(SOFTMAX.initial()), [0, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8]
     rows = rows_with(labels)
     seen = gradient_of(SecureSum(make_sites(rows, 1)), task)
-    found = analytic(seen) if attack == "differences" else matched(seen, task.model, np.array(labels), 2, 0)
+    found = (
+        analytic(seen) if attack == "differences" else matched(seen, model_of(task), np.array(labels), 2, 0)
+    )
     reached = best(found, images()[0].features[rows])
     alone = np.array([labels.count(label) == 1 for label in labels])
     assert reached[alone].min() > EXACT
@@ -256,13 +254,12 @@ def test_a_server_that_chooses_the_model_reads_examples_from_a_sum_over_ninety_s
 
 def test_noise_bounds_what_a_sum_gives_away() -> None:
     """The only examples of their classes once more, with noise for epsilon 8, delta 1e-5."""
-    norm = 1.0
-    asks, shaping = Asks(update=UpdateKind.GRADIENT, weighting=Weighting.UNIFORM), Shaping(norm=norm)
-    bare = make_task(SOFTMAX.initial(), asks=asks, shaping=shaping)
-    bare = replace(bare, codec=replace(bare.codec, bits=14))
-    plan = PrivacyPlan(epsilon=8.0, delta=1e-5, rounds=1, smallest=CLIENTS)
-    noise = plan.noise(bare.codec, norm, bare.dimension)
-    task = replace(bare, noise=noise, codec=replace(bare.codec, headroom=noise.headroom(CLIENTS)))
+    asks = Asks(update=UpdateKind.GRADIENT, weighting=Weighting.UNIFORM)
+    privacy = PrivacyPlan(epsilon=8.0, delta=1e-5, rounds=1, smallest=CLIENTS)
+    bare, task = (
+        make_task(SOFTMAX.initial(), asks, bits=14, norm=1.0, privacy=one)
+        for one in (None, privacy)
+    )
     rows = rows_with([0, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8])
     inputs = images()[0].features[rows]
     exposed, hidden = (

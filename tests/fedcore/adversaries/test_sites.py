@@ -28,15 +28,18 @@ from fedcore.adversaries.sites import (
 )
 from fedcore.codec.shaping import Shaping
 from fedcore.data.table import Table
-from fedcore.learner import flatten
+from fedcore.learner import Parameters, flatten
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
+from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
+from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies.robust import FedMedian
 from secagg import ParameterError
+from tests.fedcore import sites as honest
 from tests.fedcore.adversaries.arena import (
     ATTACKS,
     BACKDOOR,
@@ -56,8 +59,7 @@ from tests.fedcore.adversaries.arena import (
     make_sites,
     outcome,
 )
-from tests.fedcore.rounds import test_site
-from tests.fedcore.rows import table_of
+from tests.fedcore.sites import asked
 
 SIZE = 44  # parameters
 BY_NORM = DEFENCES[f"FedAvg, norm {NORM}"]
@@ -72,27 +74,24 @@ def measured(name: str, defence: Defence) -> Outcome:
     return outcome(ATTACKS[name], defence)
 
 
-def make_task(shaping: Shaping | None = None, **changes: Any) -> Task:
-    """The first training round over the sites of the arena."""
+def make_task(shaping: Shaping | None = None, model: Parameters | None = None, **changes: Any) -> Task:
+    """The first training round over the sites of the arena; changes are of the form of the answer."""
     shaping = Shaping() if shaping is None else shaping
     asks = changes.get("asks", Asks())
     values: dict[str, Any] = {
-        "kind": TaskKind.TRAIN,
-        "number": 1,
         "dimension": SIZE,
         "codec": make_plan().round_codec(asks, shaping, SIZE)[0],
-        "columns": (),
         "classes": tuple("abcd"),
-        "arrays": {f"model.{name}": array for name, array in LEARNER.initial().items()},
         "shaping": shaping,
     }
-    return Task(**(values | changes))
+    question = Train(model=LEARNER.initial() if model is None else model)
+    return Task(question=question, encoding=Encoding(**(values | changes)))
 
 
 def mean_of(sites: dict[str, Site], task: Task) -> NDArray[np.float64]:
     result = PlainSum(sites).sum(task)
     assert not result.failures
-    return task.codec.decode(result.total, len(sites)).mean
+    return task.encoding.codec.decode(result.total, len(sites)).mean
 
 
 def pull(attack: Attack, task: Task) -> NDArray[np.float64]:
@@ -153,7 +152,7 @@ def test_label_flips_of_one_site_in_twenty_are_hardly_visible() -> None:
     assert outcome(FLIP, bad=1).accuracy > CLEAN - 0.01
 
 
-def flatten_change(site: Site) -> NDArray[np.float64]:
+def flatten_change(site: Site) -> NDArray[np.floating[Any]]:
     return site.compute(make_task()).coordinates
 
 
@@ -167,7 +166,7 @@ def flatten_change(site: Site) -> NDArray[np.float64]:
 )
 def test_the_codec_bounds_a_site_by_its_share_of_the_weight_times_the_clip(attack: Attack) -> None:
     task = make_task()
-    share, rounding = 1 / len(NAMES), 2 * task.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
+    share, rounding = 1 / len(NAMES), 2 * task.encoding.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
     moved = np.abs(pull(attack, task)).max()
     assert moved <= share * CLIP + rounding
     assert moved > share * CLIP - rounding  # and the bound is tight
@@ -182,14 +181,14 @@ def test_the_codec_bounds_a_site_by_its_share_of_the_weight_times_the_clip(attac
 def test_the_norm_bounds_the_length_of_what_a_site_adds(scale: float, norm: float, kind: Any) -> None:
     option = {SignFlip: "scale", Scaling: "factor", Gaussian: "deviation", Constant: "value"}[kind]
     task = make_task(Shaping(norm=norm))
-    rounding = 2 * task.codec.error_bound(len(NAMES), len(NAMES) * ROWS) * SIZE**0.5
+    rounding = 2 * task.encoding.codec.error_bound(len(NAMES), len(NAMES) * ROWS) * SIZE**0.5
     assert np.linalg.norm(pull(kind(**{option: scale}), task)) <= norm / len(NAMES) + rounding
 
 
 def test_a_site_that_ignores_the_norm_is_bounded_by_coordinates_only() -> None:
     task = make_task(Shaping(norm=NORM))
     loud = pull(SignFlip(scale=1e6, ignores_norm=True), task)
-    rounding = 2 * task.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
+    rounding = 2 * task.encoding.codec.error_bound(len(NAMES), len(NAMES) * ROWS)
     assert np.abs(loud).max() <= NORM / len(NAMES) + rounding
     assert np.linalg.norm(loud) > 6 * NORM / len(NAMES)  # sqrt(44) = 6.6 times what was agreed
     assert measured("sign flip 20, ignores the norm", BY_NORM).accuracy < CLEAN - 0.05
@@ -207,10 +206,10 @@ def test_a_site_that_boasts_moves_the_mean_by_its_claimed_share_unless_weights_a
 def test_ring_elements_out_of_range_pass_the_clip_and_only_the_ring_bounds_them() -> None:
     """A negative result: no proof of range is part of a round."""
     task = make_task(Shaping(norm=NORM))
-    step = task.codec.clip / task.codec.levels * 100 / ROWS
+    step = task.encoding.codec.clip / task.encoding.codec.levels * 100 / ROWS
     moved = np.abs(pull(OutOfRange(scale=1e3), task)).max()
     assert moved > 5 * NORM / len(NAMES)
-    assert moved <= 2 * 2 ** (task.codec.ring_bits - 1) * step / len(NAMES)
+    assert moved <= 2 * 2 ** (task.encoding.codec.ring_bits - 1) * step / len(NAMES)
     assert measured("out of range", BY_NORM).accuracy < 0.1
 
 
@@ -295,8 +294,8 @@ def test_corrupting_some_leaves_the_others_and_the_given_sites_as_they_were() ->
 
 @pytest.mark.parametrize("kind", [TaskKind.MEAN, TaskKind.DEVIATION])
 def test_attackers_answer_honestly_in_rounds_of_statistics(kind: TaskKind) -> None:
-    good = test_site.make_sites()
-    task = test_site.make_task(kind)
+    good = honest.make_sites()
+    task = honest.make_task(kind)
     for attack in (OutOfRange(), SignFlip(boasts=True, ignores_norm=True), LabelFlip()):
         bad = corrupt_some(good, good, attack)
         assert PlainSum(bad).sum(task).total.tolist() == PlainSum(good).sum(task).total.tolist()
@@ -314,7 +313,7 @@ def test_later_passes_send_the_same_vector(attack: Attack) -> None:
     site = corrupt(Site("a", blobs(20, 1), None, LEARNER), attack)  # without a seed: fresh randomness
     task = make_task(asks=Asks(smoothing=0.1))
     first = site.compute(task).coordinates
-    again = replace(task, passes=1, arrays=task.arrays | {"center": np.zeros(SIZE)})
+    again = asked(task, again=1, center=np.zeros(SIZE))
     assert site.compute(again).coordinates.tolist() == first.tolist()
 
 
@@ -326,8 +325,7 @@ def test_a_seeded_attacker_repeats_itself(attack: Attack) -> None:
 
 def test_weights_are_attacked_around_the_model_of_the_round() -> None:
     model = {name: array + 2.0 for name, array in LEARNER.initial().items()}
-    arrays = {f"model.{name}": array for name, array in model.items()}
-    task = make_task(asks=Asks(update=UpdateKind.WEIGHTS), arrays=arrays)
+    task = make_task(model=model, asks=Asks(update=UpdateKind.WEIGHTS))
     honest, flipped = (
         make_sites(a, 1)[NAMES[0]].compute(task).coordinates for a in (Attack(), SignFlip(scale=3))
     )
@@ -342,7 +340,7 @@ def test_a_site_that_ignores_the_norm_sends_no_noise_and_the_right_length() -> N
     )
     task = make_task(shaping, asks=asks, noise=noise, codec=codec)
     sent = make_sites(Constant(value=0.0, ignores_norm=True), 1)[NAMES[0]].contribute(task)
-    assert len(sent) == task.length
+    assert len(sent) == task.encoding.length
     assert not sent[:SIZE].any()
     assert np.count_nonzero(make_sites(Constant(), 1)[NAMES[0]].contribute(task)[:SIZE]) > SIZE // 2
 
@@ -378,7 +376,7 @@ def test_a_backdoor_marks_a_share_of_the_rows(share: float, marked: int) -> None
 def test_out_of_range_multiplies_in_the_ring_and_leaves_the_weight(bits: int) -> None:
     plan = make_plan(bits=bits)
     task = make_task(codec=plan.round_codec(Asks(), Shaping(), SIZE)[0])
-    ring = 2**task.codec.ring_bits
+    ring = 2**task.encoding.codec.ring_bits
     honest, sent = (make_sites(a, 1)[NAMES[0]].contribute(task) for a in (Attack(), OutOfRange(scale=3)))
     assert [int(v) for v in sent[:SIZE]] == [-3 * int(v) % ring for v in honest[:SIZE]]
     assert sent[SIZE:].tolist() == honest[SIZE:].tolist()
@@ -440,7 +438,7 @@ def test_what_cannot_be_is_refused_by_name(make: Any, message: str) -> None:
 
 
 def test_a_class_beyond_the_schema_is_refused() -> None:
-    site = next(iter(test_site.make_sites().values()))
+    site = next(iter(honest.make_sites().values()))
     with pytest.raises(ParameterError, match=r"target: must be in 0\.\.1, is 2"):
         corrupt(site, Backdoor(trigger={0: 1.0}, target=2))
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import SettingError
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.strategies import FedAvg
+from tests.fedcore.sites import model_of
 from tests.fedcore.strategies.toys import KINDS, Runner, average, make_toys, toy_plan
 
 UNIFORM = FedAvg(ask=Asks(weighting=Weighting.UNIFORM))
@@ -66,10 +67,10 @@ def test_the_share_within_the_norm_is_summed_securely_and_precisely(kind: str, r
     norm = 0.1
     for record in ran.records:
         assert record.norm == pytest.approx(norm, rel=1e-6)
-        assert record.task.precise == ("within",)
-        assert record.task.hidden == 0
+        assert record.task.encoding.precise == ("within",)
+        assert record.task.encoding.hidden == 0
         assert record.result is not None
-        model = np.concatenate([record.task.model[n].ravel() for n in ("coefficients", "intercept")])
+        model = np.concatenate([model_of(record.task)[n].ravel() for n in ("coefficients", "intercept")])
         within = [np.linalg.norm(TOYS[name].train(model) - model) <= norm for name in record.result.survivors]
         assert record.within == pytest.approx(np.mean(within), abs=1e-6)
         norm *= math.exp(-0.5 * (float(np.mean(within)) - 0.5))
@@ -83,11 +84,11 @@ def test_with_noise_the_bit_is_inside_the_noisy_vector(rotate: bool) -> None:
     plan = toy_plan(rounds=4, norm=clip, rotate=rotate, bits=16, privacy=privacy)
     ran = Runner(TOYS).run("plain", UNIFORM, plan)
     for record in ran.records:
-        assert record.task.precise == ()
-        assert record.task.hidden == 1
-        assert record.task.codec.precise == 0
+        assert record.task.encoding.precise == ()
+        assert record.task.encoding.hidden == 1
+        assert record.task.encoding.codec.precise == 0
         assert record.norm is not None
-        model = np.concatenate([record.task.model[n].ravel() for n in ("coefficients", "intercept")])
+        model = np.concatenate([model_of(record.task)[n].ravel() for n in ("coefficients", "intercept")])
         within = np.mean([np.linalg.norm(t.train(model) - model) <= record.norm for t in TOYS.values()])
         assert record.within == pytest.approx(within, abs=0.1)
         assert record.within != within

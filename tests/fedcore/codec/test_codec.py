@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedcore.codec.codec import Codec, WeightedMean
-from fedcore.errors import CodecError, SettingError
+from fedcore.errors import CodecError, SettingError, SpoiledError
 from secagg.kernels import UIntArray, lane_dtype, ring_mask
 
 SEED = bytes(range(32))
@@ -86,7 +86,9 @@ def test_at_extreme_values_the_sum_of_all_clients_never_wraps(
     exact = [sum(column) for column in zip(*(centred(codec, v) for v in encoded), strict=True)]
     assert centred(codec, ring_sum(codec, encoded)) == exact
     digits = exact[4:]
-    assert sum(digit * (codec.levels + 1) ** i for i, digit in enumerate(digits)) == clients * weight_cap
+    assert sum(digit * (codec.levels + 1) ** i for i, digit in enumerate(digits)) == clients * weight_cap * (
+        weight_cap > 1
+    )
     assert all(0 <= digit <= clients * codec.levels for digit in digits)
     exact = exact[:4]
     assert all(abs(value) <= clients * codec.levels for value in exact)
@@ -234,9 +236,9 @@ def test_a_plan_that_cannot_be_is_refused(changes: dict[str, float], message: st
         make(**changes)
 
 
-@pytest.mark.parametrize("weight", [0, -1, 101, 2**64])
+@pytest.mark.parametrize("weight", [-1, 101, 2**64])
 def test_a_weight_outside_its_cap_is_refused(weight: int) -> None:
-    with pytest.raises(CodecError, match=rf"weight: must be in 1\.\.100, is {weight}"):
+    with pytest.raises(CodecError, match=rf"weight: must be in 0\.\.100, is {weight}"):
         make().encode(np.zeros(2), weight, SEED)
 
 
@@ -256,16 +258,62 @@ def test_other_numbers_of_survivors_than_planned_are_refused(survivors: int) -> 
         codec.decode(codec.encode(np.zeros(2), 1, SEED), survivors)
 
 
-@pytest.mark.parametrize("weight", [0, 2, 301, 2**10])
-def test_a_sum_of_weights_that_cannot_be_is_refused(weight: int) -> None:
+@pytest.mark.parametrize("weight", [0, 301, 2**10])
+def test_a_sum_of_weights_that_cannot_be_is_spoiled(weight: int) -> None:
     codec = make()
     total = np.zeros(3, lane_dtype(codec.ring_bits))
     total[-1] = weight
-    with pytest.raises(CodecError, match=rf"weights of 3 clients sum to 3\.\.300, not to {weight}"):
+    with pytest.raises(SpoiledError, match=rf"weights of 3 clients sum to 1\.\.300, not to {weight}"):
         codec.decode(total, 3)
 
 
-@pytest.mark.parametrize("weight", [3, 300])
+def test_a_digit_above_what_the_survivors_can_send_spoils_a_sum() -> None:
+    codec = make(bits=4, weight_cap=100)  # two digits to the base 8
+    total = np.zeros(2 + codec.overhead, lane_dtype(codec.ring_bits))
+    assert codec.overhead == 3
+    total[2:] = [22, 0, 0]
+    with pytest.raises(SpoiledError, match="total: a digit is above 21"):
+        codec.decode(total, 3)
+    total[2:] = [21, 0, 0]
+    assert codec.decode(total, 3).weight == 21
+
+
+def test_precise_values_out_of_range_spoil_a_sum() -> None:
+    codec = make(weight_cap=1, precise=1)
+    total = codec.encode(np.zeros(2), 1, SEED, np.array([1.0]))
+    assert codec.decode(total, 1).precise.tolist() == [1.0]
+    total[-1] += 1
+    with pytest.raises(SpoiledError, match=r"precise values are outside \[-1, 1\]"):
+        codec.decode(total, 1)
+
+
+@given(bits=st.integers(2, 40), weight=st.integers(1, 100), seed=st.binary(min_size=32, max_size=32))
+def test_a_vector_of_weight_zero_is_zeros_and_changes_no_mean(bits: int, weight: int, seed: bytes) -> None:
+    codec = make(bits=bits, precise=1)
+    values = np.array([0.5, -2.0, 1e300])
+    nothing = codec.encode(values, 0, seed, np.array([1.0]))
+    assert nothing.size == codec.length(3)
+    assert not nothing.any()
+    other = codec.encode(values, weight, seed, np.array([-0.5]))
+    alone, joined = codec.decode(other, 1), codec.decode(ring_sum(codec, [other, nothing]), 2)
+    assert joined.weight == alone.weight == weight
+    assert joined.mean.tolist() == alone.mean.tolist()
+    assert joined.precise.tolist() == alone.precise.tolist()
+
+
+def test_under_a_cap_of_one_no_weight_is_sent_and_all_count() -> None:
+    codec = make(weight_cap=1)
+    assert (codec.overhead, codec.length(3)) == (0, 3)
+    vectors = [codec.encode(np.full(3, value), 1, SEED) for value in (0.5, -0.25)]
+    found = codec.decode(ring_sum(codec, vectors), 2)
+    assert found.weight == 2
+    assert found.mean == pytest.approx([0.125] * 3, abs=codec.error_bound(2, 2))
+    assert codec.encode(np.full(3, 0.5), 0, SEED).tolist() == [0, 0, 0]
+    with pytest.raises(CodecError, match=r"weight: must be in 0\.\.1, is 2"):
+        codec.encode(np.zeros(3), 2, SEED)
+
+
+@pytest.mark.parametrize("weight", [1, 300])
 def test_the_least_and_the_largest_sum_of_weights_are_taken(weight: int) -> None:
     codec = make()
     total = np.zeros(3, lane_dtype(codec.ring_bits))

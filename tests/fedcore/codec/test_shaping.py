@@ -16,11 +16,12 @@ from fedcore.codec.shaping import Shaping
 from fedcore.errors import CodecError, SettingError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.summation import sum_once
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
 from fedcore.stream import derive
 from secagg import AbortReason, RoundAbortedError
+from tests.fedcore.sites import model_of
 from tests.fedcore.strategies.toys import Runner, make_toy_sites, make_toys, run_over, toy_plan
 
 SEED = derive(bytes(32), "test")
@@ -140,20 +141,21 @@ def test_what_was_sent_and_what_is_left_add_up_to_all_updates(keep: float, cohor
     plan = toy_plan(rounds=7, keep=keep, cohort=cohort)
     ran = Runner(toys, DROPS).run("float", FedAvg(ask=UNIFORM), plan)
     for record in ran.records:
-        model = np.concatenate([record.task.model[name].ravel() for name in ("coefficients", "intercept")])
+        model = np.concatenate(
+            [model_of(record.task)[name].ravel() for name in ("coefficients", "intercept")]
+        )
         assert record.result is not None
         total = np.zeros(4)
         for name in record.result.survivors:
             update = toys[name].train(model) - model
             whole = update + updates[name] - sent[name]
-            part = whole - record.task.shaping.left(whole)
+            part = whole - record.task.encoding.shaping.left(whole)
             updates[name] = updates[name] + update
             sent[name] = sent[name] + part
             total += part / len(record.result.survivors)
-        assert record.result.mean is not None
-        restored, _ = record.task.shaping.restore(record.result.mean.mean, 4)
+        restored, _ = record.task.encoding.shaping.restore(record.result.mean.mean, 4)
         assert restored == pytest.approx(total, abs=1e-12)
-    assert len({record.task.shaping.seed for record in ran.records}) == 7
+    assert len({record.task.encoding.shaping.seed for record in ran.records}) == 7
     last = {name: r.task.name for r in ran.records for name in r.result.survivors if r.result}  # type: ignore[union-attr]
     for name, site in ran.sites.items():
         if name not in last:
@@ -208,7 +210,7 @@ def test_every_width_sums_exactly_in_the_ring(bits: int, rotate: bool) -> None:
         task, sites = record.task, make_toy_sites(toys)
         columns = [sites[name].contribute(task).tolist() for name in sites]
         assert record.result is not None
-        exact = [sum(column) % 2**task.codec.ring_bits for column in zip(*columns, strict=True)]
+        exact = [sum(column) % 2**task.encoding.codec.ring_bits for column in zip(*columns, strict=True)]
         assert record.result.total.tolist() == exact
         assert record.weight == sum(toy.rows for toy in toys.values())
 
@@ -240,7 +242,7 @@ def test_values_that_are_not_finite_are_refused_at_every_width(bits: int, bad: f
 def test_retries_ask_the_same_task() -> None:
     sites = make_toy_sites(make_toys(4))
     ran = run_over(PlainSum(sites), sites, FedAvg(), toy_plan(rounds=1))
-    again = sum_once(PlainSum(make_toy_sites(make_toys(4))), ran.records[0].task, None)
+    again = PlainSum(make_toy_sites(make_toys(4))).sum(ran.records[0].task)
     assert ran.records[0].result is not None
-    assert again.result.total.tolist() == ran.records[0].result.total.tolist()
+    assert again.total.tolist() == ran.records[0].result.total.tolist()
     assert ran.records[0].task.kind is TaskKind.TRAIN

@@ -15,7 +15,7 @@ from fedcore.data.table import Table
 from fedcore.demo.report import comparison_rows, print_result, summary_lines
 from fedcore.demo.run import DemoResult, Setting
 from fedcore.evaluation.baselines import Mode, Result
-from fedcore.rounds.federation import TrainedModel
+from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
 
 SCHEMA = Schema((Column("age", 0, 120),), ("no", "yes"))
@@ -29,8 +29,8 @@ def metrics(accuracy: float, area: float) -> dict[str, float]:
     return {"accuracy": accuracy, "auc": area}
 
 
-def model(value: float) -> TrainedModel:
-    return TrainedModel({"w": np.array([value])}, Standardizer.none(), 0)
+def model(value: float) -> RunState:
+    return RunState({"w": np.array([value])}, Standardizer.none(), 0)
 
 
 def make_result(*, victim: str | None = None, identical: bool = True) -> DemoResult:

@@ -16,14 +16,14 @@ from sklearn import metrics
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import TaskError
-from fedcore.evaluation.federated import BINS, SITE_BINS, Evaluation, SiteSpread
+from fedcore.evaluation.federated import BINS, SITE_BINS, Evaluation, SiteSpread, dimension, to_evaluation
 from fedcore.learner import Parameters
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
 from fedcore.statistics.standardizer import Standardizer
 from tests.fedcore.rows import held_out_of
 
@@ -253,10 +253,9 @@ TABLE = scored(2, 6, 9)
     ("learner", "held_out", "reason"),
     [
         (Mute(), TABLE, "Mute gives no class probabilities"),
-        (Reader(), TABLE.take(np.zeros(0, np.int64)), "odd: has no rows"),
-        (Broken(np.ones((5, 2))), TABLE, r"scores: must be finite, 6 by 2, are \(5, 2\)"),
-        (Broken(np.ones((6, 3))), TABLE, "scores: must be finite, 6 by 2"),
-        (Broken(np.full((6, 2), np.nan)), TABLE, "scores: must be finite"),
+        (Reader(), TABLE.take(np.zeros(0, np.int64)), "has no rows"),
+        (Broken(np.ones((5, 2))), TABLE, r"scores: must be 6 by 2, are \(5, 2\)"),
+        (Broken(np.ones((6, 3))), TABLE, "scores: must be 6 by 2"),
         (Broken(KeyError("secret")), TABLE, "evaluation: the learner failed with KeyError"),
         (Broken(TaskError("scores: none")), TABLE, "scores: none"),
         (Reader(), Table(TABLE.features, np.full(6, 2)), r"labels: must be in 0\.\.1"),
@@ -281,6 +280,25 @@ def test_a_site_that_cannot_be_evaluated_sits_out(learner: Any, held_out: Table,
                 raise TaskError(record.result.failures["odd"])
     with pytest.raises(TaskError, match="no site could contribute"):
         federation(PlainSum, {"odd": odd}).evaluate(NOTHING)
+
+
+@every_sum
+def test_a_row_whose_scores_are_no_numbers_counts_as_one_about_which_the_model_says_nothing(
+    aggregator: Sum,
+) -> None:
+    table = scored(2, 8, 3)
+    for bad in (np.nan, np.inf):
+        scores, silent = table.features.copy(), table.features.copy()
+        scores[2, 1], silent[2] = bad, 0.5
+        sites = odd_sites(Site("odd", table, schema_of(2), Broken(scores), 5))
+        pooled = [site.held_out for name, site in sites.items() if name != "odd"]
+        expected = join_tables([*pooled, Table(silent, table.labels)])
+        check(federation(aggregator, sites).evaluate(NOTHING), expected)
+
+
+def test_an_evaluation_without_any_rows_is_an_error() -> None:
+    with pytest.raises(TaskError, match="evaluation: no site could evaluate its rows"):
+        to_evaluation(np.zeros(dimension(2)), 50, 2)
 
 
 def test_sites_without_held_out_rows_are_evaluated_on_their_own() -> None:
@@ -315,6 +333,6 @@ def test_votes_are_uniform_and_rows_are_weights() -> None:
     drive.evaluate_sites(NOTHING)
     rows, votes = records
     assert (rows.weight, votes.weight) == (520, 2)
-    assert votes.task.asks.weighting is Weighting.UNIFORM
-    assert votes.task.codec.weight_cap == 1
-    assert rows.task.codec.weight_cap == 1000
+    assert votes.task.encoding.asks.weighting is Weighting.UNIFORM
+    assert votes.task.encoding.codec.weight_cap == 1
+    assert rows.task.encoding.codec.weight_cap == 1000

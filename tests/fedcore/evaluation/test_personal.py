@@ -17,14 +17,16 @@ from fedcore.learners import LocalSGD, Perceptron
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.names import matches
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.site import Site
-from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.state import RunState, restore_sites, sites_kept
+from fedcore.rounds.task import Task
+from fedcore.rounds.terms import Terms
 from fedcore.strategies import FedAvg
-from tests.fedcore.rows import held_out_of
+from tests.fedcore.sites import asked, encoded
 
 HEAD = ("layer1*",)  # the last layer
 LEARNER = LocalSGD(model=Perceptron(features=2, classes=4, hidden=(16,)), epochs=2, rate=0.2)
@@ -103,29 +105,22 @@ def test_personal_parameters_are_in_no_task_and_no_vector() -> None:
     assert {TaskKind.TRAIN, TaskKind.EVALUATE} <= kinds
     body = sum(a.size for name, a in LEARNER.initial().items() if not matches(name, HEAD))
     for task in aggregator.seen:
-        assert not [name for name in task.model if matches(name, HEAD)]
-        sizes = {array.size for array in task.arrays.values()}
-        assert LEARNER.initial()["layer1.weights"].size not in sizes
+        arrays = task.question.arrays()
+        assert not [name for name in arrays if matches(name.removeprefix("model."), HEAD)]
+        assert LEARNER.initial()["layer1.weights"].size not in {array.size for array in arrays.values()}
         if task.kind is TaskKind.TRAIN:
-            assert task.dimension == body == 48
+            assert task.encoding.dimension == body == 48
             for site in sites.values():
-                assert len(site.contribute(task)) == task.codec.length(body)
+                assert len(site.contribute(task)) == task.encoding.codec.length(body)
                 assert len(site.compute(task).coordinates) == body
 
 
+TERMS = Terms.of(TrainingPlan(rounds=9, clients=4), FEDPER, LEARNER, SCHEMA)
+
+
 def train_task(number: int) -> Task:
-    model = {f"model.{n}": a for n, a in LEARNER.initial().items() if not matches(n, HEAD)}
-    codec = TrainingPlan(rounds=1, clients=4).codec(TaskKind.TRAIN)
-    return Task(
-        kind=TaskKind.TRAIN,
-        number=number,
-        dimension=48,
-        codec=codec,
-        columns=tuple((c.name, c.low, c.high) for c in SCHEMA.columns),
-        classes=SCHEMA.classes,
-        arrays=model,
-        asks=Asks(personal=HEAD),
-    )
+    model = {name: array for name, array in LEARNER.initial().items() if not matches(name, HEAD)}
+    return TERMS.task(Train(number=number, model=model))
 
 
 def test_a_head_becomes_the_sites_only_when_its_vector_counted() -> None:
@@ -211,12 +206,13 @@ def test_a_run_that_is_resumed_ends_with_the_same_heads(tmp_path: Any) -> None:
     whole = drive(sites, rounds=6, cohort=3).run()
     expected = personal_models(whole, sites)
     first = make_sites(5)
-    saved: list[Checkpoint] = []
+    saved: list[RunState] = []
     federation = drive(first, rounds=3, cohort=3)
     federation.on_checkpoint = saved.append
     federation.run()
     replace(saved[-1], sites=sites_kept(first)).save(tmp_path / "c.npz")
-    second, checkpoint = make_sites(5), Checkpoint.load(tmp_path / "c.npz")
+    second, checkpoint = make_sites(5), RunState.load(tmp_path / "c.npz")
+    assert any("counted" in kept for kept in checkpoint.sites.values())
     restore_sites(second, checkpoint.sites)
     found = personal_models(drive(second, rounds=6, cohort=3).run(checkpoint), second)
     for name, parameters in expected.items():
@@ -224,18 +220,17 @@ def test_a_run_that_is_resumed_ends_with_the_same_heads(tmp_path: Any) -> None:
 
 
 def test_a_gradient_leaves_no_personal_head() -> None:
-    task = replace(train_task(1), asks=Asks(personal=HEAD, update=UpdateKind.GRADIENT))
+    task = encoded(train_task(1), asks=Asks(personal=HEAD, update=UpdateKind.GRADIENT))
     with pytest.raises(TaskError, match="gradients train nothing that stays at the site"):
         make_sites()["site-0"].contribute(task)
 
 
 def test_a_task_with_the_personal_parameters_in_it_or_others_missing_is_refused() -> None:
     task, site = train_task(1), make_sites()["site-0"]
-    whole = task.arrays | {f"model.{n}": a for n, a in LEARNER.initial().items()}
     with pytest.raises(TaskError, match=r"task\.model: .*names are missing"):
-        site.contribute(replace(task, arrays=whole))
+        site.contribute(asked(task, model=LEARNER.initial()))
     with pytest.raises(TaskError, match=r"task\.model: .*names are missing"):
-        site.contribute(replace(task, asks=Asks()))
+        site.contribute(encoded(task, asks=Asks()))
 
 
 def test_fine_tuning_moves_only_what_it_may_and_leaves_its_start_alone() -> None:
@@ -292,6 +287,6 @@ def test_a_comparison_evaluates_every_kind_of_model_at_every_site() -> None:
 
 
 def test_a_model_of_another_learner_is_refused() -> None:
-    model = TrainedModel({"other": np.zeros(1)}, drive(make_sites()).run().standardizer, 0)
+    model = RunState.of(3, {"other": np.zeros(1)})
     with pytest.raises(TaskError, match="site-0: its learner has no other"):
         personal_model(model, make_sites()["site-0"])

@@ -40,7 +40,7 @@ def run(
         learner,
         plan,
         FedAvg(ask=ask),
-        on_round=lambda record: entries.append(record.task.length),
+        on_round=lambda record: entries.append(record.task.encoding.length),
         classes=tuple("0123456789"),
     ).run()
     return model.parameters, entries[0]

@@ -12,16 +12,19 @@ import pytest
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import SettingError, TaskError
 from fedcore.privacy.accounting import Accountant, BudgetExceededError, Mechanism, Release
-from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.privacy.guard import PrivacyGuard
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SumAggregator
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.state import Checkpoint
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.state import RunState
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAdam, FedAvg, FedMedian, FedNova, GeometricMedian, Scaffold, Strategy
 from secagg import AbortReason, RoundAbortedError
+from tests.fedcore.sites import encoded
 from tests.fedcore.strategies.toys import (
     KINDS,
     LEARNER,
@@ -61,6 +64,9 @@ class Flaky:
     def names(self) -> Sequence[str]:
         return self.inner.names
 
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        return self.inner.deal(members, groups)
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         self.calls.append(task.name)
         if len(self.calls) - 1 in self.fails:
@@ -77,14 +83,17 @@ def independent_epsilon(
     orders = np.arange(2.0, 400.0)
     total = np.zeros(len(orders))
     for record in records:
-        noise, task = record.task.noise, record.task
+        noise, task = record.task.encoding.noise, record.task
         assert noise is not None
         count = noise.smallest if record.result is None else len(record.result.survivors)
         s2 = (count - colluders) * noise.variance
         total += orders * noise.norm**2 / (2 * s2)
         if mechanism is Mechanism.SKELLAM:
             l2 = noise.norm
-            l1 = min(np.sqrt(task.shaping.length(task.dimension) + task.hidden) * l2, l2**2)
+            l1 = min(
+                np.sqrt(task.encoding.shaping.length(task.encoding.dimension) + task.encoding.hidden) * l2,
+                l2**2,
+            )
             first = ((2 * orders - 1) * l2**2 + 6 * l1) / (4 * s2**2)
             total += np.minimum(first, 3 * l1 / (2 * s2))
     return float(rdp.compute_epsilon(orders, total, delta)[0])
@@ -98,10 +107,10 @@ def test_epsilon_is_in_every_record_and_that_of_an_independent_composition(
     ran = Runner(TOYS, DROPS).run(kind, FedAvg(), private(mechanism))
     spent = Accountant(1e-4)
     for i, record in enumerate(ran.records):
-        noise, result = record.task.noise, record.result
+        noise, result = record.task.encoding.noise, record.result
         assert noise is not None
         assert result is not None
-        moved = record.task.shaping.length(record.task.dimension)
+        moved = record.task.encoding.shaping.length(record.task.encoding.dimension)
         l2 = noise.norm
         l1 = min(float(np.sqrt(moved)) * l2, l2 * l2)
         spent.spend(
@@ -128,7 +137,7 @@ def test_the_planned_rounds_fit_the_budget_and_one_more_is_refused_before_it_sta
 ) -> None:
     sites = make_toy_sites(dict(list(TOYS.items())[:6]))
     counting = Flaky(PlainSum(sites), frozenset())
-    seen: list[Checkpoint] = []
+    seen: list[RunState] = []
     with pytest.raises(BudgetExceededError, match=r"after 4 rounds, would be .* limit 8"):
         run_over(counting, sites, FedAvg(), private(mechanism, rounds=6), on_checkpoint=seen.append)
     assert counting.calls == ["train 1", "train 2", "train 3", "train 4"]
@@ -137,7 +146,7 @@ def test_the_planned_rounds_fit_the_budget_and_one_more_is_refused_before_it_sta
 
 @pytest.mark.parametrize("fails", [{0}, {1, 2}])
 def test_attempts_without_a_result_are_spent_recorded_and_kept(fails: set[int]) -> None:
-    sites, seen = make_toy_sites(TOYS), list[Checkpoint]()
+    sites, seen = make_toy_sites(TOYS), list[RunState]()
     flaky = Flaky(PlainSum(sites), frozenset(fails))
     ran = run_over(flaky, sites, FedAvg(), private(rounds=2, epsilon=40.0), on_checkpoint=seen.append)
     lost = [record for record in ran.records if record.result is None]
@@ -153,7 +162,7 @@ def test_attempts_without_a_result_are_spent_recorded_and_kept(fails: set[int]) 
 
 def test_no_attempt_starts_that_would_pass_the_budget() -> None:
     """Six attempts would be allowed, the budget is for three sums of the fewest survivors."""
-    sites, seen = make_toy_sites(TOYS), list[Checkpoint]()
+    sites, seen = make_toy_sites(TOYS), list[RunState]()
     flaky = Flaky(PlainSum(sites), frozenset(range(1, 100)))
     with pytest.raises(BudgetExceededError):
         plan = private(planned=3, smallest=8, attempts=6)
@@ -164,13 +173,13 @@ def test_no_attempt_starts_that_would_pass_the_budget() -> None:
 
 
 def test_a_resumed_run_goes_on_with_what_was_spent() -> None:
-    seen: list[Checkpoint] = []
+    seen: list[RunState] = []
     Runner(TOYS).run("plain", FedAvg(), private(), on_checkpoint=seen.append)
     sites = make_toy_sites(TOYS)
     second = next(one for one in seen if one.number == 2)
     model = Federation(PlainSum(sites), None, LEARNER, private()).run(second)
     assert model.epsilon == Runner(TOYS).run("plain", FedAvg(), private()).model.epsilon
-    without = Checkpoint.of(2, second.parameters)
+    without = RunState.of(2, second.parameters)
     with pytest.raises(TaskError, match="says nothing of the privacy"):
         Federation(PlainSum(sites), None, LEARNER, private()).run(without)
 
@@ -199,8 +208,8 @@ def test_sites_count_uniformly_whatever_was_asked(weighting: Weighting) -> None:
     ran = Runner(TOYS).run("plain", FedAvg(ask=Asks(weighting=weighting)), private())
     for record in ran.records:
         assert record.weight == 8
-        assert record.task.codec.weight_cap == 1
-        assert record.task.asks.weighting is Weighting.UNIFORM
+        assert record.task.encoding.codec.weight_cap == 1
+        assert record.task.encoding.asks.weighting is Weighting.UNIFORM
 
 
 @pytest.mark.parametrize(
@@ -222,12 +231,12 @@ def test_noisy_runs_agree_bit_for_bit_and_no_vector_is_longer_than_its_norm(
     assert runs[0].flat.tobytes() == runs[1].flat.tobytes()
     for record in runs[0].records:
         task = record.task
-        assert task.noise is not None
+        assert task.encoding.noise is not None
         assert record.result is not None
         assert not record.result.failures
         assert len(record.result.survivors) >= 6
-        lengths = task.shaping.length(task.dimension) + task.hidden
-        assert task.length == task.codec.length(lengths)
+        lengths = task.encoding.shaping.length(task.encoding.dimension) + task.encoding.hidden
+        assert task.encoding.length == task.encoding.codec.length(lengths)
 
 
 def test_noise_shows_in_the_model_and_is_fresh_without_seeds() -> None:
@@ -295,7 +304,7 @@ def test_a_site_with_an_account_refuses_noise_whose_rounding_is_not_bounded() ->
     plan = private()
     assert plan.privacy is not None
     task = Runner(TOYS).run("plain", FedAvg(), plan).records[0].task
-    assert task.noise is not None
+    assert task.encoding.noise is not None
     PrivacyGuard(plan.privacy).demand(task)
     with pytest.raises(TaskError, match=r"task\.noise: variance must be"):
-        PrivacyGuard(plan.privacy).demand(replace(task, noise=replace(task.noise, norm=0.0)))
+        PrivacyGuard(plan.privacy).demand(encoded(task, noise=replace(task.encoding.noise, norm=0.0)))

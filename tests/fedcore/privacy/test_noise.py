@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,13 @@ from fedcore.errors import CodecError
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise, rounded_norm, signed
 from fedcore.rounds.aggregation import PlainSum, SecureSum
+from fedcore.rounds.encoding import Encoding
+from fedcore.rounds.questions import Train
 from fedcore.rounds.site import Contribution, Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from fedcore.stream import derive
 from secagg import RoundAbortedError
+from tests.fedcore.sites import encoded
 
 SEED = derive(bytes(32), "noise")
 BOTH = (Mechanism.DISCRETE_GAUSSIAN, Mechanism.SKELLAM)
@@ -34,16 +38,16 @@ def make_noise(mechanism: Mechanism, variance: float, norm: float = 0.0, smalles
 class Fixed(Site):
     """A site whose vector is given."""
 
-    def compute(self, task: Task) -> Contribution:
-        values = np.random.default_rng(int(self.name)).uniform(-1, 1, task.dimension)
-        return Contribution(values, np.zeros(0), 1)
+    def accept(self, task: Task) -> Callable[[], Contribution]:
+        values = np.random.default_rng(int(self.name)).uniform(-1, 1, task.encoding.dimension)
+        return lambda: Contribution(values, np.zeros(0), 1)
 
 
 def make_sum(noise: Noise, clients: int, bits: int = 12) -> tuple[dict[str, Site], Task]:
     codec = Codec(clip=1.0, bits=bits, weight_cap=1, clients=clients)
     codec = replace(codec, headroom=noise.headroom(clients))
     sites: dict[str, Site] = {str(i): Fixed(str(i), None, None, None, seed=9) for i in range(clients)}  # type: ignore[arg-type]
-    task = Task(kind=TaskKind.TRAIN, number=1, dimension=D, codec=codec, columns=(), classes=(), noise=noise)
+    task = Task(question=Train(model={}), encoding=Encoding(dimension=D, codec=codec, noise=noise))
     return sites, task
 
 
@@ -57,23 +61,23 @@ def test_the_variance_of_a_sum_is_that_of_its_survivors(
 ) -> None:
     noise = make_noise(mechanism, variance, smallest=4)
     sites, task = make_sum(noise, 7)
-    quiet = replace(task, noise=None)
+    quiet = encoded(task, noise=None)
     gone = {task.name: frozenset(absent)}
     total = kind(sites, gone).sum(task)
     survivors = 7 - len(absent)
     assert len(total.survivors) == survivors
     rounded = sum(
         signed(
-            task.codec.encode(
+            task.encoding.codec.encode(
                 sites[name].compute(quiet).coordinates,
                 1,
                 derive(sites[name]._randomness(task, "rounding"), "rounding", 0),
             )[:D],
-            task.codec.ring_bits,
+            task.encoding.codec.ring_bits,
         )
         for name in total.survivors
     )
-    added = signed(total.total[:D], task.codec.ring_bits) - rounded
+    added = signed(total.total[:D], task.encoding.codec.ring_bits) - rounded
     assert (added == np.rint(added)).all()
     statistic = float((added**2).sum()) / (survivors * variance)
     # Below a variance of 1 the discrete Gaussian has less than its parameter, by what sampling tests.
@@ -160,7 +164,7 @@ def test_fewer_survivors_than_are_needed_have_no_result(kind: type[PlainSum | Se
 def test_the_weights_behind_the_values_get_no_noise(mechanism: Mechanism) -> None:
     sites, task = make_sum(make_noise(mechanism, 400.0), 5)
     result = PlainSum(sites).sum(task)
-    assert task.codec.decode(result.total, 5).weight == 5
+    assert task.encoding.codec.decode(result.total, 5).weight == 5
 
 
 def test_noise_of_another_seed_is_another_noise() -> None:

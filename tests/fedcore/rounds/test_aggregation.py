@@ -11,21 +11,24 @@ import pytest
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from secagg import RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask
-from tests.fedcore.rounds.test_site import (
+from tests.fedcore.sites import (
     KINDS,
     LEARNER,
-    OTHER_SHAPES,
     SCHEMA,
     FailingLearner,
+    FixedLearner,
     answering,
     make_plan,
+    make_question,
     make_sites,
     make_table,
     make_task,
+    make_terms,
     site_with,
 )
 from tests.fedcore.rows import table_of
@@ -39,7 +42,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def expected(task: Task, sites: Mapping[str, Site], names: list[str]) -> list[int]:
     """The sum in Python's integers."""
     columns = zip(*(sites[name].contribute(task).tolist() for name in names), strict=True)
-    return [sum(column) & ring_mask(task.codec.ring_bits) for column in columns]
+    return [sum(column) & ring_mask(task.encoding.codec.ring_bits) for column in columns]
 
 
 @both
@@ -49,7 +52,7 @@ def test_the_sum_is_that_of_the_sites_element_by_element(aggregator: Aggregator,
     result = aggregator(sites, {}).sum(task)
     assert isinstance(result, GroupSum)
     assert result.total.tolist() == expected(task, sites, sorted(sites))
-    assert result.total.dtype == lane_dtype(task.codec.ring_bits)
+    assert result.total.dtype == lane_dtype(task.encoding.codec.ring_bits)
     assert result.survivors == tuple(sorted(sites))
     assert result.failures == {}
 
@@ -63,8 +66,8 @@ def test_the_sum_is_exact_in_every_lane(aggregator: Aggregator, bits: int, weigh
     task = make_task(TaskKind.TRAIN, make_plan(bits=bits, weight_cap=weight_cap, clip=0.1))
     result = aggregator(sites, {}).sum(task)
     assert result.total.tolist() == expected(task, sites, sorted(sites))
-    difference = np.abs(task.codec.decode(result.total, 5).mean - [-0.03, 0.02, -0.1, 0.07])
-    assert difference.max() <= task.codec.error_bound(5, 100) * 1.001
+    difference = np.abs(task.encoding.codec.decode(result.total, 5).mean - [-0.03, 0.02, -0.1, 0.07])
+    assert difference.max() <= task.encoding.codec.error_bound(5, 100) * 1.001
 
 
 @both
@@ -73,8 +76,8 @@ def test_a_sum_modulo_the_ring_is_reduced(aggregator: Aggregator) -> None:
     sites = {f"s{i}": site_with(answering([[-9.0, -9.0, -9.0]], [9.0])) for i in range(5)}
     task = make_task(TaskKind.TRAIN, make_plan(bits=12, weight_cap=20))
     result = aggregator(sites, {}).sum(task)
-    levels = task.codec.levels
-    low = 2**task.codec.ring_bits - 5 * levels
+    levels = task.encoding.codec.levels
+    low = 2**task.encoding.codec.ring_bits - 5 * levels
     assert result.total.tolist() == [low, low, low, 5 * levels, 100]
 
 
@@ -90,6 +93,12 @@ def test_absent_sites_are_left_out_of_their_task_only(aggregator: Aggregator) ->
         assert result.failures == {}
 
 
+OTHER_SHAPES = [
+    answering([0.5], []),  # a shape that numpy would broadcast, and some that it would not
+    answering([[0.5, 0.5]], [0.5]),
+    answering([[0.5] * 5], [0.5]),
+    FixedLearner({"coefficients": np.ones((1, 3))}),
+]
 OTHER_CLASSES = Schema(SCHEMA.columns, ("healthy", "ill"))
 
 
@@ -99,39 +108,53 @@ OTHER_CLASSES = Schema(SCHEMA.columns, ("healthy", "ill"))
     [
         (site_with(answering([[0, np.nan, 0]], [0])), "update[1]: must be finite"),
         (site_with(answering([[0, 0, 0]], [np.inf])), "update[3]: must be finite"),
-        (Site("odd", make_table(9, 0), OTHER_CLASSES, LEARNER), "task.columns, task.classes"),
+        (site_with(FailingLearner({})), "the learner failed with ValueError"),
+        *((site_with(learner), "parameters of other shapes") for learner in OTHER_SHAPES),
     ],
 )
-def test_a_site_that_cannot_contribute_costs_only_itself_the_round(
+def test_a_site_with_nothing_to_say_is_in_the_sum_with_zeros_under_its_weight(
     aggregator: Aggregator, bad: Site, reason: str
 ) -> None:
     sites = make_sites(4)
     task = make_task(TaskKind.TRAIN)
     result = aggregator(sites | {"odd": bad}, {}).sum(task)
-    assert result.survivors == tuple(sites)
+    assert result.survivors == ("odd", *sites)
     assert list(result.failures) == ["odd"]
     assert reason in result.failures["odd"]
+    assert result.total[:-1].tolist() == expected(task, sites, list(sites))[:-1]
+    assert result.mean.weight == sum(len(site.table) for site in sites.values()) + 20
+
+
+@both
+def test_a_site_that_refuses_a_task_costs_only_itself_the_round(aggregator: Aggregator) -> None:
+    bad = Site("odd", make_table(9, 0), OTHER_CLASSES, LEARNER)
+    sites = make_sites(4)
+    task = make_task(TaskKind.TRAIN)
+    result = aggregator(sites | {"odd": bad}, {}).sum(task)
+    assert result.survivors == tuple(sites)
+    assert list(result.failures) == ["odd"]
+    assert "its schema and classes are not those of this site" in result.failures["odd"]
     assert result.total.tolist() == expected(task, sites, list(sites))
 
 
 @both
-@pytest.mark.parametrize("learner", [*OTHER_SHAPES, pytest.param(FailingLearner({}), id="raises")])
-def test_a_site_whose_learner_fails_costs_only_itself_the_round(
-    aggregator: Aggregator, learner: FailingLearner
-) -> None:
-    sites = make_sites(4)
-    task = make_task(TaskKind.TRAIN)
-    result = aggregator(sites | {"odd": site_with(learner)}, {}).sum(task)
-    assert result.survivors == tuple(sites)
-    assert list(result.failures) == ["odd"]
-    assert result.total.tolist() == expected(task, sites, list(sites))
+def test_the_sites_of_a_sum_learn_that_they_counted_and_nobody_else_does(aggregator: Aggregator) -> None:
+    sites = make_sites()
+    plan = make_plan(keep=0.5)
+    task = make_terms(plan).task(make_question(TaskKind.TRAIN))
+    gone = sites["site-3"]
+    gone.contribute(task)  # computed, and lost on the way
+    result = aggregator(sites, {task.name: frozenset({"site-3"})}).sum(task)
+    assert gone.state.counted == ()
+    for name in result.survivors:
+        assert sites[name].state.counted == result.survivors
 
 
 @both
 def test_when_no_site_can_contribute_there_is_an_error_that_says_why(aggregator: Aggregator) -> None:
-    sites = {f"s{i}": Site(f"s{i}", make_table(9, i), OTHER_CLASSES, LEARNER) for i in range(4)}
-    with pytest.raises(TaskError, match=r"mean 1: no site could contribute: .*s0.*task\.columns"):
-        aggregator(sites, {}).sum(make_task(TaskKind.MEAN))
+    sites = {f"s{i}": site_with(FailingLearner({})) for i in range(4)}
+    with pytest.raises(TaskError, match=r"train 1: no site could contribute: .*s0.*failed with ValueError"):
+        aggregator(sites, {}).sum(make_task(TaskKind.TRAIN))
     with pytest.raises(TaskError, match="mean 1: no site could contribute"):
         aggregator(make_sites(4), {"mean 1": frozenset(make_sites(4))}).sum(make_task(TaskKind.MEAN))
 
@@ -150,11 +173,11 @@ def test_a_seeded_sum_repeats_and_a_fresh_one_does_not(aggregator: Aggregator) -
 def test_the_error_bound_holds_for_the_mean_that_comes_out(aggregator: Aggregator) -> None:
     sites, task = make_sites(seed=None), make_task(TaskKind.MEAN)
     result = aggregator(sites, {}).sum(task)
-    decoded = task.codec.decode(result.total, len(result.survivors))
+    decoded = task.encoding.codec.decode(result.total, len(result.survivors))
     rows = np.concatenate([table_of(site).features for site in sites.values()])
     wanted = (rows.mean(axis=0) - SCHEMA.low) / (SCHEMA.high - SCHEMA.low)
     assert decoded.weight == len(rows)
-    assert np.abs(decoded.mean - wanted).max() <= task.codec.error_bound(5, len(rows)) + 1e-12
+    assert np.abs(decoded.mean - wanted).max() <= task.encoding.codec.error_bound(5, len(rows)) + 1e-12
 
 
 def test_only_the_secure_sum_has_traffic_of_a_protocol() -> None:
@@ -172,9 +195,9 @@ def test_a_secure_sum_over_too_few_has_no_result() -> None:
 
 @both
 def test_a_reason_that_all_sites_share_is_said_once(aggregator: Aggregator) -> None:
-    sites = {f"s{i}": site_with(LEARNER, make_table(101, i)) for i in range(8)}
+    sites = {f"s{i}": site_with(FailingLearner({})) for i in range(8)}
     with pytest.raises(TaskError) as caught:
-        aggregator(sites, {}).sum(make_task(TaskKind.MEAN))
+        aggregator(sites, {}).sum(make_task(TaskKind.TRAIN))
     said = str(caught.value)
-    assert said.count("weight: must be in 1..100") == 1
-    assert "s0, s1, s2, s3, s4 and 3 more: weight" in said
+    assert said.count("the learner failed") == 1
+    assert "s0, s1, s2, s3, s4 and 3 more: the learner failed" in said

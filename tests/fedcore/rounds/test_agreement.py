@@ -15,7 +15,7 @@ from fedcore.learners import LocalSGD
 from fedcore.rounds.agreement import Agreement
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedAvgM
-from tests.fedcore.rounds.test_site import SCHEMA, make_table
+from tests.fedcore.sites import SCHEMA, make_table
 from tests.fedcore.service.test_join import PATIENT, Run
 from tests.fedcore.service.test_training import train
 

@@ -13,13 +13,15 @@ import pytest
 from fedcore.errors import CodecError, SettingError
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import GroupSum, PlainSum, SecureSum, SumAggregator
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.state import RunState
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
 from secagg import AbortReason, RoundAbortedError
-from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, make_plan, make_sites, make_table
+from tests.fedcore.sites import LEARNER, SCHEMA, make_plan, make_sites, make_table, model_of
 
 NAMES = ["mean 1", "deviation 1", "train 1", "train 2", "train 3", "train 4"]
 
@@ -36,6 +38,9 @@ class Flaky:
     def names(self) -> Sequence[str]:
         return self.inner.names
 
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        return self.inner.deal(members, groups)
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         self.calls.append(task.name)
         if len(self.calls) - 1 in self.fails:
@@ -43,14 +48,14 @@ class Flaky:
         return self.inner.sum(task, among)
 
 
-def train(aggregator: SumAggregator, **options: Any) -> tuple[TrainedModel, list[RoundRecord]]:
+def train(aggregator: SumAggregator, **options: Any) -> tuple[RunState, list[RoundRecord]]:
     records: list[RoundRecord] = []
     values: dict[str, Any] = {"plan": make_plan(), "on_round": records.append}
     model = Federation(aggregator, SCHEMA, LEARNER, **(values | options)).run()
     return model, records
 
 
-def accuracy(model: TrainedModel) -> float:
+def accuracy(model: RunState) -> float:
     held_out = make_table(2000, 99)
     return LEARNER.evaluate(model.parameters, model.standardizer.apply(held_out))["accuracy"]
 
@@ -96,7 +101,7 @@ def test_every_task_is_reported_once_with_its_sum_and_the_model_after_it() -> No
         assert record.result is not None
         assert record.result.survivors == tuple(sites)
     for before, after in pairwise(records[2:]):
-        assert flatten(before.parameters).tolist() == flatten(after.task.model).tolist()
+        assert flatten(before.parameters).tolist() == flatten(model_of(after.task)).tolist()
     assert flatten(records[1].parameters).tolist() == flatten(LEARNER.initial()).tolist()
     assert flatten(records[-1].parameters).tolist() == flatten(model.parameters).tolist()
     assert model.weight == rows
@@ -105,13 +110,14 @@ def test_every_task_is_reported_once_with_its_sum_and_the_model_after_it() -> No
 def test_the_tasks_carry_what_the_sites_need_and_nothing_before_it_is_known() -> None:
     model, records = train(PlainSum(make_sites()))
     tasks = [record.task for record in records]
-    assert sorted(tasks[0].arrays) == []
-    assert sorted(tasks[1].arrays) == ["mean"]
+    assert sorted(tasks[0].question.arrays()) == []
+    assert sorted(tasks[1].question.arrays()) == ["mean"]
     for task in tasks[2:]:
-        assert sorted(task.arrays) == ["deviation", "mean", "model.coefficients", "model.intercepts"]
-        assert task.arrays["mean"].tolist() == model.standardizer.mean.tolist()
-        assert task.arrays["deviation"].tolist() == model.standardizer.deviation.tolist()
-        assert task.dimension == 4
+        arrays = task.question.arrays()
+        assert sorted(arrays) == ["deviation", "mean", "model.coefficients", "model.intercepts"]
+        assert arrays["mean"].tolist() == model.standardizer.mean.tolist()
+        assert arrays["deviation"].tolist() == model.standardizer.deviation.tolist()
+        assert task.encoding.dimension == 4
 
 
 def test_one_step_adds_the_mean_update_times_the_rate_of_the_server() -> None:
@@ -145,7 +151,9 @@ def test_a_round_without_a_result_is_tried_again_and_changes_nothing(failing: se
         assert record.reason == f"cohort too small: call {call}"
     for record, following in pairwise(records):
         if record.result is None:
-            assert following.task.encode() == record.task.encode()
+            assert following.task.digest == record.task.digest
+            place, then = ((r.task.step, r.task.attempt) for r in (record, following))
+            assert then == (place[0], place[1] + 1)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3])

@@ -21,18 +21,20 @@ from fedcore.learner import Learner, Metrics, Parameters
 from fedcore.learners import LocalSGD, LogisticRegression
 from fedcore.learners.per_person import PersonClipped
 from fedcore.privacy.accounting import Accountant, Budget, BudgetExceededError, Mechanism, Release
-from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.noise import signed
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.local_training import SiteState, Update
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import Evaluate, TaskKind
 from fedcore.rounds.site import Contribution, Site
-from fedcore.rounds.summation import RoundRecord
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from fedcore.strategies import FedAvg
-from tests.fedcore.rounds.test_site import SCHEMA, make_table, make_task
+from tests.fedcore.sites import SCHEMA, asked, encoded, make_table, make_task, make_terms
 
 LEARNER = LocalSGD(model=LogisticRegression(3), rate=0.1)
 PRIVACY = PrivacyPlan(epsilon=20.0, delta=1e-3, rounds=3, smallest=4, colluders=1)
@@ -59,13 +61,15 @@ def guarded(learner: Learner[Any] = LEARNER, plan: PrivacyPlan = PRIVACY) -> Sit
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: replace(t, shaping=replace(t.shaping, norm=1e200)),
-        lambda t: replace(t, shaping=replace(t.shaping, norm=1.7e308)),
-        lambda t: replace(t, asks=replace(t.asks, quantile=1e200)),
-        lambda t: replace(t, asks=replace(t.asks, quantile=1.7e308)),
-        lambda t: replace(t, codec=replace(t.codec, clip=1e-100)),
-        lambda t: replace(t, shaping=replace(t.shaping, norm=1e200), codec=replace(t.codec, clip=1e-100)),
-        lambda t: replace(t, dimension=2**53 - 1),
+        lambda t: encoded(t, shaping=replace(t.encoding.shaping, norm=1e200)),
+        lambda t: encoded(t, shaping=replace(t.encoding.shaping, norm=1.7e308)),
+        lambda t: encoded(t, asks=replace(t.encoding.asks, quantile=1e200)),
+        lambda t: encoded(t, asks=replace(t.encoding.asks, quantile=1.7e308)),
+        lambda t: encoded(t, codec=replace(t.encoding.codec, clip=1e-100)),
+        lambda t: encoded(
+            t, shaping=replace(t.encoding.shaping, norm=1e200), codec=replace(t.encoding.codec, clip=1e-100)
+        ),
+        lambda t: encoded(t, dimension=2**53 - 1),
     ],
 )
 def test_no_number_of_a_task_makes_a_guarded_site_raise_anything_but_a_typed_error(change: Any) -> None:
@@ -114,20 +118,20 @@ class Scoring(Probe):
         return np.full((len(rows), 2), 0.5)
 
 
-def test_an_evaluation_of_rows_without_labels_is_a_typed_error() -> None:
-    with pytest.raises(TaskError, match="Unlabelled has no labels"):
-        site = Site("a", Unlabelled(), SCHEMA, Scoring(""))
-        task = task_of()
-        task = replace(task, kind=TaskKind.EVALUATE, dimension=405, noise=None)
-        site.contribute(replace(task, arrays={f"model.{n}": a for n, a in task.model.items()}))
+def test_an_evaluation_of_rows_without_labels_says_nothing() -> None:
+    site = Site("a", Unlabelled(), SCHEMA, Scoring(""))
+    task = make_terms().task(Evaluate(model=LEARNER.initial()))
+    assert task.encoding.dimension == 405
+    assert not site.contribute(task)[:405].any()
+    assert site.trouble == "evaluation: the learner failed with AttributeError"
 
 
 def test_what_shapes_updates_is_refused_for_what_is_none() -> None:
     task, site = make_task(TaskKind.MEAN), Site("a", make_table(20, 0), SCHEMA, LEARNER)
     with pytest.raises(TaskError, match="mean has none"):
-        site.contribute(replace(task, shaping=Shaping(keep=0.5)))
+        site.contribute(encoded(task, shaping=Shaping(keep=0.5)))
     with pytest.raises(TaskError, match="mean has none"):
-        site.contribute(replace(task, asks=Asks(quantile=0.5), noise=task_of().noise))
+        site.contribute(encoded(task, asks=Asks(quantile=0.5), noise=task_of().encoding.noise))
 
 
 # --- answers in the clear: being in the sum or not ---
@@ -136,9 +140,11 @@ def test_what_shapes_updates_is_refused_for_what_is_none() -> None:
 @pytest.mark.parametrize("factor", [0.01, 0.5, 0.99, 0.9995, 1.0005])
 def test_the_norm_that_decides_who_can_answer_is_not_the_servers_to_choose(factor: float) -> None:
     task = task_of()
-    assert task.noise is not None
+    assert task.encoding.noise is not None
     with pytest.raises(TaskError, match="within the norm"):
-        guarded().contribute(replace(task, noise=replace(task.noise, norm=task.noise.norm * factor)))
+        guarded().contribute(
+            encoded(task, noise=replace(task.encoding.noise, norm=task.encoding.noise.norm * factor))
+        )
 
 
 @pytest.mark.parametrize("how", ["raises", "refuses", "diverges"])
@@ -146,22 +152,22 @@ def test_a_guarded_site_whose_training_fails_sends_noise_alone_so_that_nobody_he
     task = task_of()
     site, silent = guarded(Probe(how)), Site("a", make_table(20, 0), SCHEMA, Probe(how))
     vector = site.contribute(task)
-    assert vector.shape == (task.length,)
-    assert task.noise is not None
-    steps = signed(vector[: task.dimension], task.codec.ring_bits)
-    assert 0 < np.abs(steps).max() < 8 * math.sqrt(task.noise.variance)
-    assert vector[task.dimension :].tolist() == [1]
-    with pytest.raises((TaskError, CodecError)):  # without a promise to keep, it says so
-        silent.contribute(task)
+    assert vector.shape == (task.encoding.length,)
+    assert task.encoding.noise is not None
+    steps = signed(vector[: task.encoding.dimension], task.encoding.codec.ring_bits)
+    assert 0 < np.abs(steps).max() < 8 * math.sqrt(task.encoding.noise.variance)
+    assert vector.size == task.encoding.dimension  # all count alike: no weight is sent
+    quiet = encoded(task, noise=None)
+    assert not silent.contribute(quiet)[: task.encoding.dimension].any()  # nor is it told without a promise
 
 
 def test_a_guarded_site_still_refuses_what_does_not_depend_on_its_rows() -> None:
     task = task_of()
-    for wrong in (replace(task, dimension=7), replace(task, arrays={}), replace(task, classes=("x",))):
+    for wrong in (encoded(task, dimension=7), asked(task, model={}), encoded(task, classes=("x",))):
         with pytest.raises(TaskError):
             guarded(Probe("raises")).contribute(wrong)
     with pytest.raises(TaskError, match="cannot be steered"):
-        guarded(Probe("raises")).contribute(replace(task, asks=replace(task.asks, proximal=1.0)))
+        guarded(Probe("raises")).contribute(encoded(task, asks=replace(task.encoding.asks, proximal=1.0)))
 
 
 # --- the same noise twice ---
@@ -169,10 +175,13 @@ def test_a_guarded_site_still_refuses_what_does_not_depend_on_its_rows() -> None
 
 def test_noise_of_a_guarded_site_is_fresh_although_it_has_a_seed_so_that_repeats_do_not_cancel_it() -> None:
     task = task_of()
-    assert task.noise is not None
+    assert task.encoding.noise is not None
     site = guarded(Probe("diverges"))
-    first, second = (signed(site.contribute(task)[: task.dimension], task.codec.ring_bits) for _ in range(2))
-    assert np.abs(first - second).max() > 0.01 * math.sqrt(task.noise.variance)
+    first, second = (
+        signed(site.contribute(task)[: task.encoding.dimension], task.encoding.codec.ring_bits)
+        for _ in range(2)
+    )
+    assert np.abs(first - second).max() > 0.01 * math.sqrt(task.encoding.noise.variance)
 
 
 # --- the account ---
@@ -180,8 +189,8 @@ def test_noise_of_a_guarded_site_is_fresh_although_it_has_a_seed_so_that_repeats
 
 def test_the_account_is_of_the_noise_that_is_sent_also_where_it_is_a_little_less_than_wanted() -> None:
     task = task_of()
-    assert task.noise is not None
-    less = replace(task, noise=replace(task.noise, variance=task.noise.variance * 0.9995))
+    assert task.encoding.noise is not None
+    less = encoded(task, noise=replace(task.encoding.noise, variance=task.encoding.noise.variance * 0.9995))
     guards = [PrivacyGuard(PRIVACY), PrivacyGuard(PRIVACY)]
     for guard, one in zip(guards, (task, less), strict=True):
         guard.demand(one)
@@ -252,7 +261,7 @@ def test_two_guards_do_not_spend_one_account(tmp_path: Path) -> None:
 def test_signs_are_refused_they_have_no_room_for_noise() -> None:
     task = task_of()
     with pytest.raises(TaskError, match="bits"):
-        guarded().contribute(replace(task, codec=replace(task.codec, bits=1, headroom=0)))
+        guarded().contribute(encoded(task, codec=replace(task.encoding.codec, bits=1, headroom=0)))
 
 
 # --- privacy of persons ---
@@ -280,23 +289,23 @@ def test_a_person_who_can_turn_the_whole_vector_round_has_noise_for_twice_its_no
 
 def test_an_honest_task_of_persons_is_served() -> None:
     site = guarded(PERSONS, PERSON)
-    assert site.contribute(person_task()).size == 5
+    assert site.contribute(person_task()).size == 4
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: replace(t, asks=replace(t.asks, quantile=0.5)),
-        lambda t: replace(t, shaping=replace(t.shaping, keep=0.5)),
-        lambda t: replace(t, asks=replace(t.asks, update=UpdateKind.DELTA)),
-        lambda t: replace(t, asks=replace(t.asks, update=UpdateKind.WEIGHTS)),
+        lambda t: encoded(t, asks=replace(t.encoding.asks, quantile=0.5)),
+        lambda t: encoded(t, shaping=replace(t.encoding.shaping, keep=0.5)),
+        lambda t: encoded(t, asks=replace(t.encoding.asks, update=UpdateKind.DELTA)),
+        lambda t: encoded(t, asks=replace(t.encoding.asks, update=UpdateKind.WEIGHTS)),
     ],
 )
 def test_what_a_person_moves_beyond_the_bound_of_one_gradient_is_refused(change: Any) -> None:
     task = change(person_task())
-    sent = task.shaping.length(task.dimension) + task.hidden
-    longest = math.hypot(1.0, task.asks.quantile)
-    task = replace(task, noise=PERSON.noise(task.codec, longest, sent))
+    sent = task.encoding.shaping.length(task.encoding.dimension) + task.encoding.hidden
+    longest = math.hypot(1.0, task.encoding.asks.quantile)
+    task = encoded(task, noise=PERSON.noise(task.encoding.codec, longest, sent))
     with pytest.raises(TaskError, match="sensitivity"):
         guarded(PERSONS, PERSON).contribute(task)
 

@@ -1,4 +1,4 @@
-"""Bad input at one site: a typed reason, that site sits out, and the round goes on; over all three sums."""
+"""Bad input at one site: it changes nothing, or is refused, and the round goes on; over all three sums."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from fedcore.errors import TaskError
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering, flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.state import RunState
 from fedcore.strategies import FedAdam, FedAvg, FedProx, Scaffold, Strategy
-from tests.fedcore.rounds.test_site import SCHEMA, make_table
 from tests.fedcore.rows import table_of
+from tests.fedcore.sites import SCHEMA, make_table
 
 LEARNER = LocalSGD(model=SoftmaxRegression(3, 2), batch_size=8, rate=0.2)
 SUMS = [PlainSum, FloatSum, SecureSum]
@@ -60,10 +61,21 @@ def fails(*_: Any) -> Any:
     raise RuntimeError("cuda: out of memory, patient 4711")
 
 
+class Still(Odd):
+    """Stays where it begins."""
+
+    def fit(self, parameters: Parameters, rows: Any, seed: int) -> Any:
+        return dict(parameters)
+
+    def fit_steered(self, parameters: Parameters, rows: Any, seed: int, steering: Steering) -> Any:
+        return LocalFit(dict(parameters), 1.0, 1.0)
+
+
 def one_nan(parameters: Parameters) -> Parameters:
     return {**parameters, "intercepts": np.array([0.0, np.nan])}
 
 
+# What a site says of itself, and whether it refuses: on grounds that do not depend on its rows.
 BAD: dict[str, tuple[Change, str]] = {
     "NaN": (lambda s: replace(s, learner=Odd(one_nan)), "must be finite"),
     "infinite": (
@@ -106,10 +118,11 @@ BAD: dict[str, tuple[Change, str]] = {
     "no rows": (lambda s: replace(s, table=Table(np.zeros((0, 3)), np.zeros(0, np.int64))), "has no rows"),
     "another schema": (
         lambda s: replace(s, schema=replace(SCHEMA, classes=("no", "maybe"))),
-        "task.columns, task.classes",
+        "its schema and classes are not those of this site",
     ),
     "no table": (lambda s: replace(s, table=[1, 2, 3]), "statistics need a table|only tables"),
 }
+REFUSED = {"initial raises", "initial is nothing", "another model", "another schema", "no table"}
 STRATEGIES = [FedAvg(), FedProx(mu=0.1), FedAdam()]
 
 
@@ -125,7 +138,7 @@ def make_sites(change: Change | None) -> dict[str, Site]:
 
 def run(
     kind: Any, sites: dict[str, Site], strategy: Strategy | None = None, **changes: Any
-) -> tuple[TrainedModel, list[RoundRecord]]:
+) -> tuple[RunState, list[RoundRecord]]:
     values: dict[str, Any] = {"rounds": 2, "clients": 6, "weight_cap": 100, "bits": 16}
     records: list[RoundRecord] = []
     plan = TrainingPlan(**(values | changes))
@@ -136,18 +149,20 @@ def run(
 @pytest.mark.parametrize("kind", SUMS)
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
-def test_a_bad_site_sits_out_with_a_reason_and_the_round_goes_on(
+def test_a_bad_site_says_nothing_for_a_reason_and_the_round_goes_on(
     kind: Any, bad: str, strategy: Strategy
 ) -> None:
     change, why = BAD[bad]
     # Without standardization, whose sums have a site in them that is bad at training only.
     model, records = run(kind, make_sites(change), strategy, standardize=bad == "no table")
-    clean, _ = run(kind, make_sites(None), strategy, standardize=bad == "no table")
+    sits_out = bad in REFUSED or bad == "no rows"
+    still: Change | None = None if sits_out else lambda site: replace(site, learner=Still())
+    clean, _ = run(kind, make_sites(still), strategy, standardize=bad == "no table")
     train = [record for record in records if record.task.name.startswith("train")]
     assert len(train) == 2
     for record in train:
         assert record.result is not None
-        assert record.result.survivors == tuple(GOOD)
+        assert record.result.survivors == ((*GOOD,) if bad in REFUSED else (*GOOD, "site-x"))
         assert list(record.result.failures) == ["site-x"]
         assert re.search(why, record.result.failures["site-x"]), record.result.failures
         assert "4711" not in record.result.failures["site-x"]  # what a library says may be about data
@@ -192,7 +207,7 @@ def test_more_rows_than_the_cap_count_as_the_cap(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", SUMS)
-def test_a_change_of_a_refused_site_is_not_kept(kind: Any) -> None:
+def test_a_change_of_a_site_that_says_nothing_is_not_kept(kind: Any) -> None:
     sites = make_sites(lambda site: replace(site, learner=Odd(one_nan)))
     run(kind, sites, Scaffold(sites=6), rounds=3, keep=0.5)
     assert sites["site-x"].state.control is None
@@ -217,7 +232,7 @@ def test_when_every_site_is_bad_the_error_says_why(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", SUMS)
-def test_a_site_that_comes_back_is_in_the_next_round(kind: Any) -> None:
+def test_a_site_that_failed_once_speaks_in_the_next_round(kind: Any) -> None:
     calls = []
 
     def sometimes(parameters: Parameters) -> Parameters:
@@ -226,8 +241,9 @@ def test_a_site_that_comes_back_is_in_the_next_round(kind: Any) -> None:
 
     sites = make_sites(lambda site: replace(site, learner=Odd(sometimes)))
     _, records = run(kind, sites, Scaffold(sites=6), rounds=4, norm=AdaptiveClip(norm=1.0))
-    inside = ["site-x" in r.result.survivors for r in records if r.result and r.task.name[:5] == "train"]
-    assert inside == [True, False, True, True]
+    trained = [record.result for record in records if record.result and record.task.name[:5] == "train"]
+    assert all("site-x" in result.survivors for result in trained)
+    assert ["site-x" in result.failures for result in trained] == [False, True, False, False]
 
 
 @pytest.mark.parametrize("kind", [PlainSum, SecureSum])

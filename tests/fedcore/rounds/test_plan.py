@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import SettingError
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.errors import CodecError, TaskError
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.rounds.plan import TrainingPlan, plan_upload
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
+from fedcore.rounds.terms import Terms
+from fedcore.rounds.upload import plan_upload
 from fedcore.strategies import FedAdam, FedAvg, FedNova, GeometricMedian, Scaffold, Strategy
 from secagg import ParameterError
 from secagg.kernels import pack, packed_bytes
-from tests.fedcore.strategies.toys import Runner, make_toy_sites, make_toys, toy_plan
+from tests.fedcore.strategies.toys import LEARNER, Runner, make_toy_sites, make_toys, toy_plan
 
 TOYS = make_toys(5)
 PRIVACY = PrivacyPlan(epsilon=10.0, delta=1e-3, rounds=2, smallest=4)
@@ -60,33 +63,34 @@ def test_the_planned_upload_is_that_of_the_round(
     for record in ran.records:
         task, result = record.task, record.result
         assert result is not None
-        assert (promised.entries, promised.ring_bits) == (task.length, task.codec.ring_bits)
+        assert (promised.entries, promised.ring_bits) == (task.encoding.length, task.encoding.codec.ring_bits)
         assert result.total.shape == (promised.entries,)
-        assert promised.values == task.dimension
-        assert len(pack(result.total, ring_bits=task.codec.ring_bits)) == promised.bytes
-        assert promised.bytes == packed_bytes(task.length, task.codec.ring_bits)
-        assert promised.float32_bytes == 4 * task.dimension
-        assert promised.bytes_per_value == promised.bytes / task.dimension
-        assert promised.net_bytes_per_value == pytest.approx(task.length * bits / 8 / task.dimension)
+        assert promised.values == task.encoding.dimension
+        assert len(pack(result.total, ring_bits=task.encoding.codec.ring_bits)) == promised.bytes
+        assert promised.bytes == packed_bytes(task.encoding.length, task.encoding.codec.ring_bits)
+        assert promised.float32_bytes == 4 * task.encoding.dimension
+        assert promised.bytes_per_value == promised.bytes / task.encoding.dimension
+        assert promised.net_bytes_per_value == pytest.approx(
+            task.encoding.length * bits / 8 / task.encoding.dimension
+        )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
-def test_the_task_says_all_of_it_on_the_wire(strategy: Strategy) -> None:
+def test_what_does_not_travel_is_derived_by_who_has_the_terms(strategy: Strategy) -> None:
     plan = toy_plan(rounds=3, rotate=True, keep=0.5, norm=AdaptiveClip(norm=0.2))
+    terms = Terms.of(plan, strategy, LEARNER, None)
     for record in Runner(TOYS, {"train 2": frozenset({"s01"})}).run("plain", strategy, plan).records:
-        again = Task.decode(record.task.encode())
+        again = Task.decode(record.task.encode(), terms.encoding)
         assert again.encode() == record.task.encode()
-        for name in ("codec", "asks", "shaping", "noise", "passes", "length", "precise"):
-            assert getattr(again, name) == getattr(record.task, name), name
+        assert again.encoding == record.task.encoding
+        assert again.step == terms.place(again.question) > 0
 
 
 def test_a_site_contributes_the_same_to_a_decoded_task() -> None:
     plan = toy_plan(rounds=1, rotate=True, norm=0.2, privacy=PRIVACY, bits=12)
     record = Runner(TOYS).run("plain", FedAvg(), plan).records[0]
-    one, two = (
-        make_toy_sites(TOYS)["s03"].contribute(task)
-        for task in (record.task, Task.decode(record.task.encode()))
-    )
+    decoded = Task.decode(record.task.encode(), Terms.of(plan, FedAvg(), LEARNER, None).encoding)
+    one, two = (make_toy_sites(TOYS)["s03"].contribute(task) for task in (record.task, decoded))
     assert np.array_equal(one, two)
 
 

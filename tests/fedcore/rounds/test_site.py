@@ -1,117 +1,46 @@
-"""A site refuses what is not its own task, and its randomness repeats only when it was asked to.
-
-The sites of this file serve the other tests of the package, too.
-"""
+"""A site refuses what is not its own task, and its randomness repeats only when it was asked to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedcore.codec.shaping import Shaping
 from fedcore.data.schema import Column, Schema
-from fedcore.data.table import Table
-from fedcore.errors import CodecError, FedcoreError, TaskError
-from fedcore.learner import Learner, Parameters, flatten
-from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.errors import TaskError
+from fedcore.learner import flatten
 from fedcore.rounds.aggregation import PlainSum
-from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.instructions import Asks
+from fedcore.rounds.questions import STATISTICS, TaskKind
+from fedcore.rounds.site import Site, whole
 from fedcore.statistics.standardizer import Standardizer, unit_deviations, unit_means
-from tests.fedcore.rows import table_of
-
-SCHEMA = Schema(
-    (Column("age", 0.0, 100.0), Column("dose", -5.0, 5.0), Column("unit", 0.0, 1.0)), ("no", "yes")
+from tests.fedcore.sites import (
+    KINDS,
+    LEARNER,
+    MIDDLE,
+    SCHEMA,
+    asked,
+    encoded,
+    make_plan,
+    make_question,
+    make_sites,
+    make_table,
+    make_task,
+    make_terms,
+    model_of,
 )
-LEARNER = LogisticRegressionLearner(features=3, classes=2, epochs=3, learning_rate=0.05)
-KINDS = (TaskKind.MEAN, TaskKind.DEVIATION, TaskKind.TRAIN)  # the other kinds have tests of their own
-MIDDLE = {"mean": np.array([50.0, 0.0, 0.5]), "deviation": np.array([20.0, 2.0, 0.0])}
-
-
-def make_table(rows: int, seed: int) -> Table:
-    """Rows within the bounds: old age and high doses say yes, `unit` is always 1."""
-    rng = np.random.default_rng(seed)
-    age, dose = rng.uniform(0, 100, rows), rng.uniform(-5, 5, rows)
-    labels = (age / 20 + dose + rng.normal(size=rows) > 2.5).astype(np.int64)
-    return Table(np.column_stack([age, dose, np.ones(rows)]), labels)
-
-
-def make_sites(n: int = 5, seed: int | None = 7) -> dict[str, Site]:
-    """Sites of 10, 17, 24, ... rows."""
-    return {
-        f"site-{i}": Site(f"site-{i}", make_table(10 + 7 * i, i), SCHEMA, LEARNER, seed) for i in range(n)
-    }
-
-
-def make_plan(**changes: float) -> TrainingPlan:
-    values: dict[str, Any] = {"rounds": 4, "clients": 5, "weight_cap": 100}
-    return TrainingPlan(**(values | changes))
-
-
-def make_task(kind: TaskKind, plan: TrainingPlan | None = None, **changes: Any) -> Task:
-    """A task as the federation would make it, with MIDDLE as the standardization."""
-    arrays: dict[str, NDArray[np.float64]] = {}
-    if kind is not TaskKind.MEAN:
-        arrays["mean"] = MIDDLE["mean"]
-    if kind is TaskKind.TRAIN:
-        arrays["deviation"] = MIDDLE["deviation"]
-        arrays |= {f"model.{name}": array for name, array in LEARNER.initial().items()}
-    values: dict[str, Any] = {
-        "kind": kind,
-        "number": 1,
-        "dimension": 4 if kind is TaskKind.TRAIN else 3,
-        "codec": (plan or make_plan()).codec(kind),
-        "columns": tuple((column.name, column.low, column.high) for column in SCHEMA.columns),
-        "classes": SCHEMA.classes,
-        "arrays": arrays,
-    }
-    return Task(**(values | changes))
-
-
-@dataclass(frozen=True)
-class FixedLearner:
-    """Starts from zeros of `LEARNER`'s shapes and answers what it was told."""
-
-    answer: Mapping[str, NDArray[np.float64]]
-
-    def initial(self) -> Parameters:
-        return LEARNER.initial()
-
-    def fit(self, parameters: Parameters, table: Table, seed: int) -> Parameters:
-        return dict(self.answer)
-
-    def evaluate(self, parameters: Parameters, table: Table) -> dict[str, float]:
-        return {}
-
-
-class FailingLearner(FixedLearner):
-    """Fails as a library does, with an error of its own."""
-
-    def fit(self, parameters: Parameters, table: Table, seed: int) -> Parameters:
-        raise ValueError("Floating-point under-/overflow occurred at epoch #1.")
-
-
-def answering(coefficients: Any, intercepts: Any) -> FixedLearner:
-    return FixedLearner(
-        {"coefficients": np.array(coefficients, float), "intercepts": np.array(intercepts, float)}
-    )
-
-
-def site_with(learner: Learner[Any], table: Table | None = None) -> Site:
-    return Site("odd", table or make_table(20, 0), SCHEMA, learner, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_contribution_decodes_to_what_the_site_computed(kind: TaskKind) -> None:
     plan, site, task = make_plan(clients=1), make_sites()["site-1"], make_task(kind, make_plan(clients=1))
-    decoded = task.codec.decode(site.contribute(task), 1)
+    decoded = task.encoding.codec.decode(site.contribute(task), 1)
     if kind is TaskKind.MEAN:
-        wanted = unit_means(table_of(site), SCHEMA)
+        wanted: NDArray[np.floating[Any]] = unit_means(site.table, SCHEMA)
     elif kind is TaskKind.DEVIATION:
         wanted = unit_deviations(table_of(site), SCHEMA, MIDDLE["mean"])
     else:  # learning is repeatable, but its seed is the site's: the same change comes out of the same site
@@ -123,6 +52,15 @@ def test_a_contribution_decodes_to_what_the_site_computed(kind: TaskKind) -> Non
     bound = plan.codec(kind).error_bound(1, len(site.table))
     assert np.abs(decoded.mean - wanted).max() <= bound
     assert decoded.weight == len(site.table) == 17
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_is_the_contribution_as_it_is_read(kind: TaskKind) -> None:
+    one, other = make_sites(), make_sites()
+    task = make_task(kind)
+    read = whole(one["site-1"].answer(task), task)
+    assert read.tolist() == other["site-1"].contribute(task).tolist()
+    assert whole(read, task) is read
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -151,105 +89,102 @@ def test_without_a_seed_every_rounding_is_fresh() -> None:
     assert np.abs(one.astype(np.int64) - two.astype(np.int64)).max() == 1
 
 
-SWAPPED = (("dose", -5.0, 5.0), ("age", 0.0, 100.0), ("unit", 0.0, 1.0))
-WIDER = (("age", 0.0, 101.0), ("dose", -5.0, 5.0), ("unit", 0.0, 1.0))
+SWAPPED = Schema(
+    (Column("dose", -5.0, 5.0), Column("age", 0.0, 100.0), Column("unit", 0.0, 1.0)), SCHEMA.classes
+)
+WIDER = Schema(
+    (Column("age", 0.0, 101.0), Column("dose", -5.0, 5.0), Column("unit", 0.0, 1.0)), SCHEMA.classes
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "changes",
     [
-        {"columns": SWAPPED},
-        {"columns": WIDER},
-        {"columns": ()},
+        {"schema": SWAPPED},
+        {"schema": WIDER},
+        {"schema": None},
+        {"schema": replace(SCHEMA, classes=("yes", "no"))},
         {"classes": ("yes", "no")},
         {"classes": ("no",)},
     ],
 )
 def test_foreign_columns_bounds_and_classes_are_refused(kind: TaskKind, changes: dict[str, Any]) -> None:
-    with pytest.raises(TaskError, match=r"task\.columns, task\.classes: not those of this site's schema"):
-        make_sites()["site-0"].contribute(make_task(kind, **changes))
+    with pytest.raises(TaskError, match=r"task: its schema and classes are not those of this site"):
+        make_sites()["site-0"].contribute(encoded(make_task(kind), **changes))
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dimension", [0, 2, 5])
-def test_another_dimension_is_refused(kind: TaskKind, dimension: int) -> None:
-    with pytest.raises(TaskError, match=rf"task\.dimension: {dimension}, this site has [34] values"):
-        make_sites()["site-0"].contribute(make_task(kind, dimension=dimension))
+def test_another_dimension_is_refused(dimension: int) -> None:
+    with pytest.raises(TaskError, match=rf"task\.dimension: {dimension}, this site has 4 parameters"):
+        make_sites()["site-0"].contribute(encoded(make_task(TaskKind.TRAIN), dimension=dimension))
 
 
-@pytest.mark.parametrize(
-    ("kind", "missing"),
-    [(TaskKind.DEVIATION, "mean"), (TaskKind.TRAIN, "mean"), (TaskKind.TRAIN, "deviation")],
-)
-@pytest.mark.parametrize("shape", [None, (2,), (4,), (3, 1), ()])
-def test_an_array_that_is_missing_or_of_another_shape_is_refused(
-    kind: TaskKind, missing: str, shape: tuple[int, ...] | None
-) -> None:
-    task = make_task(kind)
-    arrays = {name: array for name, array in task.arrays.items() if name != missing}
-    if shape is not None:
-        arrays[missing] = np.ones(shape)
-    with pytest.raises(TaskError, match=rf"task\.arrays: {missing} with one value per column is missing"):
-        make_sites()["site-0"].contribute(replace(task, arrays=arrays))
+@pytest.mark.parametrize("kind", [TaskKind.DEVIATION, TaskKind.COVARIANCE])
+@pytest.mark.parametrize("shape", [(0,), (2,), (4,)])
+def test_a_mean_of_another_shape_is_refused(kind: TaskKind, shape: tuple[int, ...]) -> None:
+    with pytest.raises(TaskError, match=r"task\.arrays: mean with one value per column is missing"):
+        make_sites()["site-0"].contribute(make_task(kind, mean=np.ones(shape)))
+
+
+@pytest.mark.parametrize("name", ["mean", "deviation"])
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (1,)])
+def test_a_standardizer_of_another_shape_is_refused(name: str, shape: tuple[int, ...]) -> None:
+    odd = Standardizer(**(MIDDLE | {name: np.ones(shape)}))
+    with pytest.raises(TaskError, match=r"task\.arrays: mean, deviation must have one value per column"):
+        make_sites()["site-0"].contribute(make_task(TaskKind.TRAIN, standardizer=odd))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model.coefficients": np.zeros((3, 1))},
-        {"model.coefficients": np.zeros((1, 4))},
-        {"model.intercepts": np.zeros(2)},
-        {"model.more": np.zeros(1)},
+        {"coefficients": np.zeros((3, 1))},
+        {"coefficients": np.zeros((1, 4))},
+        {"intercepts": np.zeros(2)},
+        {"more": np.zeros(1)},
     ],
 )
 def test_a_model_of_other_shapes_is_refused(changes: dict[str, NDArray[np.float64]]) -> None:
     task = make_task(TaskKind.TRAIN)
     with pytest.raises(TaskError, match=r"task\.model: not the shapes of this site's learner"):
-        make_sites()["site-0"].contribute(replace(task, arrays=task.arrays | changes))
+        make_sites()["site-0"].contribute(asked(task, model=model_of(task) | changes))
 
 
 def test_a_model_without_one_of_its_arrays_is_refused() -> None:
-    task = make_task(TaskKind.TRAIN)
-    arrays = {name: array for name, array in task.arrays.items() if name != "model.intercepts"}
+    model = {name: array for name, array in LEARNER.initial().items() if name != "intercepts"}
     with pytest.raises(TaskError, match=r"task\.model: not the shapes"):
-        make_sites()["site-0"].contribute(replace(task, arrays=arrays))
+        make_sites()["site-0"].contribute(make_task(TaskKind.TRAIN, model=model))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_update_that_is_not_finite_is_refused_with_its_place(bad: float) -> None:
-    with pytest.raises(CodecError, match=r"update\[1\]: must be finite"):
-        site_with(answering([[0.0, bad, 0.0]], [0.0])).contribute(make_task(TaskKind.TRAIN))
+@pytest.mark.parametrize("kind", [*STATISTICS, TaskKind.EVALUATE, TaskKind.SITES])
+def test_what_shapes_updates_is_refused_for_what_is_none(kind: TaskKind) -> None:
+    with pytest.raises(TaskError, match=f"{kind} has none"):
+        make_sites()["site-0"].contribute(encoded(make_task(kind), shaping=Shaping(keep=0.5)))
 
 
-def test_more_rows_than_the_cap_count_as_the_cap() -> None:
-    many, all_of_them = site_with(LEARNER, make_table(101, 0)), make_table(100, 0)
-    assert many.compute(make_task(TaskKind.MEAN)).weight == len(all_of_them)
-    for kind in KINDS:
-        assert many.contribute(make_task(kind)).shape == (make_task(kind).length,)
+def test_statistics_need_a_schema_and_a_table() -> None:
+    bare = Site("bare", make_table(5, 0), None, LEARNER, 1)
+    for kind in sorted(STATISTICS):
+        with pytest.raises(TaskError, match="bare: statistics need a schema"):
+            bare.contribute(encoded(make_task(kind), schema=None))
+        with pytest.raises(TaskError, match="site-0: statistics need a table, not a list"):
+            replace(make_sites()["site-0"], table=[1, 2]).contribute(make_task(kind))
+    with pytest.raises(TaskError, match="site-0: only tables can be standardized"):
+        replace(make_sites()["site-0"], table=[1, 2]).contribute(make_task(TaskKind.TRAIN))
 
 
-# A shape that numpy would broadcast, and some that it would not.
-OTHER_SHAPES = [
-    pytest.param(answering([0.5], []), id="one value"),
-    pytest.param(answering([[0.5, 0.5]], [0.5]), id="too short"),
-    pytest.param(answering([[0.5] * 5], [0.5]), id="too long"),
-    pytest.param(FixedLearner({"coefficients": np.ones((1, 3))}), id="an array is missing"),
-]
-
-
-@pytest.mark.parametrize("learner", OTHER_SHAPES)
-def test_an_update_of_other_shapes_is_refused(learner: FixedLearner) -> None:
-    with pytest.raises(FedcoreError):
-        site_with(learner).contribute(make_task(TaskKind.TRAIN))
-
-
-@pytest.mark.parametrize("name", ["mean", "model.coefficients", "model.intercepts"])
-def test_a_task_whose_arrays_are_not_finite_is_refused(name: str) -> None:
-    task = make_task(TaskKind.TRAIN)
-    arrays = task.arrays | {name: np.full_like(task.arrays[name], np.nan)}
-    with pytest.raises(FedcoreError):
-        make_sites()["site-0"].contribute(replace(task, arrays=arrays))
+def test_a_later_pass_without_a_first_is_refused() -> None:
+    terms, site = make_terms(asks=Asks(smoothing=0.1), passes=1), make_sites()["site-0"]
+    task = terms.task(make_question(TaskKind.TRAIN))
+    again = asked(task, again=1, center=np.zeros(4))
+    with pytest.raises(TaskError, match=r"task\.again: site-0 has no update of train 1"):
+        site.contribute(again)
+    site.contribute(task)
+    for center in (None, np.zeros(3)):
+        with pytest.raises(TaskError, match=r"task\.arrays: center with 4 values is missing"):
+            site.contribute(asked(again, center=center))
+    with pytest.raises(TaskError, match=r"task\.again: site-0 has no update of train 2"):
+        site.contribute(asked(again, number=2))
 
 
 def test_the_rows_do_not_show_in_a_repr() -> None:

@@ -15,17 +15,18 @@ from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import DataError, TaskError
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
-from fedcore.privacy.guard import PrivacyPlan
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum, SecureSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.state import Checkpoint, restore_sites, sites_kept
+from fedcore.rounds.state import RunState, restore_sites, sites_kept
 from fedcore.rounds.summation import RoundRecord
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAdam, FedAvg, FedAvgM, GeometricMedian, Scaffold, Strategy
-from tests.fedcore.rounds.test_site import SCHEMA, make_table
+from tests.fedcore.sites import SCHEMA, make_table
 
 LEARNER = LocalSGD(model=SoftmaxRegression(3, 2), batch_size=8, rate=0.2)
 PERSONAL = FedAvg(ask=Asks(personal=("intercepts",)))
@@ -82,11 +83,11 @@ def run(
     strategy: Strategy,
     plan: TrainingPlan,
     sites: dict[str, Site],
-    resume: Checkpoint | None = None,
+    resume: RunState | None = None,
     kind: type[PlainSum | SecureSum] = PlainSum,
-) -> tuple[TrainedModel, list[str], Checkpoint]:
+) -> tuple[RunState, list[str], RunState]:
     lines: list[str] = []
-    last: list[Checkpoint] = []
+    last: list[RunState] = []
     federation = Federation(
         kind(sites, ABSENT),
         SCHEMA,
@@ -107,7 +108,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(name: str, at: int, tmp_pat
     whole, lines, end = run(strategy, make_plan(6, **changes), make_sites())
     _, before, saved = run(strategy, make_plan(at, **changes), make_sites())
     saved.save(tmp_path / "run.safetensors")
-    loaded = Checkpoint.load(tmp_path / "run.safetensors")
+    loaded = RunState.load(tmp_path / "run.safetensors")
     sites = make_sites()
     restore_sites(sites, loaded.sites)
     resumed, after, finish = run(strategy, make_plan(6, **changes), sites, loaded)
@@ -137,7 +138,7 @@ def test_it_is_the_same_under_secure_sums(tmp_path: Path) -> None:
     whole, lines, _ = run(strategy, make_plan(6), make_sites(), kind=SecureSum)
     _, before, saved = run(strategy, make_plan(3), make_sites(), kind=SecureSum)
     saved.save(tmp_path / "run.safetensors")
-    sites, loaded = make_sites(), Checkpoint.load(tmp_path / "run.safetensors")
+    sites, loaded = make_sites(), RunState.load(tmp_path / "run.safetensors")
     restore_sites(sites, loaded.sites)
     resumed, after, _ = run(strategy, make_plan(6), sites, loaded, kind=SecureSum)
     assert before + after == lines
@@ -154,9 +155,9 @@ def test_without_what_sites_keep_the_run_is_another(name: str) -> None:
     assert flatten(resumed.parameters).tobytes() != flatten(whole.parameters).tobytes()
 
 
-def make_checkpoint() -> Checkpoint:
+def make_checkpoint() -> RunState:
     rng = np.random.default_rng(0)
-    return Checkpoint(
+    return RunState(
         number=3,
         parameters={
             "a.b/c": rng.normal(size=(2, 3)),
@@ -189,7 +190,7 @@ def test_what_waits_and_whether_it_counted_come_back(counted: tuple[str, ...], t
     state.propose("train 3", {"control": np.ones(2)})
     state.count("train 3", counted)
     replace(make_checkpoint(), sites=sites_kept(sites)).save(tmp_path / "run.safetensors")
-    restore_sites(again, Checkpoint.load(tmp_path / "run.safetensors").sites)
+    restore_sites(again, RunState.load(tmp_path / "run.safetensors").sites)
     found = again["site-1"].state
     assert found.pending is not None
     assert (found.pending[0], found.counted, found.members) == ("train 3", counted, ("a", "c"))
@@ -199,7 +200,7 @@ def test_what_waits_and_whether_it_counted_come_back(counted: tuple[str, ...], t
     assert found.members == (counted or ("a", "c"))
 
 
-def as_tree(checkpoint: Checkpoint) -> Any:
+def as_tree(checkpoint: RunState) -> Any:
     values = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
     values["standardizer"] = (checkpoint.standardizer.mean, checkpoint.standardizer.deviation)
     return repr_of(values)
@@ -209,16 +210,16 @@ def test_everything_comes_back_and_names_do_not_collide(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     one = make_checkpoint()
     one.save(path)
-    assert repr(as_tree(Checkpoint.load(path))) == repr(as_tree(one))
+    assert repr(as_tree(RunState.load(path))) == repr(as_tree(one))
     assert [file.name for file in tmp_path.iterdir()] == ["run.safetensors"]
     one.save(path)  # over it
-    assert repr(as_tree(Checkpoint.load(path))) == repr(as_tree(one))
+    assert repr(as_tree(RunState.load(path))) == repr(as_tree(one))
 
 
-def load_or_data_error(path: Path, content: bytes) -> Checkpoint | None:
+def load_or_data_error(path: Path, content: bytes) -> RunState | None:
     path.write_bytes(content)
     try:
-        return Checkpoint.load(path)
+        return RunState.load(path)
     except DataError:
         return None
 
@@ -255,25 +256,28 @@ def test_other_files_are_data_errors(content: bytes, tmp_path: Path) -> None:
         {},
         {"version": 3},
         {"version": 99},
-        {"version": 4, "number": "x"},
-        {"version": 4, "number": 1, "weight": 0, "evaluations": {}},
-        {"version": 4, "number": 1, "weight": 0, "norm": None, "accountant": None,
+        {"version": 5, "number": "x"},
+        {"version": 5, "number": 1, "weight": 0, "evaluations": {}},
+        {"version": 5, "number": 1, "weight": 0, "norm": None, "accountant": None, "tried": [0, 0],
+         "epsilon": None, "stopped": "",
          "evaluations": [], "sites": {}},
-        {"version": 4, "number": 1, "weight": 0, "norm": None, "accountant": None,
+        {"version": 5, "number": 1, "weight": 0, "norm": None, "accountant": None, "tried": [0, 0],
+         "epsilon": None, "stopped": "",
          "evaluations": {}, "sites": {"a": {"array": "model.none"}}},
-        {"version": 4, "number": 1, "weight": 0, "norm": None, "accountant": None,
+        {"version": 5, "number": 1, "weight": 0, "norm": None, "accountant": None, "tried": [0, 0],
+         "epsilon": None, "stopped": "",
          "evaluations": {}, "sites": {"a": {}}},
     ],
 )  # fmt: skip
 def test_headers_that_say_something_else_are_data_errors(header: Any, tmp_path: Path) -> None:
     arrays.write(tmp_path / "run.safetensors", {}, header)
     with pytest.raises(DataError, match=r"run\.safetensors"):
-        Checkpoint.load(tmp_path / "run.safetensors")
+        RunState.load(tmp_path / "run.safetensors")
 
 
 def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
-        Checkpoint.load(tmp_path / "none")
+        RunState.load(tmp_path / "none")
 
 
 def test_a_checkpoint_of_another_strategy_or_learner_is_refused() -> None:

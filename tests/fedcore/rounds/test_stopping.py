@@ -29,7 +29,7 @@ def run(values: list[float], stopping: Stopping | None, *, metric: str = "accura
 
 def test_without_stopping_all_rounds_are_run() -> None:
     ran = run([0.1, 0.9, 0.2, 0.2], None)
-    assert (ran.model.rounds, ran.model.stopped) == (4, "")
+    assert (ran.model.number, ran.model.stopped) == (4, "")
     assert ran.model.evaluations == {i: {"accuracy": v, "other": 0.5} for i, v in zip((1, 2, 3, 4), (0.1, 0.9, 0.2, 0.2), strict=True)}  # fmt: skip  # noqa: E501
 
 
@@ -52,7 +52,7 @@ def test_without_stopping_all_rounds_are_run() -> None:
 )
 def test_training_ends_when_it_should(values: list[float], stopping: Stopping, rounds: int, why: str) -> None:
     ran = run(values, stopping)
-    assert ran.model.rounds == rounds
+    assert ran.model.number == rounds
     assert len(ran.records) == rounds
     assert why in ran.model.stopped
     assert bool(ran.model.stopped) == bool(why)
@@ -65,7 +65,7 @@ def test_evaluations_come_every_so_many_rounds() -> None:
 
 def test_no_rounds_are_no_rounds() -> None:
     ran = run([], None, rounds=0)
-    assert (ran.records, ran.model.rounds) == ([], 0)
+    assert (ran.records, ran.model.number) == ([], 0)
     assert np.abs(ran.flat).max() == 0
 
 

@@ -18,19 +18,21 @@ from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.rounds import consent
 from fedcore.rounds.aggregation import PlainSum
-from fedcore.rounds.federation import Federation, TrainedModel
-from fedcore.rounds.model import load_model
+from fedcore.rounds.federation import Federation
+from fedcore.rounds.model import Model, load_model, save_model
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
-from fedcore.service.join import Hold, JoinOptions, _compute, join, save_final
+from fedcore.rounds.state import RunState
+from fedcore.rounds.task import Task
+from fedcore.service.join import Hold, JoinOptions, _compute, join
 from fedcore.service.serve import ServeOptions, serve
 from fedcore.strategies import FedAvg, Strategy
 from secagg import IdentityKey, ParameterError, Phase, Policy, RoundParameters, context_digest
 from secagg.kernels import ring_mask
 from secagg.service import Deadlines, KeyFileError, Registry
 from secagg.store import MemoryStore, ParticipationLedger
-from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, FailingLearner, make_plan, make_sites, make_task
+from tests.fedcore.sites import LEARNER, SCHEMA, FailingLearner, make_plan, make_sites, make_task
 from tests.service.cohort import CREDENTIALS, PINNED
 
 TASKS = ["mean 1", "deviation 1", "train 1", "train 2"]
@@ -46,8 +48,8 @@ class Run:
     deadlines: Deadlines
     keys: dict[str, IdentityKey] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
-    finals: dict[str, Task] = field(default_factory=dict)
-    model: TrainedModel | None = None
+    finals: dict[str, Model] = field(default_factory=dict)
+    model: RunState | None = None
     learner: Any = LEARNER
     strategy: Strategy = field(default_factory=FedAvg)
     plan: TrainingPlan | None = None
@@ -146,7 +148,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def in_the_clear(run: Run) -> TrainedModel:
+def in_the_clear(run: Run) -> RunState:
     """The same run as a plain sum over those who survived."""
     absent = {e["task"]: frozenset(run.sites) - set(e["survivors"]) for e in run.events() if e["completed"]}
     plan = run.agreed.plan
@@ -240,7 +242,7 @@ def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady:
         assert [line for line in steady.said[name] if "WARNING" not in line] == [f"{t}: done" for t in TASKS]
         assert flatten(final.model).tobytes() == flatten(steady.model.parameters).tobytes()
         assert final.arrays["mean"].tolist() == steady.model.standardizer.mean.tolist()
-    save_final(tmp_path / "final.safetensors", final)
+    save_model(tmp_path / "final.safetensors", final)
     kept = load_model(tmp_path / "final.safetensors")
     assert flatten(kept.parameters).tobytes() == flatten(final.model).tobytes()
     assert kept.standardizer.mean.tolist() == final.arrays["mean"].tolist()

@@ -17,7 +17,8 @@ from fedcore.data.schema import Column, Schema
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.consent import Run
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.service.serve import ServeOptions, ServiceSum
 from fedcore.strategies import FedAvg
 from secagg import (

@@ -15,18 +15,19 @@ from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, LogisticRegression
 from fedcore.privacy.accounting import BudgetExceededError
-from fedcore.privacy.guard import PrivacyGuard, PrivacyPlan
+from fedcore.privacy.guard import PrivacyGuard
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.model import load_model
 from fedcore.rounds.site import Site
-from fedcore.rounds.state import Checkpoint
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.service.join import join
 from fedcore.service.serve import serve
 from fedcore.strategies import FedMedian, Scaffold, Strategy
 from secagg import ParameterError
-from tests.fedcore.rounds.test_site import SCHEMA, make_plan, make_table
+from tests.fedcore.sites import SCHEMA, make_plan, make_table
 from tests.fedcore.service.test_join import PATIENT, Run
 
 LEARNER = LocalSGD(model=LogisticRegression(3), epochs=2, batch_size=8, rate=0.1)
@@ -43,7 +44,7 @@ def sites_of(count: int, privacy: PrivacyPlan | None = None) -> dict[str, Site]:
     }
 
 
-async def train(run: Run, **changes: Any) -> TrainedModel:
+async def train(run: Run, **changes: Any) -> RunState:
     """Serve a run to its sites; `changes` are of what is agreed, or of the server's options."""
     run.learner = LEARNER
     for name in ("learner", "plan", "strategy"):
@@ -169,7 +170,7 @@ def test_a_server_that_never_listened_leaves_no_run_behind(tmp_path: Path) -> No
 
 def test_an_attempt_that_the_server_was_killed_in_is_spent_when_its_run_is_gone_on_with() -> None:
     plan = replace(make_plan(rounds=2, clients=5), norm=1.0, privacy=PRIVACY, bits=14)
-    kept: list[Checkpoint] = []
+    kept: list[RunState] = []
 
     class Killed(PlainSum):
         def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:

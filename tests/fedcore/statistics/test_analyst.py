@@ -16,12 +16,12 @@ from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.errors import DataError, TaskError
 from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SecureSum
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.task import Task
 from fedcore.statistics.analyst import EXACT, OTHER, Analyst
 from secagg import AbortReason, RoundAbortedError
-from tests.fedcore.rounds.test_site import LEARNER, SCHEMA, make_sites
-from tests.fedcore.rows import table_of
+from tests.fedcore.sites import LEARNER, SCHEMA, make_sites
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]
 ALL = frozenset(f"{kind} {number}" for kind in TaskKind for number in range(1, 9))
@@ -274,8 +274,8 @@ def test_a_sum_without_a_result_is_tried_again_as_often_as_allowed() -> None:
         Analyst(Failing(make_sites()), SCHEMA, 5, attempts=2).rows()
 
 
-def test_sites_with_more_rows_than_the_cap_are_left_out() -> None:
-    assert Analyst(PlainSum(make_sites()), SCHEMA, 5, weight_cap=30).rows() == 10 + 17 + 24
+def test_rows_beyond_the_cap_do_not_count() -> None:
+    assert Analyst(PlainSum(make_sites()), SCHEMA, 5, weight_cap=30).rows() == 10 + 17 + 24 + 30 + 30
 
 
 def test_counts_are_exact_up_to_the_largest_cap() -> None:

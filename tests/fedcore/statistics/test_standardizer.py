@@ -14,8 +14,8 @@ from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.aggregation import PlainSum, SecureSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
-from fedcore.rounds.task import TaskKind
 from fedcore.statistics.standardizer import (
     Standardizer,
     to_mean,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,18 @@ from hypothesis import strategies as st
 
 from fedcore.data.schema import Column, Schema
 from fedcore.errors import DataError, TaskError
-from fedcore.rounds.site import Site
-from fedcore.rounds.task import Task, TaskKind
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.task import Task
 from fedcore.statistics import sums as analytics
-from tests.fedcore.rounds.test_site import LEARNER, MIDDLE, SCHEMA, make_sites, make_table, make_task
-from tests.fedcore.rows import table_of
+from tests.fedcore.sites import MIDDLE, SCHEMA, make_sites, make_task
 
 SITE = make_sites()["site-2"]
 TABLE = table_of(SITE)
 
 
-def task_of(kind: TaskKind, dimension: int, **arrays: Any) -> Task:
-    return make_task(
-        kind,
-        dimension=dimension,
-        arrays={name: np.asarray(values, float) for name, values in arrays.items()},
-    )
+def task_of(kind: TaskKind, **arrays: Any) -> Task:
+    values: dict[str, Any] = {name: np.asarray(array, float) for name, array in arrays.items()}
+    return make_task(kind, **values)
 
 
 def part(task: Task) -> list[float]:
@@ -36,13 +31,13 @@ def part(task: Task) -> list[float]:
 
 def test_cumulative_shares_count_rows_at_the_edge() -> None:
     edges = np.array([[0.0, TABLE.features[3, 0], 100.0], [-5.0, 0.0, 5.0], [0.0, 1.0, 2.0]])
-    found = part(task_of(TaskKind.CUMULATIVE, 9, edges=edges))
+    found = part(task_of(TaskKind.CUMULATIVE, edges=edges))
     assert found == [float((TABLE.features[:, i] <= edge).mean()) for i in range(3) for edge in edges[i]]
     assert found[-3:] == [0.0, 1.0, 1.0]
 
 
 def test_products_are_the_upper_triangle_in_units_of_the_ranges() -> None:
-    found = part(task_of(TaskKind.COVARIANCE, 6, mean=MIDDLE["mean"]))
+    found = part(task_of(TaskKind.COVARIANCE, mean=MIDDLE["mean"]))
     scaled = (TABLE.features - MIDDLE["mean"]) / (SCHEMA.high - SCHEMA.low)
     expected = [float((scaled[:, i] * scaled[:, j]).mean()) for i in range(3) for j in range(i, 3)]
     assert found == pytest.approx(expected)
@@ -52,18 +47,12 @@ def test_products_are_the_upper_triangle_in_units_of_the_ranges() -> None:
 def test_shares_are_of_features_and_of_the_label() -> None:
     cells = [[analytics.LABEL, 1], [2, 1], [2, 0], [0, TABLE.features[5, 0]], [analytics.LABEL, 7]]
     yes = float(TABLE.labels.mean())
-    assert part(task_of(TaskKind.COUNT, 5, cells=cells)) == [yes, 1.0, 0.0, 1 / len(TABLE), 0.0]
+    assert part(task_of(TaskKind.COUNT, cells=cells)) == [yes, 1.0, 0.0, 1 / len(TABLE), 0.0]
 
 
 BAD = [
-    (TaskKind.CUMULATIVE, {}, "edges must be a matrix with a row per column"),
-    (TaskKind.CUMULATIVE, {"edges": np.zeros(3)}, "edges must be a matrix with a row per column"),
     (TaskKind.CUMULATIVE, {"edges": np.zeros((2, 3))}, "edges must be a matrix with a row per column"),
-    (TaskKind.CUMULATIVE, {"edges": np.full((3, 2), np.nan)}, "edges must be finite"),
-    (TaskKind.COVARIANCE, {}, "mean with one value per column is missing"),
     (TaskKind.COVARIANCE, {"mean": np.zeros(2)}, "mean with one value per column is missing"),
-    (TaskKind.COUNT, {}, "cells must be a matrix with a row per cell"),
-    (TaskKind.COUNT, {"cells": np.zeros(2)}, "cells must be a matrix with a row per cell"),
     (TaskKind.COUNT, {"cells": np.zeros((2, 3))}, "cells must be pairs of column and value, have 3"),
     (TaskKind.COUNT, {"cells": [[3, 0]]}, "cells name column 3, there are 3"),
     (TaskKind.COUNT, {"cells": [[-2, 0]]}, "cells name column -2, there are 3"),
@@ -78,27 +67,19 @@ def test_a_statistic_that_is_badly_asked_for_is_refused(
     kind: TaskKind, arrays: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(TaskError, match=reason):
-        SITE.contribute(task_of(kind, 6, **arrays))
+        SITE.contribute(task_of(kind, **arrays))
 
 
-@pytest.mark.parametrize("kind", [TaskKind.CUMULATIVE, TaskKind.COVARIANCE, TaskKind.COUNT])
-def test_a_statistic_of_another_dimension_is_refused(kind: TaskKind) -> None:
-    task = task_of(kind, 5, edges=np.zeros((3, 2)), mean=MIDDLE["mean"], cells=np.zeros((6, 2)))
-    with pytest.raises(TaskError, match=r"task\.dimension: 5, this site has 6 values"):
-        SITE.contribute(task)
-    assert len(SITE.contribute(replace(task, dimension=6))) == replace(task, dimension=6).length
+def test_an_answer_is_as_long_as_was_asked() -> None:
+    for kind, length in ((TaskKind.CUMULATIVE, 6), (TaskKind.COVARIANCE, 6), (TaskKind.COUNT, 2)):
+        task = make_task(kind)
+        assert task.encoding.dimension == length
+        assert len(SITE.contribute(task)) == task.encoding.length == length + 1
 
 
 def test_a_task_that_is_no_statistic_is_refused() -> None:
     with pytest.raises(TaskError, match=r"task\.kind: train is no statistic"):
-        analytics.compute(make_task(TaskKind.TRAIN), TABLE, SCHEMA)
-
-
-def test_sites_without_a_schema_give_no_statistics() -> None:
-    site = Site("bare", make_table(5, 0), None, LEARNER, 1)
-    task = make_task(TaskKind.COUNT, columns=(), arrays={"cells": np.array([[0.0, 1.0]])}, dimension=1)
-    with pytest.raises(TaskError, match="statistics need a schema"):
-        site.contribute(task)
+        analytics.answer(make_task(TaskKind.TRAIN).question, SCHEMA)
 
 
 @pytest.mark.parametrize("bins", [0, -1])

@@ -245,7 +245,7 @@ def test_secure_and_clear_sums_agree_bit_for_bit_and_with_the_paper_but_for_roun
     bound = 0.0
     for record in plain.records:
         assert record.result is not None
-        bound += record.task.codec.error_bound(len(record.result.survivors), record.weight)
+        bound += record.task.encoding.codec.error_bound(len(record.result.survivors), record.weight)
     bound += ROUNDS * 8 / 2**23 if name == "FedNova" else 0.0  # the mean of the steps, precise to 2^-23
     assert np.abs(plain.flat - wanted[-1]).max() <= bound * CASES[name][4]
 

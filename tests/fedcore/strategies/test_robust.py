@@ -18,6 +18,7 @@ from fedcore.rounds.local_training import GRAIN
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedMedian, FedTrimmedMean, GeometricMedian, Strategy
 from fedcore.strategies.robust import _GroupMeans
+from tests.fedcore.sites import model_of
 from tests.fedcore.strategies.toys import (
     KINDS,
     LEARNER,
@@ -100,7 +101,7 @@ def test_the_geometric_median_is_that_of_the_updates_and_takes_one_sum_more_than
     ).x
     assert np.linalg.norm(ran.flat - true) < 0.05 * np.linalg.norm(x.mean(axis=0) - true)
     assert len(ran.records) == 26
-    assert [record.task.passes for record in ran.records] == list(range(26))
+    assert [record.task.question.passes for record in ran.records] == list(range(26))
 
 
 @every_sum
@@ -126,7 +127,7 @@ def test_the_first_sum_caps_weights_and_loses_no_bits() -> None:
     median = Runner(TOYS).run("plain", GeometricMedian(smoothing=1.0, passes=0, ask=ask), plan)
     mean = Runner(TOYS).run("float", FedAvg(ask=ask), plan)
     record = median.records[0]
-    bound = record.task.codec.error_bound(12, record.weight)
+    bound = record.task.encoding.codec.error_bound(12, record.weight)
     assert np.abs(median.flat - mean.flat).max() <= bound
     assert bound < 1e-5
 
@@ -140,6 +141,7 @@ def test_a_site_above_the_cap_is_in_every_pass_with_the_cap(kind: str) -> None:
     for record in ran.records:
         assert record.result is not None
         assert record.result.failures == {}
+    assert all(0 < record.weight < ran.records[0].weight for record in ran.records[1:])
 
 
 @pytest.mark.parametrize("options", [{"norm": 0.1}, {"keep": 0.5}, {"rotate": True}])
@@ -151,7 +153,10 @@ def test_distances_are_of_what_is_in_the_sum(options: dict[str, Any]) -> None:
         toy_plan(rounds=1, **options),
     )
     task = ran.records[1].task
-    shaped = {name: task.shaping.restore(task.shaping.shape(x)[0], 4)[0] for name, x in changes(TOYS).items()}
+    shaped = {
+        name: task.encoding.shaping.restore(task.encoding.shaping.shape(x)[0], 4)[0]
+        for name, x in changes(TOYS).items()
+    }
     v = average(list(shaped.values()), [1] * 12)
     beta = [round(1024 * min(1.0, 0.01 / float(np.linalg.norm(x - v)))) for x in shaped.values()]
     assert ran.flat == pytest.approx(average(list(shaped.values()), beta), abs=1e-4)
@@ -233,7 +238,7 @@ def test_sites_are_not_changed_by_a_learner_that_writes_into_the_model() -> None
     sites["s00"] = replace(sites["s00"], learner=Scribbling())
     aggregator: Any = KINDS["float"](sites)
     ran = run_over(aggregator, sites, FedAvg(), PLAN)
-    assert flatten(ran.records[0].task.model).tolist() == [0.0] * 4
+    assert flatten(model_of(ran.records[0].task)).tolist() == [0.0] * 4
     others = [TOYS[name].train(np.zeros(4)) for name in sorted(TOYS) if name != "s00"]
     rows = [TOYS[name].rows for name in sorted(TOYS) if name != "s00"]
     without = average([*others, np.zeros(4)], [*rows, 8])

@@ -13,10 +13,11 @@ from fedcore.data.table import Table
 from fedcore.learner import flatten
 from fedcore.learners import LinearRegression, LocalSGD
 from fedcore.rounds.aggregation import FloatSum, PlainSum, SecureSum, SumAggregator
-from fedcore.rounds.federation import Federation, TrainedModel
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
+from fedcore.rounds.state import RunState
 from fedcore.strategies import Strategy
 
 Vector = NDArray[np.float64]
@@ -87,7 +88,7 @@ LEARNER = LocalSGD(model=LinearRegression(FEATURES), rate=RATE)
 class Ran:
     """A run and what was reported."""
 
-    model: TrainedModel
+    model: RunState
     records: list[RoundRecord]
     sites: dict[str, Site]
 

@@ -13,10 +13,10 @@ from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.aggregation import SecureSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
-from fedcore.rounds.summation import RoundRecord
 
 FOLDER = Path(os.environ.get("SECAGG_DATA", "")) / "heart_disease"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
