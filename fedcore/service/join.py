@@ -103,6 +103,8 @@ async def join(options: JoinOptions, say: Say) -> Model:
                 return _final(options.run, outcome.payload)
             name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
             told = outcome.reason or "over, without this site"
+            if options.site.trouble:  # nobody else hears of it
+                say(f"{name}: sends zeros: {options.site.trouble}")
             say(f"{name}: {'done' if outcome.survivors else told}")
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcore import arrays
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.codec.shaping import Shaping
 from fedcore.errors import TaskError
 from fedcore.learner import flatten
 from fedcore.privacy.plan import PrivacyPlan
@@ -18,14 +18,15 @@ from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.consent import Consent, Run
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.state import RunState
 from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
+from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg, GeometricMedian, Scaffold, Strategy
 from secagg import ConsentError, Identity, IdentityKey, RoundParameters, context_digest
 from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store
-from tests.fedcore.sites import SCHEMA, make_plan, make_sites
 from tests.fedcore.service.test_training import LEARNER
+from tests.fedcore.sites import SCHEMA, asked, make_plan, make_question, make_sites, model_of, train_of
 
 MEMBERS = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(6)]
 ROUND = iter(range(1, 10_000))
@@ -54,8 +55,13 @@ def tasks_of(run: Run) -> list[Task]:
             return PlainSum.sum(self, task, None)
 
     sites = {name: replace(site, learner=LEARNER) for name, site in make_sites(6).items()}
-    Federation(Noting(sites), SCHEMA, LEARNER, run.plan, run.strategy).run()
+    Federation(Noting(sites), SCHEMA, LEARNER, run.plan, run.strategy, terms=run.terms).run()
     return asked
+
+
+def first_of(run: Run) -> Task:
+    """The first training round that an honest server asks for."""
+    return next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
 
 
 def consent_of(run: Run, store: Store | None = None) -> Consent:
@@ -67,8 +73,8 @@ def consent_of(run: Run, store: Store | None = None) -> Consent:
 def parameters_of(task: Task, **changes: Any) -> RoundParameters:
     values: dict[str, Any] = {
         "round_id": next(ROUND).to_bytes(16, "big"),
-        "vector_length": task.length,
-        "ring_bits": task.codec.ring_bits,
+        "vector_length": task.encoding.length,
+        "ring_bits": task.encoding.codec.ring_bits,
         "context": context_digest(task.encode()),
     }
     return RoundParameters(**(values | changes))
@@ -92,63 +98,101 @@ def test_an_honest_run_is_admitted_whole_in_its_order_and_once(strategy: Strateg
     for task in tasks:
         assert admit(consent, task).encode() == task.encode()
     for task in tasks[:-1]:
-        with pytest.raises(TaskError, match="was answered before"):
+        with pytest.raises(TaskError, match="does not follow .* which was answered"):
             admit(consent, task)
 
 
+def other_header(task: Task, **changes: Any) -> bytes:
+    """The payload of a task with other fields of the header, or more of them."""
+    found, header = arrays.unpack(task.encode())
+    return arrays.pack(found, header | changes)
+
+
+@pytest.mark.parametrize("name", ["codec", "clip", "weight_cap", "asks", "shaping", "noise", "dimension"])
+def test_how_vectors_are_encoded_is_no_part_of_a_task(name: str) -> None:
+    run = run_of()
+    task = first_of(run)
+    with pytest.raises(TaskError, match=f"task: '{name}' is not known"):
+        consent_of(run).admit(other_header(task, **{name: 1}), parameters_of(task))
+    assert admit(consent_of(run), task).encoding == task.encoding
+
+
 @pytest.mark.parametrize(
-    "lie",
+    ("lie", "fault"),
     [
-        lambda task: replace(task, codec=replace(task.codec, clip=100.0)),
-        lambda task: replace(task, codec=replace(task.codec, weight_cap=10**6)),
-        lambda task: replace(task, codec=replace(task.codec, bits=40)),
-        lambda task: replace(task, codec=replace(task.codec, clients=1)),
-        lambda task: replace(task, asks=replace(task.asks, proximal=9.0)),
-        lambda task: replace(task, asks=replace(task.asks, rate=1e6)),
-        lambda task: replace(task, shaping=Shaping(keep=0.01)),
-        lambda task: replace(task, shaping=Shaping(norm=1e-9)),
-        lambda task: replace(task, classes=("yes", "no")),
-        lambda task: replace(task, number=9),
-        lambda task: replace(task, passes=1),
-        lambda task: replace(task, arrays=task.arrays | {"extra": np.zeros(1)}),
+        (lambda task: asked(task, number=9), "is not step"),
+        (lambda task: replace(task, step=task.step + 1), "is not step"),
+        (lambda task: replace(task, step=0), "is not step"),
+        (lambda task: replace(task, attempt=0), r"attempt: must be in 1\.\.3"),
+        (lambda task: replace(task, attempt=4), r"attempt: must be in 1\.\.3"),
+        (lambda task: asked(task, again=1, center=np.zeros(4)), "is not step"),
+        (lambda task: asked(task, center=np.zeros(4)), "control, center"),
+        (lambda task: asked(task, control=np.zeros(4)), "control, center"),
+        (lambda task: asked(task, norm=1.0), "norm: does not adapt"),
+        (lambda task: asked(task, model={}), "model: not the shapes"),
+        (lambda task: asked(task, model=model_of(task) | {"extra": np.zeros(1)}), "model: not the shapes"),
     ],
 )
-def test_whatever_was_agreed_on_is_not_the_server_s_to_choose(lie: Any) -> None:
+def test_whatever_was_agreed_on_is_not_the_server_s_to_choose(lie: Any, fault: str) -> None:
     run = run_of()
-    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
-    with pytest.raises(TaskError, match=r"^task"):
+    task = first_of(run)
+    with pytest.raises(TaskError, match=rf"^task.*{fault}"):
         admit(consent_of(run), lie(task))
     admit(consent_of(run), task)
+
+
+@pytest.mark.parametrize("kind", [TaskKind.COUNT, TaskKind.CUMULATIVE, TaskKind.COVARIANCE, TaskKind.SITES])
+def test_statistics_that_were_not_agreed_on_are_refused(kind: TaskKind) -> None:
+    run = run_of()
+    for step in (0, 1):
+        task = replace(run.terms.task(make_question(kind)), step=step)
+        with pytest.raises(TaskError, match="is not step"):
+            admit(consent_of(run), task)
 
 
 def test_parameters_that_do_not_fit_the_task_are_refused() -> None:
     run = run_of()
     task = tasks_of(run)[0]
-    for changes in ({"vector_length": task.length + 1}, {"ring_bits": task.codec.ring_bits + 1}):
+    encoding = task.encoding
+    for changes in ({"vector_length": encoding.length + 1}, {"ring_bits": encoding.codec.ring_bits + 1}):
         with pytest.raises(TaskError, match="vector length and ring bits"):
             consent_of(run).admit(task.encode(), parameters_of(task, **changes))
 
 
-def test_a_step_is_tried_again_with_the_same_question_and_no_oftener_than_agreed() -> None:
+def test_every_attempt_is_answered_once_with_the_same_question_and_no_oftener_than_agreed() -> None:
     run = run_of()
-    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
+    task = first_of(run)
     consent = consent_of(run)
-    for _ in range(run.plan.attempts):
-        admit(consent, task)
-    with pytest.raises(TaskError, match="was tried 3 times, as was agreed"):
-        admit(consent, task)
-    changed = replace(task, arrays={name: array + 1e-6 for name, array in task.arrays.items()})
+    for attempt in range(1, run.plan.attempts + 1):
+        admit(consent, replace(task, attempt=attempt))
+        with pytest.raises(TaskError, match="does not follow"):
+            admit(consent, replace(task, attempt=attempt))
+    changed = asked(task, model={name: array + 1e-6 for name, array in model_of(task).items()})
     other = consent_of(run)
     admit(other, task)
-    with pytest.raises(TaskError, match=r"asks something else now|are others than before"):
-        admit(other, changed)
+    with pytest.raises(TaskError, match="was answered, and asks something else now"):
+        admit(other, replace(changed, attempt=2))
+
+
+def test_a_round_whose_server_was_killed_between_its_passes_begins_anew() -> None:
+    run = run_of(strategy=GeometricMedian(smoothing=0.1, passes=2))
+    first, second, third, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    consent = consent_of(run)
+    admit(consent, first)
+    admit(consent, second)
+    with pytest.raises(TaskError, match="does not follow"):
+        admit(consent, first)
+    for task in (first, second, third):
+        admit(consent, replace(task, attempt=2))
+    with pytest.raises(TaskError, match="does not follow"):
+        admit(consent, replace(second, attempt=2))
 
 
 def test_what_was_answered_outlives_the_process_with_its_store() -> None:
     run, store = run_of(), MemoryStore()
     tasks = tasks_of(run)
     admit(consent_of(run, store), tasks[1])
-    with pytest.raises(TaskError, match="was answered before"):
+    with pytest.raises(TaskError, match="which was answered"):
         admit(consent_of(run, store), tasks[0])
 
 
@@ -165,10 +209,9 @@ def test_a_standardizer_that_no_rows_can_have_is_refused(
     mean: list[float], deviation: list[float], fault: str
 ) -> None:
     run = run_of()
-    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
-    arrays = task.arrays | {"mean": np.array(mean), "deviation": np.array(deviation)}
+    wrong = Standardizer(np.array(mean), np.array(deviation))
     with pytest.raises(TaskError, match=fault):
-        admit(consent_of(run), replace(task, arrays=arrays))
+        admit(consent_of(run), asked(first_of(run), standardizer=wrong))
 
 
 def test_a_run_has_one_standardizer() -> None:
@@ -176,9 +219,10 @@ def test_a_run_has_one_standardizer() -> None:
     first, second, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
     consent = consent_of(run)
     admit(consent, first)
-    moved = second.arrays | {"deviation": second.arrays["deviation"] * 1.01}
+    scale = train_of(second).standardizer
+    moved = Standardizer(scale.mean, scale.deviation * 1.01)
     with pytest.raises(TaskError, match="are others than before in this run"):
-        admit(consent, replace(second, arrays=moved))
+        admit(consent, asked(second, standardizer=moved))
     admit(consent, second)
 
 
@@ -189,14 +233,10 @@ def test_an_adaptive_norm_moves_no_faster_than_its_rule_can() -> None:
     consent = consent_of(run)
     admit(consent, tasks[0])
 
-    def with_norm(task: Task, norm: float) -> Task:
-        made = replace(task, shaping=replace(task.shaping, norm=norm))
-        return run.expected(made)
-
     for norm in (1.2, 0.8):
-        with pytest.raises(TaskError, match=r"task\.shaping\.norm: must be 1 times"):
-            admit(consent, with_norm(tasks[1], norm))
-    admit(consent, with_norm(tasks[1], 1.1))
+        with pytest.raises(TaskError, match=r"task\.norm: must be 1 times"):
+            admit(consent, asked(tasks[1], norm=norm))
+    admit(consent, asked(tasks[1], norm=1.1))
 
 
 # --- two sums with and without a victim
@@ -204,7 +244,7 @@ def test_an_adaptive_norm_moves_no_faster_than_its_rule_can() -> None:
 
 def test_no_second_sum_of_a_step_with_another_member_less_is_signed() -> None:
     run = run_of()
-    task = next(task for task in tasks_of(run) if task.kind is TaskKind.TRAIN)
+    task = first_of(run)
     consent = consent_of(run)
     sign(consent, task, MEMBERS)
     sign(consent, task, MEMBERS)
@@ -232,17 +272,16 @@ def test_nor_about_another_statistic_of_the_same_rows() -> None:
 def test_nor_with_one_number_of_the_model_changed_in_another_round() -> None:
     run = run_of()
     first, second, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
-    name = next(name for name in sorted(first.arrays) if name.startswith("model."))
-    almost = {key: array.copy() for key, array in first.arrays.items()}
-    almost[name].flat[0] += 1000.0
+    model = {name: array + 1.0 for name, array in model_of(first).items()}
+    almost = {name: array.copy() for name, array in model.items()}
+    almost[min(almost)].flat[0] += 1000.0
     consent = consent_of(run)
     sign(consent, first, MEMBERS)
     sign(consent, second, MEMBERS[:-1])  # training has moved the model: this much remains, see SECURITY.md
     again = consent_of(run)
-    sign(again, replace(first, arrays=first.arrays | {name: first.arrays[name] + 1.0}), MEMBERS)
-    like = {name: almost[name] + 1.0}
+    sign(again, asked(first, model=model), MEMBERS)
     with pytest.raises(LedgerError, match="differs from the sum"):
-        sign(again, replace(second, arrays=first.arrays | like), MEMBERS[:-1])
+        sign(again, asked(second, model=almost), MEMBERS[:-1])
 
 
 def test_with_strict_cohorts_not_even_about_a_model_that_moved() -> None:
@@ -257,7 +296,7 @@ def test_with_strict_cohorts_not_even_about_a_model_that_moved() -> None:
 def test_passes_over_one_update_are_over_the_same_members() -> None:
     run = run_of(strategy=GeometricMedian(smoothing=0.1))
     first, again, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
-    assert again.passes == 1
+    assert again.question.passes == 1
     consent = consent_of(run)
     sign(consent, first, MEMBERS)
     with pytest.raises(LedgerError, match="differs from the sum"):
@@ -283,20 +322,18 @@ def test_what_is_carried_over_stays_among_those_that_it_comes_from() -> None:
 def test_rows_are_standardized_if_and_only_if_that_was_agreed() -> None:
     plain = run_of(replace(make_plan(rounds=2, clients=6), standardize=False))
     task, standardized = tasks_of(plain)[0], tasks_of(run_of())[2]
-    given = {name: standardized.arrays[name] for name in ("mean", "deviation")}
     with pytest.raises(TaskError, match=r"task\.mean: must not be there, as was agreed"):
-        admit(consent_of(plain), replace(task, arrays=task.arrays | given))
+        admit(consent_of(plain), asked(task, standardizer=train_of(standardized).standardizer))
     admit(consent_of(plain), task)
-    bare = {name: array for name, array in standardized.arrays.items() if name not in given}
     with pytest.raises(TaskError, match=r"task\.mean: is missing, as was agreed"):
-        admit(consent_of(run_of()), replace(standardized, arrays=bare))
+        admit(consent_of(run_of()), asked(standardized, standardizer=Standardizer.none()))
 
 
 def test_a_norm_many_rounds_later_is_still_within_its_rule() -> None:
     plan = replace(make_plan(rounds=20_000, clients=6), norm=AdaptiveClip(norm=1.0, rate=0.2))
     run = run_of(plan)
-    first = next(task for task in tasks_of(run_of(replace(plan, rounds=1))) if task.kind is TaskKind.TRAIN)
-    late = run.expected(replace(first, number=20_000))
+    first = first_of(run_of(replace(plan, rounds=1)))
+    late = run.terms.task(replace(train_of(first), number=20_000))
     admit(consent_of(run), late)
 
 
@@ -356,6 +393,7 @@ def test_wherever_a_server_is_killed_its_run_goes_on_with_sites_that_remember(
                 *(Asking(sites), SCHEMA, LEARNER, run.plan, run.strategy),
                 on_checkpoint=lambda now: now.save(path),
                 every_sum=True,
+                terms=run.terms,
             )
             return one.run(RunState.load(path) if path.exists() else None)
 
@@ -385,7 +423,7 @@ PRIVATE = replace(
 def test_a_round_that_may_end_with_less_noise_than_agreed_is_refused() -> None:
     run = run_of(PRIVATE)
     task = tasks_of(run)[0]
-    assert task.noise is not None
+    assert task.encoding.noise is not None
     few = parameters_of(task, minimum_survivors=3)
     with pytest.raises(TaskError, match=r"parameters\.minimum_survivors: must be at least 4, whose noise"):
         consent_of(run).admit(task.encode(), few)
@@ -395,10 +433,11 @@ def test_a_round_that_may_end_with_less_noise_than_agreed_is_refused() -> None:
 def test_under_noise_rows_are_standardized_by_public_bounds_alone() -> None:
     run = run_of(PRIVATE)
     task = tasks_of(run)[0]
-    moved = task.arrays | {"mean": task.arrays["mean"] + 0.01}
+    scale = train_of(task).standardizer
+    moved = asked(task, standardizer=Standardizer(scale.mean + 0.01, scale.deviation))
     parameters = parameters_of(task, minimum_survivors=4)
     with pytest.raises(TaskError, match="must follow from the public bounds under privacy"):
-        consent_of(run).admit(replace(task, arrays=moved).encode(), parameters)
+        consent_of(run).admit(moved.encode(), parameters)
     consent_of(run).admit(task.encode(), parameters)
 
 

@@ -257,8 +257,7 @@ def test_noise_bounds_what_a_sum_gives_away() -> None:
     asks = Asks(update=UpdateKind.GRADIENT, weighting=Weighting.UNIFORM)
     privacy = PrivacyPlan(epsilon=8.0, delta=1e-5, rounds=1, smallest=CLIENTS)
     bare, task = (
-        make_task(SOFTMAX.initial(), asks, bits=14, norm=1.0, privacy=one)
-        for one in (None, privacy)
+        make_task(SOFTMAX.initial(), asks, bits=14, norm=1.0, privacy=one) for one in (None, privacy)
     )
     rows = rows_with([0, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8])
     inputs = images()[0].features[rows]

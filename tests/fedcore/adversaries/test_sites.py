@@ -59,6 +59,7 @@ from tests.fedcore.adversaries.arena import (
     make_sites,
     outcome,
 )
+from tests.fedcore.rows import table_of
 from tests.fedcore.sites import asked
 
 SIZE = 44  # parameters

@@ -16,7 +16,6 @@ from fedcore.demo.report import comparison_rows, print_result, summary_lines
 from fedcore.demo.run import DemoResult, Setting
 from fedcore.evaluation.baselines import Mode, Result
 from fedcore.rounds.state import RunState
-from fedcore.statistics.standardizer import Standardizer
 
 SCHEMA = Schema((Column("age", 0, 120),), ("no", "yes"))
 
@@ -30,7 +29,7 @@ def metrics(accuracy: float, area: float) -> dict[str, float]:
 
 
 def model(value: float) -> RunState:
-    return RunState({"w": np.array([value])}, Standardizer.none(), 0)
+    return RunState.of(1, {"w": np.array([value])})
 
 
 def make_result(*, victim: str | None = None, identical: bool = True) -> DemoResult:

@@ -291,7 +291,7 @@ def test_a_row_whose_scores_are_no_numbers_counts_as_one_about_which_the_model_s
         scores, silent = table.features.copy(), table.features.copy()
         scores[2, 1], silent[2] = bad, 0.5
         sites = odd_sites(Site("odd", table, schema_of(2), Broken(scores), 5))
-        pooled = [site.held_out for name, site in sites.items() if name != "odd"]
+        pooled = [held_out_of(site) for name, site in sites.items() if name != "odd"]
         expected = join_tables([*pooled, Table(silent, table.labels)])
         check(federation(aggregator, sites).evaluate(NOTHING), expected)
 

@@ -26,6 +26,7 @@ from fedcore.rounds.state import RunState, restore_sites, sites_kept
 from fedcore.rounds.task import Task
 from fedcore.rounds.terms import Terms
 from fedcore.strategies import FedAvg
+from tests.fedcore.rows import held_out_of
 from tests.fedcore.sites import asked, encoded
 
 HEAD = ("layer1*",)  # the last layer

@@ -16,6 +16,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from secagg import RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask
+from tests.fedcore.rows import table_of
 from tests.fedcore.sites import (
     KINDS,
     LEARNER,
@@ -31,7 +32,6 @@ from tests.fedcore.sites import (
     make_terms,
     site_with,
 )
-from tests.fedcore.rows import table_of
 
 Aggregator: TypeAlias = Callable[[Mapping[str, Site], Mapping[str, frozenset[str]]], PlainSum | SecureSum]
 

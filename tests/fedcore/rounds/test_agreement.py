@@ -15,9 +15,9 @@ from fedcore.learners import LocalSGD
 from fedcore.rounds.agreement import Agreement
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedAvgM
-from tests.fedcore.sites import SCHEMA, make_table
 from tests.fedcore.service.test_join import PATIENT, Run
 from tests.fedcore.service.test_training import train
+from tests.fedcore.sites import SCHEMA, make_table
 
 TEXT = """
 [learner]
@@ -134,7 +134,7 @@ def test_a_run_by_the_file_with_noise_that_every_party_checks_for_itself(tmp_pat
             minimum_survivors=4,
         )
     )
-    assert model.rounds == 3
+    assert model.number == 3
     assert abs(flatten(model.parameters)).max() > 0
     rounds = [e for e in read_history(tmp_path / "history.jsonl") if e["event"] == "round"]
     assert [event["completed"] for event in rounds] == [True] * 3

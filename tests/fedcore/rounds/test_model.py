@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from fedcore import arrays
 from fedcore.errors import DataError
-from fedcore.rounds.model import load_model, save_model
+from fedcore.rounds.model import Model, load_model, pack_model, save_model, unpack_model
 from fedcore.statistics.standardizer import Standardizer
 
 PARAMETERS = {"weights": np.arange(6.0).reshape(2, 3), "bias": np.zeros(0)}
@@ -19,19 +19,24 @@ SCALE = Standardizer(np.array([1.0, 2.0]), np.array([0.5, 4.0]))
 
 def test_a_model_comes_back_with_what_it_was_saved_with(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    save_model(path, PARAMETERS, SCALE, number=3, classes=("no", "yes"), columns=[("age", 0, 120)])
-    model = load_model(path)
+    given = Model(PARAMETERS, SCALE, 3, ("no", "yes"), (("age", 0, 120),))
+    save_model(path, given)
+    for model in (load_model(path), unpack_model(pack_model(given))):
+        check(model)
+    assert sorted(load_file(path)) == ["deviation", "mean", "model.bias", "model.weights"]
+
+
+def check(model: Model) -> None:
     assert {name: array.tolist() for name, array in model.parameters.items()} == {
         "weights": [[0, 1, 2], [3, 4, 5]],
         "bias": [],
     }
     assert (model.standardizer.mean.tolist(), model.standardizer.deviation.tolist()) == ([1, 2], [0.5, 4])
     assert (model.number, model.classes, model.columns) == (3, ("no", "yes"), (("age", 0.0, 120.0),))
-    assert sorted(load_file(path)) == ["deviation", "mean", "model.bias", "model.weights"]
 
 
 def test_a_model_without_standardization_has_none(tmp_path: Path) -> None:
-    save_model(tmp_path / "a", PARAMETERS, Standardizer.none())
+    save_model(tmp_path / "a", Model(PARAMETERS, Standardizer.none()))
     model = load_model(tmp_path / "a")
     assert not model.standardizer.mean.size
     assert model.number is None

@@ -27,6 +27,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.rounds.terms import Terms
 from fedcore.strategies import FedAvg, FedNova, GeometricMedian, Scaffold, Strategy
+from tests.fedcore.rows import table_of
 from tests.fedcore.sites import (
     LEARNER,
     SCHEMA,
@@ -318,7 +319,7 @@ def test_rows_of_a_site_that_cannot_evaluate_are_not_counted_as_wrong() -> None:
 
     sites = make_sites(4)
     sites = {name: replace(site, learner=Scoring({})) for name, site in sites.items()}
-    sites["site-3"].table.features[0, 0] = 1.0
+    table_of(sites["site-3"]).features[0, 0] = 1.0
     plan = make_plan(standardize=False)
     found = Federation(PlainSum(sites), SCHEMA, Scoring({}), plan).evaluate(LEARNER.initial())
     assert found.metrics["accuracy"] == 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import CodecError, TaskError
+from fedcore.errors import SettingError
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.plan import TrainingPlan

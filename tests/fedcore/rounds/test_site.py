@@ -18,6 +18,7 @@ from fedcore.rounds.instructions import Asks
 from fedcore.rounds.questions import STATISTICS, TaskKind
 from fedcore.rounds.site import Site, whole
 from fedcore.statistics.standardizer import Standardizer, unit_deviations, unit_means
+from tests.fedcore.rows import table_of
 from tests.fedcore.sites import (
     KINDS,
     LEARNER,
@@ -40,7 +41,7 @@ def test_a_contribution_decodes_to_what_the_site_computed(kind: TaskKind) -> Non
     plan, site, task = make_plan(clients=1), make_sites()["site-1"], make_task(kind, make_plan(clients=1))
     decoded = task.encoding.codec.decode(site.contribute(task), 1)
     if kind is TaskKind.MEAN:
-        wanted: NDArray[np.floating[Any]] = unit_means(site.table, SCHEMA)
+        wanted: NDArray[np.floating[Any]] = unit_means(table_of(site), SCHEMA)
     elif kind is TaskKind.DEVIATION:
         wanted = unit_deviations(table_of(site), SCHEMA, MIDDLE["mean"])
     else:  # learning is repeatable, but its seed is the site's: the same change comes out of the same site

@@ -17,13 +17,12 @@ from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import PlainSum, SecureSum
+from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.state import RunState
 from fedcore.rounds.instructions import Asks, Weighting
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState, restore_sites, sites_kept
-from fedcore.rounds.summation import RoundRecord
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAdam, FedAvg, FedAvgM, GeometricMedian, Scaffold, Strategy
 from tests.fedcore.sites import SCHEMA, make_table
@@ -115,7 +114,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(name: str, at: int, tmp_pat
     assert before + after == lines
     assert flatten(resumed.parameters).tobytes() == flatten(whole.parameters).tobytes()
     assert resumed.evaluations == whole.evaluations
-    assert (resumed.rounds, resumed.weight, resumed.epsilon) == (6, whole.weight, whole.epsilon)
+    assert (resumed.number, resumed.weight, resumed.epsilon) == (6, whole.weight, whole.epsilon)
     assert (finish.norm, finish.accountant) == (end.norm, end.accountant)
     assert finish.state.keys() == end.state.keys()
     for key, array in end.state.items():

@@ -23,6 +23,7 @@ from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.noise import Noise
 from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks
+from fedcore.rounds.model import model_arrays
 from fedcore.rounds.questions import (
     QUESTIONS,
     STATISTICS,
@@ -37,7 +38,6 @@ from fedcore.rounds.questions import (
     Sites,
     TaskKind,
     Train,
-    model_arrays,
     take_model,
 )
 from fedcore.rounds.task import Task

@@ -61,11 +61,7 @@ def test_every_sum_has_one_step_and_the_steps_ascend_without_gaps(one: Terms) ->
     assert steps == list(range(1, len(steps) + 1))
     plan = one.plan
     training = [place for place in one.schedule if place.kind is TaskKind.TRAIN]
-    assert training == [
-        Place(TaskKind.TRAIN, number, again)
-        for number in range(1, plan.rounds + 1)
-        for again in range(one.passes + 1)
-    ]
+    assert training == [Place(TaskKind.TRAIN, number) for number in range(1, plan.rounds + 1)]
     evaluated = [place.number for place in one.schedule if place.kind is TaskKind.EVALUATE]
     every = plan.evaluate_every
     assert evaluated == [n for n in range(1, plan.rounds + 1) if every and n % every == 0]
@@ -80,10 +76,10 @@ def test_the_order_of_a_whole_run() -> None:
         before=((TaskKind.COUNT, 2),),
         after=((TaskKind.EVALUATE, 1), (TaskKind.SITES, 1)),
     )
-    assert [(str(place.kind), place.number, place.passes) for place in one.schedule] == [
-        *(("count", 1, 0), ("count", 2, 0), ("mean", 1, 0), ("deviation", 1, 0)),
-        *(("train", 1, 0), ("train", 1, 1), ("train", 2, 0), ("train", 2, 1), ("evaluate", 2, 0)),
-        *(("evaluate", 3, 0), ("sites", 3, 0)),
+    assert [(str(place.kind), place.number) for place in one.schedule] == [
+        *(("count", 1), ("count", 2), ("mean", 1), ("deviation", 1)),
+        *(("train", 1), ("train", 2), ("evaluate", 2)),
+        *(("evaluate", 3), ("sites", 3)),
     ]
 
 

@@ -12,13 +12,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fedcore.codec.codec import Codec
 from fedcore.data.schema import Column, Schema
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.consent import Run
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.questions import TaskKind
-from fedcore.rounds.task import Task
+from fedcore.rounds.questions import Mean
 from fedcore.service.serve import ServeOptions, ServiceSum
 from fedcore.strategies import FedAvg
 from secagg import (
@@ -95,15 +93,7 @@ def test_the_guilty_are_left_out_of_all_later_rounds_and_suspects_are_not(tmp_pa
         out=tmp_path,
         minimum_cohort=4,
     )
-    task = Task(
-        kind=TaskKind.MEAN,
-        number=1,
-        dimension=1,
-        codec=Codec(clip=1.0, bits=8, weight_cap=1, clients=6),
-        columns=(("age", 0.0, 1.0),),
-        classes=schema.classes,
-        arrays={},
-    )
+    task = options.run.terms.task(Mean())
     server = SpoiltServer()
     with running_loop() as loop:
         store = MemoryStore()

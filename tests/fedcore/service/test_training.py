@@ -19,7 +19,7 @@ from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.model import load_model
+from fedcore.rounds.model import Model, load_model
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
@@ -27,8 +27,8 @@ from fedcore.service.join import join
 from fedcore.service.serve import serve
 from fedcore.strategies import FedMedian, Scaffold, Strategy
 from secagg import ParameterError
-from tests.fedcore.sites import SCHEMA, make_plan, make_table
 from tests.fedcore.service.test_join import PATIENT, Run
+from tests.fedcore.sites import SCHEMA, make_plan, make_table
 
 LEARNER = LocalSGD(model=LogisticRegression(3), epochs=2, batch_size=8, rate=0.1)
 PRIVACY = PrivacyPlan(epsilon=30.0, delta=1e-3, rounds=2, smallest=4)
@@ -67,9 +67,9 @@ async def train(run: Run, **changes: Any) -> RunState:
             for name in run.sites
         ]
         model = await serving
-        finals: list[Task] = await asyncio.gather(*joining)
+        finals = await asyncio.gather(*joining)
     for final in finals:
-        assert flatten(final.model).tobytes() == flatten(model.parameters).tobytes()
+        assert flatten(final.parameters).tobytes() == flatten(model.parameters).tobytes()
     return model
 
 
@@ -131,7 +131,7 @@ def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tm
     run.learner, run.plan = LEARNER, plan
     options = run.serve_options(minimum_survivors=4)
 
-    async def go() -> list[Task]:
+    async def go() -> list[Model]:
         serving = asyncio.create_task(serve(options))
         async with asyncio.timeout(40):
             while not ((tmp_path / "history.jsonl").exists() and run.events("listening")):
@@ -152,7 +152,7 @@ def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tm
     assert finished["rounds"] == done[-1]
     assert "would be" in finished["reason"]
     last = load_model(tmp_path / "models" / f"{done[-1]:03d}.safetensors").parameters
-    assert [flatten(final.model).tobytes() for final in finals] == [flatten(last).tobytes()] * 5
+    assert [flatten(final.parameters).tobytes() for final in finals] == [flatten(last).tobytes()] * 5
 
 
 def test_a_cohort_larger_than_the_registry_is_refused_before_anybody_waits(tmp_path: Path) -> None:

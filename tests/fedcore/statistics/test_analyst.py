@@ -21,6 +21,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.statistics.analyst import EXACT, OTHER, Analyst
 from secagg import AbortReason, RoundAbortedError
+from tests.fedcore.rows import table_of
 from tests.fedcore.sites import LEARNER, SCHEMA, make_sites
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]

@@ -14,6 +14,7 @@ from fedcore.errors import DataError, TaskError
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.task import Task
 from fedcore.statistics import sums as analytics
+from tests.fedcore.rows import table_of
 from tests.fedcore.sites import MIDDLE, SCHEMA, make_sites, make_task
 
 SITE = make_sites()["site-2"]

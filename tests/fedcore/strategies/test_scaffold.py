@@ -31,7 +31,6 @@ DROPS = {"train 2": frozenset({"s01"}), "train 3": frozenset({"s01", "s04"}), "t
 def controls(ran: Ran) -> dict[str, Vector]:
     """Return c_i of every site after the last round in which its vector counted."""
     found = {}
-    survivors = {r.task.name: r.result.survivors for r in ran.records if r.result is not None}
     for name, site in ran.sites.items():
         state = site.state
         if state.pending is not None and state.counted:
