@@ -157,7 +157,7 @@ def test_a_model_without_one_of_its_arrays_is_refused() -> None:
         make_sites()["site-0"].contribute(make_task(TaskKind.TRAIN, model=model))
 
 
-@pytest.mark.parametrize("kind", [*STATISTICS, TaskKind.EVALUATE, TaskKind.SITES])
+@pytest.mark.parametrize("kind", [*sorted(STATISTICS), TaskKind.EVALUATE, TaskKind.SITES])
 def test_what_shapes_updates_is_refused_for_what_is_none(kind: TaskKind) -> None:
     with pytest.raises(TaskError, match=f"{kind} has none"):
         make_sites()["site-0"].contribute(encoded(make_task(kind), shaping=Shaping(keep=0.5)))
