@@ -274,8 +274,8 @@ def test_a_sum_without_a_result_is_tried_again_as_often_as_allowed() -> None:
         Analyst(Failing(make_sites()), SCHEMA, 5, attempts=2).rows()
 
 
-def test_sites_with_more_rows_than_the_cap_are_left_out() -> None:
-    assert Analyst(PlainSum(make_sites()), SCHEMA, 5, weight_cap=30).rows() == 10 + 17 + 24
+def test_rows_beyond_the_cap_do_not_count() -> None:
+    assert Analyst(PlainSum(make_sites()), SCHEMA, 5, weight_cap=30).rows() == 10 + 17 + 24 + 30 + 30
 
 
 def test_counts_are_exact_up_to_the_largest_cap() -> None:
