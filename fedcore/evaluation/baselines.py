@@ -175,10 +175,15 @@ class _Remembering(Site):
 
     last: Contribution
 
-    def compute(self, task: Task) -> Contribution:
+    def accept(self, task: Task) -> Callable[[], Contribution]:
         """Compute and remember."""
-        self.last = Site.compute(self, task)
-        return self.last
+        compute = Site.accept(self, task)
+
+        def remembering() -> Contribution:
+            self.last = compute()
+            return self.last
+
+        return remembering
 
 
 @dataclass(slots=True)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedcore import arrays
-from fedcore.errors import DataError, TaskError
+from fedcore.errors import DataError, SettingError, TaskError
 from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.questions import QUESTIONS, Question, TaskKind
+from secagg import ParameterError
 
 _VERSION = 4
 _PLACE = ("step", "attempt", "group")
@@ -78,8 +79,11 @@ class Task:
             raise TaskError(f"task.arrays: {min(found)!r} is not known")
         if unknown := header.keys() - {"version", "kind", *_PLACE} - question.header().keys():
             raise TaskError(f"task: {min(unknown)!r} is not known")
-        place = {name: header[name] for name in _PLACE}
-        return cls(question=question, encoding=encoding(question), **place)
+        try:
+            form = encoding(question)
+        except (SettingError, ParameterError) as error:
+            raise TaskError(f"task: {error}") from error
+        return cls(question=question, encoding=form, **{name: header[name] for name in _PLACE})
 
     @property
     def digest(self) -> bytes:

@@ -37,7 +37,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data": {"name": "files"}}, "data.path: is missing, files need it"),
     ({"data": {"name": "heart_disease", "held_out": 0.5}}, "data.held_out: heart_disease has test rows"),
     ({"learner": {"kind": "tree"}}, "learner.kind: must be one of logistic, softmax, perceptron, linear"),
-    ({"learner": {"alpha": 0.1}}, "learner.alpha: is not known, learner has batch_size, epochs"),
+    ({"learner": {"alpha": 0.1}}, "learner.alpha: is not known, learner has epochs, steps"),
     ({"learner": {"rate": 0}}, "learner.rate: must be positive and finite, is 0"),
     ({"learner": {"kind": "perceptron", "hidden": [3, "x"]}}, "learner.hidden[1]: must be an integer"),
     ({"strategy": {"name": "Krum"}}, "strategy.name: must be one of FedAvg"),

@@ -123,7 +123,7 @@ def test_an_evaluation_of_rows_without_labels_says_nothing() -> None:
     task = make_terms().task(Evaluate(model=LEARNER.initial()))
     assert task.encoding.dimension == 405
     assert not site.contribute(task)[:405].any()
-    assert site.trouble == "evaluation: the learner failed with AttributeError"
+    assert site.trouble == "evaluation: Unlabelled has no labels"
 
 
 def test_what_shapes_updates_is_refused_for_what_is_none() -> None:

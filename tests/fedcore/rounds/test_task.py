@@ -261,12 +261,14 @@ def test_what_the_derivation_raises_is_not_hidden(error: Exception) -> None:
         Task.decode(FULL.encode(), derive)
 
 
-def test_the_digest_is_of_what_is_asked_whatever_the_attempt_and_the_group() -> None:
+def test_the_digest_is_of_what_is_asked_whatever_the_attempt_the_group_and_the_pass() -> None:
     assert len(FULL.digest) == 32
     assert replace(FULL, attempt=7, group=0).digest == FULL.digest
-    assert FULL.digest == hashlib.sha256(replace(FULL, attempt=0, group=0).encode()).digest()
+    first = asked(replace(FULL, attempt=0, group=0), center=None, again=0)
+    assert FULL.digest == hashlib.sha256(first.encode()).digest()
     assert replace(FULL, step=18).digest != FULL.digest
-    assert asked(FULL, again=3).digest != FULL.digest
+    assert asked(FULL, again=3, center=np.zeros(7)).digest == FULL.digest
+    assert asked(FULL, number=FULL.number + 1).digest != FULL.digest
 
 
 # --- models ---

@@ -59,7 +59,7 @@ class SpoiltServer:
             Blame(two, guilty=True, reason=BlameReason.WRONG_SHARE),
             Blame(three, guilty=False, reason=BlameReason.COMPLAINT),
         )
-        total = np.ones(parameters.vector_length, np.uint32)
+        total = np.ones(parameters.vector_length, np.uint64)
         return Aggregate(total, tuple(key.identity for key in KEYS[1:]), blamed, Traffic())
 
 
