@@ -446,3 +446,24 @@ def test_under_noise_a_member_that_drops_out_is_within_the_budget() -> None:
     task, consent = tasks_of(run)[0], consent_of(run)
     sign(consent, task, MEMBERS)
     sign(consent, task, MEMBERS[:-1])
+
+
+# --- the agreement's own words
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": replace(SCHEMA, classes=("yes", "no"))},
+        {"words": "another learner"},
+        {"strategy": FedAvg(server_rate=0.5)},
+        {"plan": make_plan(rounds=5, clients=6)},
+        {"members": frozenset(MEMBERS[:-1])},
+        {"strict_cohorts": True},
+        {"name": "again"},
+        {"rows": "2027"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_runs_that_differ_in_anything_have_other_digests(changes: dict[str, Any]) -> None:
+    assert replace(run_of(), **changes).digest != run_of().digest == run_of().digest
