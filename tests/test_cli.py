@@ -281,8 +281,8 @@ def test_join_says_in_one_line_which_file_is_bad(
         ("classes", "no,no", "schema: needs two classes or more"),
         ("hold", "lunch", "hold: must be ROUND:PHASE"),
         ("minimum_cohort", 2, "minimum_cohort: must be at least 3, is 2"),
-        ("corrupt", 1.5, "minimum_corrupt: must be in [0, 1), is 1.5"),
-        ("corrupt", "nan", "minimum_corrupt: must be in [0, 1), is nan"),
+        ("corrupt", 1.5, "security.corrupt: must be in [0, 1), is 1.5"),
+        ("corrupt", "nan", "security.corrupt: must be finite, is nan"),
     ],
 )
 def test_join_says_in_one_line_which_option_is_bad(
@@ -319,7 +319,7 @@ def test_serve_says_in_one_line_which_file_is_bad(
         ("weight_cap", 2**63, "plan.weight_cap: must be in 1..2^62"),
         ("corrupt", 1.0, "corrupt: must be in [0, 1), is 1.0"),
         ("dropout", -0.1, "dropout: must be in [0, 1), is -0.1"),
-        ("minimum_cohort", 0, "minimum_cohort: must be in 1..2^32 - 1, is 0"),
+        ("minimum_cohort", 0, "security.minimum_cohort: must be at least 3, is 0"),
         ("corrupt", 0.9, "cannot meet corrupt=0.9"),
         ("clip", 0, "plan.clip: must be in 1e-100..1e100, is 0.0"),
         ("clip", "nan", "plan.clip: must be finite, is nan"),
@@ -439,9 +439,11 @@ def test_a_site_knows_its_own_registry_and_reveals_nothing_unless_told(
     assert call("fedcore", *join(party)).status == 0
     assert call("fedcore", *join(party, minimum_cohort=4, corrupt=0.25, reveal=party / "plain")).status == 0
     known = Registry.load(party / "r.toml").identities
-    assert [options.policy.known for options in taken] == [known, known]
-    assert [options.policy.minimum_corrupt for options in taken] == [0.1, 0.25]
-    assert all(options.policy.adversary == "active" for options in taken)
+    policies = [options.run.policy() for options in taken]
+    assert [policy.known for policy in policies] == [known, known]
+    assert [policy.minimum_corrupt for policy in policies] == [0.1, 0.25]
+    assert [policy.minimum_cohort for policy in policies] == [4, 4]
+    assert all(policy.adversary == "active" for policy in policies)
     assert [options.reveal for options in taken] == [None, party / "plain"]
 
 

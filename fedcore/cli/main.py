@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,14 +23,14 @@ from fedcore.experiments.commands import add_commands
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.settings import defaults
-from secagg import ParameterError, Phase, Policy, ThreatModel
+from secagg import ParameterError, Phase
 from secagg.cli import run
 from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
 from secagg.store import SqliteStore
 
 if TYPE_CHECKING:
     from fedcore.data.schema import Schema
-    from fedcore.rounds.consent import Run
+    from fedcore.rounds.agreement import Run
 
 PLAN, LOGISTIC = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
 
@@ -41,36 +41,50 @@ CertificateOption = Annotated[Path, typer.Option("--certificate", help="The serv
 SchemaOption = Annotated[Path, typer.Option("--schema", help="CSV of column, low, high: public bounds.")]
 ClassesOption = Annotated[str, typer.Option("--classes", help="Labels, separated by commas.")]
 LabelOption = Annotated[str, typer.Option("--label", help="Column of the label.")]
-MinimumCohortOption = Annotated[
-    int | None, typer.Option(help="Fewest clients of a round; default: 3/4 of those enrolled, at least 4.")
+# What all parties must agree on: in a training file, or by the same options.
+RoundsOption = Annotated[int | None, typer.Option(min=1, help=f"Rounds of training; {PLAN['rounds']}.")]
+ClipOption = Annotated[
+    float | None, typer.Option(help=f"Largest change of a parameter in a round; {PLAN['clip']:g}.")
 ]
-CorruptOption = Annotated[float, typer.Option(help="Share of the cohort that may collude.")]
-
-
-RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds of training.")]
-ClipOption = Annotated[float, typer.Option(help="Largest change of a parameter in a round.")]
-BitsOption = Annotated[int, typer.Option(help="Bits of a quantized value.")]
-WeightCapOption = Annotated[int, typer.Option(help="Most rows that count for a site.")]
-EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the rows in a round.")]
-LearningRateOption = Annotated[float, typer.Option(help="Of local training.")]
-TrainingOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Learner, strategy, plan and privacy (TOML), instead of the six options before; the same for "
-        "the server and every site."
-    ),
+BitsOption = Annotated[int | None, typer.Option(help=f"Bits of a quantized value; {PLAN['bits']}.")]
+WeightCapOption = Annotated[
+    int | None, typer.Option(help=f"Most rows that count for a site; {PLAN['weight_cap']}.")
+]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help=f"Passes over the rows in a round; {LOGISTIC['epochs']}.")
+]
+LearningRateOption = Annotated[
+    float | None, typer.Option(help=f"Of local training; {LOGISTIC['learning_rate']:g}.")
+]
+CorruptOption = Annotated[float | None, typer.Option(help="Share of those enrolled that may collude; 0.1.")]
+DropoutOption = Annotated[float | None, typer.Option(help="Share of those enrolled that may drop out; 0.1.")]
+MinimumCohortOption = Annotated[
+    int | None, typer.Option(help="Fewest clients of a round; 3/4 of those enrolled, at least 4.")
 ]
 StrictOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--strict-cohorts", help="Sites sign sums of the same members only, however the model changes."
     ),
 ]
+RegroupOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--regroup", help="A spoiled sum is dealt into groups; who drops out takes its group along."
+    ),
+]
+TrainingOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Training file (TOML) with what is agreed on, instead of the options before; the same for the "
+        "server and every site."
+    ),
+]
 NameOption = Annotated[
-    str, typer.Option(help="Of the run: one that begins anew with the same stores needs another.")
+    str | None, typer.Option(help="Of the run: one that begins anew with the same stores needs another.")
 ]
 RowsOption = Annotated[
-    str,
+    str | None,
     typer.Option(help="Names the state of the rows: under a new name sites sign for other members again."),
 ]
 StoreOption = Annotated[
@@ -83,32 +97,28 @@ def _agreed(
     training: Path | None,
     schema: Schema,
     enrolled: Registry,
-    *,
-    plan: dict[str, Any],
-    learner: dict[str, Any],
-    strict: bool,
-    name: str,
-    rows: str,
+    options: Mapping[str, Mapping[str, Any]],
+    names: Mapping[str, str | None],
 ) -> Run:
-    """Return what all parties agree on: by a file, or by the same options."""
-    from fedcore.rounds.agreement import Agreement
-    from fedcore.rounds.consent import Run
+    """Return what all parties agree on: by a file, or by the same options.
 
-    tables = {"plan": plan, "learner": learner}
-    agreed = Agreement.load(training) if training is not None else Agreement.parse(tables)
-    clients = len(enrolled.identities)
-    run_plan = agreed.make_plan(clients)
-    return Run(
-        schema=schema,
-        learner=agreed.make_learner(schema),
-        strategy=agreed.make_strategy(clients),
-        plan=run_plan,
-        words=json.dumps(agreed.to_json(schema, run_plan)["learner"]),
-        members=enrolled.identities,
-        strict_cohorts=strict,
-        name=name,
-        rows=rows,
-    )
+    options  by table of the file and key; None: not given. names: of run and rows, beside either
+    """
+    from fedcore.rounds.agreement import Agreement, Run
+
+    given = {
+        table: {key: value for key, value in values.items() if value is not None}
+        for table, values in options.items()
+    }
+    if training is not None:
+        for key in (key for values in given.values() for key in values):
+            raise ParameterError(f"--{key.replace('_', '-')}: is said by the training file, --training")
+        agreed = Agreement.load(training)
+    else:
+        agreed = Agreement.parse(given | {"learner": {"kind": "logistic"} | given["learner"]})
+    said: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
+    agreed = replace(agreed, consent=replace(agreed.consent, **said))
+    return Run.of(agreed, schema, enrolled.identities)
 
 
 @app.callback()
@@ -118,10 +128,6 @@ def _root() -> None:
 
 def _classes(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
-
-
-def _cohort(given: int | None, registry: Registry) -> int:
-    return given if given is not None else max(4, math.ceil(0.75 * len(registry.identities)))
 
 
 @app.command()
@@ -134,20 +140,21 @@ def serve(
     out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
     classes: ClassesOption = "0,1",
     listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
-    rounds: RoundsOption = PLAN["rounds"],
-    clip: ClipOption = PLAN["clip"],
-    bits: BitsOption = PLAN["bits"],
-    weight_cap: WeightCapOption = PLAN["weight_cap"],
-    epochs: EpochsOption = LOGISTIC["epochs"],
-    learning_rate: LearningRateOption = LOGISTIC["learning_rate"],
-    training: TrainingOption = None,
-    strict_cohorts: StrictOption = False,
-    name: NameOption = "",
-    rows: RowsOption = "",
-    store: StoreOption = None,
-    corrupt: CorruptOption = 0.1,
-    dropout: Annotated[float, typer.Option(help="Share of the cohort that may drop out.")] = 0.1,
+    rounds: RoundsOption = None,
+    clip: ClipOption = None,
+    bits: BitsOption = None,
+    weight_cap: WeightCapOption = None,
+    epochs: EpochsOption = None,
+    learning_rate: LearningRateOption = None,
+    corrupt: CorruptOption = None,
+    dropout: DropoutOption = None,
     minimum_cohort: MinimumCohortOption = None,
+    strict_cohorts: StrictOption = None,
+    regroup: RegroupOption = None,
+    training: TrainingOption = None,
+    name: NameOption = None,
+    rows: RowsOption = None,
+    store: StoreOption = None,
     signing_key: Annotated[
         Path | None,
         typer.Option(help="The server's identity (mode 0600): sign a transcript of each round with it."),
@@ -169,7 +176,7 @@ def serve(
 ) -> None:
     """Serve one training run to the parties of a registry."""
     from fedcore.data.schema import Schema
-    from fedcore.service.serve import ServeOptions
+    from fedcore.service.options import ServeOptions
     from fedcore.service.serve import serve as run_server
 
     enrolled = Registry.load(registry)
@@ -182,22 +189,20 @@ def serve(
         training,
         columns,
         enrolled,
-        strict=strict_cohorts,
-        name=name,
-        rows=rows,
-        plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
-        learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
+        {
+            "plan": {"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
+            "learner": {"epochs": epochs, "learning_rate": learning_rate},
+            "security": {"corrupt": corrupt, "dropout": dropout, "minimum_cohort": minimum_cohort},
+            "consent": {"strict_cohorts": strict_cohorts, "regroup": regroup},
+        },
+        {"name": name, "rows": rows},
     )
-    privacy = run.plan.privacy
     options = ServeOptions(
         address=listen,
         credentials=ServerCredentials.load(certificate, key),
         registry=enrolled,
         run=run,
-        minimum_survivors=max(3, privacy.smallest if privacy is not None else 0),
         out=out,
-        threat_model=ThreatModel(corrupt=corrupt, dropout=dropout),
-        minimum_cohort=_cohort(minimum_cohort, enrolled),
         start_s=start,
         deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
         show=_Progress(Console()).show,
@@ -220,23 +225,25 @@ def join(
     schema: SchemaOption,
     label: LabelOption,
     classes: ClassesOption = "0,1",
-    rounds: RoundsOption = PLAN["rounds"],
-    clip: ClipOption = PLAN["clip"],
-    bits: BitsOption = PLAN["bits"],
-    weight_cap: WeightCapOption = PLAN["weight_cap"],
-    epochs: EpochsOption = LOGISTIC["epochs"],
-    learning_rate: LearningRateOption = LOGISTIC["learning_rate"],
+    rounds: RoundsOption = None,
+    clip: ClipOption = None,
+    bits: BitsOption = None,
+    weight_cap: WeightCapOption = None,
+    epochs: EpochsOption = None,
+    learning_rate: LearningRateOption = None,
+    corrupt: CorruptOption = None,
+    dropout: DropoutOption = None,
+    minimum_cohort: MinimumCohortOption = None,
+    strict_cohorts: StrictOption = None,
+    regroup: RegroupOption = None,
     training: TrainingOption = None,
-    strict_cohorts: StrictOption = False,
-    name: NameOption = "",
-    rows: RowsOption = "",
+    name: NameOption = None,
+    rows: RowsOption = None,
     store: StoreOption = None,
     account: Annotated[
         Path | None,
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
     ] = None,
-    corrupt: CorruptOption = 0.1,
-    minimum_cohort: MinimumCohortOption = None,
     model: Annotated[Path | None, typer.Option(help="Write the final model here (safetensors).")] = None,
     seed: Annotated[int | None, typer.Option(help="Repeatable training and rounding, for drills.")] = None,
     reveal: Annotated[
@@ -268,11 +275,13 @@ def join(
         training,
         columns,
         enrolled,
-        strict=strict_cohorts,
-        name=name,
-        rows=rows,
-        plan={"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
-        learner={"kind": "logistic", "epochs": epochs, "learning_rate": learning_rate},
+        {
+            "plan": {"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
+            "learner": {"epochs": epochs, "learning_rate": learning_rate},
+            "security": {"corrupt": corrupt, "dropout": dropout, "minimum_cohort": minimum_cohort},
+            "consent": {"strict_cohorts": strict_cohorts, "regroup": regroup},
+        },
+        {"name": name, "rows": rows},
     )
     guard = None
     if run.plan.privacy is not None:
@@ -290,11 +299,6 @@ def join(
         address=server,
         credentials=ServerCredentials.load(certificate),
         signer=signer,
-        policy=Policy(
-            known=enrolled.identities,
-            minimum_cohort=_cohort(minimum_cohort, enrolled),
-            minimum_corrupt=corrupt,
-        ),
         site=Site(enrolled.name_of(signer.identity), table, columns, run.learner, seed, guard=guard),
         run=run,
         store=None if store is None else SqliteStore(store),

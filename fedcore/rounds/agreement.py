@@ -1,28 +1,124 @@
-"""What the parties of a service run agree on, in one file (TOML) that all of them have.
+"""What the parties of a service run agree on: one file (TOML) that all have, a schema, and who they are.
 
-The tables are those of an experiment file, too. The server takes all of them; a site takes its learner, and
-the privacy as its own demand: it refuses rounds that give less.
+Tables of learner, strategy, plan and privacy are those of an experiment file, too. Every party derives from
+its own copy what a task does not carry, and the digest of it all is in the context of every round: whoever
+agreed to something else takes no part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from fedcore.data.schema import Schema
-from fedcore.errors import SettingError
-from fedcore.learner import Abilities, Learner
+from fedcore.errors import SettingError, TaskError
+from fedcore.learner import Abilities, Learner, Parameters
 from fedcore.learners.kinds import learner_json, read_learner, split
-from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
+from fedcore.rounds.instructions import Asks, sent
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.settings import load, read, to_json
+from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.subjects import Subjects
+from fedcore.rounds.terms import Terms
+from fedcore.settings import at_least, load, read, require, to_json
 from fedcore.strategies import Strategy
 from fedcore.strategies.named import read_strategy
+from secagg import Identity, Policy, ThreatModel, context_digest
+from secagg.store import Store, floor_for
 
+_RULES = ("security", "consent", "statistics", "evaluation")
 ANY_NUMBER = 1_000_000  # of sites, for which a file is checked before it is known how many there are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """[security]: against whom the sums are protected.
+
+    corrupt, dropout   shares of those enrolled that may collude, or drop out
+    minimum_cohort     fewest sites of a round; None: 3/4 of those enrolled, at least 4
+    minimum_survivors  fewest whose vectors are in a sum
+    raises             SettingError
+    """
+
+    corrupt: float = 0.1
+    dropout: float = 0.1
+    minimum_cohort: int | None = None
+    minimum_survivors: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("corrupt", "dropout"):
+            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        at_least(self, 3, "minimum_cohort")
+        at_least(self, 2, "minimum_survivors")
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """Return what rounds are planned for."""
+        return ThreatModel(corrupt=self.corrupt, dropout=self.dropout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentRules:
+    """[consent]: which sums about the same vectors a site signs.
+
+    strict_cohorts  all updates have one subject however the model changes, and so have all evaluations
+    regroup         a subject is summed in whole cells of a cohort that is named before anybody uploads: a sum
+                    that somebody spoiled is dealt into groups, and who drops out takes its cell along. Else
+                    whoever uploads is in the one sum there is, and a sum that stays spoiled ends the run
+    near            relative distance up to which two models count as the same
+    name            tells a run from another one with the same settings: no step is answered twice in one
+    rows            names the state of the rows: sums under one name are about the same rows, in all runs
+    raises          SettingError
+    """
+
+    strict_cohorts: bool = False
+    regroup: bool = False
+    near: float = 1e-3
+    name: str = ""
+    rows: str = ""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.near <= 1, "near", "in 0..1", self.near)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsRules:
+    """[statistics]: sums that may be asked ahead of training, beside the means and deviations of the plan.
+
+    cumulative, covariance, count  how many of each kind (see `Analyst`); values: most numbers of one
+    raises                         SettingError
+    """
+
+    cumulative: int = 0
+    covariance: int = 0
+    count: int = 0
+    values: int = 4096
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            require(0 <= getattr(self, one.name) <= 2**20, one.name, "in 0..2^20", getattr(self, one.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRules:
+    """[evaluation]: what may be asked about the final model, beside plan.evaluate_every.
+
+    overall  how often its metrics over all held-out rows; sites: the spread of the sites' own accuracies
+    raises   SettingError
+    """
+
+    overall: int = 0
+    sites: int = 0
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            require(0 <= getattr(self, one.name) <= 1000, one.name, "in 0..1000", getattr(self, one.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +134,10 @@ class Agreement:
     strategy: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     privacy: dict[str, Any] | None = None
+    security: Security = field(default_factory=Security)
+    consent: ConsentRules = field(default_factory=ConsentRules)
+    statistics: StatisticsRules = field(default_factory=StatisticsRules)
+    evaluation: EvaluationRules = field(default_factory=EvaluationRules)
 
     def __post_init__(self) -> None:
         if ":" not in split(self.learner)[0]:  # others are foreign code, and may need the real numbers
@@ -69,9 +169,10 @@ class Agreement:
         """Return the strategy for so many enrolled sites. Raises SettingError."""
         return read_strategy(self.strategy, clients=clients, private=self.privacy is not None)
 
-    def make_plan(self, clients: int) -> TrainingPlan:
-        """Return the plan for so many enrolled sites. Raises SettingError."""
-        return self.with_privacy(read(TrainingPlan, self.plan, "plan", {"clients": clients, "privacy": None}))
+    def make_plan(self, clients: int, usual: Mapping[str, Any] = {}) -> TrainingPlan:
+        """Return the plan for so many enrolled sites; usual: as in `with_privacy`. Raises SettingError."""
+        plan = read(TrainingPlan, self.plan, "plan", {"clients": clients, "privacy": None})
+        return self.with_privacy(plan, usual)
 
     def with_privacy(self, plan: TrainingPlan, usual: Mapping[str, Any] = {}) -> TrainingPlan:
         """Return the plan with its noise and budget; usual: fields where the file does not say."""
@@ -79,14 +180,6 @@ class Agreement:
             return plan
         rounds = {"rounds": max(plan.rounds, 1)}
         return replace(plan, privacy=read(PrivacyPlan, {**usual, **self.privacy}, "privacy", rounds))
-
-    def make_guard(self, clients: int, account: Path | None = None) -> PrivacyGuard | None:
-        """Return a site's own account of its privacy, kept in a file if one is given; None: it demands none.
-
-        Raises SettingError; DataError: the file is no account.
-        """
-        privacy = self.make_plan(clients).privacy
-        return None if privacy is None else PrivacyGuard(privacy, account)
 
     def to_json(self, schema: Schema, plan: TrainingPlan, seed: int = 0) -> dict[str, Any]:
         """Return everything that is agreed on, defaults included, as JSON values: equal for equal runs.
@@ -100,3 +193,163 @@ class Agreement:
             "plan": to_json(plan),
             "strategy": {"name": type(strategy).__name__, **to_json(strategy)},
         }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One run, as every party of it understands it. Its digest is in the context of every round.
+
+    words     of the learner, as its table says: learners are foreign code
+    members   who is enrolled
+    raises    SettingError
+    """
+
+    schema: Schema
+    learner: Learner[Any]
+    strategy: Strategy
+    plan: TrainingPlan
+    words: str
+    members: frozenset[Identity]
+    security: Security = field(default_factory=Security)
+    consent: ConsentRules = field(default_factory=ConsentRules)
+    statistics: StatisticsRules = field(default_factory=StatisticsRules)
+    evaluation: EvaluationRules = field(default_factory=EvaluationRules)
+
+    def __post_init__(self) -> None:
+        privacy, after = self.plan.privacy, self.evaluation
+        noiseless = self.plan.evaluate_every or after.overall or after.sites
+        require(
+            privacy is None or not noiseless, "plan.evaluate_every, evaluation", "0 with [privacy]", noiseless
+        )
+        again = getattr(self.strategy, "passes", 0)
+        rule = "false where a strategy sums the same updates again"
+        require(not (self.consent.regroup and again), "consent.regroup", rule, self.consent.regroup)
+        require(
+            privacy is None or self.minimum_survivors <= self.minimum_cohort,
+            "security.minimum_cohort",
+            f"at least privacy.smallest, {self.minimum_survivors}",
+            self.minimum_cohort,
+        )
+
+    @classmethod
+    def of(cls, agreed: Agreement, schema: Schema, members: frozenset[Identity]) -> Self:
+        """Make what a file says for these members and rows. Raises SettingError.
+
+        Colluders are those of [security], unless [privacy] says otherwise.
+        """
+        clients = len(members)
+        asked = agreed.make_plan(clients).cohort or clients
+        colluders = floor_for(agreed.security.threat_model, asked) - 2
+        plan = agreed.make_plan(clients, {"colluders": colluders})
+        return cls(
+            schema=schema,
+            learner=agreed.make_learner(schema),
+            strategy=agreed.make_strategy(clients),
+            plan=plan,
+            words=json.dumps(agreed.to_json(schema, plan)["learner"], sort_keys=True),
+            members=members,
+            security=agreed.security,
+            consent=agreed.consent,
+            statistics=agreed.statistics,
+            evaluation=agreed.evaluation,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that is agreed on but who the members are, as JSON values: equal for equal runs."""
+        rules = {name: to_json(getattr(self, name)) for name in _RULES}
+        return {
+            "learner": self.words,
+            "plan": to_json(self.plan),
+            "schema": to_json(self.schema),
+            "strategy": {"name": type(self.strategy).__name__, **to_json(self.strategy)},
+            **rules,
+        }
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes, equal for equal agreements."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return context_digest(b"agreement", text.encode(), *sorted(self.members))
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The order and the form of every sum."""
+        ahead, after = self.statistics, self.evaluation
+        return replace(
+            Terms.of(self.plan, self.strategy, self.learner, self.schema),
+            before=(
+                (TaskKind.CUMULATIVE, ahead.cumulative),
+                (TaskKind.COVARIANCE, ahead.covariance),
+                (TaskKind.COUNT, ahead.count),
+            ),
+            values=ahead.values,
+            after=((TaskKind.EVALUATE, after.overall), (TaskKind.SITES, after.sites)),
+        )
+
+    def subjects(self, store: Store) -> Subjects:
+        """Return how sums are told to be about the same vectors."""
+        rules, schema = self.consent, json.dumps(to_json(self.schema), sort_keys=True)
+        rows = context_digest(b"rows", schema.encode(), rules.rows.encode())
+        return Subjects(store, self.digest, rows, rules.near, rules.strict_cohorts)
+
+    def fits(self, model: Parameters) -> bool:
+        """Tell whether a global model has the names and shapes of this run's."""
+        shared = sent(self.learner.initial(), Asks(personal=self.strategy.asks().personal))
+        shapes, wanted = ({name: array.shape for name, array in one.items()} for one in (model, shared))
+        return shapes == wanted
+
+    # --- who may be summed
+
+    @cached_property
+    def floor(self) -> int:
+        """Fewest members that sums may tell apart: A + 2, with the colluders of all that are enrolled.
+
+        A server chooses whom of them it asks. Passes over the same updates are further equations about
+        these, so that they count, too.
+        """
+        return floor_for(self.security.threat_model, len(self.members)) + self.terms.passes
+
+    @property
+    def minimum_cohort(self) -> int:
+        """Fewest sites of a round over everybody."""
+        given = self.security.minimum_cohort
+        return max(4, math.ceil(0.75 * len(self.members))) if given is None else given
+
+    @property
+    def minimum_survivors(self) -> int:
+        """Fewest sites of a sum."""
+        privacy = self.plan.privacy
+        return max(self.security.minimum_survivors, 0 if privacy is None else privacy.smallest)
+
+    @property
+    def regroups(self) -> bool:
+        """Whether sums are of whole cells of a cohort; under noise the budget bounds what they tell."""
+        return self.consent.regroup and self.plan.privacy is None
+
+    def policy(self) -> Policy:
+        """Return what a site demands of every round, down to the smallest that regrouping makes."""
+        groups = getattr(self.strategy, "smallest", None)
+        sizes = [self.minimum_cohort, self.plan.cohort, groups, self.floor if self.regroups else None]
+        smallest = max(3, min(size for size in sizes if size is not None))
+        return Policy(
+            known=self.members,
+            minimum_cohort=smallest,
+            minimum_survivors=min(self.minimum_survivors, smallest),
+            minimum_corrupt=self.security.corrupt,
+        )
+
+    def cohort_bits(self, cohort: Collection[bytes]) -> str:
+        """Name a cohort: a bitmap over the members in order, in hex."""
+        bits = sum(1 << i for i, member in enumerate(sorted(self.members)) if member in cohort)
+        return bits.to_bytes((len(self.members) + 7) // 8, "little").hex()
+
+    def cohort_of(self, bits: str) -> frozenset[Identity] | None:
+        """Undo `cohort_bits`; None: none is named. Raises TaskError."""
+        if not bits:
+            return None
+        count = len(self.members)
+        fine = len(bits) == 2 * ((count + 7) // 8) and re.fullmatch("[0-9a-f]*", bits)
+        number = int.from_bytes(bytes.fromhex(bits), "little") if fine else 0
+        if not fine or number >> count:
+            raise TaskError(f"task.cohort: must be a bitmap over {count} members")
+        return frozenset(member for i, member in enumerate(sorted(self.members)) if number >> i & 1)

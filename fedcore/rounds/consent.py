@@ -12,80 +12,22 @@ import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
-from fedcore.learner import Learner, Parameters
-from fedcore.rounds.instructions import Asks, sent
-from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.questions import AboutModel, Deviation, Question, Train
+from fedcore.rounds.agreement import Run
+from fedcore.rounds.questions import AboutModel, Count, Covariance, Cumulative, Deviation, Question, Train
 from fedcore.rounds.site import Site
-from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.task import Task
-from fedcore.rounds.terms import Terms
-from fedcore.settings import to_json
 from fedcore.statistics.standardizer import Standardizer, from_bounds
-from fedcore.strategies import Strategy
-from secagg import ConsentError, Identity, RoundParameters, context_digest
-from secagg.store import ParticipationLedger, Store, floor_for
+from secagg import ConsentError, Identity, RoundParameters
+from secagg.service import Question as LedgerQuestion
+from secagg.store import ParticipationLedger, Store
 
-NEAR = 1e-3  # relative distance up to which two models count as the same
 _SLACK = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
-    """What all parties of a run agreed on. Its digest is in the context of every round.
-
-    words           of the learner, as its table says: learners are foreign code
-    members         who is enrolled
-    strict_cohorts  all updates have one subject however the model changes, and so have all evaluations
-    name            tells a run from another one with the same settings: no step is answered twice in one
-    rows            names the state of the rows: sums under one name are about the same rows, in all runs
-    """
-
-    schema: Schema
-    learner: Learner[Any]
-    strategy: Strategy
-    plan: TrainingPlan
-    words: str
-    members: frozenset[Identity]
-    strict_cohorts: bool = False
-    name: str = ""
-    rows: str = ""
-
-    @cached_property
-    def digest(self) -> bytes:
-        """32 bytes, equal for equal agreements."""
-        told = {
-            "learner": self.words,
-            "name": self.name,
-            "plan": to_json(self.plan),
-            "rows": self.rows,
-            "schema": to_json(self.schema),
-            "strategy": {"name": type(self.strategy).__name__, **to_json(self.strategy)},
-            "strict_cohorts": self.strict_cohorts,
-        }
-        return context_digest(b"agreement", json.dumps(told, sort_keys=True).encode(), *sorted(self.members))
-
-    @cached_property
-    def terms(self) -> Terms:
-        """The order and the form of every sum."""
-        return Terms.of(self.plan, self.strategy, self.learner, self.schema)
-
-    def subjects(self, store: Store) -> Subjects:
-        """Return how sums are told to be about the same vectors."""
-        rows = context_digest(b"rows", json.dumps(to_json(self.schema)).encode(), self.rows.encode())
-        return Subjects(store, self.digest, rows, NEAR, self.strict_cohorts)
-
-    def fits(self, model: Parameters) -> bool:
-        """Tell whether a global model has the names and shapes of this run's."""
-        shared = sent(self.learner.initial(), Asks(personal=self.strategy.asks().personal))
-        shapes, wanted = ({name: array.shape for name, array in one.items()} for one in (model, shared))
-        return shapes == wanted
 
 
 @dataclass(slots=True)
@@ -105,6 +47,14 @@ class Consent:
 
     def admit(self, payload: bytes, parameters: RoundParameters) -> Task:
         """Return the task of a payload, and keep that it is answered. Raises TaskError, CodecError."""
+        task = self._read(payload, parameters)
+        with self.store.transaction():
+            kept = self._following(task)
+            self.store.put({self._name: json.dumps(kept, sort_keys=True).encode()})
+        return task
+
+    def _read(self, payload: bytes, parameters: RoundParameters) -> Task:
+        """Return a task that may be asked in some place of this run. Raises TaskError, CodecError."""
         terms = self.run.terms
         task = Task.decode(payload, terms.encoding)
         encoding = task.encoding
@@ -124,9 +74,6 @@ class Consent:
         if not 1 <= task.attempt <= terms.plan.attempts:
             raise TaskError(f"task.attempt: must be in 1..{terms.plan.attempts}, is {task.attempt}")
         self._check_arrays(task)
-        with self.store.transaction():
-            kept = self._following(task)
-            self.store.put({self._name: json.dumps(kept, sort_keys=True).encode()})
         return task
 
     def _check_arrays(self, task: Task) -> None:
@@ -139,6 +86,14 @@ class Consent:
             given = question.control is not None, question.center is not None
             if asked != given:
                 raise TaskError(f"task.arrays: control, center must be there: {asked}, are: {given}")
+        most = self.run.terms.values
+        if isinstance(question, Cumulative) and question.edges.size > most:
+            raise TaskError(f"task.edges: must be at most {most} numbers, are {question.edges.size}")
+        if isinstance(question, Count) and len(question.cells) > most:
+            raise TaskError(f"task.cells: must be at most {most}, are {len(question.cells)}")
+        if (self.run.cohort_of(task.cohort) is not None) != self.run.regroups:
+            word = "is missing" if self.run.regroups else "must not be there"
+            raise TaskError(f"task.cohort: {word}, as was agreed")
 
     @property
     def _name(self) -> str:
@@ -163,14 +118,11 @@ class Consent:
     def _standardizer(self, question: Question, kept: dict[str, Any]) -> dict[str, Any]:
         """Check that a run has one standardizer, and that rows can have it."""
         schema, plan = self.run.schema, self.run.plan
-        if isinstance(question, Deviation):
-            given = Standardizer(question.mean, question.mean * 0)
-        elif isinstance(question, AboutModel):
-            given = question.standardizer
-        else:
+        given, wanted = _scale_of(question), plan.standardize or isinstance(question, Covariance)
+        if given is None:
             return {}
-        if plan.standardize != bool(given.mean.size):
-            word = "is missing" if plan.standardize else "must not be there"
+        if wanted != bool(given.mean.size):
+            word = "is missing" if wanted else "must not be there"
             raise TaskError(f"task.mean: {word}, as was agreed")
         if not given.mean.size:
             return {}
@@ -180,8 +132,10 @@ class Consent:
             public = from_bounds(schema)
             if (public.mean != given.mean).any() or (public.deviation != given.deviation).any():
                 raise TaskError("task.mean, task.deviation: must follow from the public bounds under privacy")
+        if isinstance(question, Covariance):  # about a mean of its own
+            return {}
         found = {"mean": _digest_of(given.mean)}
-        if not isinstance(question, Deviation):
+        if isinstance(question, AboutModel):
             found["standardizer"] = _digest_of(given.mean, given.deviation)
         if any(kept.get(name, value) != value for name, value in found.items()):
             raise TaskError("task.mean, task.deviation: are others than before in this run")
@@ -203,13 +157,20 @@ class Consent:
             )
         return {"norm": (question.number, question.norm)}
 
-    # --- before a signature leaves, and after
+    # --- before the vector and a signature leave, and after
+
+    def question_of(self, payload: bytes, parameters: RoundParameters) -> LedgerQuestion:
+        """Return what the ledger is to know a round by, before the vector leaves. Raises TaskError."""
+        task = self._read(payload, parameters)
+        if task.encoding.noise is not None:  # what sums tell together is within the budget
+            return LedgerQuestion(parameters.context)
+        subject, cohort = self.run.subjects(self.store).of(task), self.run.cohort_of(task.cohort)
+        return LedgerQuestion(subject, cohort, self.run.floor)
 
     def signs(
         self,
         payload: bytes,
         parameters: RoundParameters,
-        finished: Collection[Identity],
         survivors: Collection[Identity],
     ) -> None:
         """Refuse to sign a set over which no sum may be opened; else it is kept as signed.
@@ -217,7 +178,7 @@ class Consent:
         raises  LedgerError, ConsentError
         """
         task = Task.decode(payload, self.run.terms.encoding)
-        floor = floor_for(parameters.threat_model, len(finished))
+        floor = self.run.floor
         state, encoding = self.site.state, task.encoding
         if isinstance(task.question, Train) and state.carried(
             encoding.asks, residual=encoding.shaping.keep < 1
@@ -228,7 +189,7 @@ class Consent:
                     f"{task.name}: the vector carries over from a sum of {len(state.members)}, of whom "
                     f"{shared} are in this one, at least {floor} must be: keep the cohort together"
                 )
-        if encoding.noise is None:  # what sums tell together is within the budget where there is noise
+        if encoding.noise is None:
             subject = self.run.subjects(self.store).of(task)  # of all passes over one update, too
             self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
 
@@ -236,6 +197,13 @@ class Consent:
         """Learn from our own session which sum our vector is in."""
         name = Task.decode(payload, self.run.terms.encoding).name
         self.site.state.count(name, [one.hex() for one in survivors])
+
+
+def _scale_of(question: Question) -> Standardizer | None:
+    """Return what a question standardizes rows by, or centers them at; None: it does neither."""
+    if isinstance(question, Deviation | Covariance):
+        return Standardizer(question.mean, np.zeros_like(question.mean))
+    return question.standardizer if isinstance(question, AboutModel) else None
 
 
 def _digest_of(*arrays: Any) -> str:  # noqa: ANN401 - of numbers

@@ -29,6 +29,7 @@ class Task:
     step      where in the run: rises strictly; 0: outside of a run that was agreed on
     attempt   from 1; a later attempt of a step asks the same question
     group     0: the whole cohort; else the group, from 1, that the cohort was dealt into
+    cohort    among whom the step is summed in whole cells, as the agreement names it in hex; "": not named
     """
 
     question: Question
@@ -36,6 +37,7 @@ class Task:
     step: int = 0
     attempt: int = 1
     group: int = 0
+    cohort: str = ""
 
     @property
     def kind(self) -> TaskKind:
@@ -55,7 +57,7 @@ class Task:
     def encode(self) -> bytes:
         """Return the payload."""
         header = {"version": _VERSION, "kind": str(self.kind)}
-        header |= {name: getattr(self, name) for name in _PLACE}
+        header |= {name: getattr(self, name) for name in (*_PLACE, "cohort")}
         return arrays.pack(self.question.arrays(), header | self.question.header())
 
     @classmethod
@@ -74,16 +76,19 @@ class Task:
             value = header.get(name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
                 raise TaskError(f"task.{name}: must be an integer from 0 on")
+        if not isinstance(cohort := header.get("cohort"), str):
+            raise TaskError("task.cohort: must be a text")
         question = QUESTIONS[TaskKind(kind)].read(header, found)
         if found:
             raise TaskError(f"task.arrays: {min(found)!r} is not known")
-        if unknown := header.keys() - {"version", "kind", *_PLACE} - question.header().keys():
+        if unknown := header.keys() - {"version", "kind", "cohort", *_PLACE} - question.header().keys():
             raise TaskError(f"task: {min(unknown)!r} is not known")
         try:
             form = encoding(question)
         except (SettingError, ParameterError) as error:
             raise TaskError(f"task: {error}") from error
-        return cls(question=question, encoding=form, **{name: header[name] for name in _PLACE})
+        place = {name: header[name] for name in _PLACE}
+        return cls(question=question, encoding=form, cohort=cohort, **place)
 
     @property
     def digest(self) -> bytes:

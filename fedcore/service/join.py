@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from fedcore.errors import DataError, FedcoreError, TaskError
-from fedcore.rounds.consent import Consent, Run
+from fedcore.rounds.agreement import Run
+from fedcore.rounds.consent import Consent
 from fedcore.rounds.model import Model, unpack_model
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
-from secagg import ParameterError, Phase, Policy, RoundParameters, Signer
+from secagg import ParameterError, Phase, RoundParameters, Signer
 from secagg.kernels import UIntArray
 from secagg.service import AggregationClient, ServerCredentials, write_private
 from secagg.store import MemoryStore, ParticipationLedger, Store
@@ -53,7 +54,6 @@ class JoinOptions:
     address: str
     credentials: ServerCredentials = field(repr=False)
     signer: Signer
-    policy: Policy
     site: Site
     run: Run
     store: Store | None = None
@@ -76,13 +76,14 @@ async def join(options: JoinOptions, say: Say) -> Model:
         address=options.address,
         credentials=options.credentials,
         signer=options.signer,
-        policy=options.policy,
+        policy=options.run.policy(),
         store=store,
         ledger=ledger,
         agreement=options.run.digest,
+        question_of=consent.question_of,
         before_answer=drill.before_answer,
-        before_sign=lambda parameters, payload, finished, survivors: consent.signs(
-            payload, parameters, finished, survivors
+        before_sign=lambda parameters, payload, _finished, survivors: consent.signs(
+            payload, parameters, survivors
         ),
         on_refusal=lambda text: say(f"refused: {text}"),
         patience_s=options.patience_s,

@@ -75,8 +75,8 @@ class Deadlines:
 class RoundDriver:
     """Owns the session of one round. `deliver` is called for every frame or refusal that goes out.
 
-    subject, cohort  what the ledger is to know the round by, as in `ParticipationLedger.join`; default: its
-                     context, no cohort
+    subject, cohort, floor  what the ledger is to know the round by, as in `ParticipationLedger.join`;
+                            default: its context, no cohort, `floor_for` the cohort or roster
     """
 
     def __init__(
@@ -93,10 +93,11 @@ class RoundDriver:
         transcripts: Transcripts | None = None,
         subject: bytes | None = None,
         cohort: Collection[Identity] | None = None,
+        floor: int = 0,
     ) -> None:
         self.parameters = parameters
         self._subject = parameters.context if subject is None else subject
-        self._cohort = cohort
+        self._cohort, self._floor = cohort, floor
         self._roster = 0  # clients that advertised keys
         self._ledger = ledger
         self._transcripts = transcripts
@@ -151,7 +152,7 @@ class RoundDriver:
     def begin(self) -> None:
         """Open the round. Raises InfeasibleParameters, LedgerError."""
         try:
-            floor = floor_for(self.parameters.threat_model, len(self._cohort or ()))
+            floor = self._floor or floor_for(self.parameters.threat_model, len(self._cohort or ()))
             warnings = self._ledger.join(self._subject, cohort=self._cohort, floor=floor)
             for concern in warnings + self._ledger.check_clients(self._subject, self.session.admitted):
                 self._noted(concern)
@@ -227,7 +228,7 @@ class RoundDriver:
     def _check_sum(self, survivors: frozenset[Identity]) -> None:
         """Keep that a sum over these clients may come out. Raises RoundAbortedError when it must not."""
         round_id = self.parameters.round_id
-        floor = floor_for(self.parameters.threat_model, self._roster)
+        floor = self._floor or floor_for(self.parameters.threat_model, self._roster)
         try:
             concerns = self._ledger.sign(self._subject, round_id, survivors, floor=floor)
         except LedgerError as error:

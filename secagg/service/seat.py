@@ -38,10 +38,12 @@ class Question:
 
     subject  names a kind of question about the same data, 32 bytes
     cohort   among whom it is asked, in whole cells; None: one sum, or the same members every time
+    floor    fewest members of a cell; 0: `floor_for` the cohort
     """
 
     subject: bytes
     cohort: frozenset[bytes] | None = None
+    floor: int = 0
 
 
 QuestionOf: TypeAlias = Callable[[bytes, RoundParameters], Question]
@@ -157,7 +159,7 @@ class Seat:
         try:
             question = self._settings.question_of(self._payload, parameters)
             self._subject, cohort = question.subject, question.cohort
-            floor = floor_for(parameters.threat_model, len(cohort or ()))
+            floor = question.floor or floor_for(parameters.threat_model, len(cohort or ()))
             warnings = ledger.join(self._subject, cohort=cohort, floor=floor)
             for concern in warnings + ledger.check_clients(self._subject, [me]):
                 self._settings.on_refusal(f"our ledger warns: {concern.kind}: {concern.detail}")

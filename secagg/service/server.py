@@ -151,12 +151,14 @@ class AggregationServer:
         excluded: Collection[Identity] = (),
         subject: bytes | None = None,
         cohort: Collection[Identity] | None = None,
+        floor: int = 0,
     ) -> Aggregate:
         """Run one round about `payload`, whose digest is the round's context.
 
         excluded  enrolled parties that have no part in it: the guilty of an earlier attempt
         subject   what the ledger is to know the round by; default: its context
         cohort    among whom the subject is summed, in whole cells (`ParticipationLedger.join`)
+        floor     fewest members that sums may tell apart; 0: A + 2 of the cohort, or of the round's roster
 
         raises  RoundAbortedError; LedgerError; InfeasibleParameters; ParameterError when the context is
                 another one, or too few may take part;
@@ -178,6 +180,7 @@ class AggregationServer:
             transcripts=self._transcripts,
             subject=subject,
             cohort=cohort,
+            floor=floor,
         )
         self._payload = payload
         self._driver = driver

@@ -91,6 +91,11 @@ class ParticipationLedger:
                 return ()
             return self._react(self._differencing, Concern(ConcernKind.COHORT, (), detail))
 
+    def cohort(self, subject: bytes) -> Members | None:
+        """Return among whom a subject is summed in whole cells; None: nothing was settled, or no cohort."""
+        settled = self._store.get(_COHORTS + _subject(subject))
+        return _unpack(settled).members if settled else None
+
     def check_clients(self, subject: bytes, clients: Collection[bytes]) -> tuple[Concern, ...]:
         """Whose vector about this subject went into a round without result. Raises LedgerError."""
         known = {name.split("/")[-2] for name in self._store.names(f"{_OPEN}{subject.hex()}/")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from fedcore.errors import TaskError
 from fedcore.learner import flatten
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
-from fedcore.rounds.consent import Consent, Run
+from fedcore.rounds.agreement import ConsentRules, EvaluationRules, Run, Security, StatisticsRules
+from fedcore.rounds.consent import Consent
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import TaskKind
@@ -24,7 +27,7 @@ from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg, GeometricMedian, Scaffold, Strategy
 from secagg import ConsentError, Identity, IdentityKey, RoundParameters, context_digest
-from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store
+from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store, cells
 from tests.fedcore.service.test_training import LEARNER
 from tests.fedcore.sites import SCHEMA, asked, make_plan, make_question, make_sites, model_of, train_of
 
@@ -32,7 +35,13 @@ MEMBERS = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(6)
 ROUND = iter(range(1, 10_000))
 
 
-def run_of(plan: TrainingPlan | None = None, strategy: Strategy | None = None, **changes: Any) -> Run:
+def run_of(
+    plan: TrainingPlan | None = None,
+    strategy: Strategy | None = None,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    **rules: Any,
+) -> Run:
+    """A run of six; rules: of consent."""
     plan = plan or make_plan(rounds=4, clients=6)
     return Run(
         schema=SCHEMA,
@@ -41,6 +50,7 @@ def run_of(plan: TrainingPlan | None = None, strategy: Strategy | None = None, *
         plan=plan,
         words="local",
         members=frozenset(MEMBERS),
+        consent=ConsentRules(**rules),
         **changes,
     )
 
@@ -85,7 +95,7 @@ def admit(consent: Consent, task: Task) -> Task:
 
 
 def sign(consent: Consent, task: Task, survivors: list[Identity]) -> None:
-    consent.signs(task.encode(), parameters_of(task), MEMBERS, survivors)
+    consent.signs(task.encode(), parameters_of(task), survivors)
 
 
 @pytest.mark.parametrize(
@@ -459,11 +469,123 @@ def test_under_noise_a_member_that_drops_out_is_within_the_budget() -> None:
         {"strategy": FedAvg(server_rate=0.5)},
         {"plan": make_plan(rounds=5, clients=6)},
         {"members": frozenset(MEMBERS[:-1])},
-        {"strict_cohorts": True},
-        {"name": "again"},
-        {"rows": "2027"},
+        {"security": Security(corrupt=0.2)},
+        {"security": Security(minimum_survivors=4)},
+        {"consent": ConsentRules(strict_cohorts=True)},
+        {"consent": ConsentRules(regroup=True)},
+        {"consent": ConsentRules(near=1e-2)},
+        {"consent": ConsentRules(name="again")},
+        {"consent": ConsentRules(rows="2027")},
+        {"statistics": StatisticsRules(count=1)},
+        {"evaluation": EvaluationRules(sites=1)},
     ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_runs_that_differ_in_anything_have_other_digests(changes: dict[str, Any]) -> None:
     assert replace(run_of(), **changes).digest != run_of().digest == run_of().digest
+
+
+# --- sums in whole cells
+
+
+def cells_of(run: Run, task: Task, cohort: Sequence[bytes] = MEMBERS) -> tuple[frozenset[bytes], ...]:
+    return cells(run.subjects(MemoryStore()).of(task), cohort, floor=run.floor)
+
+
+def named(run: Run, task: Task, cohort: Sequence[Identity] = MEMBERS) -> Task:
+    return replace(task, cohort=run.cohort_bits(cohort))
+
+
+def settled(run: Run, task: Task) -> Consent:
+    """A site whose ledger has settled among whom a task's subject is summed, as its client does."""
+    consent = consent_of(run)
+    question = consent.question_of(task.encode(), parameters_of(task))
+    consent.ledger.join(question.subject, cohort=question.cohort, floor=question.floor)
+    return consent
+
+
+def test_a_cohort_is_named_if_and_only_if_that_was_agreed() -> None:
+    plain, regrouping = run_of(), run_of(regroup=True)
+    task = first_of(plain)
+    with pytest.raises(TaskError, match=r"task\.cohort: must not be there"):
+        admit(consent_of(plain), named(plain, task))
+    with pytest.raises(TaskError, match=r"task\.cohort: is missing"):
+        admit(consent_of(regrouping), task)
+    admit(consent_of(regrouping), named(regrouping, task))
+
+
+@pytest.mark.parametrize("bits", ["ff", "3f00", "3", "xx", "3F"])
+def test_a_cohort_is_a_bitmap_over_the_members(bits: str) -> None:
+    run = run_of(regroup=True)
+    with pytest.raises(TaskError, match=r"task\.cohort: must be a bitmap over 6 members"):
+        admit(consent_of(run), replace(first_of(run), cohort=bits))
+
+
+def test_a_spoiled_sum_is_dealt_into_whole_cells_and_into_nothing_else() -> None:
+    run = run_of(regroup=True)
+    task = named(run, first_of(run))
+    consent, (one, two) = settled(run, task), cells_of(run, task)
+    sign(consent, task, MEMBERS)
+    for cell in (one, two):
+        sign(consent, task, sorted(map(Identity, cell)))
+    moved = (one | {min(two)}) - {min(one)}
+    for other in (moved, one | {min(two)}, frozenset(MEMBERS) - {min(one)}):
+        with pytest.raises(LedgerError, match="must leave together"):
+            sign(consent, task, sorted(map(Identity, other)))
+
+
+def test_a_subject_has_one_cohort_for_good() -> None:
+    run = run_of(regroup=True)
+    task = first_of(run)
+    consent = settled(run, named(run, task))
+    other = consent.question_of(named(run, task, MEMBERS[:-1]).encode(), parameters_of(task))
+    with pytest.raises(LedgerError, match="was settled before the first upload"):
+        consent.ledger.join(other.subject, cohort=other.cohort, floor=other.floor)
+
+
+def test_what_may_be_told_apart_counts_colluders_of_all_that_are_enrolled_and_passes() -> None:
+    assert run_of().floor == 3
+    assert run_of(changes={"security": Security(corrupt=0.5)}).floor == 5
+    assert run_of(strategy=GeometricMedian(smoothing=0.1, passes=2)).floor == 5
+    run = run_of(changes={"security": Security(corrupt=0.5)})
+    with pytest.raises(LedgerError, match="at least 5 are needed"):
+        sign(consent_of(run), first_of(run), MEMBERS[:4])
+    sign(consent_of(run), first_of(run), MEMBERS[:5])
+
+
+# --- statistics and evaluations that were agreed on
+
+
+def test_a_statistic_is_asked_as_often_as_agreed_and_no_larger() -> None:
+    rules = StatisticsRules(count=2, cumulative=1, covariance=1, values=6)
+    run = run_of(changes={"statistics": rules})
+    consent = consent_of(run)
+    for kind, number in (
+        *((TaskKind.CUMULATIVE, 1), (TaskKind.COVARIANCE, 1)),
+        *((TaskKind.COUNT, 1), (TaskKind.COUNT, 2)),
+    ):
+        admit(consent, run.terms.task(make_question(kind, number)))
+    for kind, number in ((TaskKind.COUNT, 3), (TaskKind.CUMULATIVE, 2)):
+        with pytest.raises(TaskError, match="is not step"):
+            admit(consent, run.terms.task(make_question(kind, number)))
+    cells_asked = make_question(TaskKind.COUNT, cells=np.zeros((7, 2)))
+    with pytest.raises(TaskError, match=r"task\.cells: must be at most 6, are 7"):
+        admit(consent_of(run), run.terms.task(cells_asked))
+    edges = make_question(TaskKind.CUMULATIVE, edges=np.zeros((3, 3)))
+    with pytest.raises(TaskError, match=r"task\.edges: must be at most 6 numbers, are 9"):
+        admit(consent_of(run), run.terms.task(edges))
+    far = make_question(TaskKind.COVARIANCE, mean=np.array([500.0, 0.0, 0.5]))
+    with pytest.raises(TaskError, match="mean: must be within bounds"):
+        admit(consent_of(run), run.terms.task(far))
+
+
+def test_the_final_model_is_evaluated_as_often_as_agreed() -> None:
+    run = run_of(changes={"evaluation": EvaluationRules(overall=1, sites=1)})
+    last = tasks_of(run)[-1]
+    about = {"model": model_of(last), "standardizer": train_of(last).standardizer}
+    consent = consent_of(run)
+    admit(consent, last)
+    admit(consent, run.terms.task(make_question(TaskKind.EVALUATE, 5, **about)))
+    admit(consent, run.terms.task(make_question(TaskKind.SITES, 5, **about)))
+    with pytest.raises(TaskError, match="is not step"):
+        admit(consent, run.terms.task(make_question(TaskKind.SITES, 6, **about)))

@@ -12,6 +12,7 @@ from fedcore.errors import SettingError
 from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD
+from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.agreement import Agreement
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedAvgM
@@ -58,7 +59,6 @@ def test_the_tables_become_learner_strategy_and_plan(tmp_path: Path) -> None:
     plan = agreed.make_plan(5)
     assert (plan.rounds, plan.clients, plan.bits, plan.rotate, plan.norm) == (3, 5, 12, True, 1.0)
     assert (plan.privacy, plan.evaluate_every, plan.weight_cap) == (None, 0, 10_000)
-    assert agreed.make_guard(5) is None
 
 
 def test_an_empty_file_is_the_default_of_everything(tmp_path: Path) -> None:
@@ -117,10 +117,12 @@ def test_a_sensitivity_needs_a_learner_that_bounds_persons(tmp_path: Path) -> No
 
 def test_a_run_by_the_file_with_noise_that_every_party_checks_for_itself(tmp_path: Path) -> None:
     agreed = load(tmp_path, TEXT + PRIVATE)
+    privacy = agreed.make_plan(5).privacy
+    assert privacy is not None
     sites = {
         f"site-{i}": Site(
             *(f"site-{i}", make_table(20 + i, i), SCHEMA, agreed.make_learner(SCHEMA)),
-            guard=agreed.make_guard(5),
+            guard=PrivacyGuard(privacy),
         )
         for i in range(5)
     }
@@ -131,7 +133,6 @@ def test_a_run_by_the_file_with_noise_that_every_party_checks_for_itself(tmp_pat
             learner=agreed.make_learner(SCHEMA),
             plan=agreed.make_plan(5),
             strategy=agreed.make_strategy(5),
-            minimum_survivors=4,
         )
     )
     assert model.number == 3

@@ -16,8 +16,9 @@ from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.history import read_history
 from fedcore.learner import flatten
-from fedcore.rounds import consent
+from fedcore.rounds import agreement, consent
 from fedcore.rounds.aggregation import PlainSum
+from fedcore.rounds.agreement import ConsentRules, Security
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.model import Model, load_model, save_model
 from fedcore.rounds.plan import TrainingPlan
@@ -26,9 +27,10 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.service.join import Hold, JoinOptions, _compute, join
-from fedcore.service.serve import ServeOptions, serve
+from fedcore.service.options import ServeOptions
+from fedcore.service.serve import serve
 from fedcore.strategies import FedAvg, Strategy
-from secagg import IdentityKey, ParameterError, Phase, Policy, RoundParameters, context_digest
+from secagg import IdentityKey, ParameterError, Phase, RoundParameters, context_digest
 from secagg.kernels import ring_mask
 from secagg.service import Deadlines, KeyFileError, Registry
 from secagg.store import MemoryStore, ParticipationLedger
@@ -54,6 +56,8 @@ class Run:
     strategy: Strategy = field(default_factory=FedAvg)
     plan: TrainingPlan | None = None
     start_s: float = 30.0
+    security: Security = field(default_factory=lambda: Security(minimum_cohort=4))
+    rules: ConsentRules = field(default_factory=ConsentRules)
 
     def __post_init__(self) -> None:
         for i, name in enumerate(self.sites):
@@ -65,14 +69,16 @@ class Run:
         return Registry.of((name, key.identity) for name, key in self.keys.items())
 
     @property
-    def agreed(self) -> consent.Run:
-        return consent.Run(
+    def agreed(self) -> agreement.Run:
+        return agreement.Run(
             schema=SCHEMA,
             learner=self.learner,
             strategy=self.strategy,
             plan=self.plan or make_plan(rounds=2, clients=len(self.sites)),
             words=repr(self.learner),
             members=self.registry.identities,
+            security=self.security,
+            consent=self.rules,
         )
 
     def consent(self, name: str) -> consent.Consent:
@@ -86,7 +92,6 @@ class Run:
             "registry": self.registry,
             "run": self.agreed,
             "out": self.folder,
-            "minimum_cohort": 4,
             "start_s": self.start_s,
             "deadlines": self.deadlines,
         }
@@ -97,7 +102,6 @@ class Run:
             address=address,
             credentials=PINNED,
             signer=self.keys[name],
-            policy=Policy(known=self.registry.identities, minimum_cohort=4),
             site=self.sites[name],
             run=replace(self.agreed, schema=self.sites[name].schema or SCHEMA),
             reveal=self.folder / "private" / name,

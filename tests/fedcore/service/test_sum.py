@@ -14,10 +14,11 @@ import pytest
 
 from fedcore.data.schema import Column, Schema
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from fedcore.rounds.consent import Run
+from fedcore.rounds.agreement import Run, Security
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import Mean
-from fedcore.service.serve import ServeOptions, ServiceSum
+from fedcore.service.options import ServeOptions
+from fedcore.service.sums import ServiceSum
 from fedcore.strategies import FedAvg
 from secagg import (
     AbortReason,
@@ -50,6 +51,8 @@ class SpoiltServer:
         *,
         excluded: Collection[Identity],
         subject: bytes | None,
+        cohort: Collection[Identity] | None,
+        floor: int,
     ) -> Aggregate:
         self.excluded.append(set(excluded))
         one, two, three = (key.identity for key in KEYS[:3])
@@ -89,9 +92,9 @@ def test_the_guilty_are_left_out_of_all_later_rounds_and_suspects_are_not(tmp_pa
             plan=TrainingPlan(rounds=1, clients=6),
             words="",
             members=frozenset(key.identity for key in KEYS),
+            security=Security(minimum_cohort=4),
         ),
         out=tmp_path,
-        minimum_cohort=4,
     )
     task = options.run.terms.task(Mean())
     server = SpoiltServer()
@@ -101,10 +104,11 @@ def test_the_guilty_are_left_out_of_all_later_rounds_and_suspects_are_not(tmp_pa
             cast("AggregationServer", cast("Any", server)),
             loop,
             options,
-            {},
-            lambda _task, _round: None,
-            options.run.subjects(store),
-            ParticipationLedger(store),
+            traffic={},
+            gone={},
+            on_task=lambda _task, _round: None,
+            subjects=options.run.subjects(store),
+            ledger=ParticipationLedger(store),
         )
         with pytest.raises(RoundAbortedError):
             aggregator.sum(task)

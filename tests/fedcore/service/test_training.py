@@ -47,7 +47,7 @@ def sites_of(count: int, privacy: PrivacyPlan | None = None) -> dict[str, Site]:
 async def train(run: Run, **changes: Any) -> RunState:
     """Serve a run to its sites; `changes` are of what is agreed, or of the server's options."""
     run.learner = LEARNER
-    for name in ("learner", "plan", "strategy"):
+    for name in ("learner", "plan", "strategy", "security", "rules"):
         if name in changes:
             setattr(run, name, changes.pop(name))
     path = run.folder / "history.jsonl"
@@ -108,7 +108,7 @@ def test_noise_goes_through_the_service_with_epsilon_in_the_record_and_every_sit
     sites = sites_of(5, PRIVACY)
     run = Run(tmp_path, sites, PATIENT)
     plan = replace(make_plan(rounds=2, clients=5), norm=1.0, privacy=PRIVACY, bits=14)
-    model = asyncio.run(train(run, plan=plan, minimum_survivors=4))
+    model = asyncio.run(train(run, plan=plan))
     events = [e for e in read_history(tmp_path / "history.jsonl") if e["event"] == "round"]
     assert [event["kind"] for event in events] == ["train", "train"]
     assert 0 < events[0]["epsilon"] < events[1]["epsilon"] == model.epsilon
@@ -129,7 +129,7 @@ def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tm
     run = Run(tmp_path, sites_of(5), PATIENT)
     plan = replace(make_plan(rounds=9, clients=5), norm=1.0, privacy=PRIVACY, bits=14)
     run.learner, run.plan = LEARNER, plan
-    options = run.serve_options(minimum_survivors=4)
+    options = run.serve_options()
 
     async def go() -> list[Model]:
         serving = asyncio.create_task(serve(options))

@@ -1,0 +1,83 @@
+"""What a server of a training run is started with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fedcore.rounds.agreement import Run
+from secagg import ParameterError, RoundParameters, Signer, choose_parameters
+from secagg.service import Deadlines, Registry, ServerCredentials
+from secagg.store import Store
+
+Show: TypeAlias = Callable[[dict[str, Any]], None]
+
+
+def show_nothing(_event: dict[str, Any]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """Of `serve`.
+
+    start_s  how long the first round waits for clients that are still starting
+    show     gets every event of the history as it is written
+    signer   the server's own identity: it signs a transcript of every round, in out/transcripts
+    keep_inputs  with the masked vectors in it
+    run      what all parties agreed on
+    store    keeps who was summed with whom; None: in memory
+    resume    a run's folder is gone on with from its checkpoint instead of being refused
+    """
+
+    address: str
+    credentials: ServerCredentials = field(repr=False)
+    registry: Registry
+    run: Run
+    out: Path
+    start_s: float = 60.0
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    show: Show = show_nothing
+    signer: Signer | None = None
+    keep_inputs: bool = False
+    resume: bool = False
+    store: Store | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse before anybody waits what every round would refuse."""
+        run, enrolled = self.run, len(self.registry.identities)
+        if run.minimum_cohort > enrolled:
+            raise ParameterError(
+                f"minimum_cohort: must be at most the {enrolled} enrolled, is {run.minimum_cohort}"
+            )
+        model = run.security.threat_model
+        replace(self.deadlines, advertise_s=self.start_s)
+        self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
+        choose_parameters(
+            clients=run.minimum_cohort,
+            corrupt=model.corrupt,
+            dropout=model.dropout,
+            adversary=model.adversary,
+            security_bits=model.security_bits,
+            correctness_bits=model.correctness_bits,
+            grinding_bits=model.grinding_bits,
+        )
+
+    def parameters(
+        self, *, vector_length: int, ring_bits: int, context: bytes, sites: int | None = None
+    ) -> RoundParameters:
+        """Return the parameters of a new round; sites: among whom it is, None: everybody."""
+        run = self.run
+        cohort = run.minimum_cohort if sites is None else min(run.minimum_cohort, sites)
+        return RoundParameters(
+            round_id=os.urandom(16),
+            vector_length=vector_length,
+            ring_bits=ring_bits,
+            context=context,
+            threat_model=run.security.threat_model,
+            minimum_cohort=cohort,
+            minimum_survivors=min(run.minimum_survivors, cohort),
+        )

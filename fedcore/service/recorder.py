@@ -1,0 +1,140 @@
+"""The record of a training run in a folder: its history, its sums, its models, what it goes on from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedcore.data.schema import Schema
+from fedcore.history import History
+from fedcore.rounds.attempts import RoundRecord
+from fedcore.rounds.model import SUFFIX, Model, save_model
+from fedcore.rounds.questions import Train
+from fedcore.rounds.state import RunState
+from fedcore.rounds.task import Task
+from fedcore.service.options import Show, show_nothing
+from secagg import ParameterError
+from secagg.service import (
+    Event,
+    LedgerNoted,
+    MessageRefused,
+    PhaseDone,
+    RoundCompleted,
+    RoundFailed,
+    RoundOpened,
+    TranscriptFailed,
+    TranscriptSealed,
+    UploadTaken,
+)
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class Recorder:
+    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors."""
+
+    def __init__(self, out: Path, schema: Schema, show: Show = show_nothing, *, resume: bool = False) -> None:
+        past = out / "history.jsonl"
+        if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
+            raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
+        self._out, self._schema = out, schema
+        self._show = show
+        for name in ("sums", "models"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        self._history = History(out / "history.jsonl")
+        self._task = ""
+        self._round_id = b""
+        self._began = time.monotonic()
+        self.traffic: dict[bytes, tuple[int, int]] = {}
+        self.gone: dict[bytes, set[str]] = {}  # who dropped out of a round
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append an event."""
+        self._history.write(event, **fields)
+        self._show({"event": event, **fields})
+
+    def on_task(self, task: Task, round_id: bytes) -> None:
+        """Begin a round."""
+        self._task, self._round_id, self._began = task.name, round_id, time.monotonic()
+
+    def on_event(self, event: Event) -> None:
+        """Record a public fact of the service."""
+        fields: dict[str, Any] = {"task": self._task, "round_id": event.round_id.hex()}
+        match event:
+            case RoundOpened(vector_length=length, ring_bits=bits):
+                self.write("round_opened", **fields, vector_length=length, ring_bits=bits)
+            case PhaseDone() as done:
+                up, down = self.traffic.get(event.round_id, (0, 0))
+                self.traffic[event.round_id] = (up + done.bytes_up, down + done.bytes_down)
+                self.gone.setdefault(event.round_id, set()).update(done.dropped)
+                self.write(
+                    "phase",
+                    **fields,
+                    phase=done.phase.name.lower(),
+                    answered=done.answered,
+                    expected=done.expected,
+                    dropped=done.dropped,
+                    bytes_up=done.bytes_up,
+                    bytes_down=done.bytes_down,
+                    milliseconds=round(1000 * done.seconds, 1),
+                )
+            case UploadTaken(client=client, first=first):
+                self.write("upload", **fields, client=client, first=first)
+            case MessageRefused(client=client, reason=reason, detail=detail):
+                self.write("refused", **fields, client=client, reason=reason, detail=detail)
+            case RoundCompleted(survivors=survivors, suspects=suspects):
+                self.write("completed", **fields, survivors=survivors, suspects=suspects)
+            case RoundFailed(reason=reason, detail=detail, suspects=suspects):
+                self.write("failed", **fields, reason=reason, detail=detail, suspects=suspects)
+            case LedgerNoted(concern=concern, detail=detail, clients=clients):
+                self.write("ledger", **fields, concern=concern, detail=detail, clients=clients)
+            case TranscriptSealed(file=file, address=address):
+                self.write("transcript", **fields, file=file, address=address.hex())
+            case TranscriptFailed(reason=reason):
+                self.write("transcript_failed", **fields, reason=reason)
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Keep the sum and the model after it."""
+        task, result = record.task, record.result
+        fields: dict[str, Any] = {"task": task.name, "kind": str(task.kind), "number": task.number}
+        round_id = self._round_id if result is None else result.round_id
+        fields |= {"round_id": round_id.hex(), "seconds": round(time.monotonic() - self._began, 3)}
+        if result is None:
+            self.write("round", **fields, completed=False, reason=record.reason)
+            return
+        np.save(self._out / "sums" / f"{round_id.hex()}.npy", result.total)
+        if isinstance(task.question, Train):
+            standardizer = task.question.standardizer
+            model = Model.of(self._schema, record.parameters, standardizer, task.number)
+            save_model(self._out / "models" / f"{task.number:03d}{SUFFIX}", model)
+        self.write(
+            "round",
+            **fields,
+            completed=True,
+            survivors=result.survivors,
+            weight=record.weight,
+            ring_bits=task.encoding.codec.ring_bits,
+            vector_length=task.encoding.length,
+            bytes_up=result.bytes_up,
+            bytes_down=result.bytes_down,
+            **{
+                name: value
+                for name, value in (
+                    ("epsilon", record.epsilon),
+                    ("norm", record.norm),
+                    ("within", record.within),
+                )
+                if value is not None
+            },
+        )
+
+    def on_checkpoint(self, state: RunState) -> None:
+        """Keep what a later run needs to go on."""
+        state.save(self._out / CHECKPOINT)
+
+    def close(self) -> None:
+        """Close the history."""
+        self._history.close()

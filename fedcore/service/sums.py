@@ -1,0 +1,189 @@
+"""Sums by an aggregation server: whom to ask, what the members' ledgers would refuse, whom to leave out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from fedcore.rounds.aggregation import GroupSum
+from fedcore.rounds.subjects import Subjects
+from fedcore.rounds.task import Task
+from fedcore.service.options import ServeOptions
+from secagg import Aggregate, Identity, RoundAbortedError, RoundParameters
+from secagg.service import AggregationServer, round_context
+from secagg.store import Advice, ConcernKind, LedgerError, ParticipationLedger, cells
+
+_LOOK_S = 0.05  # between two looks at who is connected
+_STRIKES = 3  # rounds running in which a site is silent or suspect, before it is asked last
+
+
+@dataclass(slots=True)
+class ServiceSum:
+    """A SumAggregator whose sites are clients of an aggregation server. Called outside its event loop.
+
+    traffic  bytes up and down by round; gone: who dropped out of it
+    """
+
+    server: AggregationServer
+    loop: asyncio.AbstractEventLoop
+    options: ServeOptions
+    traffic: Mapping[bytes, tuple[int, int]]
+    gone: Mapping[bytes, set[str]]
+    on_task: Callable[[Task, bytes], None]
+    subjects: Subjects
+    ledger: ParticipationLedger
+    _started: bool = False
+    _guilty: set[Identity] = field(default_factory=set)  # left out from then on
+    _likely: set[Identity] = field(default_factory=set)  # left out of the next attempt, if that is allowed
+    _strikes: Counter[Identity] = field(default_factory=Counter)
+    _resting: dict[Identity, int] = field(default_factory=dict)  # rounds for which a site is asked last
+    _cells: tuple[frozenset[bytes], ...] = ()  # of the last sum
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All sites, ascending."""
+        registry = self.options.registry
+        return sorted(registry.name_of(identity) for identity in registry.identities)
+
+    def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
+        """Run one round, with everybody or some. Raises RoundAbortedError, SpoiledSumError."""
+        options, encoding = self.options, task.encoding
+        subject = None if encoding.noise is not None else self.subjects.of(task)
+        asked = self._asked(among)
+        cohort = None
+        if subject is not None:
+            if options.run.regroups:
+                cohort, task = self._cohort(subject, asked, task)
+            asked = self._allowed(subject, asked, task)
+        self._likely.clear()
+        payload = task.encode()
+        parameters = options.parameters(
+            vector_length=encoding.length,
+            ring_bits=encoding.codec.ring_bits,
+            context=round_context(payload, options.run.digest),
+            sites=None if among is None and cohort is None else len(asked),
+        )
+        deadlines = options.deadlines
+        if not self._started:  # everybody is still starting: wait for all
+            self._started = True
+            deadlines = replace(deadlines, advertise_s=options.start_s, advertise_grace_s=None)
+        self.on_task(task, parameters.round_id)
+        running = self.server.run_round(
+            parameters,
+            payload,
+            deadlines,
+            excluded=options.registry.identities - asked,
+            subject=subject,
+            cohort=cohort,
+            floor=options.run.floor,
+        )
+        try:
+            result = asyncio.run_coroutine_threadsafe(running, self.loop).result()
+        except RoundAbortedError as error:
+            self._guilty.update(map(Identity, error.guilty))
+            self._likely.update(map(Identity, error.likely))
+            self._silent(parameters, asked, frozenset(map(Identity, error.blamed)))
+            raise
+        except LedgerError as error:
+            raise RoundAbortedError(error.concerns[0].kind, str(error)) from error
+        return self._counted(task, parameters, asked, result)
+
+    def _counted(
+        self, task: Task, parameters: RoundParameters, asked: frozenset[Identity], result: Aggregate
+    ) -> GroupSum:
+        registry = self.options.registry
+        self._guilty.update(blame.client for blame in result.blamed if blame.guilty)
+        self._silent(parameters, asked, frozenset(blame.client for blame in result.blamed))
+        names = sorted(registry.name_of(identity) for identity in result.survivors)
+        up, down = self.traffic.get(parameters.round_id, (0, 0))
+        return GroupSum.decoded(
+            task, result.total, names, bytes_up=up, bytes_down=down, round_id=parameters.round_id
+        )
+
+    # --- whom to ask
+
+    def _asked(self, among: Sequence[str] | None) -> frozenset[Identity]:
+        """Return who is asked: not the guilty; those who keep silent only where the others are too few."""
+        registry, run = self.options.registry, self.options.run
+        asked = frozenset(
+            identity
+            for identity in registry.identities - self._guilty
+            if among is None or registry.name_of(identity) in among
+        )
+        awake = asked - self._resting.keys()
+        fewest = run.minimum_cohort if among is None else len(among)
+        return awake if len(awake) >= fewest else asked
+
+    def _silent(
+        self, parameters: RoundParameters, asked: frozenset[Identity], suspects: frozenset[Identity]
+    ) -> None:
+        """Count who was silent or suspect once more; who was so in three rounds running is asked last."""
+        for identity, left in list(self._resting.items()):
+            if left > 1:
+                self._resting[identity] = left - 1
+            else:
+                del self._resting[identity]
+        gone = self.gone.get(parameters.round_id, set())
+        for identity in asked:
+            if self.options.registry.name_of(identity) in gone or identity in suspects:
+                self._strikes[identity] += 1
+            else:
+                del self._strikes[identity]
+            if self._strikes[identity] >= _STRIKES:
+                self._resting[identity] = self._strikes[identity]
+
+    # --- what the members' ledgers allow
+
+    def _cohort(
+        self, subject: bytes, asked: frozenset[Identity], task: Task
+    ) -> tuple[frozenset[Identity], Task]:
+        """Return among whom a subject is summed, settled by its first attempt, and the task that says so."""
+        run = self.options.run
+        if not self._started:
+            self._started = True
+            self._wait_for(asked)
+        if (settled := self.ledger.cohort(subject)) is None:
+            here = asked & self.server.connected
+            cohort = here if len(here) >= max(run.minimum_cohort, run.floor) else asked
+            self.ledger.join(subject, cohort=cohort, floor=run.floor)
+        else:
+            cohort = frozenset(map(Identity, settled))
+        self._cells = cells(subject, cohort, floor=run.floor)
+        return cohort, replace(task, cohort=run.cohort_bits(cohort))
+
+    def _wait_for(self, asked: frozenset[Identity]) -> None:
+        """Wait until all of these are connected, as long as a first round waits for them."""
+        until = time.monotonic() + self.options.start_s
+        while not asked <= self.server.connected and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+
+    def _allowed(self, subject: bytes, asked: frozenset[Identity], task: Task) -> frozenset[Identity]:
+        """Return who may be asked beside the earlier sums of a subject: other ledgers would refuse.
+
+        raises  RoundAbortedError: the members of the earlier sum must be waited for
+        """
+        options = self.options
+        here = (asked & self.server.connected or asked) if options.run.regroups else asked
+        advice: Advice | None = None
+        for candidates in (here - self._likely, here, asked):
+            floor = min(options.run.floor, len(candidates))
+            advice = self.ledger.advice(subject, candidates, floor=floor)
+            if not advice.wait:
+                return frozenset(map(Identity, advice.members))
+        said = "" if advice is None else advice.sentence(lambda one: options.registry.name_of(Identity(one)))
+        raise RoundAbortedError(ConcernKind.DIFFERENCING, f"{task.name}: {said}")
+
+    def deal(self, members: Sequence[str], groups: int) -> list[tuple[str, ...]]:
+        """Deal those of the last sum into groups of whole cells; nothing where their ledgers sign one set."""
+        registry = self.options.registry
+        names = [tuple(sorted(registry.name_of(one) for one in cell)) for cell in self._cells]
+        whole = [cell for cell in names if set(cell) <= set(members)]
+        if not self.options.run.regroups or len(whole) < groups:
+            return []
+        bounds = [i * len(whole) // groups for i in range(groups + 1)]
+        parts = (whole[first:last] for first, last in pairwise(bounds))
+        return [tuple(sorted(name for cell in part for name in cell)) for part in parts]
