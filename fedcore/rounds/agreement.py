@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from fedcore.rounds.terms import Terms
 from fedcore.settings import at_least, load, read, require, to_json
 from fedcore.strategies import Strategy
 from fedcore.strategies.named import read_strategy
-from secagg import Identity, Policy, ThreatModel, context_digest
+from secagg import Identity, InfeasibleParameters, Policy, ThreatModel, choose_parameters, context_digest
 from secagg.store import Store, floor_for
 
 _RULES = ("security", "consent", "statistics", "evaluation")
@@ -230,6 +231,8 @@ class Run:
             f"at least privacy.smallest, {self.minimum_survivors}",
             self.minimum_cohort,
         )
+        if self.regroups:
+            _ = self.cell  # refused here rather than in the first round
 
     @classmethod
     def of(cls, agreed: Agreement, schema: Schema, members: frozenset[Identity]) -> Self:
@@ -309,6 +312,27 @@ class Run:
         """
         return floor_for(self.security.threat_model, len(self.members)) + self.terms.passes
 
+    @cached_property
+    def cell(self) -> int:
+        """Fewest members of a cell: as the floor and the plan want it, and as the protocol can sum over.
+
+        raises  SettingError: not even all that are enrolled are enough
+        """
+        model, least = self.security.threat_model, max(self.floor, self.plan.smallest_group)
+        for clients in range(least, len(self.members) + 1):
+            with suppress(InfeasibleParameters):
+                choose_parameters(
+                    clients=clients,
+                    corrupt=model.corrupt,
+                    dropout=model.dropout,
+                    adversary=model.adversary,
+                    security_bits=model.security_bits,
+                    correctness_bits=model.correctness_bits,
+                    grinding_bits=model.grinding_bits,
+                )
+                return clients
+        raise SettingError(f"consent.regroup: {len(self.members)} members are not enough for one group")
+
     @property
     def minimum_cohort(self) -> int:
         """Fewest sites of a round over everybody."""
@@ -329,7 +353,7 @@ class Run:
     def policy(self) -> Policy:
         """Return what a site demands of every round, down to the smallest that regrouping makes."""
         groups = getattr(self.strategy, "smallest", None)
-        sizes = [self.minimum_cohort, self.plan.cohort, groups, self.floor if self.regroups else None]
+        sizes = [self.minimum_cohort, self.plan.cohort, groups, self.cell if self.regroups else None]
         smallest = max(3, min(size for size in sizes if size is not None))
         return Policy(
             known=self.members,

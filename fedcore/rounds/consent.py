@@ -165,7 +165,7 @@ class Consent:
         if task.encoding.noise is not None:  # what sums tell together is within the budget
             return LedgerQuestion(parameters.context)
         subject, cohort = self.run.subjects(self.store).of(task), self.run.cohort_of(task.cohort)
-        return LedgerQuestion(subject, cohort, self.run.floor)
+        return LedgerQuestion(subject, cohort, self.run.floor if cohort is None else self.run.cell)
 
     def signs(
         self,

@@ -41,6 +41,7 @@ class ServiceSum:
     _likely: set[Identity] = field(default_factory=set)  # left out of the next attempt, if that is allowed
     _strikes: Counter[Identity] = field(default_factory=Counter)
     _resting: dict[Identity, int] = field(default_factory=dict)  # rounds for which a site is asked last
+    _away: frozenset[Identity] = frozenset()  # who dropped out of the last round
     _cells: tuple[frozenset[bytes], ...] = ()  # of the last sum
 
     @property
@@ -79,7 +80,7 @@ class ServiceSum:
             excluded=options.registry.identities - asked,
             subject=subject,
             cohort=cohort,
-            floor=options.run.floor,
+            floor=options.run.floor if cohort is None else options.run.cell,
         )
         try:
             result = asyncio.run_coroutine_threadsafe(running, self.loop).result()
@@ -127,9 +128,10 @@ class ServiceSum:
                 self._resting[identity] = left - 1
             else:
                 del self._resting[identity]
-        gone = self.gone.get(parameters.round_id, set())
+        gone, registry = self.gone.get(parameters.round_id, set()), self.options.registry
+        self._away = frozenset(one for one in registry.identities if registry.name_of(one) in gone)
         for identity in asked:
-            if self.options.registry.name_of(identity) in gone or identity in suspects:
+            if identity in self._away or identity in suspects:
                 self._strikes[identity] += 1
             else:
                 del self._strikes[identity]
@@ -143,22 +145,21 @@ class ServiceSum:
     ) -> tuple[frozenset[Identity], Task]:
         """Return among whom a subject is summed, settled by its first attempt, and the task that says so."""
         run = self.options.run
-        if not self._started:
-            self._started = True
-            self._wait_for(asked)
+        self._wait_for(asked - self._away)
         if (settled := self.ledger.cohort(subject)) is None:
             here = asked & self.server.connected
-            cohort = here if len(here) >= max(run.minimum_cohort, run.floor) else asked
-            self.ledger.join(subject, cohort=cohort, floor=run.floor)
+            cohort = here if len(here) >= max(run.minimum_cohort, run.cell) else asked
+            self.ledger.join(subject, cohort=cohort, floor=run.cell)
         else:
             cohort = frozenset(map(Identity, settled))
-        self._cells = cells(subject, cohort, floor=run.floor)
+        self._cells = cells(subject, cohort, floor=run.cell)
         return cohort, replace(task, cohort=run.cohort_bits(cohort))
 
-    def _wait_for(self, asked: frozenset[Identity]) -> None:
-        """Wait until all of these are connected, as long as a first round waits for them."""
-        until = time.monotonic() + self.options.start_s
-        while not asked <= self.server.connected and time.monotonic() < until:
+    def _wait_for(self, expected: frozenset[Identity]) -> None:
+        """Wait until these are connected: clients come back after each round, first ones are starting."""
+        longest = self.options.deadlines.advertise_s if self._started else self.options.start_s
+        until = time.monotonic() + longest
+        while not expected <= self.server.connected and time.monotonic() < until:
             time.sleep(_LOOK_S)
 
     def _allowed(self, subject: bytes, asked: frozenset[Identity], task: Task) -> frozenset[Identity]:

@@ -533,7 +533,12 @@ def _task_seeds() -> list[bytes]:
     encoding = Encoding(dimension=2, codec=Codec(clip=1.0, bits=16, weight_cap=100, clients=5))
     return [
         Task(
-            question=question, encoding=encoding, step=place, attempt=1 + place % 2, group=place % 3
+            question=question,
+            encoding=encoding,
+            step=place,
+            attempt=1 + place % 2,
+            group=place % 3,
+            cohort="1f"[: place % 3],
         ).encode()
         for place, question in enumerate(questions)
     ]

@@ -489,7 +489,7 @@ def test_runs_that_differ_in_anything_have_other_digests(changes: dict[str, Any]
 
 
 def cells_of(run: Run, task: Task, cohort: Sequence[bytes] = MEMBERS) -> tuple[frozenset[bytes], ...]:
-    return cells(run.subjects(MemoryStore()).of(task), cohort, floor=run.floor)
+    return cells(run.subjects(MemoryStore()).of(task), cohort, floor=run.cell)
 
 
 def named(run: Run, task: Task, cohort: Sequence[Identity] = MEMBERS) -> Task:

@@ -389,9 +389,9 @@ def test_junk_in_any_field_of_a_full_header_is_refused() -> None:
     payload = FULL.encode()
     header = header_of(payload)
     assert header.keys() == {
-        *("version", "kind", "step", "attempt", "group"), *("number", "norm", "again")
+        *("version", "kind", "step", "attempt", "group", "cohort"), *("number", "norm", "again")
     }  # fmt: skip
-    fine = {"norm": {1.5, None}}
+    fine: dict[str, set[object]] = {"norm": {1.5, None}, "cohort": {one for one in JUNK if isinstance(one, str)}}
     for name in header:
         for junk in JUNK:
             task = decode_or_task_error(changed(payload, header | {name: junk}))
