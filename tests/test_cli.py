@@ -541,3 +541,25 @@ def test_a_site_with_privacy_takes_no_seed(party: Path, call: Call) -> None:
     weak = party / "weak.toml"
     weak.write_text(text.replace("smallest = 4", ""), encoding="utf-8")
     call("fedcore", *join(party, training=weak)).refused("fedcore", "privacy.smallest: is missing")
+
+
+def test_explain_prints_who_may_choose_what(party: Path, call: Call) -> None:
+    (party / "run.toml").write_text("[plan]\nrounds = 3\n[consent]\nregroup = true\n", encoding="utf-8")
+    options = [
+        f"--{name}={party / file}" for name, file in (("registry", "r.toml"), ("schema", "schema.csv"))
+    ]
+    told = call("fedcore", "explain", party / "run.toml", *options, "--classes=no,yes", "--json")
+    assert (told.status, told.err) == (0, "")
+    found = {lever["name"]: lever for lever in json.loads(told.out)["levers"]}
+    assert "5 steps" in found["order and retries"]["chosen"]
+    assert "whole groups" in found["who is in a sum"]["chosen"]
+    shown = call("fedcore", "explain", party / "run.toml", *options, "--classes=no,yes")
+    assert shown.status == 0
+    assert json.loads(told.out)["agreement"] in shown.out.replace("\n", "")
+
+
+def test_what_a_training_file_says_is_not_said_by_an_option_beside_it(party: Path, call: Call) -> None:
+    (party / "run.toml").write_text("[plan]\nrounds = 3\n", encoding="utf-8")
+    for name, value in (("rounds", 3), ("corrupt", 0.2), ("minimum_cohort", 4), ("epochs", 1)):
+        done = call("fedcore", *join(party, training=party / "run.toml", **{name: value}))
+        done.refused("fedcore", f"--{name.replace('_', '-')}: is said by the training file")

@@ -15,6 +15,7 @@ try:
     import sklearn  # noqa: F401
     import typer
     from rich.console import Console
+    from rich.table import Table
 except ImportError:
     print("fedcore: this command needs the extra: pip install 'secagg[fedcore]'", file=sys.stderr)  # noqa: T201 - the command's own message
     sys.exit(2)
@@ -306,11 +307,43 @@ def join(
         hold=None if hold is None else Hold.parse(hold),
     )
     console = Console()
-    final = asyncio.run(
-        run_client(options, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
-    )
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    final = asyncio.run(run_client(options, say))
     if model is not None:
         save_model(model, final)
+
+
+@app.command()
+def explain(
+    training: Annotated[Path, typer.Argument(help="Training file (TOML) that the parties agree on.")],
+    *,
+    schema: SchemaOption,
+    registry: RegistryOption,
+    classes: ClassesOption = "0,1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print who may choose what in a run, and what a lying server still gains by it."""
+    import json
+    from dataclasses import asdict
+
+    from fedcore.data.schema import Schema
+    from fedcore.rounds.levers import levers
+
+    run = _agreed(training, Schema.load(schema, _classes(classes)), Registry.load(registry), {}, {})
+    found = levers(run)
+    console = Console()
+    if as_json:
+        told = {"agreement": run.digest.hex(), "levers": [asdict(lever) for lever in found]}
+        console.print_json(json.dumps(told))
+        return
+    title = f"agreement {run.digest.hex()}"
+    table = Table("what", "who chooses it", "what a liar gains", "remedy", title=title)
+    for lever in found:
+        table.add_row(lever.name, lever.chosen, lever.remains or "nothing", lever.remedy)
+    console.print(table, highlight=False)
 
 
 @app.command()

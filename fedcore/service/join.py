@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from fedcore.errors import DataError, FedcoreError, TaskError
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.consent import Consent
+from fedcore.rounds.levers import levers
 from fedcore.rounds.model import Model, unpack_model
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
@@ -90,9 +91,8 @@ async def join(options: JoinOptions, say: Say) -> Model:
     )
     if options.reveal is not None:
         options.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)
-        say(f"WARNING: this site writes its plain updates to {options.reveal}")
-    if not store.durable:
-        say("WARNING: without --store, what this site signed is forgotten when it ends")
+    for warning in _warnings(options, store):
+        say(f"WARNING: {warning}")
     while True:
         try:
             outcome = await client.take_part(
@@ -110,6 +110,19 @@ async def join(options: JoinOptions, say: Say) -> Model:
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
+
+
+def _warnings(options: JoinOptions, store: Store) -> Iterator[str]:
+    if options.reveal is not None:
+        yield f"this site writes its plain updates to {options.reveal}"
+    if not store.durable:
+        yield "without --store, what this site signed is forgotten when it ends"
+    if options.run.plan.privacy is not None:
+        return
+    for lever in levers(options.run):
+        if lever.remains:
+            remedy = f" (remedy: {lever.remedy})" if lever.remedy else ""
+            yield f"no [privacy]: {lever.name}: a liar's gain: {lever.remains}{remedy}"
 
 
 def _task(run: Run, payload: bytes) -> Task:

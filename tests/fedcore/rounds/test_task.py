@@ -391,7 +391,10 @@ def test_junk_in_any_field_of_a_full_header_is_refused() -> None:
     assert header.keys() == {
         *("version", "kind", "step", "attempt", "group", "cohort"), *("number", "norm", "again")
     }  # fmt: skip
-    fine: dict[str, set[object]] = {"norm": {1.5, None}, "cohort": {one for one in JUNK if isinstance(one, str)}}
+    fine: dict[str, set[object]] = {
+        "norm": {1.5, None},
+        "cohort": {one for one in JUNK if isinstance(one, str)},
+    }
     for name in header:
         for junk in JUNK:
             task = decode_or_task_error(changed(payload, header | {name: junk}))

@@ -16,6 +16,7 @@ from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.history import read_history
 from fedcore.learner import flatten
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds import agreement, consent
 from fedcore.rounds.aggregation import PlainSum
 from fedcore.rounds.agreement import ConsentRules, Security
@@ -32,13 +33,16 @@ from fedcore.service.serve import serve
 from fedcore.strategies import FedAvg, Strategy
 from secagg import IdentityKey, ParameterError, Phase, RoundParameters, context_digest
 from secagg.kernels import ring_mask
-from secagg.service import Deadlines, KeyFileError, Registry
+from secagg.service import ConnectionLostError, Deadlines, KeyFileError, Registry
 from secagg.store import MemoryStore, ParticipationLedger
 from tests.fedcore.sites import LEARNER, SCHEMA, FailingLearner, make_plan, make_sites
 from tests.service.cohort import CREDENTIALS, PINNED
 
 TASKS = ["mean 1", "deviation 1", "train 1", "train 2"]
 PATIENT = Deadlines(advertise_s=30, phase_s=30)  # nobody is late: the run never waits for these
+
+
+PRIVATE = PrivacyPlan(epsilon=9.0, delta=1e-3, rounds=1, smallest=4)
 
 
 @dataclass
@@ -250,6 +254,20 @@ def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady:
     kept = load_model(tmp_path / "final.safetensors")
     assert flatten(kept.parameters).tobytes() == flatten(final.parameters).tobytes()
     assert kept.standardizer.mean.tolist() == final.standardizer.mean.tolist()
+
+
+def test_a_site_without_noise_is_told_what_remains_to_a_lying_server(steady: Run, tmp_path: Path) -> None:
+    for said in steady.said.values():
+        (line,) = (line for line in said if "who is in a sum" in line)
+        assert line.startswith("WARNING: no [privacy]: who is in a sum: a liar's gain: two steps may differ")
+        assert line.endswith("(remedy: consent.strict_cohorts, [privacy])")
+    plan = replace(make_plan(rounds=1, clients=5), norm=1.0, privacy=PRIVATE)
+    run = Run(tmp_path, make_sites(5), PATIENT, plan=plan)
+    options = replace(run.join_options("site-0", "127.0.0.1:1", reveal=None), patience_s=0.1)
+    said = list[str]()
+    with pytest.raises(ConnectionLostError):
+        asyncio.run(join(options, said.append))
+    assert not any("liar" in line for line in said)
 
 
 def test_a_site_with_another_schema_sits_out_and_the_others_go_on(foreign: Run) -> None:

@@ -1,0 +1,139 @@
+"""Who may choose what in a run, and what each choice still gives to a server that lies (SECURITY.md, 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcore.codec.clipping import AdaptiveClip
+from fedcore.rounds.agreement import Run
+from fedcore.rounds.instructions import Weighting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lever:
+    """One thing that somebody chooses.
+
+    chosen   by whom, and within what
+    remains  what a liar gains by it; "": nothing
+    remedy   setting of the agreement that takes it away, or lessens it; "": there is none
+    """
+
+    name: str
+    chosen: str
+    remains: str = ""
+    remedy: str = ""
+
+
+def levers(run: Run) -> tuple[Lever, ...]:
+    """Return the levers of a run, those of the agreement first."""
+    plan, members = run.plan, len(run.members)
+    colluders = run.floor - run.terms.passes - 2
+    hidden = plan.privacy is not None
+    steps = len(run.terms.schedule)
+    found = [
+        Lever(
+            name="form of the vectors",
+            chosen="the agreement: learner, strategy, clip, bits, shaping, weights, noise",
+        ),
+        Lever(
+            name="order and retries",
+            chosen=f"the agreement: {steps} steps, each asked at most {plan.attempts} times",
+            remains="skip steps, stop early",
+        ),
+        Lever(
+            name="who is in a sum",
+            chosen=f"who answers of {members} enrolled, at least {run.minimum_survivors}; "
+            + ("whole groups of a cohort named before" if run.regroups else "one set about the same vectors"),
+            remains=_cohort_remains(run),
+            remedy="" if hidden or run.consent.strict_cohorts else "consent.strict_cohorts, [privacy]",
+        ),
+        Lever(
+            name="colluders",
+            chosen=f"security.corrupt: up to {colluders} of {members}",
+            remains=f"each sum is about {run.floor - colluders} honest sites or more, not fewer",
+            remedy="" if hidden else "[privacy] bounds what a sum tells about one of them",
+        ),
+        Lever(
+            name="model of a step",
+            chosen="the server",
+            remains=_noise(run) if hidden else "a model made so that a sum tells much about few rows",
+            remedy="" if hidden else "[privacy]",
+        ),
+    ]
+    found += _scales(run)
+    if run.terms.asks.weighting is not Weighting.UNIFORM and not hidden:
+        found.append(
+            Lever(
+                name="weights",
+                chosen=f"rows of a site, at most {plan.weight_cap}",
+                remains="the sum of the sites' rows in each sum",
+                remedy="strategy.weighting = uniform",
+            )
+        )
+    if run.terms.passes:
+        found.append(
+            Lever(
+                name="center of a pass",
+                chosen=f"the server, {run.terms.passes} times a round, over the same members",
+                remains="as many more equations about the same updates",
+            )
+        )
+    asked = {kind: count for kind, count in (*run.terms.before, *run.terms.after) if count}
+    if asked:
+        words = ", ".join(f"{kind} {count}" for kind, count in asked.items())
+        found.append(
+            Lever(
+                name="statistics and evaluations",
+                chosen=f"the server asks them, as often as agreed: {words}",
+                remains="edges, cells and means of its choice, over the same members",
+            )
+        )
+    found.append(
+        Lever(
+            name="final model",
+            chosen="the server says it",
+            remains="hand out another; `secagg verify` on the transcripts shows the sums",
+        )
+    )
+    return tuple(found)
+
+
+def _noise(run: Run) -> str:
+    privacy = run.plan.privacy
+    assert privacy is not None
+    whose = "vector" if privacy.sensitivity is None else "person"
+    return f"what epsilon {privacy.epsilon:g}, delta {privacy.delta:g} allow about one {whose}, in all steps"
+
+
+def _cohort_remains(run: Run) -> str:
+    if run.plan.privacy is not None:
+        return "nothing beyond the budget"
+    if run.consent.strict_cohorts:
+        return ""
+    return (
+        "two steps may differ by one site: what its update adds shows, as far as the model has not moved "
+        f"(by more than {run.consent.near:g} of its length)"
+    )
+
+
+def _scales(run: Run) -> list[Lever]:
+    plan, out = run.plan, list[Lever]()
+    if plan.standardize and plan.privacy is None:
+        out.append(
+            Lever(
+                name="standardizer",
+                chosen="the server, once, within the bounds of the schema",
+                remains="one that no sum gave",
+                remedy="plan.standardize = false, [privacy]",
+            )
+        )
+    if isinstance(plan.norm, AdaptiveClip):
+        out.append(
+            Lever(
+                name="norm of the updates",
+                chosen=f"the server, by at most a factor e^{plan.norm.rate:g} a round",
+                remains="move it at that rate",
+                remedy="plan.norm = a number",
+            )
+        )
+    return out
