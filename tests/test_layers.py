@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -52,26 +53,54 @@ FACES = {
     *(f"secagg.{name}" for name in ("cli", "kernels", "service", "store", "transcript")),
 }  # for fedcore
 
+# fedcore, from below: a module imports only from its own line and those above it in this table.
+FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("settings", "names", "stream", "arrays", "learner", "history"),
+    ("data", "codec"),
+    ("privacy.accounting", "privacy.samplers", "privacy.noise", "privacy.plan", "statistics.standardizer"),
+    ("rounds.instructions", "rounds.model", "rounds.questions", "rounds.encoding", "rounds.task"),
+    (
+        *("strategies", "learners", "statistics.sums", "privacy.guard"),
+        *("evaluation.metrics", "evaluation.federated"),
+    ),
+    (
+        *("rounds.local_training", "rounds.site", "rounds.subjects"),
+        *("rounds.stopping", "rounds.plan", "rounds.terms", "rounds.upload"),
+    ),
+    ("rounds.aggregation", "rounds.attempts", "rounds.state", "rounds.central", "rounds.federation"),
+    (
+        *("rounds.agreement", "rounds.consent", "rounds.levers", "statistics.analyst", "adversaries"),
+        *("evaluation.personal", "evaluation.baselines"),
+    ),
+    ("experiments", "service"),
+    ("demo",),
+    ("cli", "__main__"),
+)
+
 
 class Import(NamedTuple):
     file: str
     layer: str
     module: str
     name: str | None  # of `from module import name`
+    late: bool = False  # in a function, or for types only
 
 
 def imports_of(package: str) -> Iterator[Import]:
     for path in sorted((ROOT / package).rglob("*.py")):
         file = path.relative_to(ROOT)
         layer = file.parts[1].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            late = node not in tree.body
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    yield Import(str(file), layer, alias.name, None)
+                    yield Import(str(file), layer, alias.name, None, late)
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{file}: relative import"
                 for alias in node.names:
-                    yield Import(str(file), layer, str(node.module), alias.name)
+                    yield Import(str(file), layer, str(node.module), alias.name, late)
 
 
 def layer_of(one: Import) -> str:
@@ -116,6 +145,46 @@ def test_fedcore_sees_only_public_names_of_secagg() -> None:
     assert not private
     hidden = [one for one in used if one.name not in import_module(one.module).__all__]
     assert not hidden
+
+
+def depth_of(module: str) -> int | None:
+    """Line of FEDCORE_LAYERS that a module of fedcore, or a room, is in; None: of several."""
+    fits = [
+        depth
+        for depth, names in enumerate(FEDCORE_LAYERS)
+        if any(module == name or module.startswith(f"{name}.") for name in names)
+    ]
+    return fits[0] if fits else None
+
+
+def test_every_module_of_fedcore_imports_only_from_its_layer_and_those_below() -> None:
+    inside = [one for one in FEDCORE if one.module.split(".")[0] == "fedcore" and one.name is not None]
+    assert len(inside) > 300
+    for one in inside:
+        module = one.file.removeprefix("fedcore/").removesuffix(".py").replace("/", ".")
+        if module.endswith("__init__"):
+            continue  # of a room, or of all
+        depth = depth_of(module)
+        assert depth is not None, f"{module}: a new module needs a place in FEDCORE_LAYERS"
+        room = one.module.removeprefix("fedcore").lstrip(".")
+        beneath = depth_of(room) if room else None
+        if beneath is None:
+            beneath = depth_of(f"{room}.{one.name}".lstrip("."))
+        assert beneath is not None, one
+        assert beneath <= depth, one
+
+
+def test_no_module_of_fedcore_imports_itself_by_way_of_others() -> None:
+    def name_of(file: str) -> str:
+        return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    modules = {name_of(one.file) for one in FEDCORE}
+    below: dict[str, set[str]] = {module: set() for module in modules}
+    for one in (one for one in FEDCORE if not one.late):
+        full = f"{one.module}.{one.name}"
+        below[name_of(one.file)].add(full if full in modules else one.module)
+    graph = {module: found & modules - {module} for module, found in below.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 @pytest.mark.process

@@ -311,7 +311,7 @@ class Cohort:
 
 
 def complete_graph(clients: int, model: ThreatModel) -> GraphParameters:
-    """Threshold of the complete graph, by the rule of choose_parameters (design, 3.1), for any n."""
+    """Threshold of the complete graph, by the rule of choose_parameters, for any n."""
     degree, a = clients - 1, colluders(clients, clients - 1, model)
     d = -(-model.dropout_ppm * clients // 10**6)
     threshold = max(2, a + 1, min((degree + a) // 2 + 1, degree - d))

@@ -48,7 +48,7 @@ def workloads(effort: Effort) -> list[Workload]:
         for n, dropout, adversary in product(sizes, dropouts, BOTH)
         if effort == FULL or n == 100 or dropout == 0.1
     ]
-    # The round of the budgets (design, 7).
+    # The round of the budgets in bench/README.md.
     rounds += [Workload(clients=1000, length=1_000_000, dropout=0.05, adversary=one) for one in BOTH]
     if effort == FULL:
         rounds += [
