@@ -1,6 +1,6 @@
 """Mask expansion: the PRG of the protocol added to a vector, many seeds in one pass.
 
-The PRG is AES-128-CTR (PROTOCOL.md, 2; the PRG of Bonawitz et al., CCS 2017, section 2.3).
+The PRG is AES-128-CTR (PROTOCOL.md, 4.2; the PRG of Bonawitz et al., CCS 2017, section 2.3).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ P = PRIME
 
 
 def prg(seed: bytes, first: int, length: int, ring_bits: int) -> list[int]:
-    """Entries first .. first + length - 1 of PRG(seed), each below 2^ring_bits (PROTOCOL.md, 2)."""
+    """Entries first .. first + length - 1 of PRG(seed), each below 2^ring_bits (PROTOCOL.md, 4.2)."""
     lane = 2 if ring_bits <= 16 else 4 if ring_bits <= 32 else 8
     cipher = Cipher(algorithms.AES128(seed[:16]), modes.CTR(seed[16:28] + bytes(4)))
     stream = cipher.encryptor().update(bytes((first + length) * lane))

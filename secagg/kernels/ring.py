@@ -1,6 +1,6 @@
 """Vectors over the ring of integers modulo 2^b: lanes, packing, masks of quantized values.
 
-A vector lives in the smallest unsigned lane (16, 32 or 64 bits) that holds b bits (PROTOCOL.md, 2).
+A vector lives in the smallest unsigned lane (16, 32 or 64 bits) that holds b bits (PROTOCOL.md, 4.2).
 """
 
 from __future__ import annotations
