@@ -218,13 +218,19 @@ class Seat:
                     if await self._consents(session, finished, survivors):
                         await self._carry_out(session, session.sign(), outlet)
                 case Completed(survivors=survivors):
-                    self._survivors = survivors
+                    self._summed(session, survivors)
                 case Refused(reason=reason, detail=detail):
                     self._settings.on_refusal(f"{reason}: {detail}")
                 case Aborted(reason=reason, detail=detail):
                     self._over(completed=False, reason=f"{reason}: {detail}")
                 case _:
                     pass
+
+    def _summed(self, session: ClientSession, survivors: frozenset[Identity] | None) -> None:
+        """Keep that our vector is in a sum: it is no longer one that went into a round without result."""
+        self._survivors = survivors
+        if survivors and session.parameters is not None:
+            self._settings.ledger.released(self._subject, session.parameters.round_id, survivors)
 
     async def _consents(
         self, session: ClientSession, finished: frozenset[Identity], survivors: frozenset[Identity]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcore.errors import SettingError
 from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, LogisticRegression
@@ -18,6 +19,7 @@ from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
+from fedcore.rounds.agreement import Security
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.model import Model, load_model
 from fedcore.rounds.site import Site
@@ -121,8 +123,13 @@ def test_noise_goes_through_the_service_with_epsilon_in_the_record_and_every_sit
 
 def test_fewer_survivors_than_the_noise_needs_are_refused_before_anybody_waits(tmp_path: Path) -> None:
     plan = replace(make_plan(rounds=1, clients=5), norm=1.0, privacy=PRIVACY)
-    with pytest.raises(ParameterError, match="minimum_survivors: must be at least privacy.smallest, 4, is 3"):
-        Run(tmp_path, sites_of(5), PATIENT, plan=plan).serve_options()
+    few = Security(minimum_cohort=3)
+    with pytest.raises(
+        SettingError, match=r"security\.minimum_cohort: must be at least privacy\.smallest, 4, is 3"
+    ):
+        Run(tmp_path, sites_of(5), PATIENT, plan=plan, security=few).serve_options()
+    agreed = Run(tmp_path, sites_of(5), PATIENT, plan=plan).serve_options()
+    assert agreed.parameters(vector_length=1, ring_bits=1, context=bytes(32)).minimum_survivors == 4
 
 
 def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tmp_path: Path) -> None:
@@ -156,9 +163,9 @@ def test_a_run_that_passes_its_budget_ends_with_the_last_model_at_every_party(tm
 
 
 def test_a_cohort_larger_than_the_registry_is_refused_before_anybody_waits(tmp_path: Path) -> None:
-    run = Run(tmp_path, sites_of(5), PATIENT)
+    run = Run(tmp_path, sites_of(5), PATIENT, security=Security(minimum_cohort=6))
     with pytest.raises(ParameterError, match="minimum_cohort: must be at most the 5 enrolled, is 6"):
-        run.serve_options(minimum_cohort=6)
+        run.serve_options()
 
 
 def test_a_server_that_never_listened_leaves_no_run_behind(tmp_path: Path) -> None:
