@@ -226,7 +226,7 @@ class Seat:
                 case _:
                     pass
 
-    def _summed(self, session: ClientSession, survivors: frozenset[Identity] | None) -> None:
+    def _summed(self, session: ClientSession, survivors: frozenset[Identity]) -> None:
         """Keep that our vector is in a sum: it is no longer one that went into a round without result."""
         self._survivors = survivors
         if survivors and session.parameters is not None:
