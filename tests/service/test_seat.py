@@ -251,6 +251,14 @@ def test_a_client_is_asked_before_it_signs_and_names_those_whom_its_own_session_
         assert seat.outcome.survivors == everybody
 
 
+def test_a_vector_whose_sum_its_own_session_proved_is_none_without_result() -> None:
+    one = Round("active")
+    asyncio.run(played(one))
+    for ledger, key in zip(one.ledgers, KEYS, strict=False):
+        assert ledger.check_clients(one.server.parameters.context, [key.identity]) == ()
+        assert len(ledger.participations(key.identity)) == 1
+
+
 def test_a_server_s_word_that_a_round_was_completed_names_no_survivors() -> None:
     async def run() -> None:
         one = await played(Round(), Phase.UNMASKING)  # S is signed, but no quorum was shown
