@@ -53,7 +53,7 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
 
 
 def to_ppm(rate: float) -> int:
-    """Rates travel and are compared in parts per million, rounded up: 1/3 is 333334 of them.
+    """Return a rate in parts per million, rounded up: 1/3 is 333334. Rates travel and are compared so.
 
     Rounded down, n/3 clients of n would be more than the floor of n times the rate. An excess below
     2^-30 ppm is the rounding of a float (0.1 is a hair more than a tenth, and 100000 ppm) and no share of
@@ -65,7 +65,7 @@ def to_ppm(rate: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreatModel:
-    """Against what a round is safe, and how sure it is to finish (PROTOCOL.md, 1).
+    """The dangers that a round withstands, and how sure it is to finish (PROTOCOL.md, 1).
 
     corrupt, dropout   largest shares of the cohort that collude with the server; that drop out
     adversary          "passive": the server follows the protocol and is curious; "active": it may lie
@@ -138,7 +138,7 @@ class RoundParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a client demands of a round before it takes part (PROTOCOL.md, 5).
+    """The demands of a client on a round, checked before it takes part (PROTOCOL.md, 5).
 
     known             identities enrolled in the client's own registry; None: it has none, and every
                       identity of a roster is believed

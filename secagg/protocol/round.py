@@ -1,4 +1,4 @@
-"""What every party can compute from the parameters and the roster, and how a round ends early."""
+"""Values that every party computes from parameters and roster, and the early end of a round."""
 
 from __future__ import annotations
 

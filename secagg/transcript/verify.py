@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a transcript says, recomputed; it can be believed when there are no findings."""
+    """The content of a transcript, recomputed; it can be believed when there are no findings."""
 
     transcript: bytes  # its address
     server: Identity | None  # who signed it
