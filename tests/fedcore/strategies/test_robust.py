@@ -92,6 +92,7 @@ def test_a_bad_site_moves_no_coordinate_beyond_the_means_of_honest_groups(
     assert np.abs(attacked(kind, FedAvg(), bad).flat).max() > 20 * np.abs(means).max()
 
 
+@pytest.mark.slow
 @every_sum
 def test_the_geometric_median_is_that_of_the_updates_and_takes_one_sum_more_than_passes(kind: str) -> None:
     uniform = Asks(weighting=Weighting.UNIFORM)
@@ -105,6 +106,7 @@ def test_the_geometric_median_is_that_of_the_updates_and_takes_one_sum_more_than
     assert [record.task.passes for record in ran.records] == list(range(26))
 
 
+@pytest.mark.slow
 @every_sum
 def test_the_geometric_median_bears_a_bad_site(kind: str) -> None:
     strategy = GeometricMedian(smoothing=0.02, passes=12)
