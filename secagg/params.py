@@ -39,7 +39,11 @@ class Phase(IntEnum):
 
 
 class Signer(Protocol):
-    """A long-lived Ed25519 identity that can sign; `IdentityKey` is one, a hardware token may be."""
+    """A long-lived Ed25519 identity that can sign; `IdentityKey` is one, a hardware token may be.
+
+    identity  public key, 32 bytes
+    sign      returns the Ed25519 signature of `text` (RFC 8032), 64 bytes
+    """
 
     @property
     def identity(self) -> Identity: ...
@@ -92,14 +96,17 @@ class ThreatModel:
 
     @property
     def corrupt_ppm(self) -> int:
+        """Return `corrupt` in parts per million, rounded up."""
         return to_ppm(self.corrupt)
 
     @property
     def dropout_ppm(self) -> int:
+        """Return `dropout` in parts per million, rounded up."""
         return to_ppm(self.dropout)
 
     @property
     def active(self) -> bool:
+        """Return whether the server may lie."""
         return self.adversary == "active"
 
 
@@ -113,7 +120,12 @@ class GraphParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundParameters:
-    """Public parameters of one round, equal for the server and every client."""
+    """Public parameters of one round, equal for the server and every client.
+
+    minimum_cohort     fewest clients with which the round begins
+    minimum_survivors  fewest clients in a sum
+    raises             ParameterError
+    """
 
     round_id: bytes  # 16 random bytes, never reused
     vector_length: int  # entries

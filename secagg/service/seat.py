@@ -55,7 +55,8 @@ def context_is_subject(_payload: bytes, parameters: RoundParameters) -> Question
 class Outlet(Protocol):
     """The way out for frames."""
 
-    async def send(self, frame: Frame) -> None: ...
+    async def send(self, frame: Frame) -> None:
+        """Send a frame to the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

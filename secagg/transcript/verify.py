@@ -54,11 +54,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.findings
 
     @property
     def parameters(self) -> RoundParameters | None:
+        """The parameters of the round; None when the transcript does not say."""
         return self.facts.parameters
 
     @property

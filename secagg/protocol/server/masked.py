@@ -67,6 +67,7 @@ class Masked:
 
     @property
     def survivors(self) -> frozenset[int]:
+        """S, by roster index."""
         return frozenset(self.uploads)
 
     def dealers_of(self, holder: int) -> Indices:

@@ -69,6 +69,7 @@ class ServerSession:
 
     @property
     def parameters(self) -> RoundParameters:
+        """The parameters of the round."""
         return self._parameters
 
     @property
