@@ -1,5 +1,6 @@
 # Every task sets up what it needs: .venv is made on first use and renewed when csrc/ or pyproject.toml change.
-# .github/CONTRIBUTING.md says what each target is for. The demonstration needs less than the tests, which also bring PyTorch and JAX.
+# The demonstration needs less than the tests, which also bring PyTorch and JAX.
+# .github/CONTRIBUTING.md says what each target is for.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_STAMP := .venv/.installed
