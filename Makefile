@@ -1,5 +1,6 @@
 # Every task sets up what it needs: .venv is made on first use and renewed when csrc/ or pyproject.toml change.
 # The demonstration needs less than the tests, which also bring PyTorch and JAX.
+# .github/CONTRIBUTING.md says what each target is for.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_STAMP := .venv/.installed
@@ -10,17 +11,33 @@ C_HEADERS := $(wildcard csrc/*.h)
 C_INPUTS := $(C_SOURCES) $(C_HEADERS) $(wildcard csrc/*.py csrc/CMakeLists.txt)
 C_FLAGS := -std=gnu11 -O3 -Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-trapping-math -fno-math-errno -Icsrc
 C_SANITIZE := -O2 -g -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+# Modules whose tests share fixtures stay together until a worker has nothing left to do.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+# The parts by themselves: no training, no service, no attacks, not every kernel variant.
+FAST := $(addprefix tests/,$(addsuffix .py,test_layers test_hygiene test_params test_planning test_docs test_readme)) \
+	$(addprefix tests/,messages primitives protocol store transcript fedcore/codec fedcore/statistics) \
+	$(addprefix tests/kernels/test_,$(addsuffix .py,field library parallel reference))
+# As in pyproject.toml: pytest takes one expression.
+USUAL := not soak and not fuzz and not peers
+# pytest keeps what it rewrote: half of the time of collecting.
+unexport PYTHONDONTWRITEBYTECODE
 ARM_CC ?= aarch64-linux-gnu-gcc
 FUZZ_SECONDS ?= 60
+DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store service transcript) \
+	fedcore $(addprefix fedcore.,rounds strategies codec learners data statistics evaluation privacy adversaries experiments)
 
-.PHONY: demo test test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
+.PHONY: demo test test-fast docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
 .SECONDARY:
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fedcore demo
 
 test: $(STAMP) test-c
-	$(BIN)/python -m pytest
+	$(PYTEST) --durations=10
+
+test-fast: $(STAMP) build/plain/test_kernels
+	build/plain/test_kernels
+	$(PYTEST) -m "$(USUAL) and not slow" $(FAST)
 
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
@@ -74,6 +91,10 @@ vectors: $(STAMP)
 # In an environment of its own: the peers pin older versions of what the tests use.
 bench: $(BENCH_STAMP)
 	.venv-bench/bin/python -m bench $(BENCH)
+
+# API documentation, to be read from build/docs/index.html; nothing in it is loaded from elsewhere.
+docs: $(STAMP)
+	$(BIN)/python -m pdoc --template-directory .github/docs --output-directory build/docs $(DOCUMENTED)
 
 clean:
 	rm -rf .venv .venv-bench build

@@ -1,5 +1,7 @@
 """The training layer: models become quantized updates, sums become better models.
 
+![A run: sites compute, secagg sums, the server steps](run.svg)
+
 `fedcore.learners.sklearn_epochs` has a learner by scikit-learn; `fedcore.service` and `fedcore.demo` run
 training between processes.
 """

@@ -1,4 +1,12 @@
-"""Secure aggregation: many parties learn the sum of their vectors, and nobody learns a single one."""
+"""Secure aggregation: many parties learn the sum of their vectors, and nobody learns a single one.
+
+![The five phases of a round](round.svg)
+
+`aggregate` runs a round in one process; `ClientSession` and `ServerSession` are its two sides, which turn
+bytes into effects; `plan` and `explain` say beforehand what a round needs and what it tells whom. Around it:
+`secagg.service` (gRPC over TLS), `secagg.store` (bytes at rest), `secagg.transcript` (records that anybody
+can verify), `secagg.kernels` (the C core).
+"""
 
 from secagg.effects import (
     Aborted,

@@ -1,4 +1,4 @@
-"""What a round costs in primitives alone: how often each is called, times its own time on this machine.
+"""The cost of a round in primitives alone: calls of each primitive times its measured time on this machine.
 
 This module measures, so it reads a clock: the timer of its caller.
 """
@@ -36,7 +36,7 @@ _MASKS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a round has to do. quorum: signatures that a client verifies, 0 in a passive round."""
+    """The work of one round, as counts. quorum: signatures that a client verifies, 0 in a passive round."""
 
     clients: int
     dropouts: int

@@ -1,4 +1,4 @@
-"""What sessions hand back: effects are data, the caller carries them out. And the reasons they give."""
+"""The effects that sessions return, as data for the caller to carry out, and the reasons they give."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class AbortReason(StrEnum):
 
 
 class BlameReason(StrEnum):
-    """What speaks against a client."""
+    """The evidence against a client."""
 
     COMPLAINT = "complaint about a sealed share"
     WRONG_SHARE = "share contradicts the secret"
@@ -241,7 +241,7 @@ Effect: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a server session stands; what its caller needs to decide about close_phase()."""
+    """The standing of a server session: all that its caller needs to decide about close_phase()."""
 
     phase: Phase | None  # None: the round is over
     expected: int  # clients asked that may still count
@@ -252,5 +252,5 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Nobody is waited for."""
+        """Return whether no client is waited for."""
         return not self.missing

@@ -1,4 +1,4 @@
-"""What secagg raises on purpose. Messages name the field, the limit and the offender, never a secret."""
+"""Errors raised on purpose. Their messages name the field, the limit and the offender, never a secret."""
 
 from __future__ import annotations
 

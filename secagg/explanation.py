@@ -1,4 +1,4 @@
-"""Who learns what in a planned round; each statement names the test that backs it."""
+"""The knowledge that each party gains in a planned round; each statement names the test that backs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HERE = "tests/test_explanation.py::"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a party learns, or cannot do, and the test (a pytest node) that would fail if it were wrong."""
+    """Something a party learns or cannot do, and the test (a pytest node) that fails if this is wrong."""
 
     party: str
     learns: str

@@ -39,7 +39,11 @@ class Phase(IntEnum):
 
 
 class Signer(Protocol):
-    """A long-lived Ed25519 identity that can sign; `IdentityKey` is one, a hardware token may be."""
+    """A long-lived Ed25519 identity that can sign; `IdentityKey` is one, a hardware token may be.
+
+    identity  public key, 32 bytes
+    sign      returns the Ed25519 signature of `text` (RFC 8032), 64 bytes
+    """
 
     @property
     def identity(self) -> Identity: ...
@@ -53,7 +57,7 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
 
 
 def to_ppm(rate: float) -> int:
-    """Rates travel and are compared in parts per million, rounded up: 1/3 is 333334 of them.
+    """Return a rate in parts per million, rounded up: 1/3 is 333334. Rates travel and are compared so.
 
     Rounded down, n/3 clients of n would be more than the floor of n times the rate. An excess below
     2^-30 ppm is the rounding of a float (0.1 is a hair more than a tenth, and 100000 ppm) and no share of
@@ -65,7 +69,7 @@ def to_ppm(rate: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreatModel:
-    """Against what a round is safe, and how sure it is to finish (PROTOCOL.md, 1).
+    """The dangers that a round withstands, and how sure it is to finish (PROTOCOL.md, 1).
 
     corrupt, dropout   largest shares of the cohort that collude with the server; that drop out
     adversary          "passive": the server follows the protocol and is curious; "active": it may lie
@@ -92,14 +96,17 @@ class ThreatModel:
 
     @property
     def corrupt_ppm(self) -> int:
+        """Return `corrupt` in parts per million, rounded up."""
         return to_ppm(self.corrupt)
 
     @property
     def dropout_ppm(self) -> int:
+        """Return `dropout` in parts per million, rounded up."""
         return to_ppm(self.dropout)
 
     @property
     def active(self) -> bool:
+        """Return whether the server may lie."""
         return self.adversary == "active"
 
 
@@ -113,7 +120,12 @@ class GraphParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundParameters:
-    """Public parameters of one round, equal for the server and every client."""
+    """Public parameters of one round, equal for the server and every client.
+
+    minimum_cohort     fewest clients with which the round begins
+    minimum_survivors  fewest clients in a sum
+    raises             ParameterError
+    """
 
     round_id: bytes  # 16 random bytes, never reused
     vector_length: int  # entries
@@ -138,7 +150,7 @@ class RoundParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a client demands of a round before it takes part (PROTOCOL.md, 5).
+    """The demands of a client on a round, checked before it takes part (PROTOCOL.md, 5).
 
     known             identities enrolled in the client's own registry; None: it has none, and every
                       identity of a roster is believed

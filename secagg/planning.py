@@ -1,4 +1,4 @@
-"""What a round will need, before it is run: parameters, the risks that remain, bytes and seconds."""
+"""Plan a round before it is run: its parameters, the risks that remain, bytes and seconds."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def complete(self) -> bool:
-        """Everybody is everybody's neighbor."""
+        """Return whether every client is a neighbor of every other."""
         return self.graph.degree == self.clients - 1
 
 

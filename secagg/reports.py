@@ -1,4 +1,4 @@
-"""What the command line prints: tables of plans, explanations and transcripts. Needs the extra `service`."""
+"""Tables for the command line: plans, explanations and transcripts. Needs the extra `service`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,28 @@
 """For all tests: machines are noisy, so no deadline per example; gRPC's own log is not ours to test."""
 
+import gc
 import os
+from collections.abc import Generator
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads of BLAS would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 settings.register_profile("any pace", deadline=None)
 settings.load_profile("any pace")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests are made and none is dropped: looking for garbage meanwhile finds nothing."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()

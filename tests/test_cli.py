@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import fedcore.cli.main
 import secagg.cli
 from fedcore.service.join import JoinOptions
 from secagg import kernels
@@ -44,6 +43,7 @@ Call = Callable[..., Outcome]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
     """Run a program's main() as its script does; output is taken from the descriptors."""
+    import fedcore.cli.main  # brings scikit-learn
 
     def run(program: str, *arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])

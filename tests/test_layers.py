@@ -1,6 +1,7 @@
 """Imports point one way: each layer can be read without opening the ones above it."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,38 +110,45 @@ def layer_of(one: Import) -> str:
     return parts[0] if parts[0] in MAY_IMPORT else "secagg"
 
 
-SECAGG, FEDCORE = list(imports_of("secagg")), list(imports_of("fedcore"))
+@pytest.fixture(scope="module")
+def secagg() -> list[Import]:
+    return list(imports_of("secagg"))
 
 
-def test_every_layer_imports_only_those_below_it() -> None:
-    assert {one.layer for one in SECAGG} <= set(MAY_IMPORT), "a new layer needs a line in MAY_IMPORT"
-    inside = [one for one in SECAGG if one.module.split(".")[0] == "secagg"]
+@pytest.fixture(scope="module")
+def fedcore() -> list[Import]:
+    return list(imports_of("fedcore"))
+
+
+def test_every_layer_imports_only_those_below_it(secagg: list[Import]) -> None:
+    assert {one.layer for one in secagg} <= set(MAY_IMPORT), "a new layer needs a line in MAY_IMPORT"
+    inside = [one for one in secagg if one.module.split(".")[0] == "secagg"]
     assert len(inside) > 100
     up = [one for one in inside if layer_of(one) not in {one.layer, *MAY_IMPORT[one.layer]}]
     assert not up
 
 
-def test_only_the_service_has_sockets_clocks_threads_and_randomness() -> None:
+def test_only_the_service_has_sockets_clocks_threads_and_randomness(secagg: list[Import]) -> None:
     wrong = [
         one
-        for one in SECAGG
+        for one in secagg
         if one.layer not in ABOVE
         and one.module.split(".")[0] in NEVER_BELOW_SERVICE - EXEMPT.get(one.layer, set())
     ]
     assert not wrong
 
 
-def test_only_kernels_imports_the_compiled_module() -> None:
-    native = [one for one in SECAGG + FEDCORE if "_native" in {one.name, one.module.split(".")[-1]}]
+def test_only_kernels_imports_the_compiled_module(secagg: list[Import], fedcore: list[Import]) -> None:
+    native = [one for one in secagg + fedcore if "_native" in {one.name, one.module.split(".")[-1]}]
     assert {one.layer for one in native} == {"kernels"}
 
 
-def test_secagg_never_imports_fedcore() -> None:
-    assert not [one for one in SECAGG if one.module.split(".")[0] == "fedcore"]
+def test_secagg_never_imports_fedcore(secagg: list[Import]) -> None:
+    assert not [one for one in secagg if one.module.split(".")[0] == "fedcore"]
 
 
-def test_fedcore_sees_only_public_names_of_secagg() -> None:
-    used = [one for one in FEDCORE if one.module.split(".")[0] == "secagg"]
+def test_fedcore_sees_only_public_names_of_secagg(fedcore: list[Import]) -> None:
+    used = [one for one in fedcore if one.module.split(".")[0] == "secagg"]
     private = [one for one in used if one.module not in FACES or one.name is None]
     assert not private
     hidden = [one for one in used if one.name not in import_module(one.module).__all__]
@@ -185,6 +193,16 @@ def test_no_module_of_fedcore_imports_itself_by_way_of_others() -> None:
         below[name_of(one.file)].add(full if full in modules else one.module)
     graph = {module: found & modules - {module} for module, found in below.items()}
     TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_the_root_holds_packages_tests_benches_and_nothing_else() -> None:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    top = {name.split("/")[0] for name in done.stdout.splitlines()}
+    assert {name for name in top if not name.startswith(".")} == {
+        *("pyproject.toml", "Makefile", "README.md", "secagg", "csrc", "fedcore", "tests", "bench")
+    }
 
 
 @pytest.mark.process

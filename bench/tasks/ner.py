@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table as View
-from sklearn.linear_model import SGDClassifier
 
 from bench.tasks.ner_data import TAGS, Sentences, blocks, encode, sentences_of
 from bench.tasks.ner_learner import SentenceLearner
@@ -57,6 +56,8 @@ def trial_of(rows: dict[str, Sentences], test: Sentences, buckets: int, rounds: 
 
 def central(train: Sentences, test: Sentences, epochs: int = 8) -> Metrics:
     """One-against-the-rest logistic regression by averaged SGD over all sentences."""
+    from sklearn.linear_model import SGDClassifier
+
     model = SGDClassifier(
         loss="log_loss", alpha=1e-6, average=True, max_iter=epochs, tol=None, random_state=0
     )

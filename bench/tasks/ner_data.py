@@ -7,14 +7,16 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from fedcore.data.sets.conll import CONLL_TAGS, Document, Sentence
 from fedcore.errors import DataError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 TAGS = CONLL_TAGS
 _WINDOW = (-2, -1, 0, 1, 2)
@@ -71,6 +73,8 @@ def encode(sentences: Sequence[Sentence], buckets: int) -> Sentences:
             columns.extend(row)
             ends.append(len(columns))
     lengths = [len(sentence.words) for sentence in sentences]
+    from scipy.sparse import csr_matrix
+
     matrix = csr_matrix(
         (np.ones(len(columns)), np.array(columns, np.int32), np.array(ends, np.int32)),
         shape=(len(ends) - 1, buckets),

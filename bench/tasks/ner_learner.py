@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from sklearn.linear_model import SGDClassifier
 
 from bench.tasks.ner_data import TAGS, Sentences
 from bench.tasks.ner_metrics import ner_metrics
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters
 from secagg import ParameterError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import SGDClassifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,8 @@ class SentenceLearner:
         self, coefficients: NDArray[np.float64], intercepts: NDArray[np.float64], seed: int
     ) -> SGDClassifier:
         """Return a classifier that goes on from these parameters, with all tags known to it."""
+        from sklearn.linear_model import SGDClassifier
+
         model = SGDClassifier(
             loss="log_loss", alpha=self.alpha, learning_rate="constant", eta0=self.rate, random_state=seed
         )
@@ -99,6 +104,8 @@ class SentenceLearner:
 
 def _used(features: csr_matrix) -> tuple[NDArray[np.int64], csr_matrix]:
     """Return the columns in use, ascending, and the matrix of these alone."""
+    from scipy.sparse import csr_matrix
+
     columns, places = np.unique(features.indices, return_inverse=True)
     shape = (features.shape[0], len(columns))
     return columns, csr_matrix((features.data, places.astype(np.int32), features.indptr), shape=shape)

@@ -33,7 +33,7 @@ PRECISE_STEPS = 2**23  # of a precise value in [0, 1]
 
 @dataclass(frozen=True, slots=True)
 class WeightedMean:
-    """What a sum says: the mean of the vectors and the sum of their weights."""
+    """The content of a sum: the mean of the vectors and the sum of their weights."""
 
     mean: NDArray[np.float64]  # (d,)
     weight: int
@@ -67,7 +67,7 @@ class EncodedVector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """How vectors of one round become ring elements.
+    """The map between vectors of one round and ring elements.
 
     clip        largest magnitude of a coordinate; larger ones are clipped
     bits        of a rounded coordinate, sign included, 1..40

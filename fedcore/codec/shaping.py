@@ -29,7 +29,7 @@ _FEWEST, _PER_BIT = 1.2, 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shaping:
-    """How the vectors of a round are shaped.
+    """The shaping of a round's vectors before quantization.
 
     norm    L2 norm to which a vector is scaled down when it is longer; None: any length
     rotate  randomized Hadamard transform (Suresh et al., ICML 2017, section 3): flattens the vector, so

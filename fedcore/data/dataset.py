@@ -31,7 +31,7 @@ class Dataset:
 
     @property
     def natural(self) -> bool:
-        """Whether there are natural parts."""
+        """Return whether the set has natural parts."""
         return list(self.parts) != [WHOLE]
 
     @property

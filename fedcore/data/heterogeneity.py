@@ -1,4 +1,4 @@
-"""How different the clients of a partition are, in a few numbers."""
+"""A few numbers for how different the clients of a partition are."""
 
 from __future__ import annotations
 

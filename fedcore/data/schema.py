@@ -15,7 +15,7 @@ from fedcore.errors import DataError, OutOfBoundsError
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A feature: every value lies in [low, high]."""
+    """A feature: every value lies in [low, high]. Raises DataError unless low < high, both finite."""
 
     name: str
     low: float
@@ -30,7 +30,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The features of a task, in order, and the classes of its label."""
+    """The features of a task, in order, and the classes of its label. Raises DataError for doubled names."""
 
     columns: tuple[Column, ...]
     classes: tuple[str, ...]
@@ -70,10 +70,12 @@ class Schema:
 
     @property
     def low(self) -> NDArray[np.float64]:
+        """Lower bounds of the columns, (columns,)."""
         return np.array([column.low for column in self.columns])
 
     @property
     def high(self) -> NDArray[np.float64]:
+        """Upper bounds of the columns, (columns,)."""
         return np.array([column.high for column in self.columns])
 
     def check(self, features: NDArray[np.float64], source: str) -> None:

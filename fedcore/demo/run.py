@@ -43,8 +43,9 @@ _PATIENCE_S = 120.0  # for the whole run to make progress
 class DemoOptions:
     """What `fedcore demo` is started with.
 
-    drop  which answer the killed site does not give any more; None: nobody is killed
-    data  folder with one table per site and schema.csv; None: `dataset`, split over `clients`
+    drop     which answer the killed site does not give any more; None: nobody is killed
+    data     folder with one table per site and schema.csv; None: `dataset`, split over `clients`
+    grace_s  seconds that the server waits for the others once enough have answered
     """
 
     dataset: str = "breast_cancer"
@@ -56,6 +57,7 @@ class DemoOptions:
     label: str = "label"
     classes: tuple[str, ...] = ("0", "1")
     out: Path = Path("runs")
+    grace_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,7 @@ def _serve_arguments(options: DemoOptions, setting: Setting, folder: Path) -> li
         *("--key", str(folder / "private" / "server" / "server.key")),
         *("--signing-key", str(folder / "private" / "server" / "identity.key"), "--keep-inputs"),
         *("--out", str(folder)),
-        *("--deadline", "20", "--grace", "2"),
+        *("--deadline", "20", "--grace", str(options.grace_s)),
         *("--store", str(folder / "private" / "server" / "store")),
     ]
 

@@ -31,7 +31,7 @@ class LogisticRegression:
         return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercept"])
 
     def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
-        """Of the mean cross-entropy and the penalty."""
+        """Return the gradient of the mean cross-entropy plus the penalty."""
         error = _sigmoid(self.logits(parameters, rows)) - rows.labels
         slope = np.asarray(rows.features.T @ error) / len(rows)
         return {

@@ -87,7 +87,7 @@ class LowRank:
         return shapes
 
     def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
-        """By the chain rule from the inner gradient G: (alpha / rank) G B^T, and (alpha / rank) A^T G."""
+        """Apply the chain rule to the inner gradient G: (alpha / rank) G B^T, and (alpha / rank) A^T G."""
         inner = self.model.gradient(self.merge(parameters), rows)
         out = {name: inner[name] for name in self._full}
         for name in self._adapted:

@@ -28,7 +28,7 @@ class Examples(Labelled, Protocol):
 
 
 class Model(Protocol):
-    """What `LocalSGD` trains."""
+    """A differentiable model that `LocalSGD` trains."""
 
     def initial(self) -> Parameters:
         """Return the parameters that training starts from."""
@@ -78,7 +78,7 @@ class LinearRegression:
         return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercept"])
 
     def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
-        """Of half the mean squared error and the penalty."""
+        """Return the gradient of half the mean squared error plus the penalty."""
         error = self.predict(parameters, rows) - rows.labels
         slope = np.asarray(rows.features.T @ error) / len(rows)
         return {
@@ -97,7 +97,7 @@ class LinearRegression:
 
 
 class _Softmax:
-    """What classifiers have in common: cross-entropy over `logits`."""
+    """The common part of classifiers: cross-entropy over `logits`."""
 
     __slots__ = ()
     classes: int
@@ -158,7 +158,7 @@ class SoftmaxRegression(_Softmax):
         return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercepts"])
 
     def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
-        """Of the mean cross-entropy and the penalty."""
+        """Return the gradient of the mean cross-entropy plus the penalty."""
         errors = self.errors(self.scores(parameters, rows), rows)
         return {
             "coefficients": np.asarray(rows.features.T @ errors) + self.penalty * parameters["coefficients"],
@@ -209,7 +209,7 @@ class Perceptron(_Softmax):
         return self._forward(parameters, rows)[-1]
 
     def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
-        """By backpropagation, of the mean cross-entropy and the penalty."""
+        """Return the gradient of the mean cross-entropy plus the penalty, by backpropagation."""
         *values, logits = self._forward(parameters, rows)
         errors = self.errors(softmax(logits), rows)
         out: Parameters = {}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import SGDRegressor
-from sklearn.neural_network import MLPClassifier
 
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import classification_metrics, regression_metrics
@@ -18,6 +16,9 @@ from fedcore.learner import Metrics, Parameters
 from fedcore.learners.models import Examples, softmax
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.settings import at_least, positive, require
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier
 
 __all__ = ["LogisticRegressionLearner", "SklearnPerceptron", "SklearnRegression"]
 
@@ -53,6 +54,8 @@ class SklearnRegression:
 
     def fit(self, parameters: Parameters, rows: Examples, seed: int) -> Parameters:
         """Train for `epochs`. Raises TaskError without rows."""
+        from sklearn.linear_model import SGDRegressor
+
         model = SGDRegressor(
             loss=self.loss,
             alpha=self.penalty,
@@ -131,6 +134,8 @@ class SklearnPerceptron:
 
         There is no public way to begin but a step: one is taken, and undone.
         """
+        from sklearn.neural_network import MLPClassifier
+
         size = min(self.batch_size, len(rows))
         model = MLPClassifier(
             self.hidden,

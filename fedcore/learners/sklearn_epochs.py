@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import SGDClassifier
 
 from fedcore.data.table import Table
 from fedcore.evaluation.metrics import areas
@@ -42,6 +41,8 @@ class LogisticRegressionLearner:
 
     def fit(self, parameters: Parameters, table: Table, seed: int) -> Parameters:
         """Train for `epochs`. A table with a single class is fine."""
+        from sklearn.linear_model import SGDClassifier
+
         model = SGDClassifier(
             loss="log_loss",
             alpha=self.alpha,

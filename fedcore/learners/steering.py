@@ -1,4 +1,4 @@
-"""What learners share when they follow a `Steering`: batches, how far steps reach, names that must exist."""
+"""Shared parts of learners that follow a `Steering`: batches, the reach of steps, checks of names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def batches(
 
 
 def reach(steps: int, *, momentum: float = 0.0, decay: float = 0.0) -> float:
-    """How far steps of SGD go together, in plain steps: ||a_i||_1 of FedNova.
+    """Return the length of `steps` steps of SGD together, in plain steps: ||a_i||_1 of FedNova.
 
     steps     taken
     momentum  of a heavy ball that starts from rest

@@ -1,4 +1,4 @@
-"""What a strategy is: what it asks of the sites, how sums become one update, and the step it takes with it.
+"""The interface of a strategy: its request to the sites, one update from sums, and a step with it.
 
 A strategy is a frozen value; what it remembers from round to round is its state, a dict of arrays that
 checkpoints keep. To write one, subclass `Strategy` and define `step`.
@@ -23,7 +23,7 @@ State: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundUpdate:
-    """What a round gave: a weighted mean over the sites that are in it.
+    """The result of a round: a weighted mean over the sites that are in it.
 
     kind     what the mean is of; mean: (d,), or (groups, d) before groups are combined
     weight   sum of the weights; clients: how many sites
@@ -48,7 +48,7 @@ class RoundUpdate:
 
 
 class Sums(Protocol):
-    """How a strategy gets sums in a round: each call is one secure sum."""
+    """The source of a strategy's sums in a round: each call is one secure sum."""
 
     @property
     def sites(self) -> Sequence[str]:

@@ -23,7 +23,7 @@ def _matrix(name: str, array: Words, ndim: int) -> Words:
 
 
 def _distinct(points: Words) -> bool:
-    """Whether no point is there twice; quick for ascending ones."""
+    """Return whether all points are distinct; quick for ascending ones."""
     return bool((points[1:] > points[:-1]).all()) or np.unique(points).size == points.size
 
 

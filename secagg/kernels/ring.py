@@ -95,6 +95,6 @@ def unpack_add(acc: UIntArray, packed: bytes | bytearray | memoryview, ring_bits
 
 
 def spare_bits_clear(packed: bytes | bytearray | memoryview, length: int, ring_bits: int) -> bool:
-    """Whether the bits behind the last element are zero."""
+    """Return whether the bits behind the last element are zero."""
     spare = -(length * ring_bits) % 8
     return spare == 0 or packed[len(packed) - 1] >> (8 - spare) == 0

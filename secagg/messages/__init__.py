@@ -1,4 +1,4 @@
-"""What travels: messages as frozen dataclasses, and their one canonical encoding."""
+"""The messages of the protocol as frozen dataclasses, and their one canonical encoding."""
 
 from secagg.messages.frames import decode_frame, encode_frame, parameters_from_wire, parameters_to_wire
 from secagg.messages.rows import Octets, Rows, column, joined, split

@@ -1,4 +1,4 @@
-"""How the fields of a message are declared, and what stands between their values on the wire.
+"""Declarations of a message's fields, and the bytes between their values on the wire.
 
 Fields are declared with `uint`, `octets`, `message`, `messages` and `octets_list`; the dataclass is the
 schema.
@@ -26,7 +26,7 @@ _VARINT_SIZES = (0, 1, 2, 3)  # of the numbers in layouts
 
 
 class Kind(Enum):
-    """What a field holds."""
+    """The kind of value in a field."""
 
     UINT = "uint"
     OCTETS = "octets"

@@ -56,7 +56,7 @@ class Rows(Sequence[M], Generic[M]):
         return self.array[:, self.place(name)]
 
     def place(self, name: str) -> slice:
-        """Where field `name` stands within an item."""
+        """Return which bytes of an item field `name` takes."""
         names = [field.name for field in schema(cast("Any", self.kind))]
         return self._layout.values[names.index(name)]
 
@@ -65,7 +65,7 @@ class Rows(Sequence[M], Generic[M]):
         return split(self.column(name))
 
     def ascending(self) -> bool:
-        """Whether the items are strictly ascending by their first field."""
+        """Return whether the items are strictly ascending by their first field."""
         keys = np.ascontiguousarray(self.array[:, self._layout.values[0]])
         if len(keys) < 2:
             return True

@@ -55,7 +55,7 @@ class RosterEntry:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Who takes part, in ascending order of identities, on which graph."""
+    """The clients that take part, in ascending order of identities, and their graph."""
 
     degree: int = uint(1)
     threshold: int = uint(2)

@@ -26,7 +26,7 @@ def public_key(secret: Secret) -> bytes:
 
 
 def is_usable(key: bytes) -> bool:
-    """Whether a 32-byte public key is canonical and not of small order."""
+    """Return whether a 32-byte public key is canonical and not of small order."""
     u = int.from_bytes(key, "little")
     return u < _FIELD and u not in SMALL_ORDER
 

@@ -15,7 +15,7 @@ Indices = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class NeighborGraph:
-    """Who is whose neighbor. Clients are roster indices 0..n-1, in the order of their identities."""
+    """The neighbors of every client. Clients are roster indices 0..n-1, in the order of their identities."""
 
     degree: int
     circle: tuple[int, ...]  # indices in the order of their places
@@ -28,7 +28,7 @@ class NeighborGraph:
 
     @property
     def complete(self) -> bool:
-        """Everybody is everybody's neighbor."""
+        """Return whether every client is a neighbor of every other."""
         return self.degree == len(self.circle) - 1
 
     def neighbors(self) -> Indices:

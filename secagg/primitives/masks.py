@@ -1,4 +1,4 @@
-"""What masks are made of: seeds and commitments bound to the roster (PROTOCOL.md, 2)."""
+"""The material of masks: seeds, and commitments bound to the roster (PROTOCOL.md, 2)."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ Words = NDArray[np.uint64]
 
 
 def to_limbs(secret: Secret) -> list[int]:
-    """Five limbs of 52 bits, lowest first, of a 32-byte little-endian integer."""
+    """Split a 32-byte little-endian integer into five limbs of 52 bits, lowest first."""
     value = int.from_bytes(secret, "little")
     return [value >> LIMB_BITS * i & 2**LIMB_BITS - 1 for i in range(LIMBS)]
 
 
 def from_limbs(limbs: Words) -> bytes | None:
-    """Return the secret, or None when a limb is out of range."""
+    """Join five limbs to the secret of 32 bytes; None when a limb is out of range."""
     if not (limbs < _LIMB_LIMITS).all():
         return None
     return sum(int(limb) << LIMB_BITS * i for i, limb in enumerate(limbs)).to_bytes(32, "little")
@@ -80,7 +80,7 @@ def share_words(shares: list[bytes]) -> Words:
 
 
 def in_field(words: Words) -> NDArray[np.bool_]:
-    """Which rows are field elements only, (m,)."""
+    """Mark the rows that hold field elements only, shape (m,)."""
     return np.asarray((words < PRIME).all(axis=1))
 
 

@@ -50,7 +50,7 @@ class IdentityKey:
 
 
 def verify(identity: bytes, text: bytes, signature: bytes) -> bool:
-    """Whether `signature` (64 bytes) is that of `identity` (32 bytes) over `text`."""
+    """Return whether `signature` (64 bytes) is that of `identity` (32 bytes) over `text`."""
     if len(signature) != SIGNATURE_BYTES:
         return False
     try:

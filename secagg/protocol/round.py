@@ -1,4 +1,4 @@
-"""What every party can compute from the parameters and the roster, and how a round ends early."""
+"""Values that every party computes from parameters and roster, and the early end of a round."""
 
 from __future__ import annotations
 
@@ -89,26 +89,32 @@ class RoundView:
 
     @property
     def clients(self) -> int:
+        """Return n, the clients in the roster."""
         return len(self.identities)
 
     @property
     def active(self) -> bool:
+        """Return whether the server may lie."""
         return self.parameters.threat_model.active
 
     @property
     def graph_parameters(self) -> GraphParameters:
+        """Return degree and threshold as the roster has them."""
         return GraphParameters(degree=self.roster.degree, threshold=self.roster.threshold)
 
     @property
     def colluders(self) -> int:
+        """Return the most clients that collude: C, or A on the complete graph."""
         return colluders(self.clients, self.roster.degree, self.parameters.threat_model)
 
     @property
     def quorum(self) -> int:
+        """Return how many survivor signatures rule out another set."""
         return quorum(self.clients, self.roster.degree, self.parameters.threat_model)
 
     @property
     def effective_minimum(self) -> int:
+        """Return the fewest survivors of a sum that may be opened."""
         return effective_minimum(
             self.clients,
             self.roster.degree,
@@ -152,18 +158,23 @@ class RoundView:
             raise refuse(RefusalReason.MALFORMED, f"{name}: {error}") from error
 
     def bitmap(self, members: Collection[int]) -> bytes:
+        """Return a set of roster indices as a bitmap, ceil(n / 8) bytes."""
         return to_bitmap(members, self.clients)
 
     def named(self, members: Collection[int]) -> frozenset[Identity]:
+        """Return the identities at these roster indices."""
         return frozenset(self.identities[i] for i in members)
 
     def acceptance_text(self) -> bytes:
+        """Return what an acceptance signature is over (PROTOCOL.md, 2)."""
         return label("accept", self.roster_digest)
 
     def upload_text(self, finished: bytes, packed_digest: bytes) -> bytes:
+        """Return what an upload signature is over: U1 as a bitmap, SHA-256 of the packed vector."""
         return label("upload", self.roster_digest, finished, packed_digest)
 
     def survivors_text(self, finished: bytes, survivors: bytes) -> bytes:
+        """Return what a survivor signature is over: U1 and S as bitmaps."""
         return label("survivors", self.roster_digest, finished, survivors)
 
 

@@ -1,4 +1,4 @@
-"""What a round is about, as its context: the payload, and what all parties agreed on before."""
+"""The context of a round: a digest of the payload and of what all parties agreed on before."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ _REFUSALS = 16  # frames of one client in one round: a client that means well ne
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long a phase waits for those who have not answered, seconds of the service's clock.
+    """The time a phase waits for those who have not answered, in seconds of the service's clock.
 
     advertise_s  for AdvertiseKeys: clients may still be starting; phase_s: for the other phases
     grace_s      once enough have answered for the round to go on, at most so long for the rest
@@ -134,7 +134,7 @@ class RoundDriver:
                 self._observer(self._upload_seen(sender, frame))
 
     def shuns(self, client: Identity) -> bool:
-        """Whether so many frames of a client were refused that it is not heard any more in this round."""
+        """Return whether too many frames of a client were refused to hear it any more in this round."""
         return self._refusals[client] >= _REFUSALS
 
     def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken:

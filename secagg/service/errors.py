@@ -1,4 +1,4 @@
-"""What the service raises, and the one table of gRPC codes."""
+"""The errors of the service, and the one table of gRPC codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service tells its observers: public facts of a round, for progress lines, logs and histories."""
+"""Events for observers of the service: public facts of a round, for progress lines, logs and histories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a client proves who it is: a signature over the server's certificate and the server's nonce."""
+"""Proof of a client's identity: a signature over the server's certificate and the server's nonce."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZES = (32 + 64, 32 + 64 + 16)
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who speaks, and the round it wants to go on with, if any."""
+    """The client that speaks, and the round it wants to go on with, if any."""
 
     identity: Identity
     resume: bytes  # round id, or empty

@@ -19,7 +19,7 @@ _HEAD_BYTES = 9
 
 
 class RecordType(IntEnum):
-    """What a record holds."""
+    """The content of a record."""
 
     CHALLENGE = 1  # server: 32 random bytes
     HELLO = 2  # client: identity 32, signature 64, then the id of the round to resume, or nothing

@@ -34,7 +34,7 @@ BeforeSign: TypeAlias = Callable[[RoundParameters, bytes, frozenset[Identity], f
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a round asks, as far as the ledger must know; the same for everybody who is asked.
+    """The question of a round, as far as the ledger must know it; the same for everybody who is asked.
 
     subject  names a kind of question about the same data, 32 bytes
     cohort   among whom it is asked, in whole cells; None: one sum, or the same members every time
@@ -50,19 +50,20 @@ QuestionOf: TypeAlias = Callable[[bytes, RoundParameters], Question]
 
 
 def context_is_subject(_payload: bytes, parameters: RoundParameters) -> Question:
-    """Every payload is a subject of its own."""
+    """Take every payload for a subject of its own."""
     return Question(parameters.context)
 
 
 class Outlet(Protocol):
-    """Where frames go."""
+    """The way out for frames."""
 
-    async def send(self, frame: Frame) -> None: ...
+    async def send(self, frame: Frame) -> None:
+        """Send a frame to the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a client brings to every round."""
+    """The settings that a client brings to every round."""
 
     signer: Signer
     policy: Policy
@@ -80,7 +81,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
-    """How a round ended for this client.
+    """The end of a round for this client.
 
     survivors  S, as this client's own session proved it; nobody where it has not, whatever the server says
     """

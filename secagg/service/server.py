@@ -45,7 +45,7 @@ GRPC_OPTIONS = (
 
 
 class _Connection:
-    """What goes out to one client, in order. A client that does not read loses its stream."""
+    """The outgoing records of one client, in order. A client that does not read loses its stream."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
@@ -226,7 +226,7 @@ class AggregationServer:
 
     @property
     def connected(self) -> frozenset[Identity]:
-        """Who has a stream at the moment."""
+        """The clients that have a stream at the moment."""
         return frozenset(self._connections)
 
     def _end_streams(self, kind: RecordType, content: Buffer) -> None:

@@ -1,4 +1,4 @@
-"""Where the service keeps the transcripts of its rounds: one file per round, named by the round's id."""
+"""The service's folder of transcripts: one file per round, named by the round's id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server may ask for with those who are here: the largest set that the rule allows."""
+"""Advice to a server: the largest set among those present that the rule allows to sum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from secagg.store.rule import Past
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Whom to sum over now; nobody: wait.
+    """The clients to sum over now; none: wait.
 
     members   the largest set that is allowed
     left_out  who is here and must not be in it, ascending

@@ -1,4 +1,4 @@
-"""What a ledger objects to, and how it says so."""
+"""The objections of a ledger, and their wording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Reaction: TypeAlias = Literal["refuse", "warn"]
 
 
 class ConcernKind(StrEnum):
-    """What the ledger watches for."""
+    """The dangers that the ledger watches for."""
 
     DIFFERENCING = "with other sums it could show too few members"
     TOO_FEW = "a sum over too few members"

@@ -12,7 +12,7 @@ _BYTES = 8
 
 
 class Counter(Protocol):
-    """How often something was released, by name.
+    """Counts of releases, by name.
 
     It protects as far as it survives what sets the store back: a counter in the same database notices a
     snapshot that was put back alone; one in another place (a TPM, another machine) a whole disk.

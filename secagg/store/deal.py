@@ -45,7 +45,7 @@ def deal(subject: bytes, cohort: Collection[bytes], level: int, *, floor: int) -
 
 
 def is_cell(subject: bytes, larger: Collection[bytes], smaller: Collection[bytes], *, floor: int) -> bool:
-    """Whether `smaller` is, whole, one of the groups that `larger` is dealt into at some level."""
+    """Return whether `smaller` is, whole, one of the groups that `larger` is dealt into at some level."""
     wanted = frozenset(smaller)
     if len(set(larger)) < floor:
         return False

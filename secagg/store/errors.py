@@ -1,4 +1,4 @@
-"""What can go wrong with bytes at rest."""
+"""Errors of bytes at rest."""
 
 from __future__ import annotations
 

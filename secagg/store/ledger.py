@@ -1,4 +1,4 @@
-"""Who was summed with whom: against differencing, repeated vectors and too many rounds.
+"""A record of who was summed with whom, against differencing, repeated vectors and too many rounds.
 
 A client's ledger protects it and its peers: it is asked before a vector leaves, and records what is signed
 before the signature leaves; a signed set must be presumed summed. A server's is of the same kind, and says
@@ -97,7 +97,7 @@ class ParticipationLedger:
         return _unpack(settled).members if settled else None
 
     def check_clients(self, subject: bytes, clients: Collection[bytes]) -> tuple[Concern, ...]:
-        """Whose vector about this subject went into a round without result. Raises LedgerError."""
+        """Object to clients whose vector about this subject went into a round without result; LedgerError."""
         known = {name.split("/")[-2] for name in self._store.names(f"{_OPEN}{subject.hex()}/")}
         found = sorted(client for client in clients if client.hex() in known)
         if not found:
@@ -106,7 +106,7 @@ class ParticipationLedger:
         return self._react(self._repeats, Concern(ConcernKind.REPEATED, tuple(found), detail))
 
     def too_often(self, clients: Iterable[bytes], now_s: float) -> tuple[Concern, ...]:
-        """Who has taken part in as many rounds of the last 24 hours as are allowed."""
+        """Object to clients that took part in as many rounds of the last 24 hours as are allowed."""
         if self._rounds_per_day is None:
             return ()
         found = sorted(c for c in clients if len(self._times(c, now_s)) >= self._rounds_per_day)
@@ -132,7 +132,7 @@ class ParticipationLedger:
     def check_sum(
         self, subject: bytes, members: Collection[bytes], *, floor: int, same: bool = False
     ) -> tuple[Concern, ...]:
-        """Whether a sum over these members may come out beside the earlier ones.
+        """Object to a sum over these members where it may not come out beside the earlier ones.
 
         floor   A + 2 of the round's roster
         same    whether only the members of the earlier sums are right: passes over one update
@@ -212,7 +212,7 @@ def _open(subject: bytes, client: bytes, round_id: bytes) -> str:
 
 
 def _sum(subject: bytes, round_id: bytes, packed: bytes) -> str:
-    """Two sets of one round, of which a client was told the wrong one, are both kept."""
+    """Name the sum of a round by its members, too: a client told a wrong set keeps both."""
     return f"{_SUMS}{subject.hex()}/{round_id.hex()}/{hashlib.sha256(packed).hexdigest()[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""Which sums about one subject may come out, and why no combination of them isolates a member.
+"""The rule for sums about one subject: which may come out, and why no combination isolates a member.
 
 Several sums over the same vectors are a system of linear equations: what is learned is their row span, not
 their pairwise differences. Over S1 = {v} + X + Y, S2 = X + Z, S3 = Y + Z', S4 = Z + Z', for instance,
@@ -50,7 +50,7 @@ def floor_for(model: ThreatModel, clients: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Who is summed about a subject, in cells of at least `floor` members."""
+    """The clients that are summed about a subject, in cells of at least `floor` members."""
 
     members: Members
     floor: int
@@ -58,7 +58,7 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known about a subject: its cohort, and the sums that were signed or came out, by round."""
+    """The past of a subject: its cohort, and the sums that were signed or came out, by round."""
 
     subject: bytes
     cohort: Cohort | None

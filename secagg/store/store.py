@@ -16,7 +16,7 @@ class Store(Protocol):
 
     @property
     def durable(self) -> bool:
-        """Whether what is kept outlives the process."""
+        """Whether values outlive the process."""
 
     def put(self, values: Mapping[str, bytes | None]) -> None:
         """Keep all values in one transaction; None removes a name."""

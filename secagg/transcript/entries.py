@@ -1,4 +1,4 @@
-"""What a transcript consists of: entries, each addressed by its digest, and a seal over the addresses.
+"""The parts of a transcript: entries, each addressed by its digest, and a seal over the addresses.
 
 A file is the line MAGIC and then entries, each behind its length (8 bytes, big-endian), in the canonical
 encoding of section 4.3 of PROTOCOL.md: there is no byte in it that may be changed without a trace.
@@ -25,7 +25,7 @@ DIGEST_BYTES = 32
 
 
 class EntryKind(IntEnum):
-    """What an entry holds."""
+    """The content of an entry."""
 
     HEADER = 1  # Header
     TAKEN = 2  # a frame that the server took, as it came; party: who sent it
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Whose record of which round this is."""
+    """The round that is recorded, and the server that records it."""
 
     version: int = uint(1)
     server: bytes = octets(2, 32)  # Ed25519 identity that signs the seal
@@ -66,7 +66,7 @@ class WithheldUpload:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the round ended: with the digest of the sum, or with a reason."""
+    """The end of the round: with the digest of the sum, or with a reason."""
 
     total_digest: bytes = octets(1, 0, 32)
     reason: Buffer = large_octets(2)

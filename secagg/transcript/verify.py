@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a transcript says, recomputed; it can be believed when there are no findings."""
+    """The content of a transcript, recomputed; it can be believed when there are no findings."""
 
     transcript: bytes  # its address
     server: Identity | None  # who signed it
@@ -54,11 +54,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.findings
 
     @property
     def parameters(self) -> RoundParameters | None:
+        """The parameters of the round; None when the transcript does not say."""
         return self.facts.parameters
 
     @property

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
 
 from secagg.effects import Aggregate, Effect, Send
 from secagg.kernels import UIntArray, lane_dtype, mask_apply, pack_masked, ring_mask, unpack_add
@@ -35,7 +34,10 @@ from secagg.protocol import ServerSession
 from secagg.protocol.client import masked_input_collection
 from secagg.protocol.round import RoundView
 from secagg.protocol.server import removal
+from tests.lazy import Lazy
 from tests.protocol.network import NEVER, Cohort
+
+stats: Any = Lazy("scipy.stats")
 
 REJECT = 1e-6
 SEEDS, KEYS = 0, 1

@@ -1,6 +1,8 @@
 """CoNLL-2003 as a federated task: parsing, features, metrics by hand-made cases, both learners."""
 
 import os
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,15 +21,16 @@ from bench.tasks.ner_data import (
 from bench.tasks.ner_learner import SentenceLearner
 from bench.tasks.ner_metrics import entity_report, ner_metrics, spans, tag_f1
 from bench.tasks.ner_text import Texts, encode_texts
-from bench.tasks.ner_torch import Sizes, TextLearner
 from fedcore.data import conll2003
 from fedcore.data.sets.conll import Document, Sentence
 from fedcore.errors import DataError, TaskError
 from fedcore.learner import Learner, Parameters
 from secagg import ParameterError
+from tests.lazy import Lazy
+
+torched: Any = Lazy("bench.tasks.ner_torch")
 
 LINEAR = SentenceLearner(buckets=1 << 10, epochs=2)
-NEURAL = TextLearner(epochs=4, rate=0.01, sizes=Sizes(word=8, letter=8, filters=8, hidden=8))
 ROME = [
     180,
     2679,
@@ -56,6 +59,12 @@ ROME = [
 needs_data = pytest.mark.skipif(
     not os.environ.get("SECAGG_DATA"), reason="SECAGG_DATA does not name the folder of the real data sets"
 )
+
+
+@cache
+def neural() -> Any:
+    sizes = torched.Sizes(word=8, letter=8, filters=8, hidden=8)
+    return torched.TextLearner(epochs=4, rate=0.01, sizes=sizes)
 
 
 def sentence(words: tuple[str, ...], labels: tuple[int, ...]) -> Sentence:
@@ -234,7 +243,7 @@ def test_linear_training_moves_only_columns_in_use_and_leaves_its_start_alone() 
 
 
 def test_averaged_neural_taggers_learn() -> None:
-    learner: Learner[Texts] = NEURAL
+    learner: Learner[Texts] = neural()
     clients = [encode_texts(made_up(n)) for n in (9, 10)]
     test = encode_texts(made_up(20))
     now = learner.initial()
@@ -247,11 +256,11 @@ def test_averaged_neural_taggers_learn() -> None:
 
 
 def test_neural_training_is_repeatable_and_leaves_its_start_alone() -> None:
-    rows, start = encode_texts(made_up(2)), NEURAL.initial()
-    fitted = NEURAL.fit(start, rows, 1)
-    assert same(start, NEURAL.initial())
-    assert same(fitted, NEURAL.fit(start, rows, 1))
-    assert not same(fitted, NEURAL.fit(start, rows, 2))
+    rows, start = encode_texts(made_up(2)), neural().initial()
+    fitted = neural().fit(start, rows, 1)
+    assert same(start, neural().initial())
+    assert same(fitted, neural().fit(start, rows, 1))
+    assert not same(fitted, neural().fit(start, rows, 2))
 
 
 def test_tokens_of_a_document_are_encoded_once_each_whatever_the_lengths() -> None:
@@ -264,7 +273,7 @@ def test_tokens_of_a_document_are_encoded_once_each_whatever_the_lengths() -> No
     assert text.letters.shape == (4, 16)
     assert [grid[:2] for grid in text.grids] == [(1, 40), (2, 2)]
     assert text.grids[1][2].tolist() == [0, 2, 3]
-    assert np.isnan(NEURAL.evaluate(NEURAL.initial(), encode_texts([]))["accuracy"])
+    assert np.isnan(neural().evaluate(neural().initial(), encode_texts([]))["accuracy"])
 
 
 @pytest.mark.parametrize(
@@ -273,9 +282,9 @@ def test_tokens_of_a_document_are_encoded_once_each_whatever_the_lengths() -> No
         (lambda: SentenceLearner(buckets=0), "buckets"),
         (lambda: SentenceLearner(buckets=1, epochs=0), "epochs"),
         (lambda: LINEAR.at_rate(-1), "rate"),
-        (lambda: NEURAL.at_rate(float("nan")), "rate"),
-        (lambda: TextLearner(forget=1), "forget"),
-        (lambda: TextLearner(epochs=0), "epochs"),
+        (lambda: neural().at_rate(float("nan")), "rate"),
+        (lambda: torched.TextLearner(forget=1), "forget"),
+        (lambda: torched.TextLearner(epochs=0), "epochs"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(make: object, field: str) -> None:
@@ -290,7 +299,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(TaskError, match="there are none"):
         LINEAR.fit(LINEAR.initial(), encode([], LINEAR.buckets), 0)
     with pytest.raises(TaskError, match="there are none"):
-        NEURAL.fit(NEURAL.initial(), encode_texts([]), 0)
+        neural().fit(neural().initial(), encode_texts([]), 0)
 
 
 # The real texts

@@ -11,17 +11,23 @@ import pytest
 from fedcore import Table, flatten, join_tables
 from tests.examples.federation import federate, lines_of
 from tests.fedcore.learners.numerics import clouds
+from tests.lazy import Lazy
 
-if os.environ.get("CI") != "true":  # there, a missing extra is an error
-    pytest.importorskip("jax")
-    pytest.importorskip("flax")
+nn: Any = Lazy("flax.linen")
+flax_learner: Any = Lazy("tests.examples.flax_learner")
 
-from flax import linen as nn
 
-from tests.examples.flax_learner import FlaxLearner
+@pytest.fixture(scope="module", autouse=True)
+def needs_flax() -> None:
+    if os.environ.get("CI") != "true":  # there, a missing extra is an error
+        pytest.importorskip("jax")
+        pytest.importorskip("flax")
 
-MODULE: Any = nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(3)])
-LEARNER = FlaxLearner(MODULE, features=4)
+
+@pytest.fixture(scope="module")
+def learner() -> Any:
+    module = nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(3)])
+    return flax_learner.FlaxLearner(module, features=4)
 
 
 def sites() -> list[Table]:
@@ -34,27 +40,27 @@ def sites() -> list[Table]:
 
 
 def test_it_is_short() -> None:
-    assert 10 < lines_of(FlaxLearner) < 40
+    assert 10 < lines_of(flax_learner.FlaxLearner) < 40
 
 
-def test_three_sites_train_it() -> None:
-    start = LEARNER.initial()
+def test_three_sites_train_it(learner: Any) -> None:
+    start = learner.initial()
     assert len(start) == 4
     assert len(flatten(start)) == 4 * 16 + 16 + 16 * 3 + 3
-    after = federate(LEARNER, sites(), 8)
+    after = federate(learner, sites(), 8)
     fresh = clouds(3, 300, seed=9)
-    assert LEARNER.evaluate(start, fresh)["accuracy"] < 0.6
-    found = LEARNER.evaluate(after, fresh)
+    assert learner.evaluate(start, fresh)["accuracy"] < 0.6
+    found = learner.evaluate(after, fresh)
     assert found["accuracy"] > 0.8
     assert found["auc"] > 0.9
-    alone = LEARNER.fit(start, join_tables(sites()), 0)
-    assert found["log_loss"] < LEARNER.evaluate(alone, fresh)["log_loss"]
+    alone = learner.fit(start, join_tables(sites()), 0)
+    assert found["log_loss"] < learner.evaluate(alone, fresh)["log_loss"]
 
 
-def test_it_repeats_and_leaves_its_start() -> None:
-    start, rows = LEARNER.initial(), sites()[0]
+def test_it_repeats_and_leaves_its_start(learner: Any) -> None:
+    start, rows = learner.initial(), sites()[0]
     kept = {name: array.copy() for name, array in start.items()}
-    one, same = LEARNER.fit(start, rows, 0), LEARNER.fit(start, rows, 1)
+    one, same = learner.fit(start, rows, 0), learner.fit(start, rows, 1)
     for name in start:
         assert np.array_equal(start[name], kept[name])
         assert np.array_equal(one[name], same[name])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.linear_model import PoissonRegressor
 
 from fedcore import Learner, Table, join_tables
 from tests.examples.federation import federate, lines_of
@@ -28,6 +27,8 @@ def test_three_sites_find_what_one_site_with_all_rows_finds() -> None:
     sites = [site(seed) for seed in range(3)]
     after = federate(learner, sites, 15)
     everything = join_tables(sites)
+    from sklearn.linear_model import PoissonRegressor
+
     central = PoissonRegressor(alpha=0, tol=1e-8).fit(everything.features, everything.labels)
     np.testing.assert_allclose(after["coefficients"], central.coef_, atol=0.05)
     assert after["intercept"][0] == pytest.approx(central.intercept_, abs=0.05)

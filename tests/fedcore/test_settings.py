@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.cli.main import join, serve
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import FedcoreError, SettingError
 from fedcore.experiments.commands import upload
@@ -28,6 +27,9 @@ from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.stopping import Stopping
 from fedcore.settings import defaults, load, read, require, to_json
 from fedcore.strategies import STRATEGIES, FedAvg
+from tests.lazy import Lazy
+
+commands: Any = Lazy("fedcore.cli.main")
 
 
 class Shade(StrEnum):
@@ -205,18 +207,18 @@ def test_every_constructor_of_a_setting_raises_the_one_error(make: Callable[[], 
 @pytest.mark.parametrize(
     ("command", "kind", "names"),
     [
-        (serve, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
-        (join, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
-        (serve, LogisticRegressionLearner, ("epochs", "learning_rate")),
-        (join, LogisticRegressionLearner, ("epochs", "learning_rate")),
-        (upload, TrainingPlan, ("rounds", "clip", "bits", "weight_cap", "keep")),
-        (upload, Asks, ("weighting",)),
+        (lambda: commands.serve, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
+        (lambda: commands.join, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
+        (lambda: commands.serve, LogisticRegressionLearner, ("epochs", "learning_rate")),
+        (lambda: commands.join, LogisticRegressionLearner, ("epochs", "learning_rate")),
+        (lambda: upload, TrainingPlan, ("rounds", "clip", "bits", "weight_cap", "keep")),
+        (lambda: upload, Asks, ("weighting",)),
     ],
 )
 def test_the_command_line_has_the_defaults_of_the_declarations(
-    command: Callable[..., None], kind: type[Any], names: tuple[str, ...]
+    command: Callable[[], Callable[..., None]], kind: type[Any], names: tuple[str, ...]
 ) -> None:
-    options = inspect.signature(command).parameters
+    options = inspect.signature(command()).parameters
     assert {name: options[name].default for name in names} == {name: defaults(kind)[name] for name in names}
 
 

@@ -1,5 +1,6 @@
 """The programs of csrc/tests: built by make, kept in build/, run as they are."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -28,6 +29,9 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def program(name: str) -> Path:
     """Path of build/FLAVOR/PROGRAM, made anew where a source is newer."""
     need("make")
-    made = run("make", "--silent", f"-j{os.cpu_count()}", f"build/{name}")
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / ".lock").open("w") as lock:  # tests run side by side, and so would their makes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = run("make", "--silent", f"-j{os.cpu_count()}", f"build/{name}")
     assert made.returncode == 0, made.stderr
     return ROOT / "build" / name

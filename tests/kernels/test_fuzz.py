@@ -4,6 +4,8 @@ import pytest
 
 from tests.kernels.programs import need, program, run
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 2
 LONG_SECONDS = 60
 

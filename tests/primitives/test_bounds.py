@@ -495,6 +495,7 @@ def test_fewer_colluders_that_are_advised_help() -> None:
     assert not wrong, f"{len(wrong)} of {said} do not help, the first: {wrong[0]}"
 
 
+@pytest.mark.slow
 def test_without_single_advice_no_single_change_helps() -> None:
     seen = 0
     for n, model, message in infeasible_cases():

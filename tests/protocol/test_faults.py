@@ -8,6 +8,8 @@ from secagg.effects import Aborted, Aggregate
 from secagg.params import Adversary, Phase
 from tests.protocol.network import Cohort, Fault, Link, total_of
 
+pytestmark = pytest.mark.slow
+
 PHASES: dict[Adversary, list[Phase]] = {
     "active": list(Phase),
     "passive": [phase for phase in Phase if phase is not Phase.CONSISTENCY_CHECK],

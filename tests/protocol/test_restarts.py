@@ -12,6 +12,8 @@ from secagg.params import Adversary, Phase
 from secagg.protocol import ClientSession, ServerSession
 from tests.protocol.network import Cohort
 
+pytestmark = pytest.mark.slow
+
 LOST = {
     1: Phase.SHARE_KEYS,
     3: Phase.MASKED_INPUT_COLLECTION,

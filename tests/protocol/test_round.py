@@ -24,6 +24,8 @@ from secagg.effects import Aborted, AbortReason, Aggregate
 from secagg.params import Adversary, Phase
 from tests.protocol.network import Cohort, Fault, Link, total_of
 
+pytestmark = pytest.mark.slow
+
 FAULTS = [*[Fault.NONE] * 4, *Fault, Fault.FLIP]
 
 

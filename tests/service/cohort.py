@@ -13,13 +13,15 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from secagg import IdentityKey, Policy, RoundParameters, context_digest
+from secagg import Aggregate, IdentityKey, Phase, Policy, RoundParameters, context_digest
 from secagg.kernels import UIntArray
 from secagg.service import (
     AggregationClient,
     AggregationServer,
     Clock,
+    Deadlines,
     Event,
+    ManualClock,
     Registry,
     RoundOutcome,
     ServerCredentials,
@@ -35,6 +37,7 @@ CREDENTIALS = ServerCredentials.generate()
 PINNED = ServerCredentials(CREDENTIALS.certificate)
 PAYLOAD = b"what the round is about"
 RING_BITS = 20
+SOON = Deadlines(advertise_s=100, phase_s=100)  # nobody waits for these: who is late is told by a ManualClock
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Cohort:
     server: AggregationServer
     vectors: list[UIntArray]
     events: list[Event]
+    clock: Clock | None = None  # of the server
     outcomes: dict[int, RoundOutcome] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
 
@@ -63,7 +67,7 @@ class Cohort:
             "signer": self.keys[i],
             "policy": self.policy(),
             "on_refusal": self.refusals.append,
-            "patience_s": 10.0,
+            "patience_s": 60.0,
         }
         return AggregationClient(**(settings | options))
 
@@ -86,6 +90,28 @@ class Cohort:
 
     def named(self, members: list[int]) -> set[bytes]:
         return {self.keys[i].identity for i in members}
+
+    def answered(self, phase: Phase, count: int) -> bool:
+        """Whether a round is in this phase, and so many have answered."""
+        driver = self.server._driver
+        if driver is None or driver.session.phase is not phase:
+            return False
+        return driver.session.progress.received == count
+
+    async def run_late(
+        self,
+        parameters: RoundParameters,
+        phase: Phase,
+        count: int,
+        payload: bytes = PAYLOAD,
+        **options: Any,
+    ) -> Aggregate:
+        """Run a round; once so many have answered in this phase, its deadline passes."""
+        assert isinstance(self.clock, ManualClock)
+        running = asyncio.create_task(self.server.run_round(parameters, payload, SOON, **options))
+        await settle(lambda: running.done() or self.answered(phase, count))
+        self.clock.advance(SOON.advertise_s + 1)
+        return await running
 
 
 @asynccontextmanager
@@ -122,12 +148,12 @@ async def cohort(
     rng = np.random.default_rng(7)
     vectors: list[UIntArray] = [rng.integers(0, 2**RING_BITS, length, dtype=np.uint32) for _ in range(n)]
     try:
-        yield Cohort(keys, registry, server, vectors, events)
+        yield Cohort(keys, registry, server, vectors, events, clock)
     finally:
         await server.stop()
 
 
-async def settle(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def settle(condition: Callable[[], bool], seconds: float = 100.0) -> None:
     """Let the loop run until the condition holds; fail when it does not in time."""
     async with asyncio.timeout(seconds):
         while not condition():

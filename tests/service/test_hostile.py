@@ -11,14 +11,15 @@ import pytest
 
 from secagg import (
     IdentityKey,
+    Phase,
     Policy,
     context_digest,
 )
 from secagg.kernels import pack
 from secagg.service import (
     ConnectionLostError,
-    Deadlines,
     HelloError,
+    ManualClock,
     MessageRefused,
     Registry,
     ServerCredentials,
@@ -27,9 +28,7 @@ from secagg.service import (
 from secagg.service import records as records_module
 from secagg.service.client import _read_outcome
 from secagg.service.records import RecordType, encode_record
-from tests.service.cohort import PAYLOAD, RING_BITS, Cohort, cohort, raw_stream, settle
-
-SOON = Deadlines(advertise_s=20, phase_s=20)
+from tests.service.cohort import PAYLOAD, RING_BITS, SOON, Cohort, cohort, raw_stream, settle
 
 
 def test_a_stranger_is_turned_away_at_hello() -> None:
@@ -54,13 +53,13 @@ def test_a_server_with_another_certificate_gets_nothing() -> None:
 
 def test_a_client_refuses_strangers_in_a_roster_by_its_own_registry() -> None:
     async def run() -> None:
-        async with cohort() as c:
+        async with cohort(clock=ManualClock()) as c:
             small = Registry.of((f"party-{i}", c.keys[i].identity) for i in range(5))
             policy = Policy(known=small.identities, minimum_cohort=4)
             tasks = [
                 asyncio.create_task(c.take_part(i, policy=policy if i == 0 else c.policy())) for i in range(6)
             ]
-            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=20, phase_s=3.0))
+            result = await c.run_late(c.parameters(), Phase.SHARE_KEYS, 5)
             assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
             assert any("not in our registry" in text for text in c.refusals)
             await asyncio.gather(*tasks)
@@ -93,15 +92,16 @@ def test_a_bad_beginning_ends_the_stream_with_its_code(
 
 def test_garbage_frames_are_refused_and_cost_nobody_else_the_round() -> None:
     async def run() -> None:
-        async with cohort() as c:
+        clock = ManualClock()
+        async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            running = asyncio.create_task(
-                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3.0, phase_s=20))
-            )
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
             await settle(lambda: c.server._driver is not None)
             async with raw_stream(c, 0) as stream:
                 await stream.send(RecordType.FRAME, b"\xff" * 40)
                 await settle(lambda: any(isinstance(event, MessageRefused) for event in c.events))
+            await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 5))
+            clock.advance(SOON.advertise_s + 1)
             result = await running
             assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
             refused = [event for event in c.events if isinstance(event, MessageRefused)]
@@ -144,11 +144,10 @@ def test_no_message_of_the_service_carries_a_plain_update(monkeypatch: pytest.Mo
 
 def test_a_flood_of_refused_frames_ends_its_stream_and_costs_nobody_else_the_round() -> None:
     async def run() -> None:
-        async with cohort() as c:
+        clock = ManualClock()
+        async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            running = asyncio.create_task(
-                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3, phase_s=20))
-            )
+            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
             await settle(lambda: c.server._driver is not None)
             junk = b"".join(encode_record(RecordType.FRAME, b"\xff\xff")) * 5000
             async with raw_stream(c, 0) as stream:
@@ -157,6 +156,8 @@ def test_a_flood_of_refused_frames_ends_its_stream_and_costs_nobody_else_the_rou
                     while await stream.receive():
                         pass
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 5))
+            clock.advance(SOON.advertise_s + 1)
             result = await running
             assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
             assert sum(isinstance(event, MessageRefused) for event in c.events) == 16
@@ -168,16 +169,16 @@ def test_a_flood_of_refused_frames_ends_its_stream_and_costs_nobody_else_the_rou
 def test_a_client_that_does_not_read_loses_its_stream_and_the_round_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("secagg.service.server._DRAIN_S", 0.5)
+    monkeypatch.setattr("secagg.service.server._DRAIN_S", 2.0)
     payload = bytes(8 << 20)  # more than the transport buffers
 
     async def run() -> None:
-        async with cohort() as c:
+        async with cohort(clock=ManualClock()) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
             async with raw_stream(c, 0):
                 connection = c.server._connections[c.keys[0].identity]
                 parameters = c.parameters(context=context_digest(payload))
-                result = await c.server.run_round(parameters, payload, Deadlines(advertise_s=3, phase_s=20))
+                result = await c.run_late(parameters, Phase.ADVERTISE_KEYS, 5, payload)
                 assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
                 await settle(connection.dropped.is_set)
                 await asyncio.gather(*tasks)
@@ -195,13 +196,13 @@ def test_an_end_that_is_no_outcome_is_a_stream_error(content: bytes) -> None:
 
 def test_a_slow_reader_gets_the_last_payload_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a client that reads nothing for a while loses its stream, not one that reads slowly."""
-    monkeypatch.setattr("secagg.service.server._DRAIN_S", 0.6)
+    monkeypatch.setattr("secagg.service.server._DRAIN_S", 1.2)
     payload = bytes(24 << 20)
 
     async def run() -> None:
         async with cohort() as c, raw_stream(c, 0) as stream:
             c.server.finish(payload)
-            record = await stream.receive(pause_s=0.1)  # 24 messages: four times the server's patience
+            record = await stream.receive(pause_s=0.2)  # 24 messages: four times the server's patience
             assert record is not None
             assert record.type is RecordType.FINISHED
             assert bytes(record.content) == payload

@@ -12,9 +12,7 @@ from secagg import Phase, RoundAbortedError
 from secagg.service import Deadlines, LedgerNoted, ManualClock, RoundFailed
 from secagg.service.seat import RoundOutcome
 from secagg.store import ConcernKind, LedgerError, MemoryStore, ParticipationLedger, cells
-from tests.service.cohort import PAYLOAD, Cohort, cohort
-
-SOON = Deadlines(advertise_s=20, phase_s=20, grace_s=0.3, advertise_grace_s=0.3)
+from tests.service.cohort import PAYLOAD, SOON, Cohort, cohort
 
 
 async def round_of(
@@ -22,14 +20,17 @@ async def round_of(
 ) -> tuple[Any, list[RoundOutcome | BaseException]]:
     """Run a round with these clients; the result or the error, and what the clients heard."""
     tasks = [asyncio.create_task(c.take_part(i)) for i in members]
-    running = c.server.run_round(c.parameters(number), PAYLOAD, SOON, **options)
+    if len(members) < len(c.keys):
+        running = c.run_late(c.parameters(number), Phase.ADVERTISE_KEYS, len(members), **options)
+    else:
+        running = c.server.run_round(c.parameters(number), PAYLOAD, SOON, **options)
     (result,) = await asyncio.gather(running, return_exceptions=True)
     return result, await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def test_a_sum_over_all_but_one_of_an_earlier_sum_is_not_opened() -> None:
     async def run() -> None:
-        async with cohort(8) as c:
+        async with cohort(8, clock=ManualClock()) as c:
             first, _ = await round_of(c, 1, list(range(8)))
             assert np.array_equal(first.total, c.expected(list(range(8))))
             second, outcomes = await round_of(c, 2, list(range(7)))
@@ -46,16 +47,15 @@ def test_a_sum_over_all_but_one_of_an_earlier_sum_is_not_opened() -> None:
 
 def test_a_set_that_was_asked_to_be_signed_is_presumed_opened_though_its_round_failed() -> None:
     async def run() -> None:
-        async with cohort() as c:
+        async with cohort(clock=ManualClock()) as c:
 
             async def stop(phase: Phase, _payload: bytes) -> None:
                 if phase is Phase.UNMASKING:  # signed, and gone
-                    await asyncio.sleep(60)
+                    await asyncio.Event().wait()
 
             tasks = [asyncio.create_task(c.take_part(i, before_answer=stop)) for i in range(6)]
-            impatient = Deadlines(advertise_s=20, phase_s=1.0)
             with pytest.raises(RoundAbortedError, match="too few unmasking answers"):
-                await c.server.run_round(c.parameters(1), PAYLOAD, impatient)
+                await c.run_late(c.parameters(1), Phase.UNMASKING, 0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -70,7 +70,7 @@ def test_a_set_that_was_asked_to_be_signed_is_presumed_opened_though_its_round_f
 
 def test_within_a_cohort_a_whole_cell_may_stay_away_and_no_single_member() -> None:
     async def run() -> None:
-        async with cohort(8) as c:
+        async with cohort(8, clock=ManualClock()) as c:
             subject, everybody = b"q" * 32, [key.identity for key in c.keys]
             one, two = cells(subject, everybody, floor=3)
             options = {"subject": subject, "cohort": everybody}
@@ -104,19 +104,18 @@ def test_the_same_members_again_are_no_difference() -> None:
 
 def test_a_vector_of_a_round_without_result_is_noted_by_both_sides_when_it_comes_again() -> None:
     async def run() -> None:
-        async with cohort() as c:
+        async with cohort(clock=ManualClock()) as c:
             stores = [MemoryStore() for _ in range(6)]
 
             async def stop(phase: Phase, _payload: bytes) -> None:
                 if phase is Phase.CONSISTENCY_CHECK:
-                    await asyncio.sleep(60)
+                    await asyncio.Event().wait()
 
             tasks = [
                 asyncio.create_task(c.take_part(i, store=stores[i], before_answer=stop)) for i in range(6)
             ]
-            impatient = Deadlines(advertise_s=20, phase_s=1.0)
             with pytest.raises(RoundAbortedError, match="no quorum"):
-                await c.server.run_round(c.parameters(1), PAYLOAD, impatient)
+                await c.run_late(c.parameters(1), Phase.CONSISTENCY_CHECK, 0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -138,12 +137,12 @@ def test_a_ledger_that_refuses_repeats_starts_no_such_round_and_a_client_answers
             book.uploaded(c.parameters().context, b"0" * 16, c.keys[3].identity, 0)
             with pytest.raises(LedgerError, match="1 clients uploaded about this subject before"):
                 await c.server.run_round(c.parameters(1), PAYLOAD, SOON)
-        async with cohort() as c:
+        async with cohort(clock=ManualClock()) as c:
             wary = ParticipationLedger(MemoryStore(), repeats="refuse")
             wary.uploaded(c.parameters().context, b"0" * 16, c.keys[3].identity, 0)
             tasks = [asyncio.create_task(c.take_part(i)) for i in (0, 1, 2, 4, 5)]
             refusing = asyncio.create_task(c.take_part(3, ledger=wary))
-            result = await c.server.run_round(c.parameters(1), PAYLOAD, SOON)
+            result = await c.run_late(c.parameters(1), Phase.ADVERTISE_KEYS, 5)
             assert c.keys[3].identity not in result.survivors
             assert "our ledger refuses" in (await refusing).reason
             await asyncio.gather(*tasks)

@@ -35,9 +35,7 @@ from secagg.service import (
 )
 from secagg.service.seat import Seat, Settings
 from secagg.store import MemoryStore, ParticipationLedger, StoredCounter
-from tests.service.cohort import CREDENTIALS, PAYLOAD, PINNED, cohort, settle
-
-SOON = Deadlines(advertise_s=20, phase_s=20)
+from tests.service.cohort import CREDENTIALS, PAYLOAD, PINNED, SOON, cohort, settle
 
 
 def lax() -> ParticipationLedger:
@@ -151,13 +149,10 @@ def test_grace_begins_when_enough_have_answered() -> None:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]  # one never comes
             deadlines = Deadlines(advertise_s=1000, phase_s=1000, advertise_grace_s=5)
             running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, deadlines))
-            await settle(
-                lambda: c.server._driver is not None and c.server._driver.session.progress.received == 5
-            )
-            for _ in range(10):  # the grace begins when the round's loop has seen the fifth answer
-                await asyncio.sleep(0.05)
-                if not running.done():
-                    clock.advance(6)
+            await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 5))
+            # the grace begins when the round's loop has seen the fifth answer
+            await settle(lambda: any(until <= 5 for until, _ in clock._sleepers))
+            clock.advance(6)
             result = await running
             assert clock.now() < 1000
             assert set(result.survivors) == c.named([0, 1, 2, 3, 4])
@@ -172,10 +167,8 @@ def test_too_few_clients_abort_the_round_and_everybody_hears_why() -> None:
         async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(3)]
             running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
-            await settle(
-                lambda: c.server._driver is not None and c.server._driver.session.progress.received == 3
-            )
-            clock.advance(21)
+            await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 3))
+            clock.advance(SOON.advertise_s + 1)
             with pytest.raises(RoundAbortedError, match="minimum_cohort: 4 are needed, 3") as caught:
                 await running
             assert caught.value.reason is AbortReason.COHORT_TOO_SMALL
@@ -189,7 +182,7 @@ def test_too_few_clients_abort_the_round_and_everybody_hears_why() -> None:
 
 def test_a_client_that_connects_during_a_round_waits_for_the_next_one() -> None:
     async def run() -> None:
-        async with cohort(ledger=lax()) as c:
+        async with cohort(ledger=lax(), clock=ManualClock()) as c:
             late: list[asyncio.Task[Any]] = []
 
             async def before(at: Phase, _payload: bytes) -> None:
@@ -201,8 +194,7 @@ def test_a_client_that_connects_during_a_round_waits_for_the_next_one() -> None:
                 asyncio.create_task(c.take_part(i, before_answer=before if i == 0 else None))
                 for i in range(5)
             ]
-            deadlines = Deadlines(advertise_s=3.0, phase_s=20)
-            result = await c.server.run_round(c.parameters(1), PAYLOAD, deadlines)
+            result = await c.run_late(c.parameters(1), Phase.ADVERTISE_KEYS, 5)
             assert set(result.survivors) == c.named([0, 1, 2, 3, 4])
             await asyncio.gather(*first)
             assert not late[0].done()
@@ -216,14 +208,14 @@ def test_a_client_that_connects_during_a_round_waits_for_the_next_one() -> None:
 
 def test_a_compute_that_raises_costs_only_its_client_the_round() -> None:
     async def run() -> None:
-        async with cohort() as c:
+        async with cohort(clock=ManualClock()) as c:
 
             def fail(_payload: bytes, _parameters: object) -> UIntArray:
                 raise ParameterError("no data today")
 
             broken = asyncio.create_task(c.client(3).take_part(fail))
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(6) if i != 3]
-            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=20, phase_s=3.0))
+            result = await c.run_late(c.parameters(), Phase.MASKED_INPUT_COLLECTION, 5)
             assert set(result.survivors) == c.named([0, 1, 2, 4, 5])
             with pytest.raises(ParameterError, match="no data today"):
                 await broken
@@ -234,7 +226,7 @@ def test_a_compute_that_raises_costs_only_its_client_the_round() -> None:
 
 def test_an_accepted_round_id_is_kept_and_not_accepted_again() -> None:
     async def run() -> None:
-        async with cohort(ledger=lax()) as c:
+        async with cohort(ledger=lax(), clock=ManualClock()) as c:
             store = MemoryStore()
             tasks = [asyncio.create_task(c.take_part(i, store=store if i == 0 else None)) for i in range(6)]
             await c.server.run_round(c.parameters(), PAYLOAD, SOON)
@@ -242,7 +234,7 @@ def test_an_accepted_round_id_is_kept_and_not_accepted_again() -> None:
             assert store.names("accepted/") == [f"accepted/{c.parameters().round_id.hex()}"]
             assert store.names("rounds/") == []  # the round's secrets are gone
             tasks = [asyncio.create_task(c.take_part(i, store=store if i == 0 else None)) for i in range(6)]
-            result = await c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=3.0, phase_s=20))
+            result = await c.run_late(c.parameters(), Phase.ADVERTISE_KEYS, 5)
             assert c.keys[0].identity not in result.survivors
             assert any("accepted before" in text for text in c.refusals)
             await asyncio.gather(*tasks)
@@ -283,7 +275,7 @@ def test_a_client_that_missed_the_end_of_a_round_takes_part_in_the_next() -> Non
     """It resumes a round that is over, is given the next one, and computes afresh for it."""
 
     async def run() -> None:
-        async with cohort() as c:
+        async with cohort(clock=ManualClock()) as c:
             computed: list[bytes] = []
 
             def compute(_payload: bytes, parameters: Any) -> UIntArray:
@@ -299,8 +291,7 @@ def test_a_client_that_missed_the_end_of_a_round_takes_part_in_the_next() -> Non
             first = asyncio.create_task(c.client(0, before_answer=vanish).take_part(compute))
             others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
             one, two = c.parameters(1), c.parameters(2)
-            deadlines = Deadlines(advertise_s=20, phase_s=3.0)
-            result = await c.server.run_round(one, PAYLOAD, deadlines)
+            result = await c.run_late(one, Phase.UNMASKING, 5)
             assert len(result.survivors) == 6
             await asyncio.gather(*others)
             others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
@@ -318,7 +309,7 @@ def test_a_process_killed_after_its_answer_comes_back_and_waits_for_the_next_rou
     """Its secrets are gone: the new process has no part in the round, and is not disturbed by it."""
 
     async def run() -> None:
-        async with cohort(ledger=lax()) as c:
+        async with cohort(ledger=lax(), clock=ManualClock()) as c:
             order = list(Phase)
             following = order[order.index(phase) + 1]
             again: list[asyncio.Task[Any]] = []
@@ -331,7 +322,7 @@ def test_a_process_killed_after_its_answer_comes_back_and_waits_for_the_next_rou
 
             old = asyncio.create_task(c.client(0, before_answer=die).take_part(lambda _p, _q: c.vectors[0]))
             others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            result = await c.server.run_round(c.parameters(1), PAYLOAD, Deadlines(advertise_s=20, phase_s=3))
+            result = await c.run_late(c.parameters(1), following, 5)
             uploaded = phase is Phase.MASKED_INPUT_COLLECTION
             assert set(result.survivors) == c.named(list(range(0 if uploaded else 1, 6)))
             await asyncio.gather(old, *others, return_exceptions=True)
@@ -374,9 +365,7 @@ def test_grace_never_makes_a_phase_longer() -> None:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]
             deadlines = Deadlines(advertise_s=10, phase_s=1000, advertise_grace_s=500)
             running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, deadlines))
-            await settle(
-                lambda: c.server._driver is not None and c.server._driver.session.progress.received == 5
-            )
+            await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 5))
             clock.advance(11)
             result = await running
             assert set(result.survivors) == c.named([0, 1, 2, 3, 4])

@@ -157,6 +157,7 @@ def test_no_family_that_isolates_a_member_has_quorums_in_which_nobody_signs_twic
     assert found > 10  # some do come out together
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.data())
 def test_a_server_that_asks_whom_it_likes_isolates_nobody(data: st.DataObject) -> None:

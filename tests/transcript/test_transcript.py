@@ -175,6 +175,7 @@ def place_of(data: bytes, offset: int) -> int | None:
     raise IndexError(offset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [WHOLE, SMALL], ids=["inputs", "no inputs"])
 def test_a_changed_byte_anywhere_is_found_and_located(data: bytes) -> None:
     step = 97 if len(data) > 20_000 else 37

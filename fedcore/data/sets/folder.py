@@ -1,4 +1,4 @@
-"""Where real data sets lie: a folder that the environment variable SECAGG_DATA names, never a package."""
+"""The folder of real data sets. The environment variable SECAGG_DATA names it; no package holds them."""
 
 from __future__ import annotations
 

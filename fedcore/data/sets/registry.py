@@ -16,7 +16,11 @@ from fedcore.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class KnownSet:
-    """What is known before anything is read; natural: has parts of its own, test: and rows to evaluate on."""
+    """Facts about a set, known before anything is read.
+
+    natural  it has parts of its own
+    test     it has rows to evaluate on
+    """
 
     load: Callable[[], Dataset]
     natural: bool = False

@@ -14,7 +14,7 @@ from fedcore.learners.torch.learner import TorchLearner
 
 @dataclass(frozen=True, slots=True)
 class TorchModel:
-    """What a learner makes of a batch; its optimizer, rate and epochs do not matter here.
+    """A learner's module and loss as a `Model`; optimizer, rate and epochs do not matter here.
 
     `LowRank` adapts the module's matrices as they are stored: of a linear layer, (outputs, inputs).
     Buffers that follow the data do not move under `LocalSGD`: let the learner refuse them.

@@ -1,4 +1,4 @@
-"""What a torch module carries between rounds: parameters and buffers by name, as float64 arrays.
+"""The state of a torch module between rounds: parameters and buffers by name, as float64 arrays.
 
 Float32 values survive the way to float64 and back exactly. Extra: secagg[torch].
 """

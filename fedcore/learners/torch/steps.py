@@ -45,7 +45,7 @@ def named_optimizer(
 
 
 class Pull:
-    """What steering adds to a gradient: correction + proximal * (w - w at the start)."""
+    """The term that steering adds to a gradient: correction + proximal * (w - w at the start)."""
 
     def __init__(self, moving: dict[str, Tensor], start: Parameters, steering: Steering) -> None:
         correction = steering.correction or {}

@@ -1,4 +1,4 @@
-"""What a client demands of a round, decided by the client alone (PROTOCOL.md, 5)."""
+"""Check a round against a client's demands, decided by the client alone (PROTOCOL.md, 5)."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class ClientSession:
 
     @property
     def releases(self) -> int:
-        """How many steps this session has made that must not be made twice; it never falls. See `restore`.
+        """The number of steps made that must not be made twice; it never falls. See `restore`.
 
         Steps are the frames that it makes, the questions that it asks (InputWanted, SignWanted), and a vector
         that it takes before it wants it.

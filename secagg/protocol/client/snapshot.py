@@ -88,7 +88,7 @@ class _Snapshot:
 
 @dataclass(slots=True)
 class ClientState:
-    """What a session consists of."""
+    """The state of a client session, all of it."""
 
     identity: Identity
     phase: ClientPhase
@@ -226,5 +226,5 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:
 
 
 def _name_only(identity: Identity) -> Advertisement:
-    """Of a neighbor whose keys are no longer needed only the name is kept."""
+    """Keep only the name of a neighbor whose keys are no longer needed."""
     return Advertisement(identity, bytes(32), bytes(32), bytes(64))

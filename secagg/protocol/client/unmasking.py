@@ -16,7 +16,7 @@ from secagg.protocol.round import RoundView, refuse
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a right request asks for: S, by roster index, and of which neighbors which kind of share."""
+    """The content of a valid request: S, by roster index, and the kind of share asked of each neighbor."""
 
     members: frozenset[int]
     survived: tuple[Identity, ...]  # their self-mask seeds

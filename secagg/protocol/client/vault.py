@@ -1,4 +1,4 @@
-"""What a client may reveal of its neighbors: of each one kind of share, once."""
+"""The shares that a client may reveal of its neighbors: one kind for each, once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAIR_BYTES = 2 * SHARE_BYTES
 
 
 class ShareKind(Enum):
-    """Of which secret a share is; the value is its place in the sealed pair (PROTOCOL.md, 4.1)."""
+    """The secret that a share belongs to; the value is its place in the sealed pair (PROTOCOL.md, 4.1)."""
 
     MASK_KEY = 0
     SELF_SEED = 1

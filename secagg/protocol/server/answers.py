@@ -25,7 +25,7 @@ class Answers:
 
     @property
     def holders(self) -> frozenset[int]:
-        """Who has answered."""
+        """The holders that have answered, by roster index."""
         return frozenset(self._holders)
 
     def add(self, holder: int, dealers: Indices, shares: Octets) -> None:

@@ -1,4 +1,4 @@
-"""Who is suspected, guilty, likely to be: contradictions between dealers and holders (PROTOCOL.md, 3.6).
+"""Find suspects, the guilty and the likely guilty: dealers and holders that contradict (PROTOCOL.md, 3.6).
 
 What somebody honest is contradicted by are colluders among its neighbors. So whoever can be honest only
 with more colluding neighbors than there are, but for a negligible probability, is guilty; and it is likely
@@ -30,7 +30,7 @@ class Suspicions:
 
     @classmethod
     def of_complaints(cls, uploads: Mapping[int, Upload]) -> Suspicions:
-        """Begin with what came with the uploads."""
+        """Begin with the complaints that came with the uploads, by roster index."""
         return cls({(dealer, holder) for holder, upload in uploads.items() for dealer in upload.complaints})
 
     def not_opened(self, dealer: int, answers: int, agreeing: int, threshold: int) -> None:

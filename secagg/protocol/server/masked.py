@@ -14,7 +14,7 @@ from secagg.protocol.round import RoundView
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is kept of an upload once it is added: enough to prove it to the neighbors."""
+    """The record of an upload that was added: enough to prove it to the neighbors."""
 
     packed_digest: bytes
     complaints: frozenset[int]  # dealers whose share the uploader could not open
@@ -22,7 +22,7 @@ class Upload:
 
 
 class Coverage:
-    """How many more shares each secret that must be rebuilt needs."""
+    """The number of shares still missing for each secret that must be rebuilt."""
 
     __slots__ = ("_needed", "_short")
 
@@ -67,6 +67,7 @@ class Masked:
 
     @property
     def survivors(self) -> frozenset[int]:
+        """S, by roster index."""
         return frozenset(self.uploads)
 
     def dealers_of(self, holder: int) -> Indices:

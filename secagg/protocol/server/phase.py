@@ -1,4 +1,4 @@
-"""What every phase of the server has in common."""
+"""The common part of all phases of the server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from secagg.params import Identity, Phase
 class ServerPhase(Protocol):
     """A phase collects one kind of message from those it asked.
 
-    `accept` checks everything first and changes the phase last; it returns the digest of a large field,
-    so that nobody hashes it twice. `close` leads to the next phase, or
-    to the result, or raises RoundEnded.
+    asked     the clients whose message is wanted; answered: those whose message was taken
+    needed    the fewest answers with which the round can go on; ready: whether it can
+    request   the frame that asks a client
+    accept    takes a message: checks everything first, changes the phase last, and returns the digest of
+              a large field, so that nobody hashes it twice; RemoteProtocolError refuses
+    close     leads to the next phase, or to the result, or raises RoundEnded
     """
 
     phase: ClassVar[Phase]

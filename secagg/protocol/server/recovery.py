@@ -69,7 +69,7 @@ def _weight_cache() -> Weights:
 
 
 class _Effort:
-    """What a round may spend on leaving out holders: garbage of colluders must not cost minutes.
+    """The budget of a round for leaving out holders: garbage of colluders must not cost minutes.
 
     A decoding among m shares costs m^2; the bound is some ten seconds.
     """
@@ -78,7 +78,7 @@ class _Effort:
         self._left = 2**28
 
     def spend(self, shares: int) -> bool:
-        """Whether one more secret may be decoded among so many shares."""
+        """Take one decoding among `shares` shares off the budget; False when it does not suffice."""
         self._left -= LIMBS * shares**2
         return self._left >= 0
 

@@ -69,6 +69,7 @@ class ServerSession:
 
     @property
     def parameters(self) -> RoundParameters:
+        """The parameters of the round."""
         return self._parameters
 
     @property
@@ -78,7 +79,7 @@ class ServerSession:
 
     @property
     def progress(self) -> Progress:
-        """What the caller needs to decide about close_phase()."""
+        """The standing of the current phase, to decide about close_phase() by."""
         phase = self._phase
         if phase is None:
             return Progress(None, 0, 0, 0, ready=False, missing=frozenset())
@@ -95,12 +96,12 @@ class ServerSession:
 
     @property
     def admitted(self) -> frozenset[Identity]:
-        """Who may take part."""
+        """The identities that may take part."""
         return self._admitted
 
     @property
     def taken(self) -> int:
-        """How many messages were taken so far."""
+        """The number of messages taken so far."""
         return len(self._taken)
 
     @property

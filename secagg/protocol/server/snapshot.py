@@ -105,7 +105,7 @@ class _Snapshot:
 
 @dataclass(slots=True)
 class ServerState:
-    """What a session consists of."""
+    """The state of a server session, all of it."""
 
     parameters: RoundParameters
     admitted: frozenset[Identity]

@@ -22,6 +22,7 @@ UNIFORM = FedAvg(ask=Asks(weighting=Weighting.UNIFORM))
 TOYS = make_toys(8)
 
 
+@pytest.mark.slow
 @given(
     norms=st.lists(st.floats(1e-2, 1e2), min_size=20, max_size=40, unique=True),
     quantile=st.sampled_from([0.2, 0.5, 0.8]),
@@ -77,6 +78,7 @@ def test_the_share_within_the_norm_is_summed_securely_and_precisely(kind: str, r
     assert len({record.norm for record in ran.records}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotate", [False, True])
 def test_with_noise_the_bit_is_inside_the_noisy_vector(rotate: bool) -> None:
     privacy = PrivacyPlan(epsilon=5000.0, delta=1e-3, rounds=4, smallest=5)  # next to no noise

@@ -6,18 +6,21 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow import parquet
 
 from fedcore.data import read_table, write_table
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table
 from fedcore.errors import DataError, OutOfBoundsError
+from tests.lazy import Lazy
+
+pa: Any = Lazy("pyarrow")
+parquet: Any = Lazy("pyarrow.parquet")
 
 SCHEMA = Schema((Column("age", 0.0, 100.0), Column("dose", -5.0, 5.0)), ("no", "yes, often"))
 BINARY = Schema(SCHEMA.columns, ("0", "1"))

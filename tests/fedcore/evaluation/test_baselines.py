@@ -8,23 +8,27 @@ import numpy as np
 import pytest
 
 from fedcore.data import breast_cancer, hold_out, uneven
+from fedcore.data.table import Table
 from fedcore.evaluation.baselines import Mode, Trial, compare, run
 from fedcore.evaluation.metrics import mean_metrics, worst_metrics
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
 from fedcore.rounds.plan import TrainingPlan
 
-DATA = breast_cancer()
-TRAIN, HELD_OUT = hold_out(DATA.table, 0.3, 0)
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[Table, Table]:
+    """Training and held-out rows."""
+    return hold_out(breast_cancer().table, 0.3, 0)
 
 
 @pytest.fixture(scope="module")
-def trial() -> Trial:
-    rows = uneven(TRAIN.labels, 6, 1, minimum_rows=8).tables(TRAIN)
+def trial(parts: tuple[Table, Table]) -> Trial:
+    train, held_out = parts
     return Trial(
-        rows=rows,
-        held_out=(HELD_OUT,),
-        schema=DATA.schema,
+        rows=uneven(train.labels, 6, 1, minimum_rows=8).tables(train),
+        held_out=(held_out,),
+        schema=breast_cancer().schema,
         learner=LocalSGD(model=SoftmaxRegression(30, 2), rate=0.1),
         plan=TrainingPlan(rounds=4, clients=6, weight_cap=500, bits=8),
         absent={"train 2": frozenset({"client-003"})},
@@ -57,19 +61,21 @@ def test_the_secure_sums_are_within_the_bound_of_rounding(trial: Trial) -> None:
     assert run(trial, Mode.QUANTIZED).checked is None
 
 
-def test_all_rows_at_one_site_alone_are_the_pooled_model(trial: Trial) -> None:
-    whole = replace(trial, rows={"all": TRAIN})
-    alone, pooled = whole.alone(TRAIN), run(whole, Mode.POOLED).model
+def test_all_rows_at_one_site_alone_are_the_pooled_model(trial: Trial, parts: tuple[Table, Table]) -> None:
+    train, _ = parts
+    whole = replace(trial, rows={"all": train})
+    alone, pooled = whole.alone(train), run(whole, Mode.POOLED).model
     assert pooled is not None
     assert flatten(alone.parameters).tobytes() == flatten(pooled.parameters).tobytes()
-    assert alone.standardizer.mean.tolist() == TRAIN.features.mean(axis=0).tolist()
-    raw = replace(whole, plan=replace(trial.plan, standardize=False)).alone(TRAIN)
+    assert alone.standardizer.mean.tolist() == train.features.mean(axis=0).tolist()
+    raw = replace(whole, plan=replace(trial.plan, standardize=False)).alone(train)
     assert not raw.standardizer.mean.size
 
 
-def test_metrics_of_several_parts_are_averaged(trial: Trial) -> None:
-    halves = [HELD_OUT.take(part) for part in np.array_split(np.arange(len(HELD_OUT)), 2)]
-    model = trial.alone(TRAIN)
+def test_metrics_of_several_parts_are_averaged(trial: Trial, parts: tuple[Table, Table]) -> None:
+    train, held_out = parts
+    halves = [held_out.take(part) for part in np.array_split(np.arange(len(held_out)), 2)]
+    model = trial.alone(train)
     one, other = (
         replace(trial, held_out=(half,)).evaluate(model.parameters, model.standardizer) for half in halves
     )

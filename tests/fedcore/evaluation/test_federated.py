@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn import metrics
 
 from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table, join_tables
@@ -26,6 +25,9 @@ from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.statistics.standardizer import Standardizer
 from tests.fedcore.rows import held_out_of
+from tests.lazy import Lazy
+
+metrics: Any = Lazy("sklearn.metrics")
 
 Sum: TypeAlias = type[PlainSum] | type[SecureSum] | type[FloatSum]
 NOTHING: Parameters = {"unused": np.zeros(1)}

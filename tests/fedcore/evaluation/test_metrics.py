@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn import metrics
 
 from fedcore.evaluation.metrics import classification_metrics, confusion_matrix, macro_f1, regression_metrics
+from tests.lazy import Lazy
+
+metrics: Any = Lazy("sklearn.metrics")
 
 
 def draw(classes: int, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import pytest
 
-import fedcore.cli.main
 from fedcore.experiments import read_outcomes
 from fedcore.experiments.commands import upload
 from tests.fedcore.experiments.small import EXAMPLES
@@ -41,6 +40,7 @@ Call = Callable[..., Outcome]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
     """Run `fedcore` as its script does."""
+    import fedcore.cli.main  # brings scikit-learn
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["fedcore", *map(str, arguments)])

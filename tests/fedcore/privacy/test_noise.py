@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
 
 from fedcore.codec.codec import Codec
 from fedcore.errors import CodecError
@@ -24,6 +24,9 @@ from fedcore.rounds.task import Task
 from fedcore.stream import derive
 from secagg import RoundAbortedError
 from tests.fedcore.sites import encoded
+from tests.lazy import Lazy
+
+stats: Any = Lazy("scipy.stats")
 
 SEED = derive(bytes(32), "noise")
 BOTH = (Mechanism.DISCRETE_GAUSSIAN, Mechanism.SKELLAM)
@@ -82,7 +85,7 @@ def test_the_variance_of_a_sum_is_that_of_its_survivors(
     statistic = float((added**2).sum()) / (survivors * variance)
     # Below a variance of 1 the discrete Gaussian has less than its parameter, by what sampling tests.
     below = 0.02 if variance < 1 else 0.0
-    low, high = chi2.ppf([1e-6, 1 - 1e-6], D)
+    low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], D)
     spread = 1 + 0.5 / (survivors * variance)  # a Skellam's kurtosis is 1 / variance above 3
     assert low - (spread - 1 + below) * D <= statistic <= high * spread
     assert abs(float(added.mean())) < 5 * math.sqrt(survivors * variance / D)

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats
 
 from fedcore import stream
 from fedcore.privacy import samplers as sampling
 from fedcore.privacy.samplers import DiscreteGaussian, Skellam
 from secagg import ParameterError
+from tests.lazy import Lazy
+
+stats: Any = Lazy("scipy.stats")
 
 Pmf = Callable[[float], tuple[NDArray[np.int64], NDArray[np.float64]]]
 Law = type[DiscreteGaussian] | type[Skellam]

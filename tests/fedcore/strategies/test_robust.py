@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import TaskError
@@ -33,6 +32,9 @@ from tests.fedcore.strategies.toys import (
     run_over,
     toy_plan,
 )
+from tests.lazy import Lazy
+
+optimize: Any = Lazy("scipy.optimize")
 
 TOYS = make_toys(12, same_steps=True)
 PLAN = toy_plan(rounds=1, clip=1000.0, bits=40)
@@ -91,12 +93,13 @@ def test_a_bad_site_moves_no_coordinate_beyond_the_means_of_honest_groups(
     assert np.abs(attacked(kind, FedAvg(), bad).flat).max() > 20 * np.abs(means).max()
 
 
+@pytest.mark.slow
 @every_sum
 def test_the_geometric_median_is_that_of_the_updates_and_takes_one_sum_more_than_passes(kind: str) -> None:
     uniform = Asks(weighting=Weighting.UNIFORM)
     ran = Runner(TOYS).run(kind, GeometricMedian(smoothing=0.02, passes=25, ask=uniform), PLAN)
     x = np.array(list(changes(TOYS).values()))
-    true = minimize(
+    true = optimize.minimize(
         lambda v: np.linalg.norm(x - v, axis=1).sum(), x.mean(axis=0), method="BFGS", options={"gtol": 1e-7}
     ).x
     assert np.linalg.norm(ran.flat - true) < 0.05 * np.linalg.norm(x.mean(axis=0) - true)
@@ -104,6 +107,7 @@ def test_the_geometric_median_is_that_of_the_updates_and_takes_one_sum_more_than
     assert [record.task.question.passes for record in ran.records] == list(range(26))
 
 
+@pytest.mark.slow
 @every_sum
 def test_the_geometric_median_bears_a_bad_site(kind: str) -> None:
     strategy = GeometricMedian(smoothing=0.02, passes=12)

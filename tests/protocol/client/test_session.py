@@ -99,6 +99,7 @@ def restored(phase: Phase) -> tuple[Cohort, ClientSession]:
     return cohort, client
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(list(Phase)[1:]), st.binary(max_size=80))
 def test_no_bytes_of_the_server_raise_or_change_anything(phase: Phase, data: bytes) -> None:
@@ -108,6 +109,7 @@ def test_no_bytes_of_the_server_raise_or_change_anything(phase: Phase, data: byt
     assert client.snapshot() == cohort.clients[0].snapshot()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(list(Phase)[1:]), st.integers(0, 2**20), st.integers(0, 2**20))
 def test_flipped_bits_of_a_frame_are_refused_or_judged_and_never_raise(

@@ -376,6 +376,7 @@ def run_with(case: dict[str, Any]) -> Cohort:
     return cohort
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(lies())
 def test_nobody_innocent_is_guilty_and_a_sum_is_exact(case: dict[str, Any]) -> None:
@@ -392,6 +393,7 @@ def test_nobody_innocent_is_guilty_and_a_sum_is_exact(case: dict[str, Any]) -> N
         assert entry.client in liars or liars & {other.client for other in cohort.outcome.blamed}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_whatever_few_holders_answer_the_sum_is_exact(data: st.DataObject) -> None:

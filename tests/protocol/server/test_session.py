@@ -167,6 +167,7 @@ def test_ready_says_whether_closing_lets_the_round_go_on(phase: Phase) -> None:
             assert not over or told < 3
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(list(Phase)), st.binary(max_size=80), st.integers(0, 5))
 def test_no_bytes_of_a_peer_raise_or_change_anything(phase: Phase, data: bytes, sender: int) -> None:
@@ -175,6 +176,7 @@ def test_no_bytes_of_a_peer_raise_or_change_anything(phase: Phase, data: bytes, 
     assert isinstance(effect, Refused)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(list(Phase)), st.integers(0, 2**20), st.integers(0, 2**20))
 def test_flipped_bits_of_a_frame_are_refused_or_taken_and_never_raise(

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from fedcore import learners
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters, ScoringLearner, SteerableLearner, Steering
 from fedcore.learners import LocalSGD, SoftmaxRegression
+from fedcore.learners.low_rank import LowRank
 from tests.fedcore.learners.numerics import assert_close, clouds, distance, jitter, line, sparse
+from tests.lazy import Lazy
 
-torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
+if TYPE_CHECKING:
+    from fedcore.learners import TorchLearner
 
-from fedcore.learners.low_rank import LowRank  # noqa: E402
-from fedcore.learners.torch.learner import TorchLearner  # noqa: E402
-from fedcore.learners.torch.model import TorchModel  # noqa: E402
+torch: Any = Lazy("torch")
+nn: Any = Lazy("torch.nn")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needs_torch() -> None:
+    pytest.importorskip("torch")
 
 
 def linear() -> Any:
@@ -38,7 +45,7 @@ def double() -> Any:
 
 
 def learner(module: Any = deep, **changes: Any) -> TorchLearner:
-    return TorchLearner(module, **({"classes": 3, "batch_size": 16} | changes))
+    return learners.TorchLearner(module, **({"classes": 3, "batch_size": 16} | changes))
 
 
 def rounded(parameters: Parameters) -> Parameters:
@@ -69,7 +76,7 @@ def test_it_learns_in_a_few_rounds_and_leaves_what_it_is_given(module: Any) -> N
 
 
 def test_a_regression_learns_the_line() -> None:
-    one = TorchLearner(lambda: nn.Linear(4, 1), rate=0.05, epochs=20)
+    one = learners.TorchLearner(lambda: nn.Linear(4, 1), rate=0.05, epochs=20)
     after = one.fit(one.initial(), line(), 0)
     np.testing.assert_allclose(after["weight"], [[1, 2, 3, 4]], atol=0.1)
     assert one.evaluate(after, line(seed=1))["r2"] > 0.99
@@ -283,6 +290,8 @@ def test_sparse_rows_train_like_dense_ones() -> None:
 
 
 def test_low_rank_factors_of_a_module_are_trained_by_local_sgd() -> None:
+    from fedcore.learners.torch.model import TorchModel
+
     inner = TorchModel(learner(deep, buffers="refuse"))
     model = LowRank(model=inner, base=inner.initial(), rank=2, alpha=4.0, names=("*.weight",))
     one = LocalSGD(model=model, epochs=15)
@@ -322,10 +331,10 @@ def test_parameters_that_do_not_fit_are_refused(change: Any, message: str) -> No
 
 
 def test_training_that_diverges_says_after_which_step() -> None:
-    one = TorchLearner(lambda: nn.Linear(4, 1), rate=1e6, epochs=50, batch_size=None)
+    one = learners.TorchLearner(lambda: nn.Linear(4, 1), rate=1e6, epochs=50, batch_size=None)
     with pytest.raises(TaskError, match=r"the loss is not finite after step [1-9]"):
         one.fit(one.initial(), line(), 0)
-    huge = TorchLearner(lambda: nn.Linear(4, 1), rate=1e38, epochs=1, batch_size=None)
+    huge = learners.TorchLearner(lambda: nn.Linear(4, 1), rate=1e38, epochs=1, batch_size=None)
     with pytest.raises(TaskError, match="rate: weight is not finite after 1 steps"):
         huge.fit(huge.initial(), line(), 0)
 
@@ -379,9 +388,13 @@ def test_a_batch_that_the_module_cannot_take_is_refused() -> None:
         ({"buffers": "some"}, "buffers: must be one of .*, is 'some'"),
         ({"device": "meta"}, "device: must be cpu, cuda or cuda:N, is 'meta'"),
         ({"device": "tpu"}, "device: must be cpu, cuda or cuda:N, is 'tpu'"),
-        ({"module": torch.nn.Linear(2, 2)}, "module: must be a function that makes the module"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         learner(**change)
+
+
+def test_a_module_in_the_place_of_its_maker_is_refused() -> None:
+    with pytest.raises(SettingError, match="module: must be a function that makes the module"):
+        learner(module=nn.Linear(2, 2))
