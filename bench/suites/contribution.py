@@ -1,8 +1,8 @@
 """Suite "contribution": the memory that a site needs between the end of its training and its masked upload.
 
-Traced are Python's and numpy's allocations (tracemalloc) from the moment when the learner hands its parameters
-back, which are not counted, to the last chunk of the upload that a real session made. Rounds have a few
-clients; the ring and its lanes are those of `CLIENTS`.
+Traced are Python's and numpy's allocations (tracemalloc) from the moment when the learner hands its
+parameters back, which are not counted, to the last chunk of the upload that a real session made. Rounds have
+a few clients; the ring and its lanes are those of `CLIENTS`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def peak(length: int, form: Form, own: DTypeLike, given: DTypeLike) -> float:
     task = terms.task(Train(model={name: array.astype(given) for name, array in learner.before.items()}))
     site, session = Site("site", range(100), None, learner), waiting_session(task)
     try:
-        for effect in session.submit(site.contribute(task)):
+        for effect in session.submit(site.answer(task)):
             if isinstance(effect, Send):
                 for _chunk in effect.frame.chunks(CHUNK_BYTES):
                     pass

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcore.codec.codec import EncodedVector
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.history import read_history
@@ -22,7 +23,7 @@ from fedcore.rounds.federation import Federation
 from fedcore.rounds.model import Model, load_model, save_model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import Mean
-from fedcore.rounds.site import Site
+from fedcore.rounds.site import Site, whole
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.service.join import Hold, JoinOptions, _compute, join
@@ -288,8 +289,9 @@ def test_a_round_whose_parameters_do_not_fit_its_task_is_refused(tmp_path: Path)
     options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
     task = run.agreed.terms.task(Mean())
     length, bits = task.encoding.length, task.encoding.codec.ring_bits
-    wanted = _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
-    assert wanted.tolist() == run.sites["site-0"].contribute(task).tolist()
+    answer = _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
+    assert isinstance(answer, EncodedVector)
+    assert whole(answer, task).tolist() == run.sites["site-0"].contribute(task).tolist()
     for changes in ({"vector_length": length - 1}, {"vector_length": length + 1}, {"ring_bits": bits - 1}):
         with pytest.raises(
             TaskError, match=rf"parameters: vector length and ring bits must be \({length}, {bits}\)"
