@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
 
+# Float32 is as good: what a site makes of a learner's parameters keeps their type, and takes half the memory.
 Parameters: TypeAlias = dict[str, NDArray[np.float64]]
 Metrics: TypeAlias = dict[str, float]
 
