@@ -26,6 +26,7 @@ def tables(folder: Path) -> str:
         "peers": _peers,
         "scaling": _scaling,
         "training": _training,
+        "contribution": _contribution,
     }
     lines: list[str] = []
     for name, make in makers.items():
@@ -351,6 +352,14 @@ def _scaling(report: Report) -> list[str]:
             for entry in report["series"]
         ),
     )
+
+
+def _contribution(report: Report) -> list[str]:
+    about = f"d = {report['length']}, a plan for {report['clients']} clients"
+    lines = [f"{about}; peak bytes per parameter above what the learner handed back.", ""]
+    keys = ("form", "learner", "model", "before", "bytes_per_value", "ratio")
+    head = ("contribution", "learner's type", "model's type", "before", "now", "before over now")
+    return lines + _table(head, (tuple(row[key] for key in keys) for row in report["rows"]))
 
 
 def _training(report: Report) -> list[str]:

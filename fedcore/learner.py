@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
 
+# Float32 is as good: what a site makes of a learner's parameters keeps their type, and takes half the memory.
 Parameters: TypeAlias = dict[str, NDArray[np.float64]]
 Metrics: TypeAlias = dict[str, float]
 
@@ -142,14 +143,43 @@ class Abilities:
         )
 
 
+def size_of(parameters: Mapping[str, NDArray[Any]]) -> int:
+    """Return how many values there are."""
+    return sum(array.size for array in parameters.values())
+
+
 def flatten(parameters: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """Put all values into one vector (d,), ordered by name."""
-    return np.concatenate([parameters[name].ravel() for name in sorted(parameters)])
+    out = np.empty(size_of(parameters), np.result_type(*(array.dtype for array in parameters.values())))
+    at = 0
+    for name in sorted(parameters):
+        array = parameters[name]
+        out[at : at + array.size].reshape(array.shape)[...] = array
+        at += array.size
+    return out
+
+
+def difference(
+    after: Mapping[str, NDArray[np.floating[Any]]], before: Mapping[str, NDArray[np.floating[Any]]]
+) -> NDArray[np.floating[Any]]:
+    """Return flatten(after) - flatten(before), array by array: nothing else as long as the result is made.
+
+    returns  (d,) float32 where all of `after` is, rounded once also where `before` is float64; else float64
+    """
+    single = all(after[name].dtype == np.float32 for name in before)
+    out: NDArray[np.floating[Any]] = np.empty(size_of(before), np.float32 if single else np.float64)
+    at = 0
+    for name in sorted(before):
+        array = before[name]
+        part = out[at : at + array.size].reshape(array.shape)
+        np.subtract(after[name], array, out=part, dtype=None if single else np.float64, casting="same_kind")
+        at += array.size
+    return out
 
 
 def unflatten(vector: NDArray[np.float64], like: Mapping[str, NDArray[np.float64]]) -> Parameters:
     """Undo `flatten`. Raises TaskError when the lengths differ."""
-    size = sum(array.size for array in like.values())
+    size = size_of(like)
     if len(vector) != size:
         raise TaskError(f"parameters: {size} values are needed, got {len(vector)}")
     out, at = {}, 0

@@ -7,6 +7,7 @@ with every version of numpy.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from secagg.kernels import mask_apply
 
 _PLUS = np.ones(1, np.int8)
+_TILE = 1 << 16  # words at a time
+_LEADING = 16  # bits by which words are told apart first
 
 
 def words(seed: bytes, count: int, first: int = 0) -> NDArray[np.uint64]:
@@ -35,5 +38,35 @@ def permutation(seed: bytes, count: int) -> NDArray[np.int64]:
 
 
 def choose(seed: bytes, count: int, size: int) -> NDArray[np.int64]:
-    """Return `size` different numbers of 0..count - 1, ascending."""
-    return np.sort(permutation(seed, count)[:size])
+    """Return `size` different numbers of 0..count - 1, ascending: the first of `permutation`, sorted.
+
+    Those with the smallest words are found without sorting or keeping all words: by the leading bits of a
+    word all but a few are decided.
+    """
+    if count <= _TILE:
+        return np.sort(permutation(seed, count)[:size])
+    counts = np.zeros(1 << _LEADING, np.int64)
+    for _, heads, _ in _by_head(seed, count):
+        counts += np.bincount(heads, minlength=counts.size)
+    last = int(np.searchsorted(np.cumsum(counts), size))  # the head that the choice ends in
+    sure = int(counts[:last].sum())
+    out, filled = np.empty(size, np.int64), 0
+    places, tied = [], []
+    for first, heads, drawn in _by_head(seed, count):
+        found = first + np.flatnonzero(heads < last)
+        out[filled : filled + found.size] = found
+        filled += found.size
+        undecided = np.flatnonzero(heads == last)
+        places.append(first + undecided)
+        tied.append(drawn[undecided])
+    order = np.argsort(np.concatenate(tied), kind="stable")
+    out[filled:] = np.concatenate(places)[order[: size - sure]]
+    out.sort()
+    return out
+
+
+def _by_head(seed: bytes, count: int) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint64]]]:
+    """Yield words a tile at a time: the number of the first one, their leading bits, themselves."""
+    for first in range(0, count, _TILE):
+        drawn = words(seed, min(_TILE, count - first), first)
+        yield first, (drawn >> np.uint64(64 - _LEADING)).astype(np.int64), drawn

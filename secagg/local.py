@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 from secagg.effects import (
@@ -18,7 +18,7 @@ from secagg.effects import (
     SignWanted,
 )
 from secagg.errors import ParameterError, RemoteProtocolError, RoundAbortedError
-from secagg.kernels import UIntArray
+from secagg.kernels import UIntArray, VectorSource
 from secagg.params import Entropy, Identity, Phase, Policy, RoundParameters, ThreatModel, require
 from secagg.primitives.labels import context_digest
 from secagg.primitives.signatures import IdentityKey
@@ -33,7 +33,7 @@ class LocalAggregate(Aggregate):
 
 
 def aggregate(
-    vectors: Sequence[UIntArray],
+    vectors: Sequence[UIntArray | VectorSource],
     *,
     ring_bits: int,
     drop: Mapping[int, Phase] | None = None,
@@ -43,7 +43,7 @@ def aggregate(
 ) -> LocalAggregate:
     """Sum vectors of one client each through the real protocol, all parties in this process.
 
-    vectors       n arrays (d,) of unsigned integers below 2^ring_bits, one per client
+    vectors       n arrays (d,) of unsigned integers below 2^ring_bits, or VectorSources, one per client
     drop          the phase before whose answer a client vanishes, by index into `vectors`
     threat_model  default: ThreatModel()
     threads       for agreements and masks
@@ -63,7 +63,7 @@ def aggregate(
     advertising = sum(phase is not Phase.ADVERTISE_KEYS for phase in map(drop.get, range(len(vectors))))
     parameters = RoundParameters(
         round_id=entropy(16),
-        vector_length=len(vectors[0]),
+        vector_length=_length(vectors[0]),
         ring_bits=ring_bits,
         context=context_digest(b"local"),
         threat_model=threat_model or ThreatModel(),
@@ -97,11 +97,15 @@ def aggregate(
     )
 
 
+def _length(vector: UIntArray | VectorSource) -> int:
+    return len(vector) if isinstance(vector, Sized) else vector.length
+
+
 def _run(
     server: ServerSession,
     clients: Mapping[Identity, ClientSession],
     drop: Mapping[Identity, Phase],
-    vectors: Sequence[UIntArray],
+    vectors: Sequence[UIntArray | VectorSource],
     index: Mapping[Identity, int],
 ) -> Aggregate:
     """Carry effects between the sessions until the server has the sum."""
@@ -128,7 +132,7 @@ def _run(
 
 
 def _answer(
-    client: ClientSession, frame: bytes | memoryview, vector: UIntArray
+    client: ClientSession, frame: bytes | memoryview, vector: UIntArray | VectorSource
 ) -> Iterable[bytes | memoryview]:
     effects: deque[Effect] = deque(client.receive(frame))
     while effects:

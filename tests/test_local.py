@@ -246,3 +246,35 @@ def test_one_vector_that_does_not_fit_is_refused(odd: UIntArray) -> None:
     vectors[3] = odd
     with pytest.raises(LocalProtocolError, match="vector"):
         aggregate(vectors, ring_bits=12)
+
+
+class Counted:
+    """A source over an array that keeps what was read of it."""
+
+    def __init__(self, array: UIntArray) -> None:
+        self.array = array
+        self.read_of: list[int] = []
+
+    @property
+    def length(self) -> int:
+        return self.array.size
+
+    def read(self, first: int, out: UIntArray) -> None:
+        self.read_of.append(first)
+        out[:] = self.array[first : first + out.size]
+
+
+@pytest.mark.parametrize("length", [1, 65_537])
+def test_sources_sum_to_what_the_arrays_do_and_are_read_only_where_they_upload(length: int) -> None:
+    vectors = drawn(6, length, 20)
+    drop = {2: Phase.MASKED_INPUT_COLLECTION}
+    sources = [Counted(vector) for vector in vectors]
+    given_, wanted = (
+        aggregate(them, ring_bits=20, drop=drop, entropy=CounterEntropy("s")) for them in (sources, vectors)
+    )
+    assert given_.total.tolist() == wanted.total.tolist()
+    assert given_.survivors == wanted.survivors
+    for i, source in enumerate(sources):
+        assert source.read_of == ([] if i == 2 else list(range(0, length, 65_536)))
+    mixed: list[UIntArray | Counted] = [*vectors[:3], *sources[3:]]
+    assert aggregate(mixed, ring_bits=20, drop=drop).total.tolist() == wanted.total.tolist()

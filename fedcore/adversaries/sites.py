@@ -104,7 +104,8 @@ class Attacker(Site):
         asks = task.encoding.asks
         if asks.update is UpdateKind.WEIGHTS:
             start = flatten(sent(starting_point(self.learner, task.question.model, asks, self.state), asks))
-        changed = replace(update, values=start + self.attack.vector(update.values - start, rng))
+        honest = update.values.astype(np.float64, copy=False)  # attacks know no other type
+        changed = replace(update, values=start + self.attack.vector(honest - start, rng))
         if asks.smoothing:
             self.state.update = (task.name, changed)
         return changed

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.codec.tiles import tiles
 from fedcore.errors import CodecError, SettingError, SpoiledError
 from fedcore.settings import at_least, require
 from secagg.kernels import (
@@ -40,10 +41,45 @@ class WeightedMean:
     precise: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (e,)
 
 
+class _Signs:
+    """Values in [-clip, clip] that are rounded to 0 or 1: up with probability (1 + share x / clip) / 2."""
+
+    def __init__(self, values: NDArray[Any], clip: float, share: float, ring_bits: int, seed: bytes) -> None:
+        self._values, self._clip, self._share = values, clip, share
+        self._ring_bits, self._seed = ring_bits, seed
+
+    @property
+    def length(self) -> int:
+        """Entries."""
+        return self._values.size
+
+    def read(self, first: int, out: UIntArray) -> None:
+        """Write entries first .. first + out.size - 1. Raises NotFiniteError."""
+        for at, part in tiles(out):
+            values = self._values[first + at : first + at + part.size].astype(np.float64)
+            moved = np.clip(values, -self._clip, self._clip) * self._share + self._clip
+            finite = np.isfinite(values)  # what is not stays, to be refused
+            clip = 2 * self._clip
+            shifted = QuantizedVector(
+                np.where(finite, moved, values),
+                clip=clip,
+                scale=1 / clip,
+                limit=1,
+                ring_bits=self._ring_bits,
+                seed=self._seed,
+                first=first + at,
+            )
+            try:
+                shifted.read(0, part)
+            except NotFiniteError as error:
+                index = first + at + error.index
+                raise NotFiniteError(index, float(values[error.index])) from error
+
+
 class EncodedVector:
     """Quantized values and behind them the digits: what a client submits (a VectorSource)."""
 
-    def __init__(self, quantized: QuantizedVector, digits: list[int]) -> None:
+    def __init__(self, quantized: QuantizedVector | _Signs, digits: list[int]) -> None:
         self._quantized = quantized
         self._digits = digits
 
@@ -156,8 +192,8 @@ class Codec:
     ) -> EncodedVector:
         """Encode one client's vector as it is read: for uploads that hold one chunk at a time.
 
-        values   (d,) float64 or float32, left unchanged; seed: 32 random bytes for the rounding, never
-                 used twice
+        values   (d,) float64 or float32, left unchanged, and by the caller, too, until all is read
+        seed     32 random bytes for the rounding, never used twice
         precise  (e,) values in [-1, 1], e as planned; rounded to the nearest of 2^-23
         weight   0: the vector says nothing, and counts as nothing unless all count alike
         raises   CodecError: a weight outside 0..weight_cap, precise values out of range; when it is
@@ -184,22 +220,16 @@ class Codec:
                 raise CodecError(f"precise[{i}]: must be in [-1, 1], is {value}")
         return given
 
-    def _quantized(self, values: NDArray[Any], share: float, seed: bytes) -> QuantizedVector:
+    def _quantized(self, values: NDArray[Any], share: float, seed: bytes) -> QuantizedVector | _Signs:
         kind = np.float32 if values.dtype == np.float32 else np.float64
         values = np.ascontiguousarray(values, kind)
-        if self.bits == 1:  # a sign: up with probability (1 + x / clip) / 2
-            finite = np.isfinite(values)  # what is not stays, to be refused
-            values = np.where(finite, np.clip(values, -self.clip, self.clip) * share + self.clip, values)
-        elif not share:
+        if self.bits == 1:
+            return _Signs(values, self.clip, share, max(self.ring_bits, 2), seed)
+        if not share:
             values, share = np.zeros_like(values), 1.0
-        shift = 2.0 if self.bits == 1 else 1.0
+        scale = self.levels / self.clip * share
         return QuantizedVector(
-            values,
-            clip=self.clip * shift,
-            scale=self.levels / self.clip * (1 / shift if self.bits == 1 else share),
-            limit=self.levels,
-            ring_bits=max(self.ring_bits, 2),
-            seed=seed,
+            values, clip=self.clip, scale=scale, limit=self.levels, ring_bits=self.ring_bits, seed=seed
         )
 
     def decode(self, total: UIntArray, survivors: int) -> WeightedMean:

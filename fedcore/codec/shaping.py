@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.codec.tiles import norm
 from fedcore.settings import positive, require
 from fedcore.stream import choose, derive
 from secagg.kernels import hadamard
@@ -55,23 +56,26 @@ class Shaping:
         """Coordinates that are sent of `dimension`."""
         return max(1, math.ceil(self.keep * dimension)) if self.keep < 1 else dimension
 
-    def shape(self, values: Values, quantile: float = 0.0) -> tuple[Values, bool]:
+    def shape(self, values: Values, quantile: float = 0.0, *, overwrite: bool = False) -> tuple[Values, bool]:
         """Return the coordinates to encode, (length(d),), and whether the vector (d,) was within the norm.
 
-        quantile  if not 0, that answer follows as one more coordinate: +- this share of the norm
+        quantile   if not 0, that answer follows as one more coordinate: +- this share of the norm
+        overwrite  the caller needs `values` no more: they may become the result; dropped ones stay in them
+        returns    the type of the values, float32 where they are rotated
         """
-        kept = values if self.keep == 1 else values[self._kept(len(values))]
-        kept, scale = self.clip(kept)
+        kept, ours = (values, overwrite) if self.keep == 1 else (values[self._kept(len(values))], True)
+        kept, scale = self.clip(kept, overwrite=ours)
         within = scale == 1.0
         if quantile:
-            kept = np.append(kept, (quantile if within else -quantile) * (self.norm or 1.0))
-        return (self._rotated(kept, inverse=False) if self.rotate else kept), within
+            answer = (quantile if within else -quantile) * (self.norm or 1.0)
+            kept, ours = np.append(kept, kept.dtype.type(answer)), True
+        return (self._rotated(kept, inverse=False, overwrite=ours) if self.rotate else kept), within
 
     def restore(
         self, mean: Values, dimension: int, quantile: float = 0.0
     ) -> tuple[NDArray[np.float64], float]:
         """Return (d,) from a mean of shaped vectors, 0 where nothing was sent; the share within the norm."""
-        kept = self._rotated(mean, inverse=True) if self.rotate else np.asarray(mean, np.float64)
+        kept = np.asarray(self._rotated(mean, inverse=True) if self.rotate else mean, np.float64)
         share = float("nan")
         if quantile:
             share = 0.5 + float(kept[-1]) / (2 * quantile * (self.norm or 1.0))
@@ -82,19 +86,19 @@ class Shaping:
         out[self._kept(dimension)] = kept
         return out, share
 
-    def clip(self, values: Values) -> tuple[Values, float]:
+    def clip(self, values: Values, *, overwrite: bool = False) -> tuple[Values, float]:
         """Return the vector within the norm, and the factor. What is not finite stays as it is."""
         if self.norm is None:
             return values, 1.0
-        length = _length(values)
+        length = norm(values)
         if not math.isfinite(length) or length <= self.norm:
             return values, 1.0
         scale = self.norm / length
-        return values * scale, scale
+        return np.multiply(values, scale, out=values if overwrite else None), scale
 
-    def left(self, values: Values) -> Values:
-        """Return what of a vector is not sent, (d,)."""
-        out = values.copy()
+    def left(self, values: Values, *, overwrite: bool = False) -> Values:
+        """Return what of a vector is not sent, (d,); overwrite: in its place."""
+        out = values if overwrite else values.copy()
         out[self._kept(len(values))] = 0.0
         return out
 
@@ -110,21 +114,11 @@ class Shaping:
     def _kept(self, dimension: int) -> NDArray[np.int64]:
         return choose(derive(self.seed, "keep"), dimension, self.length(dimension))
 
-    def _rotated(self, values: Values, *, inverse: bool) -> NDArray[np.float64]:
+    def _rotated(self, values: Values, *, inverse: bool, overwrite: bool = False) -> NDArray[np.float32]:
         """Transform the first and then the last power of two of the values; together, all of them."""
-        out = values.astype(np.float32)
+        out = values.astype(np.float32, copy=not overwrite)
         size = 1 << (len(out).bit_length() - 1)
         ends = [(0, size), (len(out) - size, len(out))] if size < len(out) else [(0, size)]
         for first, last in reversed(ends) if inverse else ends:
             hadamard(out[first:last], seed=derive(self.seed, "rotate", first), inverse=inverse)
-        return out.astype(np.float64)
-
-
-def _length(values: Values) -> float:
-    """L2 norm, also where the squares are too large for numbers."""
-    with np.errstate(over="ignore"):
-        length = float(np.linalg.norm(values))
-    if length != math.inf:
-        return length
-    peak = float(np.abs(values).max())
-    return peak * float(np.linalg.norm(values / peak)) if math.isfinite(peak) else peak
+        return out

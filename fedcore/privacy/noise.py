@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.codec.codec import Codec
+from fedcore.codec.tiles import tiles
 from fedcore.errors import CodecError
 from fedcore.privacy.accounting import Mechanism
 from fedcore.privacy.samplers import DiscreteGaussian, Skellam
@@ -67,10 +68,11 @@ class Noise:
         encoded = self._rounded(codec, values, weight, seed)
         count = len(values)
         sampler = {Mechanism.DISCRETE_GAUSSIAN: DiscreteGaussian, Mechanism.SKELLAM: Skellam}[self.mechanism]
-        drawn = sampler(self.variance).sample(derive(seed, "noise"), count) if self.variance else 0
         ring = np.uint64(2**codec.ring_bits - 1)
-        noisy = (encoded[:count].astype(np.uint64) + np.asarray(drawn).astype(np.uint64)) & ring
-        encoded[:count] = noisy.astype(encoded.dtype)
+        if self.variance:
+            for first, drawn in sampler(self.variance).chunks(derive(seed, "noise"), count):
+                part = encoded[first : first + drawn.size]
+                part[:] = (part.astype(np.uint64) + drawn.astype(np.uint64)) & ring
         return encoded
 
     def _rounded(
@@ -80,8 +82,8 @@ class Noise:
             encoded = codec.encode(values, weight, derive(seed, "rounding", attempt))
             if not self.norm:
                 return encoded
-            steps = signed(encoded[: len(values)], codec.ring_bits)
-            if float(np.linalg.norm(steps)) <= self.norm:
+            steps = (signed(tile, codec.ring_bits) for _, tile in tiles(encoded[: len(values)]))
+            if math.sqrt(sum(float(tile @ tile) for tile in steps)) <= self.norm:
                 return encoded
         raise CodecError(f"update: no rounding within the norm of {self.norm:.6g} steps in {_TRIES} tries")
 

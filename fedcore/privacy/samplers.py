@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -27,7 +27,7 @@ from secagg import ParameterError
 STEPS_LIMIT = 2**16
 """Largest standard deviation, in steps: larger tables would take seconds and many megabytes."""
 
-_CHUNK = 1 << 17  # draws at a time, so that the temporaries stay in the cache
+_CHUNK = 1 << 16  # draws at a time, so that the temporaries stay in the cache
 _GUIDE_BITS = 16
 _SPARE_BITS = 160  # of the weights beyond the bits of the table; errors take about 64 of them
 
@@ -256,16 +256,6 @@ def _checked(variance: Fraction | float) -> Fraction:
     return Fraction(variance)
 
 
-def _in_chunks(draw: Callable[[int, int], NDArray[np.int64]], count: int) -> NDArray[np.int64]:
-    if count < 0:
-        raise ParameterError(f"count: must be at least 0, is {count}")
-    out = np.empty(count, np.int64)
-    for first in range(0, count, _CHUNK):
-        size = min(_CHUNK, count - first)
-        out[first : first + size] = draw(first, size)
-    return out
-
-
 class Noise(ABC):
     """A distribution of integers around 0."""
 
@@ -280,9 +270,24 @@ class Noise(ABC):
         """The parameter, in squared steps."""
         return float(self._variance)
 
-    @abstractmethod
     def sample(self, seed: bytes, count: int) -> NDArray[np.int64]:
         """Return `count` draws, the same for the same seed. One seed serves one call and stays secret."""
+        if count < 0:
+            raise ParameterError(f"count: must be at least 0, is {count}")
+        out = np.empty(count, np.int64)
+        for first, drawn in self.chunks(seed, count):
+            out[first : first + drawn.size] = drawn
+        return out
+
+    def chunks(self, seed: bytes, count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the draws of `sample` a part at a time, and where it begins."""
+        draw = self._drawing(seed)
+        for first in range(0, count, _CHUNK):
+            yield first, draw(first, min(_CHUNK, count - first))
+
+    @abstractmethod
+    def _drawing(self, seed: bytes) -> Callable[[int, int], NDArray[np.int64]]:
+        """Return what gives draws first .. first + size - 1 of (first, size)."""
 
 
 class DiscreteGaussian(Noise):
@@ -295,7 +300,7 @@ class DiscreteGaussian(Noise):
 
     __slots__ = ()
 
-    def sample(self, seed: bytes, count: int) -> NDArray[np.int64]:
+    def _drawing(self, seed: bytes) -> Callable[[int, int], NDArray[np.int64]]:
         magnitude = _gaussian_magnitude(self._variance)
         base = stream.derive(seed, "discrete gaussian")
 
@@ -305,7 +310,7 @@ class DiscreteGaussian(Noise):
             sign = (words & np.uint64(1)).astype(np.int64)
             return (found ^ -sign) + sign  # negated where the last bit, of which the magnitude is free, is 1
 
-        return _in_chunks(draw, count)
+        return draw
 
 
 class Skellam(Noise):
@@ -317,7 +322,7 @@ class Skellam(Noise):
 
     __slots__ = ()
 
-    def sample(self, seed: bytes, count: int) -> NDArray[np.int64]:
+    def _drawing(self, seed: bytes) -> Callable[[int, int], NDArray[np.int64]]:
         poisson = _poisson(self._variance / 2)
         plus, minus = stream.derive(seed, "skellam", "+"), stream.derive(seed, "skellam", "-")
 
@@ -326,4 +331,4 @@ class Skellam(Noise):
             found -= poisson.draw(stream.words(minus, size, first), _bits_of(minus, first))
             return found
 
-        return _in_chunks(draw, count)
+        return draw

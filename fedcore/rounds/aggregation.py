@@ -175,9 +175,11 @@ class FloatSum(_InProcess):
 def real_mean(contributions: Sequence[Contribution]) -> WeightedMean:
     """Weighted mean of what sites computed, before any rounding."""
     weight = sum(one.weight for one in contributions)
-    mean, precise = (np.zeros_like(part) for part in (contributions[0].coordinates, contributions[0].precise))
+    mean, precise = (
+        np.zeros(part.shape) for part in (contributions[0].coordinates, contributions[0].precise)
+    )
     for one in contributions:
-        mean += one.weight * one.coordinates
+        mean += one.weight * one.coordinates.astype(np.float64, copy=False)
         precise += one.weight * one.precise
     return WeightedMean(mean / weight, weight, precise / weight)
 
@@ -194,7 +196,7 @@ class SecureSum(_InProcess):
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round; a site that refuses the task is a dropout."""
         names = sorted(self.sites if among is None else among)
-        vectors, failures = self.ask(task, names, lambda site, asked: site.contribute(asked))
+        vectors, failures = self.ask(task, names, lambda site, asked: site.answer(asked))
         ring_bits = task.encoding.codec.ring_bits
         empty = np.zeros(task.encoding.length, lane_dtype(ring_bits))
         result = aggregate(

@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import LearnerFailedError, TaskError
-from fedcore.learner import Abilities, Learner, LocalFit, Parameters, Rows, Steering, flatten, unflatten
+from fedcore.learner import (
+    Abilities,
+    Learner,
+    LocalFit,
+    Parameters,
+    Rows,
+    Steering,
+    difference,
+    flatten,
+    size_of,
+    unflatten,
+)
 from fedcore.names import matches
 from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, sent
@@ -89,11 +100,13 @@ class SiteState:
 class Update:
     """A site's part in a training round before it is shaped and encoded.
 
-    values   (d,), as the task's dimension says; steps: of local training; size: of the model's part
+    values   (d,), as the task's dimension says, float32 where the learner's parameters are: an array of its
+             own, that whoever is its last reader may write over
+    steps    of local training
     changes  of the site's state, once the vector counts
     """
 
-    values: NDArray[np.float64] = field(repr=False)
+    values: NDArray[np.floating[Any]] = field(repr=False)
     steps: float
     changes: dict[str, Any] = field(repr=False)
 
@@ -129,9 +142,7 @@ def _train(task: Task) -> Train:
 def check_dimension(learner: Learner[Any], task: Task, state: SiteState) -> None:
     """Raise TaskError unless the task is about as many values as this learner's updates have."""
     encoding = task.encoding
-    size = flatten(
-        sent(starting_point(learner, _train(task).model, encoding.asks, state), encoding.asks)
-    ).size
+    size = size_of(sent(starting_point(learner, _train(task).model, encoding.asks, state), encoding.asks))
     if encoding.dimension != size * (2 if encoding.asks.control else 1):
         raise TaskError(f"task.dimension: {encoding.dimension}, this site has {size} parameters to send")
 
@@ -184,7 +195,7 @@ def _fit(
     frozen = frozenset(n for n in before if n not in shared and not matches(n, asks.personal))
     correction = None
     if asks.control:
-        size = flatten(shared).size
+        size = size_of(shared)
         own = state.control if state.control is not None else np.zeros(size)
         correction = unflatten(_control(question, size) - own, shared)
     only_rate = not (asks.proximal or correction or frozen or asks.normalized)
@@ -219,8 +230,7 @@ def _gradient(
         raise TaskError("asks.update: gradients train nothing that stays at the site")
 
     def on_rows(rows: Rows, _seed: int) -> Update:
-        gradient = gradients.gradient(before, rows)
-        return Update(flatten({name: gradient[name] for name in shared}), 1.0, {})
+        return Update(_vector(gradients.gradient(before, rows), shared), 1.0, {})
 
     return on_rows
 
@@ -228,28 +238,36 @@ def _gradient(
 def _update(
     question: Train, asks: Asks, before: Parameters, shared: Parameters, fit: LocalFit, state: SiteState
 ) -> Update:
-    """Turn trained parameters into the vector that was asked for."""
+    """Turn trained parameters into the vector that was asked for, the only one of its length that is made.
+
+    Control variates are an exception: they come in float64, and take a few vectors more.
+    """
     if _shapes(fit.parameters) != _shapes(before):
         raise TaskError("the learner returned parameters of other shapes")
-    after = flatten({name: fit.parameters[name] for name in shared})
-    start = flatten(shared)
-    delta = after - start
     changes: dict[str, Any] = {}
     if asks.personal:
         changes["personal"] = {n: fit.parameters[n] for n in before if matches(n, asks.personal)}
         if not all(np.isfinite(array).all() for array in changes["personal"].values()):
             raise TaskError("asks.personal: the learner returned values that are not finite")
-    values = after if asks.update is UpdateKind.WEIGHTS else delta
+    weights = asks.update is UpdateKind.WEIGHTS
+    values = _vector(fit.parameters, shared) if weights else difference(fit.parameters, shared)
     if asks.normalized:
         if not 0 < fit.steps <= asks.steps_cap:
             raise TaskError(f"steps: must be in (0, {asks.steps_cap:g}], are {fit.steps:g}")
-        values = values / fit.steps
+        values /= fit.steps
     if asks.control:  # option II of SCAFFOLD's algorithm 1
+        delta = difference(fit.parameters, shared)
         moved = -_control(question, delta.size) - delta / (fit.steps * fit.rate)
         own = state.control if state.control is not None else np.zeros(delta.size)
         changes["control"] = own + moved
         values = np.concatenate([values, moved * asks.control])
     return Update(values, fit.steps, changes)
+
+
+def _vector(parameters: Parameters, shared: Parameters) -> NDArray[np.floating[Any]]:
+    """Return what is sent of the parameters, in an array of its own."""
+    flat = flatten({name: parameters[name] for name in shared})
+    return flat if flat.dtype.kind == "f" else flat.astype(np.float64)
 
 
 def weight_of(asks: Asks, rows: int, cap: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.codec.codec import EncodedVector
+from fedcore.codec.tiles import not_finite
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
 from fedcore.errors import CodecError, FedcoreError, TaskError
@@ -129,7 +130,7 @@ class Site:
                 return self._sound(task, compute)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears that there was any
                 self._in_trouble(task, error)
-                return self._nothing(task)
+            return self._nothing(task)  # once the error has let go of what was computed
 
         return answer
 
@@ -139,7 +140,7 @@ class Site:
             raise TaskError("has no rows")
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
             found = compute()
-        if not np.isfinite(found.coordinates).all():
+        if not_finite(found.coordinates) is not None:
             raise CodecError("update: must be finite")
         return found
 
@@ -198,16 +199,18 @@ class Site:
         train = training(self.learner, task, self.state)
 
         def compute() -> Contribution:
-            update = self._update(task, train)
-            values = self._whole(update, task)
-            if not np.isfinite(values).all():  # also where it is not sent now: it would be sent some day
-                bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            update, ours = self._update(task, train), not encoding.asks.smoothing  # else it is kept
+            values = self._whole(update, task, overwrite=ours)
+            bad = not_finite(values)
+            if bad is not None:  # also where it is not sent now: it would be sent some day
                 raise CodecError(f"update[{bad}]: must be finite")
-            shaped, within = encoding.shaping.shape(values, encoding.quantile)
+            if encoding.noise is not None:  # its bounds are for norms clipped in float64
+                values = values.astype(np.float64, copy=False)
+            shaped, within = encoding.shaping.shape(values, encoding.quantile, overwrite=ours)
             if not question.again:
                 changes = dict(update.changes)
                 if encoding.shaping.keep < 1:
-                    changes["residual"] = encoding.shaping.left(values)
+                    changes["residual"] = encoding.shaping.left(values, overwrite=ours)
                 self.state.propose(task.name, changes)
             weight = self._weight(task, shaped, len(self.table))
             steps = 2 * update.steps / encoding.asks.steps_cap - 1
@@ -227,12 +230,14 @@ class Site:
         self.state.update = (task.name, update) if task.encoding.asks.smoothing else None
         return update
 
-    def _whole(self, update: Update, task: Task) -> NDArray[np.floating[Any]]:
-        """Add what earlier rounds have not sent."""
+    def _whole(self, update: Update, task: Task, *, overwrite: bool) -> NDArray[np.floating[Any]]:
+        """Add what earlier rounds have not sent; overwrite: to the update itself."""
         residual = self.state.residual
         if task.encoding.shaping.keep == 1 or residual is None or residual.shape != update.values.shape:
             return update.values
-        return update.values + residual
+        out = update.values if overwrite else update.values.copy()
+        out += residual
+        return out
 
     def _evaluation(self, task: Task, question: AboutModel) -> Callable[[], Contribution]:
         parameters = starting_point(self.learner, question.model, task.encoding.asks, self.state)

@@ -18,11 +18,12 @@ from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from secagg import ParameterError, Phase, RoundParameters, Signer
-from secagg.kernels import UIntArray
+from secagg.kernels import UIntArray, VectorSource, lane_dtype
 from secagg.service import AggregationClient, ServerCredentials, write_private
 from secagg.store import MemoryStore, ParticipationLedger, Store
 
 Say = Callable[[str], None]
+_CHUNK = 1 << 16  # entries of a plain update that are written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +140,30 @@ def _final(run: Run, payload: bytes) -> Model:
 
 def _compute(
     options: JoinOptions, consent: Consent, payload: bytes, parameters: RoundParameters
-) -> UIntArray:
-    vector = options.site.contribute(consent.admit(payload, parameters))
+) -> UIntArray | VectorSource:
+    answer = options.site.answer(consent.admit(payload, parameters))
     if options.reveal is not None:
-        _reveal(options.reveal, parameters.round_id, vector)
-    return vector
+        _reveal(options.reveal, parameters, answer)
+    return answer
 
 
-def _reveal(folder: Path, round_id: bytes, vector: UIntArray) -> None:
-    """Write a plain update where only its owner reads it."""
-    header = np.lib.format
-    path = folder / f"{round_id.hex()}.npy"
+def _reveal(folder: Path, parameters: RoundParameters, answer: UIntArray | VectorSource) -> None:
+    """Write a plain update where only its owner reads it, a chunk at a time."""
+    path = folder / f"{parameters.round_id.hex()}.npy"
     if path.exists():
         raise DataError(f"{path}: exists")
     write_private(path, b"")
+    chunk = np.empty(_CHUNK, lane_dtype(parameters.ring_bits))
+    about = {"descr": chunk.dtype.str, "fortran_order": False, "shape": (parameters.vector_length,)}
     with path.open("r+b") as file:
-        header.write_array(file, vector, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, about)
+        for first in range(0, parameters.vector_length, chunk.size):
+            part = chunk[: min(chunk.size, parameters.vector_length - first)]
+            if isinstance(answer, np.ndarray):
+                part[:] = answer[first : first + part.size]
+            else:
+                answer.read(first, part)
+            file.write(part.data)
 
 
 class _Drill:

@@ -111,8 +111,9 @@ class AggregationClient:
     async def take_part(self, compute: Compute) -> RoundOutcome:
         """Take part in the next round.
 
-        compute  (payload, parameters) -> vector (d,) below 2^ring_bits; called in a thread, once the
-                 parameters are accepted. What it raises ends this client's round and is raised here.
+        compute  (payload, parameters) -> vector (d,) below 2^ring_bits, or a VectorSource of it; called in a
+                 thread, once the parameters are accepted. What it raises, or the source when it is read,
+                 ends this client's round and is raised here.
         raises   ConnectionLostError, HelloError, StreamError
         """
         seat = Seat(self._settings, compute)

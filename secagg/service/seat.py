@@ -19,14 +19,15 @@ from secagg.effects import (
     SignWanted,
 )
 from secagg.errors import ConsentError
-from secagg.kernels import UIntArray
+from secagg.kernels import UIntArray, VectorSource
 from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer
 from secagg.protocol import ClientSession
 from secagg.service.context import round_context
 from secagg.service.errors import StreamError
 from secagg.store import Counter, LedgerError, ParticipationLedger, Store, floor_for
 
-Compute: TypeAlias = Callable[[bytes, RoundParameters], UIntArray]
+Computed: TypeAlias = UIntArray | VectorSource
+Compute: TypeAlias = Callable[[bytes, RoundParameters], Computed]
 BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
 # (parameters, payload, finished, survivors)
 BeforeSign: TypeAlias = Callable[[RoundParameters, bytes, frozenset[Identity], frozenset[Identity]], None]
@@ -102,7 +103,7 @@ class Seat:
         self._payload = b""
         self._subject = b""
         self._session: ClientSession | None = None
-        self._computing: asyncio.Task[UIntArray] | None = None
+        self._computing: asyncio.Task[Computed] | None = None
         self._wanted = asyncio.Event()
         self._submitted = False
         self._released = 0  # steps of this session that were counted
@@ -281,7 +282,7 @@ def _counter_name(parameters: RoundParameters) -> str:
     return f"rounds/{parameters.round_id.hex()}"
 
 
-def _look_at(task: asyncio.Task[UIntArray]) -> None:
+def _look_at(task: asyncio.Task[Computed]) -> None:
     """Retrieve an exception that nobody waits for any more."""
     if not task.cancelled():
         task.exception()

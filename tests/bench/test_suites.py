@@ -86,13 +86,23 @@ def test_training_is_measured_without_its_peers_too(folder: Path) -> None:
     assert all("bench-peers" in why for why in (report["skipped"] | simulation["skipped"]).values())
 
 
+def test_contributions_are_measured_in_every_form_and_type(folder: Path) -> None:
+    rows = of(folder, "contribution")["rows"]
+    assert {(row["learner"], row["model"]) for row in rows} == {
+        ("float32", "float32"),
+        ("float32", "float64"),
+        ("float64", "float64"),
+    }
+    assert all(row["bytes_per_value"] > 1 for row in rows)
+
+
 def test_plots_and_tables_are_made_of_the_results(folder: Path) -> None:
     draw(folder)
     assert {path.stem for path in folder.glob("*.png")} == {"kernels", "phases", "peers", "scaling"}
     for path in folder.glob("*.png"):
         path.unlink()
     text = tables(folder)
-    assert text.count("\n## ") == 5
+    assert text.count("\n## ") == 6
     assert "| client | 500 | 0% | 1 | 154 | 694 | 1 | 849 |" in text
 
 

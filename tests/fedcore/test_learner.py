@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.errors import TaskError
-from fedcore.learner import Abilities, Labelled, Parameters, flatten, unflatten
+from fedcore.learner import Abilities, Labelled, Parameters, difference, flatten, unflatten
 from fedcore.learners import LocalSGD, PersonClipped, SoftmaxRegression
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from tests.fedcore.sites import make_table
@@ -70,3 +70,28 @@ def test_abilities_are_the_methods_that_are_there() -> None:
 def test_rows_with_labels_can_be_evaluated() -> None:
     assert isinstance(make_table(3, 0), Labelled)
     assert not isinstance([1, 2], Labelled)
+
+
+TYPES = st.sampled_from(["float32", "float64"])
+
+
+@given(shapes=SHAPES, own=st.lists(TYPES, min_size=8, max_size=8), given_=TYPES)
+def test_a_difference_is_that_of_the_flat_vectors(
+    shapes: dict[str, list[int]], own: list[str], given_: str
+) -> None:
+    rng = np.random.default_rng(len(shapes))
+    before = {name: rng.normal(size=shape).astype(given_) for name, shape in shapes.items()}
+    after = {
+        name: rng.normal(size=shape).astype(kind)
+        for (name, shape), kind in zip(shapes.items(), own, strict=False)
+    }
+    found = difference(after, before)
+    wanted = flatten(after) - flatten(before)
+    single = all(array.dtype == np.float32 for array in after.values())
+    assert found.dtype == ("float32" if single else "float64")
+    assert found.tolist() == wanted.astype(found.dtype).tolist()
+
+
+def test_a_flat_vector_follows_the_order_of_the_indices_whatever_that_of_the_memory() -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    assert flatten({"a": np.asfortranarray(array), "b": np.array(6.0)}).tolist() == list(range(7))

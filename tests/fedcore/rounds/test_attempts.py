@@ -25,7 +25,7 @@ from fedcore.rounds.aggregation import (
 from fedcore.rounds.attempts import Attempts, RoundRecord, combined
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.questions import TaskKind
-from fedcore.rounds.site import Site
+from fedcore.rounds.site import Site, whole
 from fedcore.rounds.task import Task
 from secagg import AbortReason, RoundAbortedError
 from secagg.kernels import UIntArray
@@ -142,8 +142,8 @@ def test_real_means_are_not_decoded() -> None:
 class Spoiling(Site):
     """Sends weights that nobody can have."""
 
-    def contribute(self, task: Task) -> UIntArray:
-        vector = super().contribute(task)
+    def answer(self, task: Task) -> UIntArray:
+        vector = whole(super().answer(task), task)
         codec = task.encoding.codec
         if codec.overhead:
             vector[-1] = 2 ** (codec.ring_bits - 2)

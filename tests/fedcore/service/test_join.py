@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcore.codec.codec import Codec, EncodedVector
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.history import read_history
@@ -24,10 +25,10 @@ from fedcore.rounds.federation import Federation
 from fedcore.rounds.model import Model, load_model, save_model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import Mean
-from fedcore.rounds.site import Site
+from fedcore.rounds.site import Site, whole
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
-from fedcore.service.join import Hold, JoinOptions, _compute, join
+from fedcore.service.join import Hold, JoinOptions, _compute, _reveal, join
 from fedcore.service.options import ServeOptions
 from fedcore.service.serve import serve
 from fedcore.strategies import FedAvg, Strategy
@@ -310,8 +311,9 @@ def test_a_round_whose_parameters_do_not_fit_its_task_is_refused(tmp_path: Path)
     options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
     task = run.agreed.terms.task(Mean())
     length, bits = task.encoding.length, task.encoding.codec.ring_bits
-    wanted = _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
-    assert wanted.tolist() == run.sites["site-0"].contribute(task).tolist()
+    answer = _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
+    assert isinstance(answer, EncodedVector)
+    assert whole(answer, task).tolist() == run.sites["site-0"].contribute(task).tolist()
     for changes in ({"vector_length": length - 1}, {"vector_length": length + 1}, {"ring_bits": bits - 1}):
         with pytest.raises(
             TaskError, match=rf"parameters: vector length and ring bits must be \({length}, {bits}\)"
@@ -325,6 +327,22 @@ def test_a_ring_planned_for_others_than_are_enrolled_is_refused(tmp_path: Path) 
     options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
     with pytest.raises(TaskError, match="vector length and ring bits must be"):
         _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
+
+
+@pytest.mark.parametrize("length", [1, 65_536, 65_539])
+def test_an_update_is_revealed_whole_though_it_is_read_by_chunks(tmp_path: Path, length: int) -> None:
+    codec = Codec(clip=1.0, bits=8, weight_cap=1, clients=3)
+    parameters = RoundParameters(
+        round_id=bytes(16), vector_length=length, ring_bits=codec.ring_bits, context=bytes(32)
+    )
+    values, rounding = np.linspace(-1, 1, length), bytes(32)
+    whole = codec.encode(values, 1, rounding)
+    for name, answer in (("array", whole), ("source", codec.source(values, 1, rounding))):
+        (tmp_path / name).mkdir()
+        _reveal(tmp_path / name, parameters, answer)
+        found = np.load(tmp_path / name / f"{bytes(16).hex()}.npy")
+        assert found.dtype == whole.dtype
+        assert np.array_equal(found, whole)
 
 
 def test_an_update_is_never_revealed_twice_under_one_round(tmp_path: Path) -> None:
