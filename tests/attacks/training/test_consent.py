@@ -522,7 +522,8 @@ def test_a_cohort_is_a_bitmap_over_the_members(bits: str) -> None:
 
 
 def test_a_spoiled_sum_is_dealt_into_whole_cells_and_into_nothing_else() -> None:
-    run = run_of(regroup=True)
+    plan = replace(make_plan(rounds=4, clients=6), smallest_group=3)
+    run = run_of(plan, changes={"security": Security(dropout=0.0)}, regroup=True)
     task = named(run, first_of(run))
     consent, (one, two) = settled(run, task), cells_of(run, task)
     sign(consent, task, MEMBERS)
