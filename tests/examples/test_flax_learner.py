@@ -14,7 +14,7 @@ from tests.fedcore.learners.numerics import clouds
 from tests.lazy import Lazy
 
 nn: Any = Lazy("flax.linen")
-flax_learner: Any = Lazy("tests.examples.flax_learner")
+flax_learner: Any = Lazy("fedcore.examples.flax_learner")
 
 
 @pytest.fixture(scope="module", autouse=True)

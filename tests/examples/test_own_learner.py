@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fedcore import Learner, Table, join_tables
+from fedcore.examples.own_learner import PoissonRegression
 from tests.examples.federation import federate, lines_of
-from tests.examples.own_learner import PoissonRegression
 
 TRUTH = np.array([0.5, -0.8, 0.2])
 

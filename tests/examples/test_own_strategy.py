@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedcore.examples import own_strategy
+from fedcore.examples.own_strategy import FedNesterov
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import PlainSum, SecureSum
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import UpdateKind
 from fedcore.strategies import RoundUpdate
-from tests.examples import own_strategy
-from tests.examples.own_strategy import FedNesterov
 from tests.fedcore.sites import LEARNER, SCHEMA, make_plan, make_sites, make_table
 
 

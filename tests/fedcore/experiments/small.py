@@ -7,7 +7,7 @@ from typing import Any
 
 from fedcore.experiments import Experiment, Outcome, parse_experiment, run_experiment
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parents[3] / "fedcore" / "examples"
 
 
 def values(**tables: Any) -> dict[str, Any]:

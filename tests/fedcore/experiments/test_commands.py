@@ -196,7 +196,7 @@ def test_upload_refuses_in_one_line(call: Call, options: tuple[str, ...], messag
 
 
 def test_the_examples_of_the_readme_are_there() -> None:
-    assert sorted(path.name for path in EXAMPLES.iterdir()) == [
+    assert sorted(path.name for path in EXAMPLES.glob("*.toml")) == [
         "digits.toml",
         "heart_disease.toml",
         "private.toml",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parent / "federated_digits.ipynb"
+PATH = Path(__file__).parents[2] / "fedcore" / "examples" / "federated_digits.ipynb"
 MISSING = [name for name in ("nbclient", "nbformat", "ipykernel") if find_spec(name) is None]
 
 pytestmark = pytest.mark.skipif(
