@@ -170,7 +170,10 @@ class ServiceSum:
         options = self.options
         here = (asked & self.server.connected or asked) if options.run.regroups else asked
         advice: Advice | None = None
-        for candidates in (here - self._likely, here, asked):
+        unsuspected = here - self._likely
+        if len(unsuspected) < min(options.run.minimum_cohort, len(here)):
+            unsuspected = here
+        for candidates in (unsuspected, here, asked):
             floor = min(options.run.floor, len(candidates))
             advice = self.ledger.advice(subject, candidates, floor=floor)
             if not advice.wait:
