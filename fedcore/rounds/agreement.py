@@ -222,9 +222,9 @@ class Run:
         require(
             privacy is None or not noiseless, "plan.evaluate_every, evaluation", "0 with [privacy]", noiseless
         )
-        again = getattr(self.strategy, "passes", 0)
-        rule = "false where a strategy sums the same updates again"
-        require(not (self.consent.regroup and again), "consent.regroup", rule, self.consent.regroup)
+        several = getattr(self.strategy, "passes", 0) or getattr(self.strategy, "groups", 0)
+        rule = "false where a strategy sums in groups, or the same updates again"
+        require(not (self.consent.regroup and several), "consent.regroup", rule, self.consent.regroup)
         require(
             privacy is None or self.minimum_survivors <= self.minimum_cohort,
             "security.minimum_cohort",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from fedcore.errors import SettingError
+from fedcore.errors import SettingError, TaskError
 from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.agreement import Agreement
+from fedcore.rounds.agreement import Run as AgreedRun
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedAvgM
+from secagg import Identity, IdentityKey
 from tests.fedcore.service.test_join import PATIENT, Run
 from tests.fedcore.service.test_training import train
 from tests.fedcore.sites import SCHEMA, make_table
@@ -143,3 +146,76 @@ def test_a_run_by_the_file_with_noise_that_every_party_checks_for_itself(tmp_pat
     for site in sites.values():
         assert site.guard is not None
         assert site.guard.accountant.rounds == 3
+
+
+# --- a run of members over rows
+
+MEMBERS = frozenset(IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(8))
+
+
+HIDDEN = "[plan]\nnorm = 1.0\n[privacy]\nepsilon = 9.0\ndelta = 1e-3\nsmallest = 6\n"
+REGROUP = "[consent]\nregroup = true\n"
+
+
+def agreed(text: str, members: frozenset[Identity] = MEMBERS) -> AgreedRun:
+    return AgreedRun.of(Agreement.parse(tomllib.loads(text)), SCHEMA, members)
+
+
+def test_colluders_of_the_noise_are_those_of_the_threat_model_unless_the_file_says_otherwise() -> None:
+    for more, colluders in (
+        *(("", 1), ("[security]\ncorrupt = 0.25", 2), ("[security]\ncorrupt = 0.3", 3)),
+        ("colluders = 0", 0),
+    ):
+        privacy = agreed(HIDDEN + more).plan.privacy
+        assert privacy is not None
+        assert privacy.colluders == colluders
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[security]\ncorrupt = 1.0", r"security\.corrupt: must be in \[0, 1\)"),
+        ("[security]\nminimum_cohort = 2", r"security\.minimum_cohort: must be at least 3"),
+        ("[consent]\nnear = 2.0", r"consent\.near: must be in 0\.\.1"),
+        ("[consent]\nregroup = 1", r"consent\.regroup: must be true or false"),
+        (
+            "[consent]\nregroup = true\n[strategy]\nname = 'FedMedian'",
+            r"consent\.regroup: must be false where",
+        ),
+        (
+            "[consent]\nregroup = true\n[strategy]\nname = 'GeometricMedian'",
+            r"consent\.regroup: must be false",
+        ),
+        (
+            "[consent]\nregroup = true\n[plan]\nsmallest_group = 9",
+            r"consent\.regroup: 8 members are not enough",
+        ),
+        ("[statistics]\ncount = -1", r"statistics\.count: must be in 0"),
+        ("[statistics]\nmeans = 1", r"statistics\.means: is not known"),
+        ("[evaluation]\nsites = 1001", r"evaluation\.sites: must be in 0\.\.1000"),
+        (HIDDEN + "[evaluation]\nsites = 1", r"plan\.evaluate_every, evaluation: must be 0 with \[privacy\]"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_by_the_key_of_its_table(text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        agreed(text)
+
+
+def test_what_a_site_demands_follows_from_the_agreement() -> None:
+    policy = agreed("[security]\ncorrupt = 0.2\nminimum_survivors = 5").policy()
+    assert (policy.known, policy.minimum_cohort, policy.minimum_survivors) == (MEMBERS, 6, 5)
+    assert policy.minimum_corrupt == 0.2
+    assert agreed("[consent]\nregroup = true").policy().minimum_cohort == 4
+    assert agreed("[plan]\ncohort = 5").policy().minimum_cohort == 5
+    groups = "[strategy]\nname = 'FedMedian'\ngroups = 2\nsmallest = 4"
+    assert agreed(groups).policy().minimum_cohort == 4
+
+
+def test_a_cohort_is_named_and_read_back() -> None:
+    run = agreed("[consent]\nregroup = true")
+    for cohort in (MEMBERS, frozenset(sorted(MEMBERS)[:5]), frozenset(sorted(MEMBERS)[7:])):
+        assert run.cohort_of(run.cohort_bits(cohort)) == cohort
+    assert run.cohort_of("") is None
+    for bits in ("f", "fff", "FF", "zz"):
+        with pytest.raises(TaskError, match="must be a bitmap over 8 members"):
+            run.cohort_of(bits)
