@@ -179,11 +179,11 @@ def test_colluders_of_the_noise_are_those_of_the_threat_model_unless_the_file_sa
         ("[consent]\nnear = 2.0", r"consent\.near: must be in 0\.\.1"),
         ("[consent]\nregroup = 1", r"consent\.regroup: must be true or false"),
         (
-            "[consent]\nregroup = true\n[strategy]\nname = 'FedMedian'",
+            "[consent]\nregroup = true\n[strategy]\nname = 'FedMedian'\ngroups = 2",
             r"consent\.regroup: must be false where",
         ),
         (
-            "[consent]\nregroup = true\n[strategy]\nname = 'GeometricMedian'",
+            "[consent]\nregroup = true\n[strategy]\nname = 'GeometricMedian'\nsmoothing = 0.1",
             r"consent\.regroup: must be false",
         ),
         (
