@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 import secagg.cli
+from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.service.join import JoinOptions
+from fedcore.settings import defaults
 from secagg import kernels
 from secagg.service import Registry, ServerCredentials, read_identity
 
@@ -439,6 +442,9 @@ def test_a_site_knows_its_own_registry_and_reveals_nothing_unless_told(
     assert call("fedcore", *join(party)).status == 0
     assert call("fedcore", *join(party, minimum_cohort=4, corrupt=0.25, reveal=party / "plain")).status == 0
     known = Registry.load(party / "r.toml").identities
+    plan, learner = taken[0].run.plan, taken[0].run.learner
+    assert plan == TrainingPlan(rounds=defaults(TrainingPlan)["rounds"], clients=4)
+    assert learner == LogisticRegressionLearner(features=2, classes=2)
     policies = [options.run.policy() for options in taken]
     assert [policy.known for policy in policies] == [known, known]
     assert [policy.minimum_corrupt for policy in policies] == [0.1, 0.25]

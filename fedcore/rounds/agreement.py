@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Self
 
 from fedcore.data.schema import Schema
 from fedcore.errors import SettingError, TaskError
-from fedcore.learner import Abilities, Learner, Parameters
+from fedcore.learner import Abilities, Learner, Parameters, flatten
 from fedcore.learners.kinds import learner_json, read_learner, split
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, sent
@@ -58,17 +57,16 @@ class Security:
         at_least(self, 3, "minimum_cohort")
         at_least(self, 2, "minimum_survivors")
 
-    @property
-    def threat_model(self) -> ThreatModel:
-        """Return what rounds are planned for."""
-        return ThreatModel(corrupt=self.corrupt, dropout=self.dropout)
+    def colluders(self, enrolled: int) -> int:
+        """Return how many of so many enrolled may collude, A."""
+        return floor_for(ThreatModel(corrupt=self.corrupt), enrolled) - 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentRules:
     """[consent]: which sums about the same vectors a site signs.
 
-    strict_cohorts  all updates have one subject however the model changes, and so have all evaluations
+    strict_cohorts  all that is asked about the rows has one subject, however the model changes
     regroup         a subject is summed in whole cells of a cohort that is named before anybody uploads: a sum
                     that somebody spoiled is dealt into groups, and who drops out takes its cell along. Else
                     whoever uploads is in the one sum there is, and a sum that stays spoiled ends the run
@@ -231,8 +229,13 @@ class Run:
             f"at least privacy.smallest, {self.minimum_survivors}",
             self.minimum_cohort,
         )
+        sizes = {"security.minimum_cohort": self.minimum_cohort, "plan.cohort": self.plan.cohort}
+        sizes["strategy.smallest"] = getattr(self.strategy, "smallest", None)
+        for name, sites in sizes.items():  # refused here rather than in the first round
+            rule = f"enough for {self.colluders} colluders, of those enrolled, in one round"
+            require(sites is None or self._feasible(min(sites, len(self.members))), name, rule, sites)
         if self.regroups:
-            _ = self.cell  # refused here rather than in the first round
+            _ = self.cell
 
     @classmethod
     def of(cls, agreed: Agreement, schema: Schema, members: frozenset[Identity]) -> Self:
@@ -241,9 +244,7 @@ class Run:
         Colluders are those of [security], unless [privacy] says otherwise.
         """
         clients = len(members)
-        asked = agreed.make_plan(clients).cohort or clients
-        colluders = floor_for(agreed.security.threat_model, asked) - 2
-        plan = agreed.make_plan(clients, {"colluders": colluders})
+        plan = agreed.make_plan(clients, {"colluders": agreed.security.colluders(clients)})
         return cls(
             schema=schema,
             learner=agreed.make_learner(schema),
@@ -301,6 +302,12 @@ class Run:
         shapes, wanted = ({name: array.shape for name, array in one.items()} for one in (model, shared))
         return shapes == wanted
 
+    @property
+    def most_bytes(self) -> int:
+        """Most bytes of what a server sends: a task with model, control variates and center, or a roster."""
+        values = flatten(self.learner.initial()).size + len(self.schema.columns) + self.statistics.values
+        return 2**20 + 2**12 * len(self.members) + 8 * 4 * values
+
     # --- who may be summed
 
     @cached_property
@@ -310,7 +317,34 @@ class Run:
         A server chooses whom of them it asks. Passes over the same updates are further equations about
         these, so that they count, too.
         """
-        return floor_for(self.security.threat_model, len(self.members)) + self.terms.passes
+        return self.colluders + 2 + self.terms.passes
+
+    @property
+    def colluders(self) -> int:
+        """A: of all that are enrolled, for they may be together in one round."""
+        return self.security.colluders(len(self.members))
+
+    def threat_model(self, sites: int) -> ThreatModel:
+        """Return what a round of so many sites or more is planned for: all colluders may be in it."""
+        return ThreatModel(corrupt=self.colluders / sites, dropout=self.security.dropout)
+
+    def _feasible(self, sites: int) -> bool:
+        if self.colluders >= sites:
+            return False
+        model = self.threat_model(sites)
+        try:
+            choose_parameters(
+                clients=sites,
+                corrupt=model.corrupt,
+                dropout=model.dropout,
+                adversary=model.adversary,
+                security_bits=model.security_bits,
+                correctness_bits=model.correctness_bits,
+                grinding_bits=model.grinding_bits,
+            )
+        except InfeasibleParameters:
+            return False
+        return True
 
     @cached_property
     def cell(self) -> int:
@@ -318,19 +352,9 @@ class Run:
 
         raises  SettingError: not even all that are enrolled are enough
         """
-        model, least = self.security.threat_model, max(self.floor, self.plan.smallest_group)
-        for clients in range(least, len(self.members) + 1):
-            with suppress(InfeasibleParameters):
-                choose_parameters(
-                    clients=clients,
-                    corrupt=model.corrupt,
-                    dropout=model.dropout,
-                    adversary=model.adversary,
-                    security_bits=model.security_bits,
-                    correctness_bits=model.correctness_bits,
-                    grinding_bits=model.grinding_bits,
-                )
-                return clients
+        for sites in range(max(self.floor, self.plan.smallest_group), len(self.members) + 1):
+            if self._feasible(sites):
+                return sites
         raise SettingError(f"consent.regroup: {len(self.members)} members are not enough for one group")
 
     @property

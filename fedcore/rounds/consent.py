@@ -25,7 +25,7 @@ from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer, from_bounds
 from secagg import ConsentError, Identity, RoundParameters
 from secagg.service import Question as LedgerQuestion
-from secagg.store import ParticipationLedger, Store
+from secagg.store import ParticipationLedger, Store, floor_for
 
 _SLACK = 1e-9
 
@@ -68,6 +68,12 @@ class Consent:
             raise TaskError(
                 f"parameters.minimum_survivors: must be at least {encoding.noise.smallest}, whose noise "
                 f"hides each vector, is {parameters.minimum_survivors}"
+            )
+        tolerated = floor_for(parameters.threat_model, parameters.minimum_cohort) - 2
+        if tolerated < self.run.colluders:
+            raise TaskError(
+                f"parameters.threat_model.corrupt: must cover {self.run.colluders} colluders in a round of "
+                f"{parameters.minimum_cohort}, covers {tolerated}"
             )
         if not task.step or terms.place(task.question) != task.step:
             raise TaskError(f"task.step: {task.name} is not step {task.step} of the run that was agreed on")
@@ -189,9 +195,28 @@ class Consent:
                     f"{task.name}: the vector carries over from a sum of {len(state.members)}, of whom "
                     f"{shared} are in this one, at least {floor} must be: keep the cohort together"
                 )
+        if isinstance(task.question, Train) and self.run.terms.passes:
+            self._count_equation(task, len(survivors))
         if encoding.noise is None:
-            subject = self.run.subjects(self.store).of(task)  # of all passes over one update, too
-            self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
+            with self.store.transaction():  # of all passes over one update, too
+                for subject in self.run.subjects(self.store).all_of(task):
+                    self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
+
+    def _count_equation(self, task: Task, survivors: int) -> None:
+        """Keep that one more sum with other weights is about the same updates: it hides in so many more.
+
+        raises  ConsentError
+        """
+        name = f"equations/{self.run.subjects(self.store).of(task).hex()}"
+        with self.store.transaction():
+            before = int(self.store.get(name) or b"0")
+            needed = self.run.colluders + 2 + before
+            if survivors < needed:
+                raise ConsentError(
+                    f"{task.name}: {before} sums about the same updates were signed, one more needs at least "
+                    f"{needed} members, has {survivors}"
+                )
+            self.store.put({name: str(before + 1).encode()})
 
     def counted(self, payload: bytes, survivors: Collection[Identity]) -> None:
         """Learn from our own session which sum our vector is in."""

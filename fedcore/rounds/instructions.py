@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters
 from fedcore.names import matches
-from fedcore.settings import at_least, read, require
+from fedcore.settings import at_least, require
 
 
 class UpdateKind(StrEnum):
@@ -66,28 +65,6 @@ class Asks:
         for name in ("shared", "personal"):  # the characters of a text would be the patterns
             patterns = getattr(self, name)
             require(not isinstance(patterns, str), name, "a tuple of patterns", patterns)
-
-    @property
-    def precise(self) -> int:
-        """Precise values beside the vector."""
-        return int(self.normalized)
-
-    def dimension(self, size: int) -> int:
-        """Values of a vector about `size` parameters."""
-        return size * (2 if self.control else 1) + bool(self.quantile)
-
-    def encode(self) -> dict[str, Any]:
-        """Return JSON values; only what differs from the defaults."""
-        default = asdict(Asks())
-        return {name: value for name, value in asdict(self).items() if value != default[name]}
-
-    @classmethod
-    def decode(cls, values: dict[str, Any]) -> Asks:
-        """Undo `encode`. Raises TaskError."""
-        try:
-            return read(cls, values, "asks")
-        except SettingError as error:
-            raise TaskError(str(error)) from error
 
 
 def sent(parameters: Parameters, asks: Asks) -> Parameters:

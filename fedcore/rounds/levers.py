@@ -27,7 +27,7 @@ class Lever:
 def levers(run: Run) -> tuple[Lever, ...]:
     """Return the levers of a run, those of the agreement first."""
     plan, members = run.plan, len(run.members)
-    colluders = run.floor - run.terms.passes - 2
+    colluders = run.colluders
     hidden = plan.privacy is not None
     steps = len(run.terms.schedule)
     found = [
@@ -49,7 +49,7 @@ def levers(run: Run) -> tuple[Lever, ...]:
         ),
         Lever(
             name="colluders",
-            chosen=f"security.corrupt: up to {colluders} of {members}",
+            chosen=f"security.corrupt: up to {colluders} of {members}{_noise_counts(run)}",
             remains=f"each sum is about {run.floor - colluders} honest sites or more, not fewer",
             remedy="" if hidden else "[privacy] bounds what a sum tells about one of them",
         ),
@@ -98,6 +98,13 @@ def levers(run: Run) -> tuple[Lever, ...]:
     return tuple(found)
 
 
+def _noise_counts(run: Run) -> str:
+    privacy = run.plan.privacy
+    if privacy is None or privacy.colluders >= run.colluders:
+        return ""
+    return f"; the noise counts {privacy.colluders} only, privacy.colluders"
+
+
 def _noise(run: Run) -> str:
     privacy = run.plan.privacy
     assert privacy is not None
@@ -110,9 +117,12 @@ def _cohort_remains(run: Run) -> str:
         return "nothing beyond the budget"
     if run.consent.strict_cohorts:
         return ""
+    exact = "its number of rows" if run.terms.asks.weighting is not Weighting.UNIFORM else ""
+    if run.plan.evaluate_every or run.evaluation.overall:
+        exact = "its number of rows, and of rows by label"
     return (
         "two steps may differ by one site: what its update adds shows, as far as the model has not moved "
-        f"(by more than {run.consent.near:g} of its length)"
+        f"(by more than {run.consent.near:g} of its length)" + (f", and exactly {exact}" if exact else "")
     )
 
 

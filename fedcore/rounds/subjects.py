@@ -5,7 +5,7 @@ statistics of the rows have one subject. Updates and evaluations have one as lon
 same, also in another run; a site holds a model against its own earlier ones, by coordinates that it drew in
 secret: a server that changes a few numbers, or all of them by little, does not get a new subject. It does get
 one by moving most of them by more than that, or by other numbers for the same function, as where hidden units
-change places. With `strict_cohorts` all updates have one subject whatever the model, and so have evaluations.
+change places. With `strict_cohorts` everything that is asked about the rows has one subject.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from secagg import context_digest
 from secagg.store import Store
 
 _SAMPLE = 4096  # coordinates that are compared
+_DIGEST = 32  # bytes
 _SPARED = 16  # one in so many may change by any amount
 
 
@@ -46,23 +47,34 @@ class Subjects:
 
     def of(self, task: Task) -> bytes:
         """Return the subject of a task, 32 bytes; a model that is asked about is remembered."""
+        return self.all_of(task)[0]
+
+    def all_of(self, task: Task) -> tuple[bytes, ...]:
+        """Return every subject that a task is about: more than one where its model is near to several.
+
+        Models are near by a chain, too: each was near to one that counts as the subject's.
+        """
         question = task.question
-        if not isinstance(question, AboutModel):
-            return context_digest(b"subject", b"statistics", self.rows)
-        kind = str(task.kind).encode()
         if self.strict:
-            return context_digest(b"subject", kind, self.rows)
+            return (context_digest(b"subject", b"strict", self.rows),)
+        if not isinstance(question, AboutModel):
+            return (context_digest(b"subject", b"statistics", self.rows),)
+        kind = str(task.kind).encode()
         own = context_digest(b"subject", kind, self.rows, self.run, task.number.to_bytes(8, "big"))
         folder, sample = f"subjects/{self.rows.hex()}/{task.kind}/", self._sample(question)
-        if (kept := self.store.get(folder + own.hex())) is not None and _near(sample, _read(kept), self.near):
-            return own
-        for name in self.store.names(folder):
-            if _near(sample, _read(self.store.get(name) or b""), self.near):
-                return bytes.fromhex(name.rsplit("/", 1)[1])
-        if kept is not None:  # asked about before, with another model: never about the same again
+        kept = self.store.get(folder + own.hex())
+        if kept is not None and not _near(sample, _read(kept), self.near):
             raise DataError(f"{task.name}: was asked about another model before")
-        self.store.put({folder + own.hex(): sample.astype("<f4").tobytes()})
-        return own
+        found = set[bytes]()
+        for name in self.store.names(folder):
+            entry = self.store.get(name) or b""
+            if _near(sample, _read(entry), self.near):
+                found.update(_split(entry))
+        subjects = tuple(sorted(found)) or (own,)
+        if kept is None:
+            packed = len(subjects).to_bytes(2, "big") + b"".join(subjects)
+            self.store.put({folder + own.hex(): packed + sample.astype("<f4").tobytes()})
+        return subjects
 
     def _sample(self, question: AboutModel) -> NDArray[np.float64]:
         """Return some coordinates of the model; which, only this party knows."""
@@ -75,8 +87,14 @@ class Subjects:
         return vector.astype(np.float64)
 
 
-def _read(kept: bytes) -> NDArray[np.float64]:
-    return np.frombuffer(kept, "<f4").astype(np.float64)
+def _split(entry: bytes) -> list[bytes]:
+    """Return the subjects of a model that was kept."""
+    return [entry[2 + _DIGEST * i : 2 + _DIGEST * (i + 1)] for i in range(int.from_bytes(entry[:2], "big"))]
+
+
+def _read(entry: bytes) -> NDArray[np.float64]:
+    """Return the coordinates of a model that was kept."""
+    return np.frombuffer(entry[2 + _DIGEST * len(_split(entry)) :], "<f4").astype(np.float64)
 
 
 def _near(one: NDArray[np.float64], other: NDArray[np.float64], near: float) -> bool:

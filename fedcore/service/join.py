@@ -89,6 +89,7 @@ async def join(options: JoinOptions, say: Say) -> Model:
         ),
         on_refusal=lambda text: say(f"refused: {text}"),
         patience_s=options.patience_s,
+        most_bytes=options.run.most_bytes,
     )
     if options.reveal is not None:
         options.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)

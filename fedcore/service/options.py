@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedcore.rounds.agreement import Run
-from secagg import ParameterError, RoundParameters, Signer, choose_parameters
+from secagg import ParameterError, RoundParameters, Signer
 from secagg.service import Deadlines, Registry, ServerCredentials
 from secagg.store import Store
 
@@ -53,18 +53,8 @@ class ServeOptions:
             raise ParameterError(
                 f"minimum_cohort: must be at most the {enrolled} enrolled, is {run.minimum_cohort}"
             )
-        model = run.security.threat_model
         replace(self.deadlines, advertise_s=self.start_s)
         self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
-        choose_parameters(
-            clients=run.minimum_cohort,
-            corrupt=model.corrupt,
-            dropout=model.dropout,
-            adversary=model.adversary,
-            security_bits=model.security_bits,
-            correctness_bits=model.correctness_bits,
-            grinding_bits=model.grinding_bits,
-        )
 
     def parameters(
         self, *, vector_length: int, ring_bits: int, context: bytes, sites: int | None = None
@@ -77,7 +67,7 @@ class ServeOptions:
             vector_length=vector_length,
             ring_bits=ring_bits,
             context=context,
-            threat_model=run.security.threat_model,
+            threat_model=run.threat_model(cohort),
             minimum_cohort=cohort,
             minimum_survivors=min(run.minimum_survivors, cohort),
         )

@@ -15,7 +15,7 @@ from fedcore.rounds.task import Task
 from fedcore.service.options import ServeOptions
 from secagg import Aggregate, Identity, RoundAbortedError, RoundParameters
 from secagg.service import AggregationServer, round_context
-from secagg.store import Advice, ConcernKind, LedgerError, ParticipationLedger, cells
+from secagg.store import Advice, ConcernKind, LedgerError, ParticipationLedger
 
 _LOOK_S = 0.05  # between two looks at who is connected
 _STRIKES = 3  # rounds running in which a site is silent or suspect, before it is asked last
@@ -152,7 +152,7 @@ class ServiceSum:
             self.ledger.join(subject, cohort=cohort, floor=run.cell)
         else:
             cohort = frozenset(map(Identity, settled))
-        self._cells = cells(subject, cohort, floor=run.cell)
+        self._cells = self.ledger.cells(subject)
         return cohort, replace(task, cohort=run.cohort_bits(cohort))
 
     def _wait_for(self, expected: frozenset[Identity]) -> None:

@@ -101,12 +101,6 @@ def edges_of(schema: Schema, bins: int) -> NDArray[np.float64]:
     return np.linspace(schema.low, schema.high, bins + 1).T
 
 
-def to_histogram(edges: NDArray[np.float64], shares: NDArray[np.float64], rows: int) -> Histogram:
-    """Histogram from the aggregated shares at the upper edges; a bin holds its upper edge, the first both."""
-    below = np.rint(shares.reshape(len(edges), -1) * rows).astype(np.int64)
-    return Histogram(edges, np.diff(below, axis=1, prepend=0))
-
-
 def to_covariance(products: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
     """Covariance matrix, (columns, columns), over n (not n - 1), from the aggregated mean products."""
     columns = len(schema.columns)

@@ -67,6 +67,7 @@ class AggregationClient:
                    S gets no signature. What else it raises ends the round, and is raised by `take_part`
     on_refusal     told why the server's message, or ours, counts as not sent
     patience_s     how long to try to reach the server
+    most_bytes     of one record of the server, such as a round's payload: more ends the stream
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class AggregationClient:
         before_sign: BeforeSign | None = None,
         on_refusal: Callable[[str], None] = _print_nothing,
         patience_s: float = 60.0,
+        most_bytes: int = _RECORD_LIMIT,
     ) -> None:
         self._address = address
         self._credentials = credentials
@@ -106,7 +108,7 @@ class AggregationClient:
             question_of=question_of,
             agreement=agreement,
         )
-        self._patience_s = patience_s
+        self._patience_s, self._most_bytes = patience_s, most_bytes
 
     async def take_part(self, compute: Compute) -> RoundOutcome:
         """Take part in the next round.
@@ -153,7 +155,7 @@ class AggregationClient:
         credentials = grpc.ssl_channel_credentials(self._credentials.certificate)
         options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME))
         async with grpc.aio.secure_channel(self._address, credentials, options=options) as channel:
-            stream = _Stream(channel.stream_stream(METHOD)())
+            stream = _Stream(channel.stream_stream(METHOD)(), self._most_bytes)
             reading = asyncio.create_task(self._read(seat, stream))
             submitting = asyncio.create_task(seat.submit_when_wanted(stream))
             try:
@@ -204,12 +206,12 @@ def _read_outcome(content: Buffer) -> tuple[bool, str]:
 class _Stream:
     """Records over one gRPC call; one writer at a time."""
 
-    def __init__(self, call: _Call) -> None:
-        self._call = call
+    def __init__(self, call: _Call, most_bytes: int) -> None:
+        self._call, self._most_bytes = call, most_bytes
         self._writing = asyncio.Lock()
 
     async def records(self) -> AsyncIterator[Record]:
-        reader = RecordReader(_RECORD_LIMIT)
+        reader = RecordReader(self._most_bytes)
         while (message := await self._call.read()) is not grpc.aio.EOF:
             for record in reader.feed(message):
                 yield record

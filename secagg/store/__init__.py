@@ -7,11 +7,12 @@ from secagg.store.deal import cells, deal, is_cell
 from secagg.store.errors import StoreBusyError, StoreError, StoreFullError
 from secagg.store.ledger import Participation, ParticipationLedger
 from secagg.store.memory import MemoryStore
-from secagg.store.rule import floor_for
+from secagg.store.rule import DEALT, floor_for
 from secagg.store.sqlite import SqliteStore
 from secagg.store.store import Store
 
 __all__ = [
+    "DEALT",
     "Advice",
     "Concern",
     "ConcernKind",

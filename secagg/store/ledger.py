@@ -96,6 +96,10 @@ class ParticipationLedger:
         settled = self._store.get(_COHORTS + _subject(subject))
         return _unpack(settled).members if settled else None
 
+    def cells(self, subject: bytes) -> tuple[Members, ...]:
+        """Return the cells that a subject is summed in; nothing where it has no cohort."""
+        return self._past(subject).cells()
+
     def check_clients(self, subject: bytes, clients: Collection[bytes]) -> tuple[Concern, ...]:
         """Object to clients whose vector about this subject went into a round without result; LedgerError."""
         known = {name.split("/")[-2] for name in self._store.names(f"{_OPEN}{subject.hex()}/")}

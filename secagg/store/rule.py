@@ -42,6 +42,8 @@ from secagg.params import MILLION, ThreatModel
 from secagg.store.concerns import Concern, ConcernKind
 from secagg.store.deal import Members, cells, whole_cells
 
+DEALT = b"cohort"  # cells follow from cohort and floor alone: not everybody may know a subject by one name
+
 
 def floor_for(model: ThreatModel, clients: int) -> int:
     """Return A + 2: fewest members of which two are honest, in a roster or cohort of so many clients."""
@@ -68,7 +70,7 @@ class Past:
         """Deal the cohort; without one, nothing."""
         if self.cohort is None:
             return ()
-        return cells(self.subject, self.cohort.members, floor=self.cohort.floor)
+        return cells(DEALT, self.cohort.members, floor=self.cohort.floor)
 
 
 def objections(past: Past, members: Members, floor: int, *, same: bool) -> Iterator[Concern]:

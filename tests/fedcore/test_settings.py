@@ -207,10 +207,6 @@ def test_every_constructor_of_a_setting_raises_the_one_error(make: Callable[[], 
 @pytest.mark.parametrize(
     ("command", "kind", "names"),
     [
-        (lambda: commands.serve, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
-        (lambda: commands.join, TrainingPlan, ("rounds", "clip", "bits", "weight_cap")),
-        (lambda: commands.serve, LogisticRegressionLearner, ("epochs", "learning_rate")),
-        (lambda: commands.join, LogisticRegressionLearner, ("epochs", "learning_rate")),
         (lambda: upload, TrainingPlan, ("rounds", "clip", "bits", "weight_cap", "keep")),
         (lambda: upload, Asks, ("weighting",)),
     ],

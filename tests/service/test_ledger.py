@@ -11,7 +11,7 @@ import pytest
 from secagg import Phase, RoundAbortedError
 from secagg.service import Deadlines, LedgerNoted, ManualClock, RoundFailed
 from secagg.service.seat import RoundOutcome
-from secagg.store import ConcernKind, LedgerError, MemoryStore, ParticipationLedger, cells
+from secagg.store import DEALT, ConcernKind, LedgerError, MemoryStore, ParticipationLedger, cells
 from tests.service.cohort import PAYLOAD, SOON, Cohort, cohort
 
 
@@ -72,7 +72,7 @@ def test_within_a_cohort_a_whole_cell_may_stay_away_and_no_single_member() -> No
     async def run() -> None:
         async with cohort(8, clock=ManualClock()) as c:
             subject, everybody = b"q" * 32, [key.identity for key in c.keys]
-            one, two = cells(subject, everybody, floor=3)
+            one, two = cells(DEALT, everybody, floor=3)
             options = {"subject": subject, "cohort": everybody}
             first, _ = await round_of(c, 1, list(range(8)), **options)
             assert np.array_equal(first.total, c.expected(list(range(8))))

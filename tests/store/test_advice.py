@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.store import LedgerError, MemoryStore, ParticipationLedger, cells
+from secagg.store import DEALT, LedgerError, MemoryStore, ParticipationLedger, cells
 
 SUBJECT = b"s" * 32
 
@@ -51,13 +51,13 @@ def test_a_server_may_sum_over_those_who_were_in_no_sum_yet() -> None:
 def test_within_a_cohort_the_cell_of_who_is_missing_is_left_out() -> None:
     book = ParticipationLedger(MemoryStore())
     book.join(SUBJECT, cohort=names(range(10)), floor=3)
-    (cell,) = (one for one in cells(SUBJECT, names(range(10)), floor=3) if names([0]) <= one)
+    (cell,) = (one for one in cells(DEALT, names(range(10)), floor=3) if names([0]) <= one)
     advice = book.advice(SUBJECT, names(range(1, 12)), floor=3)
     assert advice.members == names(range(10)) - cell
     assert frozenset(advice.left_out) == (cell - names([0])) | names([10, 11])
     assert advice.missing == tuple(names([0]))
     assert advice.sentence(party) == (
-        f"sum over 6 members, without {', '.join(sorted(map(party, advice.left_out)))}; not here: site-0"
+        f"sum over {10 - len(cell)} members, without {', '.join(sorted(map(party, advice.left_out)))}; not here: site-0"
     )
     assert book.advice(SUBJECT, names(range(2)), floor=3).wait
     assert book.advice(SUBJECT, names(range(10)), floor=4).wait  # its cells are too small

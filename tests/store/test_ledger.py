@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from secagg.errors import ParameterError
-from secagg.store import ConcernKind, LedgerError, MemoryStore, ParticipationLedger, cells
+from secagg.store import DEALT, ConcernKind, LedgerError, MemoryStore, ParticipationLedger, cells
 from secagg.store.ledger import DAY_S
 
 SUBJECT, OTHER = b"s" * 32, b"o" * 32
@@ -86,7 +86,7 @@ def test_a_ledger_that_warns_returns_the_concern_and_keeps_the_set() -> None:
 def test_within_a_cohort_whole_cells_may_leave_and_come_back() -> None:
     book, everybody = ledger(), names(range(10))
     book.join(SUBJECT, cohort=everybody, floor=3)
-    one, two, three = cells(SUBJECT, everybody, floor=3)
+    one, two, three = cells(DEALT, everybody, floor=3)
     for number, members in enumerate((one | two | three, one | three, two | three, three, everybody)):
         assert book.sign(SUBJECT, bytes([number]) * 16, members, floor=3) == ()
 
@@ -94,7 +94,7 @@ def test_within_a_cohort_whole_cells_may_leave_and_come_back() -> None:
 def test_a_cell_with_a_member_missing_is_refused_and_the_cure_is_named() -> None:
     book, everybody = ledger(), names(range(10))
     book.join(SUBJECT, cohort=everybody, floor=3)
-    one, two, three = cells(SUBJECT, everybody, floor=3)
+    one, two, three = cells(DEALT, everybody, floor=3)
     first = min(one)
     with pytest.raises(LedgerError) as caught:
         book.sign(SUBJECT, b"1" * 16, (one - {first}) | two, floor=3)
@@ -157,7 +157,7 @@ def test_cells_are_as_large_as_the_ledger_and_the_round_demand() -> None:
 def test_passes_over_one_update_are_over_the_same_members_whole_cells_or_not() -> None:
     book, everybody = ledger(), names(range(6))
     book.join(SUBJECT, cohort=everybody, floor=3)
-    one, _ = cells(SUBJECT, everybody, floor=3)
+    one, _ = cells(DEALT, everybody, floor=3)
     book.sign(SUBJECT, b"1" * 16, everybody, floor=3, same=True)
     assert book.check_sum(SUBJECT, everybody, floor=3, same=True) == ()
     assert book.check_sum(SUBJECT, one, floor=3) == ()

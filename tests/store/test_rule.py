@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg import ThreatModel
-from secagg.store import LedgerError, MemoryStore, ParticipationLedger, cells, floor_for
+from secagg.store import DEALT, LedgerError, MemoryStore, ParticipationLedger, cells, floor_for
 from tests.store.spans import Set, isolated, quorum, signed_by_nobody_twice, smallest_support, take
 
 SUBJECT = b"s" * 32
@@ -173,8 +173,7 @@ def test_a_server_that_asks_whom_it_likes_isolates_nobody(data: st.DataObject) -
         dealt: list[Set] = []
         if cohort is not None:
             dealt = [
-                frozenset(one[0] for one in cell)
-                for cell in cells(SUBJECT, named(cohort), floor=server.floor)
+                frozenset(one[0] for one in cell) for cell in cells(DEALT, named(cohort), floor=server.floor)
             ]
         free = st.frozensets(st.sampled_from(within), min_size=server.floor)
         whole = st.sets(st.sampled_from(dealt or [everybody]), min_size=1).map(

@@ -26,12 +26,13 @@ from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import FedAvg, GeometricMedian, Scaffold, Strategy
-from secagg import ConsentError, Identity, IdentityKey, RoundParameters, context_digest
-from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store, cells
+from secagg import ConsentError, Identity, IdentityKey, RoundParameters, ThreatModel, context_digest
+from secagg.store import DEALT, LedgerError, MemoryStore, ParticipationLedger, Store, cells
 from tests.fedcore.service.test_training import LEARNER
 from tests.fedcore.sites import SCHEMA, asked, make_plan, make_question, make_sites, model_of, train_of
 
 MEMBERS = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(6)]
+EIGHT = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(8)]
 ROUND = iter(range(1, 10_000))
 
 
@@ -43,16 +44,16 @@ def run_of(
 ) -> Run:
     """A run of six; rules: of consent."""
     plan = plan or make_plan(rounds=4, clients=6)
-    return Run(
-        schema=SCHEMA,
-        learner=LEARNER,
-        strategy=strategy or FedAvg(),
-        plan=plan,
-        words="local",
-        members=frozenset(MEMBERS),
-        consent=ConsentRules(**rules),
-        **changes,
-    )
+    values: dict[str, Any] = {
+        "schema": SCHEMA,
+        "learner": LEARNER,
+        "strategy": strategy or FedAvg(),
+        "plan": plan,
+        "words": "local",
+        "members": frozenset(MEMBERS),
+        "consent": ConsentRules(**rules),
+    }
+    return Run(**(values | dict(changes)))
 
 
 def tasks_of(run: Run) -> list[Task]:
@@ -294,6 +295,32 @@ def test_nor_with_one_number_of_the_model_changed_in_another_round() -> None:
         sign(again, asked(second, model=almost), MEMBERS[:-1])
 
 
+def test_nor_by_small_steps_from_model_to_model() -> None:
+    run = run_of()
+    first, second, third, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+
+    def moved(by: float) -> dict[str, Any]:
+        return {name: np.ones_like(array) * (1 + by) for name, array in model_of(first).items()}
+
+    consent = consent_of(run)
+    sign(consent, asked(first, model=moved(0)), MEMBERS)
+    sign(consent, asked(second, model=moved(0.9e-3)), MEMBERS)
+    with pytest.raises(LedgerError, match="differs from the sum"):  # near to the second, not to the first
+        sign(consent, asked(third, model=moved(1.8e-3)), MEMBERS[:-1])
+
+
+def test_a_model_between_two_is_about_both() -> None:
+    run = run_of()
+    first, second, third, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    models = [{n: np.ones_like(a) * (1 + by) for n, a in model_of(first).items()} for by in (0, 1.9e-3, 1e-3)]
+    consent = consent_of(run)
+    sign(consent, asked(first, model=models[0]), MEMBERS)
+    sign(consent, asked(second, model=models[1]), MEMBERS[:-1])
+    for members in (MEMBERS, MEMBERS[:-1]):
+        with pytest.raises(LedgerError, match="differs from the sum"):
+            sign(consent, asked(third, model=models[2]), members)
+
+
 def test_with_strict_cohorts_not_even_about_a_model_that_moved() -> None:
     run = run_of(strict_cohorts=True)
     first, second, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
@@ -301,6 +328,10 @@ def test_with_strict_cohorts_not_even_about_a_model_that_moved() -> None:
     sign(consent, first, MEMBERS)
     with pytest.raises(LedgerError, match="differs from the sum"):
         sign(consent, second, MEMBERS[:-1])
+    other = consent_of(run)
+    sign(other, tasks_of(run)[0], MEMBERS)  # a statistic: with an update it tells rows, or at least how many
+    with pytest.raises(LedgerError, match="differs from the sum"):
+        sign(other, first, MEMBERS[:-1])
 
 
 def test_passes_over_one_update_are_over_the_same_members() -> None:
@@ -312,6 +343,18 @@ def test_passes_over_one_update_are_over_the_same_members() -> None:
     with pytest.raises(LedgerError, match="differs from the sum"):
         sign(consent, again, MEMBERS[:-1])
     sign(consent, again, MEMBERS)
+
+
+def test_every_sum_over_the_same_updates_asks_for_one_member_more() -> None:
+    run = run_of(strategy=GeometricMedian(smoothing=0.1, passes=2))
+    first, again, third, *_ = [task for task in tasks_of(run) if task.kind is TaskKind.TRAIN]
+    consent = consent_of(run)
+    for task in (first, again, third):
+        sign(consent, task, MEMBERS)  # six members hide three sums: two honest ones, a colluder, two passes
+    sign(consent, replace(first, attempt=2), MEMBERS)
+    for task in (again, third):
+        with pytest.raises(ConsentError, match="4 sums about the same updates .* at least 7 members, has 6"):
+            sign(consent, replace(task, attempt=2), MEMBERS)
 
 
 def test_what_is_carried_over_stays_among_those_that_it_comes_from() -> None:
@@ -488,8 +531,8 @@ def test_runs_that_differ_in_anything_have_other_digests(changes: dict[str, Any]
 # --- sums in whole cells
 
 
-def cells_of(run: Run, task: Task, cohort: Sequence[bytes] = MEMBERS) -> tuple[frozenset[bytes], ...]:
-    return cells(run.subjects(MemoryStore()).of(task), cohort, floor=run.cell)
+def cells_of(run: Run, cohort: Sequence[bytes] = MEMBERS) -> tuple[frozenset[bytes], ...]:
+    return cells(DEALT, cohort, floor=run.cell)
 
 
 def named(run: Run, task: Task, cohort: Sequence[Identity] = MEMBERS) -> Task:
@@ -522,15 +565,14 @@ def test_a_cohort_is_a_bitmap_over_the_members(bits: str) -> None:
 
 
 def test_a_spoiled_sum_is_dealt_into_whole_cells_and_into_nothing_else() -> None:
-    plan = replace(make_plan(rounds=4, clients=6), smallest_group=3)
-    run = run_of(plan, changes={"security": Security(dropout=0.0)}, regroup=True)
-    task = named(run, first_of(run))
-    consent, (one, two) = settled(run, task), cells_of(run, task)
-    sign(consent, task, MEMBERS)
+    run = run_of(make_plan(rounds=4, clients=8), changes={"members": frozenset(EIGHT)}, regroup=True)
+    task = named(run, first_of(run), EIGHT)
+    consent, (one, two) = settled(run, task), cells_of(run, EIGHT)
+    sign(consent, task, EIGHT)
     for cell in (one, two):
         sign(consent, task, sorted(map(Identity, cell)))
     moved = (one | {min(two)}) - {min(one)}
-    for other in (moved, one | {min(two)}, frozenset(MEMBERS) - {min(one)}):
+    for other in (moved, one | {min(two)}, frozenset(EIGHT) - {min(one)}):
         with pytest.raises(LedgerError, match="must leave together"):
             sign(consent, task, sorted(map(Identity, other)))
 
@@ -545,13 +587,25 @@ def test_a_subject_has_one_cohort_for_good() -> None:
 
 
 def test_what_may_be_told_apart_counts_colluders_of_all_that_are_enrolled_and_passes() -> None:
-    assert run_of().floor == 3
-    assert run_of(changes={"security": Security(corrupt=0.5)}).floor == 5
+    many = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(22)]
+    run = run_of(make_plan(rounds=4, clients=22), changes={"members": frozenset(many)})
+    assert (run_of().floor, run.colluders, run.floor) == (3, 3, 5)
     assert run_of(strategy=GeometricMedian(smoothing=0.1, passes=2)).floor == 5
-    run = run_of(changes={"security": Security(corrupt=0.5)})
     with pytest.raises(LedgerError, match="at least 5 are needed"):
-        sign(consent_of(run), first_of(run), MEMBERS[:4])
-    sign(consent_of(run), first_of(run), MEMBERS[:5])
+        sign(consent_of(run), first_of(run), many[:4])
+    sign(consent_of(run), first_of(run), many[:5])
+
+
+def test_a_round_tolerates_all_colluders_however_few_are_asked() -> None:
+    many = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(40)]
+    run = run_of(make_plan(rounds=4, clients=40), changes={"members": frozenset(many)})
+    task = first_of(run)
+    for cohort, corrupt in ((30, 0.1), (6, 0.1), (10, 0.3)):
+        few = parameters_of(task, minimum_cohort=cohort, threat_model=ThreatModel(corrupt=corrupt))
+        with pytest.raises(TaskError, match=f"must cover 4 colluders in a round of {cohort}, covers [13]"):
+            consent_of(run).admit(task.encode(), few)
+    enough = parameters_of(task, minimum_cohort=30, threat_model=run.threat_model(30))
+    consent_of(run).admit(task.encode(), enough)
 
 
 # --- statistics and evaluations that were agreed on

@@ -163,7 +163,7 @@ def agreed(text: str, members: frozenset[Identity] = MEMBERS) -> AgreedRun:
 
 def test_colluders_of_the_noise_are_those_of_the_threat_model_unless_the_file_says_otherwise() -> None:
     for more, colluders in (
-        *(("", 1), ("[security]\ncorrupt = 0.25", 2), ("[security]\ncorrupt = 0.3", 3)),
+        *(("", 1), ("[security]\ncorrupt = 0.2\nminimum_cohort = 8", 2)),
         ("colluders = 0", 0),
     ):
         privacy = agreed(HIDDEN + more).plan.privacy
@@ -176,6 +176,7 @@ def test_colluders_of_the_noise_are_those_of_the_threat_model_unless_the_file_sa
     [
         ("[security]\ncorrupt = 1.0", r"security\.corrupt: must be in \[0, 1\)"),
         ("[security]\nminimum_cohort = 2", r"security\.minimum_cohort: must be at least 3"),
+        ("[security]\ncorrupt = 0.45", r"security\.minimum_cohort: must be enough for 4 colluders, of those"),
         ("[consent]\nnear = 2.0", r"consent\.near: must be in 0\.\.1"),
         ("[consent]\nregroup = 1", r"consent\.regroup: must be true or false"),
         (
@@ -202,8 +203,8 @@ def test_a_run_that_cannot_be_is_refused_by_the_key_of_its_table(text: str, mess
 
 
 def test_what_a_site_demands_follows_from_the_agreement() -> None:
-    policy = agreed("[security]\ncorrupt = 0.2\nminimum_survivors = 5").policy()
-    assert (policy.known, policy.minimum_cohort, policy.minimum_survivors) == (MEMBERS, 6, 5)
+    policy = agreed("[security]\ncorrupt = 0.2\nminimum_cohort = 8\nminimum_survivors = 5").policy()
+    assert (policy.known, policy.minimum_cohort, policy.minimum_survivors) == (MEMBERS, 8, 5)
     assert policy.minimum_corrupt == 0.2
     assert agreed("[consent]\nregroup = true").policy().minimum_cohort == 4
     assert agreed("[plan]\ncohort = 5").policy().minimum_cohort == 5

@@ -1,4 +1,4 @@
-"""What a strategy asks travels whole, and what makes no sense is refused by name."""
+"""Instructions of a strategy: equal as settings, and refused by name where they make no sense."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fedcore.errors import SettingError, TaskError
 from fedcore.names import matches
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting, sent
+from fedcore.settings import read, to_json
 
 NUMBERS = ("proximal", "rate", "quantile", "smoothing")
 
@@ -36,12 +37,7 @@ def test_asks_come_back_from_json(
         shared=tuple(names),
         personal=tuple(reversed(names)),
     )
-    assert Asks.decode(json.loads(json.dumps(asks.encode()))) == asks
-
-
-def test_defaults_are_not_written() -> None:
-    assert Asks().encode() == {}
-    assert Asks(proximal=0.5).encode() == {"proximal": 0.5}
+    assert read(Asks, json.loads(json.dumps(to_json(asks))), "asks") == asks
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, "control"])
@@ -68,21 +64,8 @@ def test_asks_that_exclude_each_other_are_refused(options: dict[str, Any], why: 
 
 @pytest.mark.parametrize("values", [{"more": 1}, {"normalized": 1}])
 def test_unknown_and_mistyped_asks_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(TaskError, match=r"asks.*(not known|true or false)"):
-        Asks.decode(values)
-
-
-@pytest.mark.parametrize(
-    ("asks", "values"),
-    [
-        (Asks(), 10),
-        (Asks(normalized=True), 10),
-        (Asks(control=1.0, weighting=Weighting.UNIFORM), 20),
-        (Asks(quantile=0.1), 11),
-    ],
-)
-def test_dimensions_count_what_follows(asks: Asks, values: int) -> None:
-    assert asks.dimension(10) == values
+    with pytest.raises(SettingError, match=r"asks.*(not known|true or false)"):
+        read(Asks, values, "asks")
 
 
 def test_patterns_choose_what_is_sent() -> None:

@@ -16,7 +16,7 @@ from fedcore.errors import TaskError
 from fedcore.history import read_history
 from fedcore.learner import flatten
 from fedcore.rounds.aggregation import PlainSum, SpoiledSumError
-from fedcore.rounds.agreement import ConsentRules
+from fedcore.rounds.agreement import ConsentRules, Security
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site, whole
@@ -56,7 +56,7 @@ def members(event: dict[str, Any]) -> Sequence[str]:
 
 def test_one_liar_costs_its_group_and_ends_nothing(tmp_path: Path) -> None:
     sites = spoiled_sites(12, "site-5")
-    run = Run(tmp_path, sites, PATIENT, rules=REGROUP)
+    run = Run(tmp_path, sites, PATIENT, rules=REGROUP, security=Security())
     plan = replace(make_plan(rounds=2, clients=12), attempts=4, smallest_group=4)
     model = asyncio.run(train(run, plan=plan))
     assert model.number == 2
@@ -65,7 +65,7 @@ def test_one_liar_costs_its_group_and_ends_nothing(tmp_path: Path) -> None:
     assert [event["number"] for event in done] == [1, 2]
     for event in done:
         assert "site-5" not in members(event)
-        assert len(members(event)) == 8  # all but its cell of four
+        assert len(members(event)) == 6  # all but its cell
     failed = [event["reason"] for event in rounds_of(tmp_path) if not event["completed"]]
     assert len(failed) >= 2 * 2  # of each round everybody, and the group of the liar
     assert all("weight" in reason for reason in failed)
