@@ -56,9 +56,8 @@ def test_within_a_cohort_the_cell_of_who_is_missing_is_left_out() -> None:
     assert advice.members == names(range(10)) - cell
     assert frozenset(advice.left_out) == (cell - names([0])) | names([10, 11])
     assert advice.missing == tuple(names([0]))
-    assert advice.sentence(party) == (
-        f"sum over {10 - len(cell)} members, without {', '.join(sorted(map(party, advice.left_out)))}; not here: site-0"
-    )
+    without = ", ".join(sorted(map(party, advice.left_out)))
+    assert advice.sentence(party) == f"sum over {10 - len(cell)} members, without {without}; not here: site-0"
     assert book.advice(SUBJECT, names(range(2)), floor=3).wait
     assert book.advice(SUBJECT, names(range(10)), floor=4).wait  # its cells are too small
 
