@@ -13,8 +13,9 @@ import pytest
 
 from fedcore import arrays
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import flatten
+from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.agreement import ConsentRules, EvaluationRules, Run, Security, StatisticsRules
@@ -76,7 +77,8 @@ def first_of(run: Run) -> Task:
 
 def consent_of(run: Run, store: Store | None = None) -> Consent:
     store = MemoryStore() if store is None else store
-    site = replace(make_sites(6)["site-0"], learner=LEARNER)
+    guard = None if run.plan.privacy is None else PrivacyGuard(run.plan.privacy)
+    site = replace(make_sites(6)["site-0"], learner=LEARNER, guard=guard)
     return Consent(run, site, store, ParticipationLedger(store))
 
 
@@ -458,6 +460,12 @@ def test_under_noise_a_member_that_drops_out_is_within_the_budget() -> None:
     sign(consent, task, MEMBERS[:-1])
 
 
+def test_a_site_without_an_account_takes_no_part_in_a_run_with_a_budget() -> None:
+    store, site = MemoryStore(), make_sites(6)["site-0"]
+    with pytest.raises(SettingError, match=r"site\.guard: is missing"):
+        Consent(run_of(PRIVATE), site, store, ParticipationLedger(store))
+
+
 # --- the agreement's own words
 
 
@@ -522,14 +530,15 @@ def test_a_cohort_is_a_bitmap_over_the_members(bits: str) -> None:
 
 
 def test_a_spoiled_sum_is_dealt_into_whole_cells_and_into_nothing_else() -> None:
-    run = run_of(regroup=True)
-    task = named(run, first_of(run))
-    consent, (one, two) = settled(run, task), cells_of(run, task)
-    sign(consent, task, MEMBERS)
+    everybody = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(8)]
+    run = replace(run_of(make_plan(clients=8), regroup=True), members=frozenset(everybody))
+    task = named(run, first_of(run), everybody)
+    consent, (one, two) = settled(run, task), cells_of(run, task, everybody)
+    sign(consent, task, everybody)
     for cell in (one, two):
         sign(consent, task, sorted(map(Identity, cell)))
     moved = (one | {min(two)}) - {min(one)}
-    for other in (moved, one | {min(two)}, frozenset(MEMBERS) - {min(one)}):
+    for other in (moved, one | {min(two)}, frozenset(everybody) - {min(one)}):
         with pytest.raises(LedgerError, match="must leave together"):
             sign(consent, task, sorted(map(Identity, other)))
 
