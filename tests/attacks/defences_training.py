@@ -204,13 +204,6 @@ DEFENCES = (
         "sums are of cells if and only if that was agreed",
     ),
     Defence(
-        "consent: a center for every covariance",
-        _CONSENT,
-        "wanted = _scale_of(question), plan.standardize or isinstance(question, Covariance)",
-        "wanted = _scale_of(question), plan.standardize",
-        "a covariance is about a mean that rows can have",
-    ),
-    Defence(
         "consent: floor of a signature",
         _CONSENT,
         "survivors, floor=floor)\n",

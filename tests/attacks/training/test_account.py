@@ -9,7 +9,6 @@ from typing import IO, Any
 
 import pytest
 
-from fedcore.privacy import guard as guarding
 from fedcore.privacy.accounting import Accountant
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.task import Task
@@ -39,7 +38,7 @@ def test_what_was_spent_is_on_the_disk_before_it_takes_the_place_of_the_account(
         sync(file)
         seen.append((spent(path), spent(path.with_name("account.json.new"))))
 
-    monkeypatch.setattr(guarding.os, "fsync", noting)
+    monkeypatch.setattr(os, "fsync", noting)
     guard.demand(task)
     assert seen == [(1, 2)]
     assert spent(path) == 2
@@ -59,7 +58,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_account_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(guarding.json, "dump", killed)
+        patched.setattr(json, "dump", killed)
         with pytest.raises(KeyboardInterrupt):
             guard.demand(task)
     assert spent(path) == 1

@@ -24,9 +24,9 @@ from fedcore.statistics.standardizer import Standardizer
 from secagg import IdentityKey
 from secagg.service import RoundOutcome
 from secagg.store import LedgerError, MemoryStore, ParticipationLedger
-from tests.attacks.training.test_consent import MEMBERS, asked, first_of, named, parameters_of, run_of
+from tests.attacks.training.test_consent import MEMBERS, first_of, named, parameters_of, run_of
 from tests.fedcore.service.test_training import LEARNER
-from tests.fedcore.sites import make_sites
+from tests.fedcore.sites import asked, make_sites
 from tests.service.cohort import PINNED
 
 Act = Callable[["Driven", Callable[..., Any]], Awaitable[RoundOutcome]]

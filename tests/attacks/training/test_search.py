@@ -92,7 +92,7 @@ class Server:
     rounds: int = 0
     own: MemoryStore = field(default_factory=MemoryStore)
 
-    RUNS: ClassVar = {}
+    RUNS: ClassVar[dict[tuple[Game, str], Run]] = {}
 
     def __post_init__(self) -> None:
         game = self.game

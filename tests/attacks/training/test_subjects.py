@@ -16,14 +16,13 @@ from fedcore.stream import choose
 from secagg.store import LedgerError, MemoryStore, Store
 from tests.attacks.training.test_consent import (
     MEMBERS,
-    asked,
     consent_of,
     first_of,
-    model_of,
     parameters_of,
     run_of,
     sign,
 )
+from tests.fedcore.sites import asked, model_of
 
 COORDINATES = 100_000  # of which a site compares some thousand
 
