@@ -538,12 +538,14 @@ def test_verify_of_what_is_no_transcript_fails_with_what_is_wrong(tmp_path: Path
     assert "NOT verified" in done.out
 
 
-def test_a_site_with_privacy_takes_no_seed(party: Path, call: Call) -> None:
+def test_a_site_with_privacy_takes_no_seed_and_needs_an_account(party: Path, call: Call) -> None:
     text = '[learner]\nkind = "softmax"\n[plan]\nnorm = 1.0\nbits = 10\nrounds = 2\n'
     text += "[privacy]\nepsilon = 40.0\ndelta = 1e-3\nsmallest = 4\n"
     (party / "training.toml").write_text(text, encoding="utf-8")
     done = call("fedcore", *join(party, training=party / "training.toml", seed=1))
     done.refused("fedcore", "--seed: noise that can be repeated hides nothing")
+    done = call("fedcore", *join(party, training=party / "training.toml"))
+    done.refused("fedcore", "--account: is missing, a site must not spend its budget anew")
     weak = party / "weak.toml"
     weak.write_text(text.replace("smallest = 4", ""), encoding="utf-8")
     call("fedcore", *join(party, training=weak)).refused("fedcore", "privacy.smallest: is missing")

@@ -20,7 +20,7 @@ from secagg.kernels import UIntArray
 # Rounding is tried again until the rounded norm is within the bound; each try succeeds with
 # probability 1 - exp(-1/2) or more (Kairouz, Liu, Steinke 2021, section 4.2).
 _TRIES = 200
-_DEVIATIONS = 12  # of the noise of a sum: beyond it, with 2^-100, sums could wrap
+_DEVIATIONS = 12  # of the noise of a sum, see `Noise.headroom`: beyond it sums could wrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,12 @@ class Noise:
                 raise CodecError(f"noise.{name}: must be finite and at least 0, is {getattr(self, name)}")
 
     def headroom(self, clients: int) -> int:
-        """Return the steps that the noise of so many sites stays within, but for a chance of 2^-100."""
+        """Return the steps that a coordinate of the noise of so many sites together stays within.
+
+        P[|noise| > headroom] < 2^-100 for both mechanisms, from two sites on, all of them in the sum, by
+        Chernoff: 2 exp(-12^2 / 2) < 2^-102 where the noise is large, for the discrete Gaussian throughout;
+        small Skellam noise has a heavier tail, which the 8 steps of each site are for.
+        """
         return math.ceil(_DEVIATIONS * math.sqrt(clients * self.variance)) + 8 * clients
 
     def encode(

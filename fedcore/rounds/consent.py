@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.questions import AboutModel, Count, Covariance, Cumulative, Deviation, Question, Train
 from fedcore.rounds.site import Site
@@ -36,12 +36,17 @@ class Consent:
 
     store   of this site: what it answered, and the models it was asked about
     ledger  of the sums that it signed
+    raises  SettingError: the run has a budget, and the site no account of it
     """
 
     run: Run
     site: Site
     store: Store = field(repr=False)
     ledger: ParticipationLedger = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.run.plan.privacy is not None and self.site.guard is None:
+            raise SettingError("site.guard: is missing, under [privacy] a site keeps an account of its own")
 
     # --- before anything is computed
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.attacks import defences_client, defences_masks, defences_server, defences_state, defences_training
+from tests.attacks import (
+    defences_agreement,
+    defences_client,
+    defences_masks,
+    defences_privacy,
+    defences_runs,
+    defences_server,
+    defences_sites,
+    defences_state,
+    defences_training,
+)
 from tests.attacks.defence import Defence
 
 DEFENCES: tuple[Defence, ...] = (
@@ -11,4 +21,8 @@ DEFENCES: tuple[Defence, ...] = (
     *defences_masks.DEFENCES,
     *defences_state.DEFENCES,
     *defences_training.DEFENCES,
+    *defences_agreement.DEFENCES,
+    *defences_privacy.DEFENCES,
+    *defences_sites.DEFENCES,
+    *defences_runs.DEFENCES,
 )

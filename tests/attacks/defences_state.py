@@ -315,8 +315,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "server: the floor of the threat model",
         "secagg.service.driver",
-        "floor = floor_for(self.parameters.threat_model, self._roster)",
-        "floor = 1",
+        "floor = self._floor or floor_for(self.parameters.threat_model, self._roster)",
+        "floor = self._floor or 1",
         "a server's floor follows from the colluders of the round",
     ),
     Defence(

@@ -1,10 +1,10 @@
-"""Defences of a site against a server that bends the run."""
+"""Defences of a site against a server that bends the run: its consent, and what sums are about."""
 
 from __future__ import annotations
 
 from tests.attacks.defence import Defence
 
-_CONSENT, _SUBJECTS = "fedcore.rounds.consent", "fedcore.rounds.subjects"
+_CONSENT, _TERMS, _SUBJECTS = "fedcore.rounds.consent", "fedcore.rounds.terms", "fedcore.rounds.subjects"
 
 DEFENCES = (
     Defence(
@@ -17,8 +17,8 @@ DEFENCES = (
     Defence(
         "consent: nothing else in a task",
         "fedcore.rounds.task",
-        '        if unknown := header.keys() - {"version", "kind", *_PLACE} - question.header().keys():\n',
-        "        if unknown := frozenset():\n",
+        'header.keys() - {"version", "kind", "cohort", *_PLACE} - question.header().keys():',
+        "frozenset():",
         "codec, weights, shaping, noise and local training are the agreement's",
     ),
     Defence(
@@ -73,7 +73,7 @@ DEFENCES = (
     Defence(
         "consent: standardizing",
         _CONSENT,
-        "        if plan.standardize != bool(given.mean.size):\n",
+        "        if wanted != bool(given.mean.size):\n",
         "        if False:\n",
         "rows are standardized if and only if that was agreed",
     ),
@@ -115,23 +115,9 @@ DEFENCES = (
     Defence(
         "consent: ledger",
         _CONSENT,
-        "        if encoding.noise is None:  # what",
-        "        if False:  # what",
+        "        if encoding.noise is None:\n            subject",
+        "        if False:\n            subject",
         "no two sums of a subject differ",
-    ),
-    Defence(
-        "consent: agreement in the digest",
-        _CONSENT,
-        '            "strict_cohorts": self.strict_cohorts,\n',
-        "",
-        "runs with other rules have other contexts",
-    ),
-    Defence(
-        "agreement in the context",
-        "secagg.service.context",
-        "    return context_digest(agreement, payload) if agreement else context_digest(payload)\n",
-        "    return context_digest(payload)\n",
-        "who agreed to something else takes no part",
     ),
     Defence(
         "subjects: statistics",
@@ -169,24 +155,108 @@ DEFENCES = (
         "a run with another name is about the same rows",
     ),
     Defence(
-        "account: one guard at a time",
-        "fedcore.privacy.guard",
-        "        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
-        "        pass\n",
-        "one budget is spent once",
+        "consent: passes of a round",
+        _TERMS,
+        "        if question.passes > self.passes:\n",
+        "        if False:\n",
+        "the same vectors are summed no oftener than agreed",
     ),
     Defence(
-        "site: what counted",
-        "fedcore.rounds.local_training",
-        "        if self.counted:\n            for",
-        "        if True:\n            for",
-        "what a site keeps changes only when its vector is in a sum",
+        "consent: number of statistics",
+        _TERMS,
+        "for number in range(1, count + 1))\n        if self.schema",
+        "for number in range(1, count + 9))\n        if self.schema",
+        "no more statistics than were agreed on",
     ),
     Defence(
-        "site: which round counted",
-        "fedcore.rounds.local_training",
-        "        if self.pending is not None and self.pending[0] == name:\n            self.counted",
-        "        if self.pending is not None:\n            self.counted",
-        "the sum of another round settles nothing",
+        "consent: number of evaluations",
+        _TERMS,
+        "            yield from (Place(kind, plan.rounds + number) for number in range(1, count + 1))\n",
+        "            yield from (Place(kind, plan.rounds + number) for number in range(1, count + 9))\n",
+        "no more evaluations of the final model than were agreed on",
+    ),
+    Defence(
+        "consent: edges of a statistic",
+        _CONSENT,
+        "        if isinstance(question, Cumulative) and question.edges.size > most:\n",
+        "        if False:\n",
+        "no distribution finer than was agreed on",
+    ),
+    Defence(
+        "consent: cells of a statistic",
+        _CONSENT,
+        "        if isinstance(question, Count) and len(question.cells) > most:\n",
+        "        if False:\n",
+        "no count finer than was agreed on",
+    ),
+    Defence(
+        "consent: shapes of the model",
+        _CONSENT,
+        "        if isinstance(question, AboutModel) and not self.run.fits(question.model):\n",
+        "        if False:\n",
+        "a task is about a model that the learner has",
+    ),
+    Defence(
+        "consent: a cohort as agreed",
+        _CONSENT,
+        "        if (self.run.cohort_of(task.cohort) is not None) != self.run.regroups:\n",
+        "        if False:\n",
+        "sums are of cells if and only if that was agreed",
+    ),
+    Defence(
+        "consent: floor of a signature",
+        _CONSENT,
+        "survivors, floor=floor)\n",
+        "survivors, floor=2)\n",
+        "a sum has two honest members, whoever was asked",
+    ),
+    Defence(
+        "consent: floor of a cell",
+        _CONSENT,
+        "LedgerQuestion(subject, cohort, self.run.floor if cohort is None else self.run.cell)",
+        "LedgerQuestion(subject, cohort)",
+        "cells are as large as was agreed on",
+    ),
+    Defence(
+        "consent: an account under noise",
+        _CONSENT,
+        "        if self.run.plan.privacy is not None and self.site.guard is None:\n",
+        "        if False:\n",
+        "a site under noise has an account of its own",
+    ),
+    Defence(
+        "subjects: as near as agreed",
+        _SUBJECTS,
+        "max(near, 2.0**-22)",
+        "2.0**-22",
+        "models are as near as the agreement says",
+    ),
+    Defence(
+        "subjects: rounding of what is kept",
+        _SUBJECTS,
+        "max(near, 2.0**-22)",
+        "near",
+        "where only equal models are near, a model is near itself",
+    ),
+    Defence(
+        "subjects: one model for good",
+        _SUBJECTS,
+        "        if kept is not None:  # asked",
+        "        if False:  # asked",
+        "a site does not forget a model because it is asked about another",
+    ),
+    Defence(
+        "subjects: coordinates are secret",
+        _SUBJECTS,
+        "                secret = os.urandom(32)\n",
+        "                secret = bytes(32)\n",
+        "nobody knows which coordinates are compared",
+    ),
+    Defence(
+        "subjects: coordinates are kept",
+        _SUBJECTS,
+        '                self.store.put({"subjects/secret": secret})\n',
+        "",
+        "models are compared by the same coordinates",
     ),
 )

@@ -41,12 +41,27 @@ _STATE = (
     "tests/transcript",
     "tests/test_hygiene.py",
 )
-_SERVICE = tuple(f"tests/service/test_{name}.py" for name in ("hello", "keys", "seat", "transcripts"))
+_SERVICE = tuple(
+    f"tests/service/test_{name}.py"
+    for name in ("hello", "keys", "seat", "transcripts", "driver", "ledger", "hostile")
+)
 _TRAINING = (
     "tests/attacks/training",
-    "tests/fedcore/rounds/test_lying_server.py",
-    "tests/fedcore/rounds/test_local_training.py",
-    "tests/fedcore/service/test_join.py",
+    *(
+        f"tests/fedcore/rounds/test_{name}.py"
+        for name in (
+            "lying_server",
+            "site_guard",
+            "no_oracle",
+            "local_training",
+            "site",
+            "agreement",
+            "options",
+        )
+    ),
+    "tests/fedcore/privacy",
+    "tests/fedcore/service",
+    "tests/test_cli.py",
 )
 _FOUND = 3  # attacks that are kept per defence
 _TIMEOUT_S = 900

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 
 from secagg import (
+    Identity,
     IdentityKey,
     Phase,
     Policy,
+    RoundParameters,
     context_digest,
 )
 from secagg.kernels import pack
@@ -27,7 +30,9 @@ from secagg.service import (
 )
 from secagg.service import records as records_module
 from secagg.service.client import _read_outcome
-from secagg.service.records import RecordType, encode_record
+from secagg.service.driver import RoundDriver
+from secagg.service.records import Record, RecordReader, RecordType, encode_record
+from secagg.service.server import _Connection
 from tests.service.cohort import PAYLOAD, RING_BITS, SOON, Cohort, cohort, raw_stream, settle
 
 
@@ -156,12 +161,55 @@ def test_a_flood_of_refused_frames_ends_its_stream_and_costs_nobody_else_the_rou
                     while await stream.receive():
                         pass
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            async with raw_stream(c, 0) as again:  # it gets nothing more of this round
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(again.receive(), 0.3)
             await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 5))
             clock.advance(SOON.advertise_s + 1)
             result = await running
             assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
             assert sum(isinstance(event, MessageRefused) for event in c.events) == 16
             await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_a_frame_longer_than_any_of_a_round_ends_its_stream_before_it_is_kept() -> None:
+    async def run() -> None:
+        async with cohort() as c, raw_stream(c, 0) as stream:
+            await stream.send(RecordType.FRAME, bytes(10**6))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await asyncio.wait_for(stream.receive(), 5)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_a_newer_one_replaced_is_not_heard() -> None:
+    """What was still in it when the client came back; the newer stream's frames count."""
+
+    class Driver:
+        def __init__(self, parameters: RoundParameters) -> None:
+            self.parameters = parameters
+            self.heard: list[bytes] = []
+
+        def receive(self, _sender: Identity, frame: bytes) -> None:
+            self.heard.append(frame)
+
+    async def one(content: bytes) -> AsyncIterator[Record]:
+        yield Record(RecordType.FRAME, content)
+
+    async def run() -> None:
+        async with cohort() as c:
+            driver = Driver(c.parameters())
+            older, newer = (_Connection(c.keys[0].identity) for _ in range(2))
+            older.waiting = newer.waiting = False
+            c.server._driver = cast("RoundDriver", driver)
+            c.server._connections[c.keys[0].identity] = newer
+            await c.server._read(older, RecordReader(100), one(b"late"))
+            await c.server._read(newer, RecordReader(100), one(b"now"))
+            assert driver.heard == [b"now"]
+            c.server._driver = None
 
     asyncio.run(run())
 

@@ -177,6 +177,42 @@ def test_a_client_answers_no_round_about_a_subject_that_it_joined_with_another_c
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("asked", "floor"), [(0, 3), (4, 4)])
+def test_a_client_joins_in_cells_as_large_as_its_question_says_or_else_the_threat_model(
+    asked: int, floor: int
+) -> None:
+    async def run() -> None:
+        one, subject = Round(), b"q" * 32
+        identities = frozenset(key.identity for key in KEYS)
+        one.ask(list(one.server.start()))
+        seat, outlet = one.seat(0, _asking(Question(subject, identities, asked))), Outlet()
+        seat.take_payload(PAYLOAD)
+        await seat.take_frame(one.frames[0], outlet)
+        seat.leave()
+        one.ledgers[0].join(subject, cohort=identities, floor=floor)
+        for other in {1, 2, 3, 4} - {floor}:
+            with pytest.raises(LedgerError, match="another cohort was agreed on"):
+                one.ledgers[0].join(subject, cohort=identities, floor=other)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_was_in_as_many_rounds_as_it_allows_answers_nothing() -> None:
+    async def run() -> None:
+        one = Round()
+        one.ledgers[0] = ParticipationLedger(one.stores[0], rounds_per_day=1)
+        one.ledgers[0].uploaded(b"q" * 32, b"1" * 16, KEYS[0].identity, 0.0)
+        one.ask(list(one.server.start()))
+        seat, outlet = one.seat(0), Outlet()
+        seat.take_payload(PAYLOAD)
+        await seat.take_frame(one.frames[0], outlet)
+        assert outlet.sent == []
+        assert seat.outcome is not None
+        assert seat.outcome.reason.startswith("our ledger refuses: too many rounds in a day")
+
+    asyncio.run(run())
+
+
 def test_an_upload_is_kept_under_the_subject_of_its_question() -> None:
     async def run() -> None:
         one, subject = Round(), b"q" * 32

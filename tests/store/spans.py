@@ -9,32 +9,47 @@ from itertools import combinations
 Set = frozenset[int]
 
 
-def reduced(sums: Iterable[Set], seen: Sequence[int]) -> list[list[Fraction]]:
+Row = list[Fraction]
+
+
+def reduced(sums: Iterable[Set], seen: Sequence[int]) -> list[Row]:
     """Return the reduced row echelon form of the sums, as equations between the vectors of `seen`."""
-    rows = [[Fraction(member in one) for member in seen] for one in sums]
-    done: list[list[Fraction]] = []
-    for column in range(len(seen)):
+    return echelon([[Fraction(member in one) for member in seen] for one in sums])
+
+
+def echelon(equations: Iterable[Row]) -> list[Row]:
+    """Return the reduced row echelon form of equations between vectors, one coefficient for each."""
+    rows, done = [list(one) for one in equations], list[Row]()
+    for column in range(len(rows[0]) if rows else 0):
         pivot = next((row for row in rows if row[column]), None)
         if pivot is None:
             continue
         rows.remove(pivot)
         pivot = [value / pivot[column] for value in pivot]
 
-        def cleared(row: list[Fraction], pivot: list[Fraction] = pivot, at: int = column) -> list[Fraction]:
+        def cleared(row: Row, pivot: Row = pivot, at: int = column) -> Row:
             return [value - row[at] * other for value, other in zip(row, pivot, strict=True)]
 
         rows, done = [cleared(row) for row in rows], [*map(cleared, done), pivot]
     return done
 
 
-def isolated(sums: Iterable[Set], honest: Collection[int]) -> set[int]:
-    """Whose vector follows from the sums, for one who knows those of all that are not honest.
+def alone(equations: Iterable[Row]) -> set[int]:
+    """Which vectors follow from equations, by their columns.
 
     A unit vector of the span is a row of the reduced form: the span's vectors are determined by their pivots.
     """
+    return {
+        next(i for i, value in enumerate(row) if value)
+        for row in echelon(equations)
+        if sum(map(bool, row)) == 1
+    }
+
+
+def isolated(sums: Iterable[Set], honest: Collection[int]) -> set[int]:
+    """Whose vector follows from the sums, for one who knows those of all that are not honest."""
     seen = sorted(honest)
-    rows = reduced([one & frozenset(seen) for one in sums], seen)
-    return {seen[row.index(Fraction(1))] for row in rows if sum(map(bool, row)) == 1}
+    return {seen[i] for i in alone([[Fraction(member in one) for member in seen] for one in sums])}
 
 
 def smallest_support(sums: Collection[Set], members: Collection[int], below: int) -> int:

@@ -13,8 +13,9 @@ import pytest
 
 from fedcore import arrays
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.learner import flatten
+from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.aggregation import GroupSum, PlainSum
 from fedcore.rounds.agreement import ConsentRules, EvaluationRules, Run, Security, StatisticsRules
@@ -77,7 +78,8 @@ def first_of(run: Run) -> Task:
 
 def consent_of(run: Run, store: Store | None = None) -> Consent:
     store = MemoryStore() if store is None else store
-    site = replace(make_sites(6)["site-0"], learner=LEARNER)
+    guard = None if run.plan.privacy is None else PrivacyGuard(run.plan.privacy)
+    site = replace(make_sites(6)["site-0"], learner=LEARNER, guard=guard)
     return Consent(run, site, store, ParticipationLedger(store))
 
 
@@ -499,6 +501,12 @@ def test_under_noise_a_member_that_drops_out_is_within_the_budget() -> None:
     task, consent = tasks_of(run)[0], consent_of(run)
     sign(consent, task, MEMBERS)
     sign(consent, task, MEMBERS[:-1])
+
+
+def test_a_site_without_an_account_takes_no_part_in_a_run_with_a_budget() -> None:
+    store, site = MemoryStore(), make_sites(6)["site-0"]
+    with pytest.raises(SettingError, match=r"site\.guard: is missing"):
+        Consent(run_of(PRIVATE), site, store, ParticipationLedger(store))
 
 
 # --- the agreement's own words

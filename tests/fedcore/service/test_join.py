@@ -17,6 +17,7 @@ from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.history import read_history
 from fedcore.learner import flatten
+from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds import agreement, consent
 from fedcore.rounds.aggregation import PlainSum
@@ -263,7 +264,8 @@ def test_a_site_without_noise_is_told_what_remains_to_a_lying_server(steady: Run
         assert line.startswith("WARNING: no [privacy]: who is in a sum: a liar's gain: two steps may differ")
         assert line.endswith("(remedy: consent.strict_cohorts, [privacy])")
     plan = replace(make_plan(rounds=1, clients=5), norm=1.0, privacy=PRIVATE)
-    run = Run(tmp_path, make_sites(5), PATIENT, plan=plan)
+    guarded = {name: replace(site, guard=PrivacyGuard(PRIVATE)) for name, site in make_sites(5).items()}
+    run = Run(tmp_path, guarded, PATIENT, plan=plan)
     options = replace(run.join_options("site-0", "127.0.0.1:1", reveal=None), patience_s=0.1)
     said = list[str]()
     with pytest.raises(ConnectionLostError):

@@ -1,0 +1,171 @@
+"""Defences of what the parties of a run agree on: all of it is in the digest, nothing weakens the rest."""
+
+from __future__ import annotations
+
+from tests.attacks.defence import Defence
+
+_AGREEMENT = "fedcore.rounds.agreement"
+
+DEFENCES = (
+    Defence(
+        "agreement: learner in the digest",
+        _AGREEMENT,
+        '            "learner": self.words,\n',
+        "",
+        "runs with other learners have other contexts",
+    ),
+    Defence(
+        "agreement: plan in the digest",
+        _AGREEMENT,
+        '            "plan": to_json(self.plan),\n',
+        "",
+        "runs with another plan, noise included, have other contexts",
+    ),
+    Defence(
+        "agreement: schema in the digest",
+        _AGREEMENT,
+        '            "schema": to_json(self.schema),\n',
+        "",
+        "runs about other columns have other contexts",
+    ),
+    Defence(
+        "agreement: strategy in the digest",
+        _AGREEMENT,
+        '            "strategy": {"name": type(self.strategy).__name__, **to_json(self.strategy)},\n',
+        "",
+        "runs with another strategy have other contexts",
+    ),
+    Defence(
+        "agreement: members in the digest",
+        _AGREEMENT,
+        "text.encode(), *sorted(self.members))",
+        "text.encode())",
+        "runs of other members have other contexts",
+    ),
+    Defence(
+        "agreement: security in the digest",
+        _AGREEMENT,
+        '_RULES = ("security", "consent", ',
+        '_RULES = ("consent", ',
+        "runs against other colluders have other contexts",
+    ),
+    Defence(
+        "agreement: consent in the digest",
+        _AGREEMENT,
+        '_RULES = ("security", "consent", ',
+        '_RULES = ("security", ',
+        "runs with other rules have other contexts",
+    ),
+    Defence(
+        "agreement: statistics in the digest",
+        _AGREEMENT,
+        '"statistics", "evaluation")',
+        '"evaluation")',
+        "runs with other statistics have other contexts",
+    ),
+    Defence(
+        "agreement: evaluation in the digest",
+        _AGREEMENT,
+        '"statistics", "evaluation")',
+        '"statistics",)',
+        "runs with other evaluations have other contexts",
+    ),
+    Defence(
+        "agreement: policy knows the members",
+        _AGREEMENT,
+        "            known=self.members,\n",
+        "            known=None,\n",
+        "who is not enrolled is in no roster",
+    ),
+    Defence(
+        "agreement: policy of the cohort",
+        _AGREEMENT,
+        "            minimum_cohort=smallest,\n",
+        "            minimum_cohort=3,\n",
+        "no round is over fewer than were agreed on",
+    ),
+    Defence(
+        "agreement: policy of the survivors",
+        _AGREEMENT,
+        "            minimum_survivors=min(self.minimum_survivors, smallest),\n",
+        "            minimum_survivors=2,\n",
+        "no sum is over fewer than were agreed on",
+    ),
+    Defence(
+        "agreement: policy of the colluders",
+        _AGREEMENT,
+        "            minimum_corrupt=self.security.corrupt,\n",
+        "            minimum_corrupt=0.0,\n",
+        "no round is planned for fewer colluders than were agreed on",
+    ),
+    Defence(
+        "agreement: survivors for the noise",
+        _AGREEMENT,
+        "0 if privacy is None else privacy.smallest)",
+        "0)",
+        "no policy lets a sum have the noise of fewer than agreed",
+    ),
+    Defence(
+        "agreement: cohort for the noise",
+        _AGREEMENT,
+        "            privacy is None or self.minimum_survivors <= self.minimum_cohort,\n",
+        "            True,\n",
+        "no cohort is smaller than the noise needs",
+    ),
+    Defence(
+        "agreement: colluders subtract noise",
+        _AGREEMENT,
+        '{"colluders": colluders}',
+        "{}",
+        "noise is enough without that of the colluders, unless the file says otherwise",
+    ),
+    Defence(
+        "agreement: persons are bounded",
+        _AGREEMENT,
+        "        if promised is not None and Abilities.of(made).sensitivity is None:\n",
+        "        if False:\n",
+        "no promise to persons by a learner that bounds no person's part",
+    ),
+    Defence(
+        "agreement: passes are not regrouped",
+        _AGREEMENT,
+        "        require(not (self.consent.regroup and again), ",
+        "        require(True, ",
+        "passes over one update are over one set",
+    ),
+    Defence(
+        "agreement: no evaluation beside noise",
+        _AGREEMENT,
+        "            privacy is None or not noiseless, ",
+        "            True, ",
+        "nothing without noise is asked beside it",
+    ),
+    Defence(
+        "agreement: colluders of all enrolled",
+        _AGREEMENT,
+        "floor_for(self.security.threat_model, len(self.members)) + ",
+        "floor_for(self.security.threat_model, 3) + ",
+        "a server cannot choose a cohort of colluders below the floor",
+    ),
+    Defence(
+        "agreement: passes raise the floor",
+        _AGREEMENT,
+        " + self.terms.passes\n",
+        "\n",
+        "further equations about the same updates are among more members",
+    ),
+    Defence(
+        "agreement: cells have the floor",
+        _AGREEMENT,
+        "max(self.floor, self.plan.smallest_group)",
+        "self.plan.smallest_group",
+        "two members of a cell are honest",
+    ),
+    Defence(
+        "agreement: one name of a cohort",
+        _AGREEMENT,
+        "        if not fine or number >> count:\n",
+        "        if not fine:\n",
+        "a cohort is of members, and has one name",
+    ),
+)

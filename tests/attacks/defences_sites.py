@@ -1,0 +1,193 @@
+"""Defences of a site's own rows: what it sends says nothing but what was agreed, whatever the rows are."""
+
+from __future__ import annotations
+
+from tests.attacks.defence import Defence
+
+_SITE = "fedcore.rounds.site"
+_LOCAL = "fedcore.rounds.local_training"
+
+DEFENCES = (
+    Defence(
+        "site: what counted",
+        _LOCAL,
+        "        if self.counted:\n            for",
+        "        if True:\n            for",
+        "what a site keeps changes only when its vector is in a sum",
+    ),
+    Defence(
+        "site: which round counted",
+        _LOCAL,
+        "        if self.pending is not None and self.pending[0] == name:\n            self.counted",
+        "        if self.pending is not None:\n            self.counted",
+        "the sum of another round settles nothing",
+    ),
+    Defence(
+        "site: members that the rest comes from",
+        _LOCAL,
+        "            self.members = self.counted\n",
+        "",
+        "a site knows among whom what it keeps was summed",
+    ),
+    Defence(
+        "site: control variates carry over",
+        _LOCAL,
+        "            (asks.control and self.control is not None)\n            or ",
+        "            ",
+        "a control variate enters sums among those that it comes from",
+    ),
+    Defence(
+        "site: residuals carry over",
+        _LOCAL,
+        "            or (residual and self.residual is not None)\n",
+        "",
+        "what was not sent enters sums among those that it comes from",
+    ),
+    Defence(
+        "site: personal parameters carry over",
+        _LOCAL,
+        "            or (asks.personal and self.personal)\n",
+        "",
+        "personal parameters enter sums among those that they come from",
+    ),
+    Defence(
+        "site: guard is asked",
+        _SITE,
+        "            self.guard.demand(task)\n",
+        "            pass\n",
+        "a site with an account answers what its account allows",
+    ),
+    Defence(
+        "site: the learner keeps its promise",
+        _SITE,
+        "            self._check_sensitivity(self.guard)\n",
+        "            pass\n",
+        "a person moves no more than the plan promises",
+    ),
+    Defence(
+        "site: zeros instead of a refusal",
+        _SITE,
+        "                self._in_trouble(task, error)\n                return self._nothing(task)\n",
+        "                raise\n",
+        "nobody hears that a computation failed",
+    ),
+    Defence(
+        "site: zeros where rounding fails",
+        _SITE,
+        "            return self._encoded(task, self._nothing(task))\n",
+        "            raise\n",
+        "nobody hears that no rounding is within the norm",
+    ),
+    Defence(
+        "site: the usual weight",
+        _SITE,
+        "weight = self._weight(task, shaped, rows) if rows else ",
+        "weight = ",
+        "the sum of the weights does not tell that a computation failed",
+    ),
+    Defence(
+        "site: rows are capped",
+        _LOCAL,
+        "else min(rows, cap)\n",
+        "else rows\n",
+        "the number of rows beyond the cap does not show",
+    ),
+    Defence(
+        "site: errors are not quoted",
+        _SITE,
+        'said = str(error) if isinstance(error, FedcoreError) else f"failed with {type(error).__name__}"',
+        "said = str(error)",
+        "what foreign code says of the rows is not said",
+    ),
+    Defence(
+        "site: errors of learners are not quoted",
+        _LOCAL,
+        'LearnerFailedError(f"{site}: the learner failed with {type(error).__name__}")',
+        'LearnerFailedError(f"{site}: {error}")',
+        "what a learner says of the rows is not said",
+    ),
+    Defence(
+        "site: finite sums",
+        _SITE,
+        "        if not np.isfinite(found.coordinates).all():\n",
+        "        if False:\n",
+        "an overflow is answered like anything else",
+    ),
+    Defence(
+        "site: finite updates",
+        _SITE,
+        "            if not np.isfinite(values).all():  #",
+        "            if False:  #",
+        "what is not finite is not sent later either",
+    ),
+    Defence(
+        "site: finite personal parameters",
+        _LOCAL,
+        '        if not all(np.isfinite(array).all() for array in changes["personal"].values()):\n',
+        "        if False:\n",
+        "personal parameters stay usable",
+    ),
+    Defence(
+        "site: a failure keeps nothing",
+        _SITE,
+        "            self.state.propose(task.name, {})\n",
+        "            pass\n",
+        "a vector that was not sent does not count",
+    ),
+    Defence(
+        "site: fresh rounding under a guard",
+        _SITE,
+        '        if self.seed is None or (self.guard is not None and purpose == "rounding"):\n',
+        "        if self.seed is None:\n",
+        "two sums with the same noise do not cancel it",
+    ),
+    Defence(
+        "site: fresh rounding without a seed",
+        _SITE,
+        "            return os.urandom(32)  #",
+        "            return bytes(32)  #",
+        "nobody knows the rounding",
+    ),
+    Defence(
+        "site: other rounding in later passes",
+        _SITE,
+        '        again = f"/{task.question.passes}" if task.question.passes else ""\n',
+        '        again = ""\n',
+        "passes over one update do not repeat its rounding",
+    ),
+    Defence(
+        "site: other rounding in every round",
+        _SITE,
+        "{task.name}/{purpose}{again}",
+        "{purpose}{again}",
+        "two rounds do not repeat their rounding",
+    ),
+    Defence(
+        "site: other rounding at every site",
+        _SITE,
+        "{self.seed}/{self.name}/",
+        "{self.seed}/",
+        "no site knows the rounding of another",
+    ),
+    Defence(
+        "site: passes over its own update",
+        _SITE,
+        "            if kept is None or kept[0] != task.name:\n",
+        "            if kept is None:\n",
+        "a pass sums the update of its round",
+    ),
+    Defence(
+        "site: its own schema",
+        _SITE,
+        "        if encoding.schema != self.schema or encoding.classes != classes:\n",
+        "        if False:\n",
+        "rows are of the columns and classes that were agreed on",
+    ),
+    Defence(
+        "site: personal parameters stay",
+        _LOCAL,
+        "    if personal != {name for name in initial if matches(name, asks.personal)}:\n",
+        "    if False:\n",
+        "what is personal and what travels is not the server's to choose",
+    ),
+)
