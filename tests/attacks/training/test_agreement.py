@@ -13,7 +13,7 @@ from fedcore.errors import SettingError
 from fedcore.rounds.agreement import Agreement, EvaluationRules, Run, Security
 from fedcore.rounds.questions import TaskKind, Train
 from fedcore.strategies import GeometricMedian
-from secagg import IdentityKey
+from secagg import IdentityKey, ThreatModel
 from secagg.protocol.client.policy import breaches
 from tests.attacks.training.test_consent import MEMBERS, PRIVATE, first_of, parameters_of, run_of
 from tests.fedcore.sites import SCHEMA, asked, make_question, make_sites, make_terms
@@ -41,7 +41,7 @@ def test_a_round_weaker_than_the_agreement_breaches_the_policy_of_its_sites(
             task,
             minimum_cohort=security.minimum_cohort,
             minimum_survivors=security.minimum_survivors,
-            threat_model=security.threat_model,
+            threat_model=ThreatModel(corrupt=security.corrupt),
         )
         return [breach.field for breach in breaches(parameters, run.policy())]
 
@@ -67,7 +67,7 @@ def test_noise_is_enough_without_that_of_as_many_as_the_agreement_takes_for_coll
         tables: dict[str, Any] = {
             "plan": {"norm": 1.0, "bits": 10, "rounds": 2},
             "privacy": PRIVACY | privacy,
-            "security": {"corrupt": 0.3},
+            "security": {"corrupt": 0.3, "minimum_cohort": 6},
         }
         return Run.of(Agreement.parse(tables), SCHEMA, frozenset(MEMBERS))
 
@@ -107,11 +107,11 @@ def test_what_would_take_from_the_rest_is_not_agreed_on(make: Any, why: str) -> 
 
 def test_cells_are_as_large_as_the_colluders_of_all_that_are_enrolled_demand() -> None:
     many = frozenset(IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(30))
-    run = run_of(changes={"security": Security(corrupt=0.3)}, regroup=True)
+    run = run_of(changes={"security": Security(corrupt=0.2, minimum_cohort=6)}, regroup=True)
     assert run.cell >= run.floor == 4
-    wide = replace(run, members=many)
-    assert wide.floor == 11
-    assert wide.cell >= 11
+    wide = replace(run, members=many, security=Security(corrupt=0.2))
+    assert wide.floor == 8
+    assert wide.cell >= 8
 
 
 # --- the rounding of one update

@@ -93,7 +93,7 @@ def test_a_joined_site_computes_nothing_that_was_not_agreed_on(monkeypatch: pyte
     async def act(_client: Driven, compute: Any) -> RoundOutcome:
         with pytest.raises(TaskError, match="is not step"):
             compute(asked(task, number=9).encode(), parameters_of(task))
-        assert compute(task.encode(), parameters_of(task)).shape == (task.encoding.length,)
+        assert compute(task.encode(), parameters_of(task)).length == task.encoding.length
         with pytest.raises(TaskError, match="does not follow"):
             compute(task.encode(), parameters_of(task))
         return over()
