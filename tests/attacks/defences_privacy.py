@@ -203,7 +203,7 @@ DEFENCES = (
     Defence(
         "noise: norm is kept",
         _NOISE,
-        "            if float(np.linalg.norm(steps)) <= self.norm:\n",
+        "            if math.sqrt(sum(float(tile @ tile) for tile in steps)) <= self.norm:\n",
         "            if True:\n",
         "no rounded vector is longer than the noise hides",
     ),
@@ -217,8 +217,8 @@ DEFENCES = (
     Defence(
         "noise: its own randomness",
         _NOISE,
-        'sample(derive(seed, "noise"), count)',
-        "sample(bytes(32), count)",
+        'chunks(derive(seed, "noise"), count)',
+        "chunks(bytes(32), count)",
         "nobody knows the noise",
     ),
     Defence(

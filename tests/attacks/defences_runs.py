@@ -22,8 +22,8 @@ DEFENCES = (
     Defence(
         "join: consent before a vector",
         _JOIN,
-        "options.site.contribute(consent.admit(payload, parameters))",
-        "options.site.contribute(_task(options.run, payload))",
+        "options.site.answer(consent.admit(payload, parameters))",
+        "options.site.answer(_task(options.run, payload))",
         "nothing is computed for a task that was not agreed on",
     ),
     Defence(

@@ -67,8 +67,8 @@ DEFENCES = (
     Defence(
         "site: zeros instead of a refusal",
         _SITE,
-        "                self._in_trouble(task, error)\n                return self._nothing(task)\n",
-        "                raise\n",
+        "                self._in_trouble(task, error)\n            return self._nothing(task)  # once",
+        "                raise\n            return self._nothing(task)  # once",
         "nobody hears that a computation failed",
     ),
     Defence(
@@ -109,15 +109,15 @@ DEFENCES = (
     Defence(
         "site: finite sums",
         _SITE,
-        "        if not np.isfinite(found.coordinates).all():\n",
+        "        if not_finite(found.coordinates) is not None:\n",
         "        if False:\n",
         "an overflow is answered like anything else",
     ),
     Defence(
         "site: finite updates",
         _SITE,
-        "            if not np.isfinite(values).all():  #",
-        "            if False:  #",
+        "            if bad is not None:  # also where",
+        "            if False:  # also where",
         "what is not finite is not sent later either",
     ),
     Defence(

@@ -131,8 +131,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "service: survivors that were proved",
         _SEAT,
-        "                    self._survivors = survivors\n",
-        "                    pass\n",
+        "        self._survivors = survivors\n",
+        "        pass\n",
         "an outcome names the survivors of the session's own proof",
     ),
     Defence(

@@ -115,15 +115,15 @@ DEFENCES = (
     Defence(
         "consent: ledger",
         _CONSENT,
-        "        if encoding.noise is None:\n            subject",
-        "        if False:\n            subject",
+        "        if encoding.noise is None:\n            with",
+        "        if False:\n            with",
         "no two sums of a subject differ",
     ),
     Defence(
         "subjects: statistics",
         _SUBJECTS,
-        '            return context_digest(b"subject", b"statistics", self.rows)\n',
-        '            return context_digest(b"subject", str(task.kind).encode(), self.rows)\n',
+        '            return (context_digest(b"subject", b"statistics", self.rows),)\n',
+        '            return (context_digest(b"subject", str(task.kind).encode(), self.rows),)\n',
         "all statistics of the rows are about one subject",
     ),
     Defence(
@@ -136,7 +136,7 @@ DEFENCES = (
     Defence(
         "subjects: near models",
         _SUBJECTS,
-        '            if _near(sample, _read(self.store.get(name) or b""), self.near):\n',
+        "            if _near(sample, _read(entry), self.near):\n",
         "            if False:\n",
         "sums about nearly the same model are about one subject",
     ),
@@ -241,8 +241,8 @@ DEFENCES = (
     Defence(
         "subjects: one model for good",
         _SUBJECTS,
-        "        if kept is not None:  # asked",
-        "        if False:  # asked",
+        "        if kept is not None and not _near(sample",
+        "        if False and not _near(sample",
         "a site does not forget a model because it is asked about another",
     ),
     Defence(

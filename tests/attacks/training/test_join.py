@@ -21,10 +21,11 @@ from fedcore.rounds.task import Task
 from fedcore.service import join as joining
 from fedcore.service.join import JoinOptions, join
 from fedcore.statistics.standardizer import Standardizer
+from fedcore.strategies import Scaffold
 from secagg import IdentityKey
 from secagg.service import RoundOutcome
 from secagg.store import LedgerError, MemoryStore, ParticipationLedger
-from tests.attacks.training.test_consent import MEMBERS, first_of, named, parameters_of, run_of
+from tests.attacks.training.test_consent import MEMBERS, first_of, named, parameters_of, run_of, tasks_of
 from tests.fedcore.service.test_training import LEARNER
 from tests.fedcore.sites import asked, make_sites
 from tests.service.cohort import PINNED
@@ -121,6 +122,17 @@ def test_a_joined_site_takes_part_by_the_policy_the_subjects_and_the_digest_of_i
     drive(monkeypatch, run, act)
     assert wanted.cohort == frozenset(MEMBERS)
     assert wanted.floor == run.cell
+
+
+def test_a_joined_site_reads_no_more_than_its_run_can_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(strategy=Scaffold(sites=6, control_scale=0.5))
+    assert max(len(task.encode()) for task in tasks_of(run)) < run.most_bytes < 2**21
+
+    async def act(client: Driven, _compute: Any) -> RoundOutcome:
+        assert client.settings["most_bytes"] == run.most_bytes
+        return over()
+
+    drive(monkeypatch, run, act)
 
 
 def test_a_model_of_other_shapes_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
