@@ -15,9 +15,11 @@ import pytest
 
 import secagg.cli
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.rounds.model import Model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.service.join import JoinOptions
 from fedcore.settings import defaults
+from fedcore.statistics.standardizer import Standardizer
 from secagg import kernels
 from secagg.service import Registry, ServerCredentials, read_identity
 
@@ -323,7 +325,7 @@ def test_serve_says_in_one_line_which_file_is_bad(
         ("corrupt", 1.0, "corrupt: must be in [0, 1), is 1.0"),
         ("dropout", -0.1, "dropout: must be in [0, 1), is -0.1"),
         ("minimum_cohort", 0, "security.minimum_cohort: must be at least 3, is 0"),
-        ("corrupt", 0.9, "cannot meet corrupt=0.9"),
+        ("corrupt", 0.9, "security.minimum_cohort: must be enough for 4 colluders"),
         ("clip", 0, "plan.clip: must be in 1e-100..1e100, is 0.0"),
         ("clip", "nan", "plan.clip: must be finite, is nan"),
         ("bits", 41, "bits: must be in 1..40, is 41"),
@@ -435,8 +437,9 @@ def test_a_site_knows_its_own_registry_and_reveals_nothing_unless_told(
 ) -> None:
     taken: list[JoinOptions] = []
 
-    async def record(options: JoinOptions, _say: object) -> None:
+    async def record(options: JoinOptions, _say: object) -> Model:
         taken.append(options)
+        return Model({}, Standardizer.none(), 3)
 
     monkeypatch.setattr("fedcore.service.join.join", record)
     assert call("fedcore", *join(party)).status == 0

@@ -16,6 +16,7 @@ try:
     import typer
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 except ImportError:
     print("fedcore: this command needs the extra: pip install 'secagg[fedcore]'", file=sys.stderr)  # noqa: T201 - the command's own message
     sys.exit(2)
@@ -115,6 +116,9 @@ def _agreed(
         for key in (key for values in given.values() for key in values):
             raise ParameterError(f"--{key.replace('_', '-')}: is said by the training file, --training")
         agreed = Agreement.load(training)
+        for key, value in names.items():
+            if value is not None and getattr(agreed.consent, key):
+                raise ParameterError(f"--{key}: is said by the training file, consent.{key}")
     else:
         agreed = Agreement.parse(given | {"learner": {"kind": "logistic"} | given["learner"]})
     said: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
@@ -312,8 +316,10 @@ def join(
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     final = asyncio.run(run_client(options, say))
+    kept = "give --model FILE to keep its model" if model is None else f"its model is in {model}"
     if model is not None:
         save_model(model, final)
+    say(f"the run is over after {final.number} rounds: {kept}")
 
 
 @app.command()
@@ -342,7 +348,8 @@ def explain(
     title = f"agreement {run.digest.hex()}"
     table = Table("what", "who chooses it", "what a liar gains", "remedy", title=title)
     for lever in found:
-        table.add_row(lever.name, lever.chosen, lever.remains or "nothing", lever.remedy)
+        words = (lever.name, lever.chosen, lever.remains or "nothing", lever.remedy)
+        table.add_row(*(Text(word, overflow="fold") for word in words))  # [privacy] is no markup
     console.print(table, highlight=False)
 
 
@@ -416,7 +423,7 @@ class _Progress:
         """Show one event of the history."""
         match event["event"]:
             case "listening":
-                self._line(f"listening on {event['address']}")
+                self._line(f"listening on {event['address']}, agreement {event['agreement'][:16]}")
                 heads = "".join(f"{short:>8}" for short in _PHASES.values())
                 self._line(f"{'round':<11}{'survivors':>9}{'kB up':>8}{'kB down':>9}{heads} ms")
             case "phase":

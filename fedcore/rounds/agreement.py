@@ -29,7 +29,15 @@ from fedcore.rounds.terms import Terms
 from fedcore.settings import at_least, load, read, require, to_json
 from fedcore.strategies import Strategy
 from fedcore.strategies.named import read_strategy
-from secagg import Identity, InfeasibleParameters, Policy, ThreatModel, choose_parameters, context_digest
+from secagg import (
+    Identity,
+    InfeasibleParameters,
+    ParameterError,
+    Policy,
+    ThreatModel,
+    choose_parameters,
+    context_digest,
+)
 from secagg.store import Store, floor_for
 
 _RULES = ("security", "consent", "statistics", "evaluation")
@@ -236,6 +244,11 @@ class Run:
             require(sites is None or self._feasible(min(sites, len(self.members))), name, rule, sites)
         if self.regroups:
             _ = self.cell
+        if privacy is not None:
+            try:
+                self.plan.round_codec(self.terms.asks, self.plan.shaping(1), self.terms.size)
+            except ParameterError as error:
+                raise SettingError(f"privacy: {error}; fewer plan.bits need less noise") from error
 
     @classmethod
     def of(cls, agreed: Agreement, schema: Schema, members: frozenset[Identity]) -> Self:

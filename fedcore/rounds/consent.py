@@ -118,8 +118,9 @@ class Consent:
         now, digest = (task.step, task.attempt, task.question.passes), task.digest.hex()
         if now <= last:
             raise TaskError(
-                f"task: {task.name}, step {now[0]}, attempt {now[1]}, pass {now[2]}, does not follow {last}, "
-                "which was answered: a run that begins anew needs another name"
+                f"task: {task.name} is step {now[0]}, attempt {now[1]}, and does not follow step {last[0]}, "
+                f"attempt {last[1]}, which was answered: a run that begins anew with this store needs "
+                "another --name (consent.name)"
             )
         if now[0] == last[0] and digest != kept["digest"]:
             raise TaskError(f"task: {task.name} was answered, and asks something else now")

@@ -87,12 +87,13 @@ async def join(options: JoinOptions, say: Say) -> Model:
         before_sign=lambda parameters, payload, _finished, survivors: consent.signs(
             payload, parameters, survivors
         ),
-        on_refusal=lambda text: say(f"refused: {text}"),
+        on_refusal=lambda text: say(_refusal(options.run, text)),
         patience_s=options.patience_s,
         most_bytes=options.run.most_bytes,
     )
     if options.reveal is not None:
         options.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)
+    say(f"agreed: {options.run.digest.hex()[:16]}, {len(options.run.members)} members")
     for warning in _warnings(options, store):
         say(f"WARNING: {warning}")
     while True:
@@ -105,13 +106,32 @@ async def join(options: JoinOptions, say: Say) -> Model:
             if outcome.finished:
                 return _final(options.run, outcome.payload)
             name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
-            told = outcome.reason or "over, without this site"
+            told = _told(outcome.reason)
             if options.site.trouble:  # nobody else hears of it
                 say(f"{name}: sends zeros: {options.site.trouble}")
             say(f"{name}: {'done' if outcome.survivors else told}")
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
+
+
+def _refusal(run: Run, text: str) -> str:
+    """Say what became of a message, and what helps where that is known."""
+    if text.startswith("our ledger warns"):
+        return text
+    if "another context" in text:
+        text += (
+            f"; this site agreed to {run.digest.hex()[:16]}: compare registry, schema, training file, "
+            "options, --name and --rows with the server's"
+        )
+    return f"refused: {text}"
+
+
+def _told(reason: str) -> str:
+    """Return why a round is over for this site."""
+    if "our ledger refuses" in reason:
+        return f"{reason}; about other rows, or with other members: agree on another --rows"
+    return reason or "over, without this site"
 
 
 def _warnings(options: JoinOptions, store: Store) -> Iterator[str]:

@@ -407,7 +407,7 @@ def test_a_run_that_begins_anew_needs_a_name_of_its_own() -> None:
     tasks = tasks_of(run)
     for task in tasks:
         admit(consent_of(run, store), task)
-    with pytest.raises(TaskError, match="a run that begins anew needs another name"):
+    with pytest.raises(TaskError, match="a run that begins anew with this store needs another --name"):
         admit(consent_of(run, store), tasks[0])
     again = run_of(name="again")
     assert again.digest != run.digest

@@ -200,6 +200,7 @@ def test_the_examples_of_the_readme_are_there() -> None:
         "digits.toml",
         "heart_disease.toml",
         "private.toml",
+        "training.toml",
     ]
     assert upload.__doc__
 

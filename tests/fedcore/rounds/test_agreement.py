@@ -64,6 +64,12 @@ def test_the_tables_become_learner_strategy_and_plan(tmp_path: Path) -> None:
     assert (plan.privacy, plan.evaluate_every, plan.weight_cap) == (None, 0, 10_000)
 
 
+def test_the_example_is_a_training_file() -> None:
+    found = Agreement.load(Path(__file__).parents[3] / "fedcore" / "examples" / "training.toml")
+    run = AgreedRun.of(found, SCHEMA, MEMBERS)
+    assert (run.consent.name, run.consent.rows, run.plan.rounds) == ("first", "2026-11", 20)
+
+
 def test_an_empty_file_is_the_default_of_everything(tmp_path: Path) -> None:
     agreed = load(tmp_path, "")
     assert isinstance(agreed.make_strategy(4), FedAvg)
@@ -153,7 +159,7 @@ def test_a_run_by_the_file_with_noise_that_every_party_checks_for_itself(tmp_pat
 MEMBERS = frozenset(IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(8))
 
 
-HIDDEN = "[plan]\nnorm = 1.0\n[privacy]\nepsilon = 9.0\ndelta = 1e-3\nsmallest = 6\n"
+HIDDEN = "[plan]\nnorm = 1.0\nbits = 14\n[privacy]\nepsilon = 9.0\ndelta = 1e-3\nsmallest = 6\n"
 REGROUP = "[consent]\nregroup = true\n"
 
 

@@ -158,6 +158,11 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+def told(said: list[str]) -> list[str]:
+    """What became of the rounds, without what is said ahead of them."""
+    return [line for line in said if not line.startswith(("WARNING", "agreed"))]
+
+
 def in_the_clear(run: Run) -> RunState:
     """The same run as a plain sum over those who survived."""
     absent = {e["task"]: frozenset(run.sites) - set(e["survivors"]) for e in run.events() if e["completed"]}
@@ -249,7 +254,9 @@ def test_the_models_on_disk_are_those_after_each_round(steady: Run) -> None:
 def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady: Run, tmp_path: Path) -> None:
     assert steady.model is not None
     for name, final in steady.finals.items():
-        assert [line for line in steady.said[name] if "WARNING" not in line] == [f"{t}: done" for t in TASKS]
+        assert [line for line in steady.said[name] if not line.startswith(("WARNING", "agreed"))] == [
+            f"{t}: done" for t in TASKS
+        ]
         assert flatten(final.parameters).tobytes() == flatten(steady.model.parameters).tobytes()
         assert final.standardizer.mean.tolist() == steady.model.standardizer.mean.tolist()
     save_model(tmp_path / "final.safetensors", final)
@@ -263,7 +270,7 @@ def test_a_site_without_noise_is_told_what_remains_to_a_lying_server(steady: Run
         (line,) = (line for line in said if "who is in a sum" in line)
         assert line.startswith("WARNING: no [privacy]: who is in a sum: a liar's gain: two steps may differ")
         assert line.endswith("(remedy: consent.strict_cohorts, [privacy])")
-    plan = replace(make_plan(rounds=1, clients=5), norm=1.0, privacy=PRIVATE)
+    plan = replace(make_plan(rounds=1, clients=5), norm=1.0, bits=14, privacy=PRIVATE)
     guarded = {name: replace(site, guard=PrivacyGuard(PRIVATE)) for name, site in make_sites(5).items()}
     run = Run(tmp_path, guarded, PATIENT, plan=plan)
     options = replace(run.join_options("site-0", "127.0.0.1:1", reveal=None), patience_s=0.1)
@@ -282,9 +289,7 @@ def test_a_site_with_another_schema_sits_out_and_the_others_go_on(foreign: Run) 
     assert not list((foreign.folder / "private" / "site-2").iterdir())
     assert "site-2" in foreign.finals  # it hears of the end like everybody else
     for name in ("site-0", "site-1", "site-3", "site-4"):
-        assert [line for line in foreign.said[name] if "WARNING" not in line] == [
-            f"{task}: done" for task in TASKS
-        ]
+        assert told(foreign.said[name]) == [f"{task}: done" for task in TASKS]
 
 
 def test_nobody_hears_that_a_learner_fails(tmp_path: Path) -> None:
