@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,6 +189,7 @@ def test_a_client_joins_in_cells_as_large_as_its_question_says_or_else_the_threa
         seat, outlet = one.seat(0, _asking(Question(subject, identities, asked))), Outlet()
         seat.take_payload(PAYLOAD)
         await seat.take_frame(one.frames[0], outlet)
+        assert len(outlet.sent) == 1
         seat.leave()
         one.ledgers[0].join(subject, cohort=identities, floor=floor)
         for other in {1, 2, 3, 4} - {floor}:
@@ -209,6 +211,23 @@ def test_a_client_that_was_in_as_many_rounds_as_it_allows_answers_nothing() -> N
         assert outlet.sent == []
         assert seat.outcome is not None
         assert seat.outcome.reason.startswith("our ledger refuses: too many rounds in a day")
+
+    asyncio.run(run())
+
+
+def test_a_client_that_agreed_to_something_else_answers_nothing() -> None:
+    async def run() -> None:
+        one = Round()
+        one.ask(list(one.server.start()))
+        for agreement, answers in ((b"", 1), (b"a" * 32, 0)):
+            settings = replace(one.seats[1]._settings, agreement=agreement)
+            seat = Seat(settings, lambda _payload, _parameters: np.zeros(3, np.uint32))
+            outlet = Outlet()
+            seat.take_payload(PAYLOAD)
+            await seat.take_frame(one.frames[1], outlet)
+            assert len(outlet.sent) == answers
+            seat.leave()
+            one.stores[1].put(dict.fromkeys(one.stores[1].names("")))
 
     asyncio.run(run())
 
@@ -235,6 +254,8 @@ def test_an_upload_is_kept_under_the_subject_of_its_question() -> None:
             one.ledgers[0].check_clients(subject, [KEYS[0].identity])
         for seat in one.seats:
             seat.leave()
+
+    asyncio.run(run())
 
 
 async def played(one: Round, until: Phase | None = None) -> Round:

@@ -145,6 +145,7 @@ def test_how_vectors_are_encoded_is_no_part_of_a_task(name: str) -> None:
         (lambda task: asked(task, model={}), "model: not the shapes"),
         (lambda task: asked(task, model=model_of(task) | {"extra": np.zeros(1)}), "model: not the shapes"),
     ],
+    ids=lambda one: one.replace("\\", "") if isinstance(one, str) else "lie",
 )
 def test_whatever_was_agreed_on_is_not_the_server_s_to_choose(lie: Any, fault: str) -> None:
     run = run_of()

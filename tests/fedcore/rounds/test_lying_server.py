@@ -276,13 +276,15 @@ def person_task() -> Task:
 
 
 @pytest.mark.parametrize("mechanism", [Mechanism.SKELLAM, Mechanism.DISCRETE_GAUSSIAN])
+@pytest.mark.parametrize("sensitivity", [1.5, 2.0, 3.0])
 def test_a_person_who_can_turn_the_whole_vector_round_has_noise_for_twice_its_norm(
-    mechanism: Mechanism,
+    mechanism: Mechanism, sensitivity: float
 ) -> None:
-    plan = replace(PRIVACY, sensitivity=1.5, mechanism=mechanism)
+    plan = replace(PRIVACY, sensitivity=sensitivity, mechanism=mechanism)
     codec = Codec(clip=1.0, bits=8, weight_cap=1, clients=6)
     noise = plan.noise(codec, 1.0, 4)
-    ahead, back = np.array([0.75, 0, 0, 0]), np.array([-0.75, 0, 0, 0])  # 1.5 apart, both within the norm
+    half = min(sensitivity / 2, 1.0)  # both are within the norm
+    ahead, back = np.array([half, 0, 0, 0]), np.array([-half, 0, 0, 0])
     moved = [signed(codec.encode(v, 1, bytes(32))[:4], codec.ring_bits) for v in (ahead, back)]
     assert np.linalg.norm(moved[0] - moved[1]) <= noise.sensitivity
 
