@@ -122,7 +122,7 @@ def test_noise_goes_through_the_service_with_epsilon_in_the_record_and_every_sit
 
 
 def test_fewer_survivors_than_the_noise_needs_are_refused_before_anybody_waits(tmp_path: Path) -> None:
-    plan = replace(make_plan(rounds=1, clients=5), norm=1.0, privacy=PRIVACY)
+    plan = replace(make_plan(rounds=1, clients=5), norm=1.0, bits=14, privacy=PRIVACY)
     few = Security(minimum_cohort=3)
     with pytest.raises(
         SettingError, match=r"security\.minimum_cohort: must be at least privacy\.smallest, 4, is 3"
