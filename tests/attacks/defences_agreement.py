@@ -155,13 +155,6 @@ DEFENCES = (
         "further equations about the same updates are among more members",
     ),
     Defence(
-        "agreement: cells have the floor",
-        _AGREEMENT,
-        "max(self.floor, self.plan.smallest_group)",
-        "self.plan.smallest_group",
-        "two members of a cell are honest",
-    ),
-    Defence(
         "agreement: one name of a cohort",
         _AGREEMENT,
         "        if not fine or number >> count:\n",
