@@ -77,61 +77,51 @@ class Mean(Question):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _FromMean(Question):
-    """Deviations from a mean, (columns,), in units of the table."""
+class _AboutOneArray(Question):
+    """Base of what is asked with one array: the name that it travels under, and its dimensions."""
 
+    array: ClassVar[str]
+    dimensions: ClassVar[int]
+
+    def arrays(self) -> Arrays:
+        return {self.array: getattr(self, self.array)}
+
+    @classmethod
+    def read(cls, header: Mapping[str, Any], arrays: Arrays) -> Self:
+        given = {cls.array: _take(arrays, cls.array, cls.dimensions)}
+        return cls(number=_integer(header, "number"), **given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Deviation(_AboutOneArray):
+    """Mean squared deviations of the columns from a mean, (columns,), in units of the table."""
+
+    kind, array, dimensions = TaskKind.DEVIATION, "mean", 1
     mean: NDArray[np.float64]
 
-    def arrays(self) -> Arrays:
-        return {"mean": self.mean}
 
-    @classmethod
-    def read(cls, header: Mapping[str, Any], arrays: Arrays) -> Self:
-        return cls(number=_integer(header, "number"), mean=_take(arrays, "mean", 1))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Covariance(_AboutOneArray):
+    """Mean products of deviations from a mean, (columns,), in units of the table."""
+
+    kind, array, dimensions = TaskKind.COVARIANCE, "mean", 1
+    mean: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Deviation(_FromMean):
-    """Mean squared deviations of the columns."""
-
-    kind = TaskKind.DEVIATION
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Covariance(_FromMean):
-    """Mean products of deviations."""
-
-    kind = TaskKind.COVARIANCE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Cumulative(Question):
+class Cumulative(_AboutOneArray):
     """Rows at or below edges, (columns, edges)."""
 
-    kind = TaskKind.CUMULATIVE
+    kind, array, dimensions = TaskKind.CUMULATIVE, "edges", 2
     edges: NDArray[np.float64]
-
-    def arrays(self) -> Arrays:
-        return {"edges": self.edges}
-
-    @classmethod
-    def read(cls, header: Mapping[str, Any], arrays: Arrays) -> Self:
-        return cls(number=_integer(header, "number"), edges=_take(arrays, "edges", 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Count(Question):
+class Count(_AboutOneArray):
     """Rows with a value in a column; cells: (k, 2) of column, value."""
 
-    kind = TaskKind.COUNT
+    kind, array, dimensions = TaskKind.COUNT, "cells", 2
     cells: NDArray[np.float64]
-
-    def arrays(self) -> Arrays:
-        return {"cells": self.cells}
-
-    @classmethod
-    def read(cls, header: Mapping[str, Any], arrays: Arrays) -> Self:
-        return cls(number=_integer(header, "number"), cells=_take(arrays, "cells", 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
