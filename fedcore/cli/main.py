@@ -95,33 +95,36 @@ StoreOption = Annotated[
 ]
 
 
-def _agreed(
-    training: Path | None,
-    schema: Schema,
-    enrolled: Registry,
-    options: Mapping[str, Mapping[str, Any]],
-    names: Mapping[str, str | None],
-) -> Run:
-    """Return what all parties agree on: by a file, or by the same options.
+# Where the training file says what these options say.
+_AGREED = {
+    "plan": ("rounds", "clip", "bits", "weight_cap"),
+    "learner": ("epochs", "learning_rate"),
+    "security": ("corrupt", "dropout", "minimum_cohort"),
+    "consent": ("strict_cohorts", "regroup"),
+}
 
-    options  by table of the file and key; None: not given. names: of run and rows, beside either
+
+def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> Run:
+    """Return what all parties agree on, by `training`, a file, or by the same options; None: not given.
+
+    A file may leave the names of the run and of the rows to the options.
     """
     from fedcore.rounds.agreement import Agreement, Run
 
     given = {
-        table: {key: value for key, value in values.items() if value is not None}
-        for table, values in options.items()
+        table: {key: options[key] for key in keys if options.get(key) is not None}
+        for table, keys in _AGREED.items()
     }
-    if training is not None:
+    if (training := options.get("training")) is not None:
         for key in (key for values in given.values() for key in values):
             raise ParameterError(f"--{key.replace('_', '-')}: is said by the training file, --training")
         agreed = Agreement.load(training)
-        for key, value in names.items():
-            if value is not None and getattr(agreed.consent, key):
-                raise ParameterError(f"--{key}: is said by the training file, consent.{key}")
     else:
         agreed = Agreement.parse(given | {"learner": {"kind": "logistic"} | given["learner"]})
-    said: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
+    said = {key: options[key] for key in ("name", "rows") if options.get(key) is not None}
+    for key in said:
+        if getattr(agreed.consent, key):
+            raise ParameterError(f"--{key}: is said by the training file, consent.{key}")
     agreed = replace(agreed, consent=replace(agreed.consent, **said))
     return Run.of(agreed, schema, enrolled.identities)
 
@@ -137,6 +140,7 @@ def _classes(text: str) -> tuple[str, ...]:
 
 @app.command()
 def serve(
+    context: typer.Context,
     *,
     registry: RegistryOption,
     certificate: CertificateOption,
@@ -190,18 +194,7 @@ def serve(
         raise ParameterError("--keep-inputs: needs --signing-key")
     signer = None if signing_key is None else read_identity(signing_key)
     out.mkdir(parents=True, exist_ok=True)
-    run = _agreed(
-        training,
-        columns,
-        enrolled,
-        {
-            "plan": {"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
-            "learner": {"epochs": epochs, "learning_rate": learning_rate},
-            "security": {"corrupt": corrupt, "dropout": dropout, "minimum_cohort": minimum_cohort},
-            "consent": {"strict_cohorts": strict_cohorts, "regroup": regroup},
-        },
-        {"name": name, "rows": rows},
-    )
+    run = _agreed(columns, enrolled, context.params)
     options = ServeOptions(
         address=listen,
         credentials=ServerCredentials.load(certificate, key),
@@ -221,6 +214,7 @@ def serve(
 
 @app.command()
 def join(
+    context: typer.Context,
     server: Annotated[str, typer.Argument(help="The server's address, host:port.")],
     *,
     registry: RegistryOption,
@@ -276,18 +270,7 @@ def join(
     if model is not None and not model.parent.is_dir():
         raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, _classes(classes))
-    run = _agreed(
-        training,
-        columns,
-        enrolled,
-        {
-            "plan": {"rounds": rounds, "clip": clip, "bits": bits, "weight_cap": weight_cap},
-            "learner": {"epochs": epochs, "learning_rate": learning_rate},
-            "security": {"corrupt": corrupt, "dropout": dropout, "minimum_cohort": minimum_cohort},
-            "consent": {"strict_cohorts": strict_cohorts, "regroup": regroup},
-        },
-        {"name": name, "rows": rows},
-    )
+    run = _agreed(columns, enrolled, context.params)
     guard = None
     if run.plan.privacy is not None:
         if seed is not None:
@@ -338,7 +321,7 @@ def explain(
     from fedcore.data.schema import Schema
     from fedcore.rounds.levers import levers
 
-    run = _agreed(training, Schema.load(schema, _classes(classes)), Registry.load(registry), {}, {})
+    run = _agreed(Schema.load(schema, _classes(classes)), Registry.load(registry), {"training": training})
     found = levers(run)
     console = Console()
     if as_json:

@@ -28,6 +28,7 @@ from fedcore.rounds.state import RunState, restore_sites, sites_kept
 from fedcore.rounds.upload import plan_upload
 from fedcore.settings import to_json
 from fedcore.statistics.standardizer import Standardizer
+from fedcore.strategies.named import strategy_json
 from secagg import SecAggError
 
 Show = Callable[[dict[str, Any]], None]
@@ -69,7 +70,11 @@ class Cell:
         point = self.point
         parts = {"data": point.data, "dropout": point.dropout, "attack": point.attack}
         described = {name: to_json(part) for name, part in parts.items() if part is not None}
-        return point.agreed.to_json(self.schema, self.trial.plan, self.trial.seed) | described
+        return described | {
+            "learner": point.agreed.learner_json(self.schema, self.trial.seed),
+            "plan": to_json(self.trial.plan),
+            "strategy": strategy_json(self.trial.strategy),
+        }
 
     def outcome(self, mode: Mode, metrics: Metrics, **fields: Any) -> Outcome:  # noqa: ANN401
         """Return an outcome of this cell."""

@@ -28,7 +28,7 @@ from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.terms import Terms
 from fedcore.settings import at_least, load, read, require, to_json
 from fedcore.strategies import Strategy
-from fedcore.strategies.named import read_strategy
+from fedcore.strategies.named import read_strategy, strategy_json
 from secagg import (
     Identity,
     InfeasibleParameters,
@@ -188,18 +188,10 @@ class Agreement:
         rounds = {"rounds": max(plan.rounds, 1)}
         return replace(plan, privacy=read(PrivacyPlan, {**usual, **self.privacy}, "privacy", rounds))
 
-    def to_json(self, schema: Schema, plan: TrainingPlan, seed: int = 0) -> dict[str, Any]:
-        """Return everything that is agreed on, defaults included, as JSON values: equal for equal runs.
-
-        plan  as it was made for the sites
-        """
+    def learner_json(self, schema: Schema, seed: int = 0) -> dict[str, Any]:
+        """Return what is said of the learner, defaults included, as JSON values. Raises SettingError."""
         features, classes = len(schema.columns), len(schema.classes)
-        strategy = self.make_strategy(plan.clients)
-        return {
-            "learner": learner_json(self.learner, features=features, classes=classes, seed=seed),
-            "plan": to_json(plan),
-            "strategy": {"name": type(strategy).__name__, **to_json(strategy)},
-        }
+        return learner_json(self.learner, features=features, classes=classes, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -263,7 +255,7 @@ class Run:
             learner=agreed.make_learner(schema),
             strategy=agreed.make_strategy(clients),
             plan=plan,
-            words=json.dumps(agreed.to_json(schema, plan)["learner"], sort_keys=True),
+            words=json.dumps(agreed.learner_json(schema), sort_keys=True),
             members=members,
             security=agreed.security,
             consent=agreed.consent,
@@ -278,7 +270,7 @@ class Run:
             "learner": self.words,
             "plan": to_json(self.plan),
             "schema": to_json(self.schema),
-            "strategy": {"name": type(self.strategy).__name__, **to_json(self.strategy)},
+            "strategy": strategy_json(self.strategy),
             **rules,
         }
 
@@ -346,15 +338,7 @@ class Run:
             return False
         model = self.threat_model(sites)
         try:
-            choose_parameters(
-                clients=sites,
-                corrupt=model.corrupt,
-                dropout=model.dropout,
-                adversary=model.adversary,
-                security_bits=model.security_bits,
-                correctness_bits=model.correctness_bits,
-                grinding_bits=model.grinding_bits,
-            )
+            choose_parameters(clients=sites, corrupt=model.corrupt, dropout=model.dropout)
         except InfeasibleParameters:
             return False
         return True

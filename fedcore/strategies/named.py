@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.settings import convert, read, require
+from fedcore.settings import convert, read, require, to_json
 from fedcore.strategies import STRATEGIES, Scaffold, Strategy
 
 USUAL = "FedAvg"
@@ -35,3 +35,8 @@ def read_strategy(table: Mapping[str, Any], *, clients: int, private: bool) -> S
     fine = "weighting" not in asked or used is ask.weighting
     require(fine, "strategy.weighting", f"{used} with {name}", ask.weighting)
     return made
+
+
+def strategy_json(strategy: Strategy) -> dict[str, Any]:
+    """Return a strategy's name and fields, defaults included, as JSON values."""
+    return {"name": type(strategy).__name__, **to_json(strategy)}

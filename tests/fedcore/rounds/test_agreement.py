@@ -100,8 +100,7 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, message: 
 
 def test_all_that_is_agreed_on_is_told_and_equal_for_equal_runs(tmp_path: Path) -> None:
     def told(text: str, clients: int = 5) -> str:
-        agreed = load(tmp_path, text)
-        return json.dumps(agreed.to_json(SCHEMA, agreed.make_plan(clients)))
+        return json.dumps(AgreedRun.of(load(tmp_path, text), SCHEMA, frozenset(NAMES[:clients])).to_json())
 
     assert told("") == told("[learner]\nkind = 'softmax'\n[strategy]\nname = 'FedAvg'\n[plan]\nrounds = 10")
     assert told("[plan]\nclip = 2") == told("[plan]\nclip = 2.0")
@@ -115,7 +114,7 @@ def test_all_that_is_agreed_on_is_told_and_equal_for_equal_runs(tmp_path: Path) 
     ]
     assert len({told(text) for text in texts} | {told("", 6)}) == len(texts) + 1
     own = load(tmp_path, "[learner]\nkind = 'mine:make'\n[learner.options]\nwidth = 3")
-    assert own.to_json(SCHEMA, own.make_plan(4))["learner"] == {"kind": "mine:make", "options": {"width": 3}}
+    assert own.learner_json(SCHEMA) == {"kind": "mine:make", "options": {"width": 3}}
 
 
 def test_a_sensitivity_needs_a_learner_that_bounds_persons(tmp_path: Path) -> None:
@@ -156,7 +155,8 @@ def test_a_run_by_the_file_with_noise_that_every_party_checks_for_itself(tmp_pat
 
 # --- a run of members over rows
 
-MEMBERS = frozenset(IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(8))
+NAMES = [IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(8)]
+MEMBERS = frozenset(NAMES)
 
 
 HIDDEN = "[plan]\nnorm = 1.0\nbits = 14\n[privacy]\nepsilon = 9.0\ndelta = 1e-3\nsmallest = 6\n"
