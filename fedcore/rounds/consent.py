@@ -201,28 +201,28 @@ class Consent:
                     f"{task.name}: the vector carries over from a sum of {len(state.members)}, of whom "
                     f"{shared} are in this one, at least {floor} must be: keep the cohort together"
                 )
-        if isinstance(task.question, Train) and self.run.terms.passes:
-            self._count_equation(task, len(survivors))
-        if encoding.noise is None:
-            with self.store.transaction():  # of all passes over one update, too
-                for subject in self.run.subjects(self.store).all_of(task):
-                    self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
+        if encoding.noise is not None:  # what sums tell together is within the budget
+            return
+        with self.store.transaction():
+            for subject in self.run.subjects(self.store).all_of(task):  # that of all passes, too
+                if isinstance(task.question, Train) and self.run.terms.passes:
+                    self._count_equation(task, subject, len(survivors))
+                self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)
 
-    def _count_equation(self, task: Task, survivors: int) -> None:
+    def _count_equation(self, task: Task, subject: bytes, survivors: int) -> None:
         """Keep that one more sum with other weights is about the same updates: it hides in so many more.
 
         raises  ConsentError
         """
-        name = f"equations/{self.run.subjects(self.store).of(task).hex()}"
-        with self.store.transaction():
-            before = int(self.store.get(name) or b"0")
-            needed = self.run.colluders + 2 + before
-            if survivors < needed:
-                raise ConsentError(
-                    f"{task.name}: {before} sums about the same updates were signed, one more needs at least "
-                    f"{needed} members, has {survivors}"
-                )
-            self.store.put({name: str(before + 1).encode()})
+        name = f"equations/{subject.hex()}"
+        before = int(self.store.get(name) or b"0")
+        needed = self.run.colluders + 2 + before
+        if survivors < needed:
+            raise ConsentError(
+                f"{task.name}: {before} sums about the same updates were signed, one more needs at least "
+                f"{needed} members, has {survivors}"
+            )
+        self.store.put({name: str(before + 1).encode()})
 
     def counted(self, payload: bytes, survivors: Collection[Identity]) -> None:
         """Learn from our own session which sum our vector is in."""

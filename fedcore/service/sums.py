@@ -174,8 +174,7 @@ class ServiceSum:
         if len(unsuspected) < min(options.run.minimum_cohort, len(here)):
             unsuspected = here
         for candidates in (unsuspected, here, asked):
-            floor = min(options.run.floor, len(candidates))
-            advice = self.ledger.advice(subject, candidates, floor=floor)
+            advice = self.ledger.advice(subject, candidates, floor=options.run.floor)
             if not advice.wait:
                 return frozenset(map(Identity, advice.members))
         said = "" if advice is None else advice.sentence(lambda one: options.registry.name_of(Identity(one)))

@@ -31,7 +31,7 @@ DEFENCES = (
     Defence(
         "agreement: strategy in the digest",
         _AGREEMENT,
-        '            "strategy": {"name": type(self.strategy).__name__, **to_json(self.strategy)},\n',
+        '            "strategy": strategy_json(self.strategy),\n',
         "",
         "runs with another strategy have other contexts",
     ),
@@ -171,15 +171,15 @@ DEFENCES = (
     Defence(
         "consent: sums about the same updates",
         "fedcore.rounds.consent",
-        "            if survivors < needed:\n",
-        "            if False:\n",
+        "        if survivors < needed:\n",
+        "        if False:\n",
         "every sum with other weights hides in one member more",
     ),
     Defence(
         "consent: all subjects of a model",
         "fedcore.rounds.consent",
-        "self.run.subjects(self.store).all_of(task):\n",
-        "self.run.subjects(self.store).all_of(task)[:1]:\n",
+        "self.run.subjects(self.store).all_of(task):  # that",
+        "self.run.subjects(self.store).all_of(task)[:1]:  # that",
         "a model between two counts as both",
     ),
     Defence(

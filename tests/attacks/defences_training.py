@@ -115,8 +115,8 @@ DEFENCES = (
     Defence(
         "consent: ledger",
         _CONSENT,
-        "        if encoding.noise is None:\n            with",
-        "        if False:\n            with",
+        "                self.ledger.sign(subject, parameters.round_id, survivors, floor=floor)\n",
+        "                pass\n",
         "no two sums of a subject differ",
     ),
     Defence(
