@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -51,16 +52,14 @@ class ManualClock:
         """Return the seconds since 1970."""
         return self._now
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait until `advance` has passed the time."""
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        """Wait until `advance` has passed the time, counted from this call: a task may start later."""
         event = asyncio.Event()
-        sleeper = (self._now + seconds, event)
-        self._sleepers.append(sleeper)
-        try:
-            if seconds > 0:
-                await event.wait()
-        finally:
-            self._sleepers.remove(sleeper)
+        if seconds > 0:
+            self._sleepers.append((self._now + seconds, event))
+        else:
+            event.set()
+        return _until(event)
 
     def advance(self, seconds: float) -> None:
         """Let time pass and wake those whose time has come."""
@@ -68,3 +67,8 @@ class ManualClock:
         for until, event in self._sleepers:
             if until <= self._now:
                 event.set()
+        self._sleepers = [(until, event) for until, event in self._sleepers if until > self._now]
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()

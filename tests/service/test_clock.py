@@ -31,3 +31,22 @@ def test_the_system_clock_goes_on() -> None:
     before = clock.now()
     asyncio.run(clock.sleep(0.01))
     assert clock.now() > before
+
+
+def test_time_that_passes_before_a_sleeping_task_has_begun_counts() -> None:
+    """Of a deadline that is set, and passes, in one step of the loop."""
+
+    async def run() -> None:
+        clock = ManualClock()
+        alarm = asyncio.create_task(clock.sleep(100.0))
+        clock.advance(101.0)
+        await asyncio.wait_for(alarm, 10.0)
+        early = asyncio.create_task(clock.sleep(100.0))
+        clock.advance(99.0)
+        await asyncio.sleep(0)
+        assert not early.done()
+        early.cancel()
+        await asyncio.gather(early, return_exceptions=True)
+        clock.advance(2.0)  # wakes nobody
+
+    asyncio.run(run())
