@@ -23,7 +23,7 @@ from fedcore.learners.kinds import learner_json, read_learner, split
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, sent
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.questions import TaskKind
+from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.terms import Terms
 from fedcore.settings import at_least, load, read, require, to_json
@@ -238,7 +238,7 @@ class Run:
             _ = self.cell
         if privacy is not None:
             try:
-                self.plan.round_codec(self.terms.asks, self.plan.shaping(1), self.terms.size)
+                self.terms.encoding(Train(model={}, norm=self.plan.first_norm if self.terms.adapts else None))
             except ParameterError as error:
                 raise SettingError(f"privacy: {error}; fewer plan.bits need less noise") from error
 

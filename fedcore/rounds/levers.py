@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcore.codec.clipping import AdaptiveClip
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.instructions import Weighting
 
@@ -56,7 +57,9 @@ def levers(run: Run) -> tuple[Lever, ...]:
         Lever(
             name="model of a step",
             chosen="the server",
-            remains=_noise(run) if hidden else "a model made so that a sum tells much about few rows",
+            remains="a model made so that a sum tells much about few rows"
+            if plan.privacy is None
+            else _noise(plan.privacy),
             remedy="" if hidden else "[privacy]",
         ),
     ]
@@ -105,9 +108,7 @@ def _noise_counts(run: Run) -> str:
     return f"; the noise counts {privacy.colluders} only, privacy.colluders"
 
 
-def _noise(run: Run) -> str:
-    privacy = run.plan.privacy
-    assert privacy is not None
+def _noise(privacy: PrivacyPlan) -> str:
     whose = "vector" if privacy.sensitivity is None else "person"
     return f"what epsilon {privacy.epsilon:g}, delta {privacy.delta:g} allow about one {whose}, in all steps"
 
