@@ -1,4 +1,4 @@
-"""What fedcore raises on purpose. Messages name the field, the limit and the offender, not the data."""
+"""Errors of fedcore. Messages name the field, the limit and the offender, not the data."""
 
 from __future__ import annotations
 

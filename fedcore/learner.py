@@ -1,4 +1,4 @@
-"""What training needs of a model: parameters by name, fit, evaluate. Anything with numpy arrays fits."""
+"""Interface of a model to training: parameters by name, fit, evaluate. Anything with numpy arrays fits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Learner(Protocol[RowsT_contra]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
-    """What a strategy changes in every local step: gradient + correction + proximal * (w - w at the start).
+    """Change of every local step by a strategy: gradient + correction + proximal * (w - w at the start).
 
     proximal    mu of FedProx (Li et al., MLSys 2020, section 3.2)
     correction  c - c_i of SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1), by name; names that
@@ -64,7 +64,7 @@ class Steering:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalFit:
-    """What steered training gives.
+    """Result of steered training.
 
     parameters  after it
     steps       how far the steps reach together, in steps of plain SGD: ||a_i||_1 of FedNova (Wang et
@@ -120,7 +120,7 @@ class ScoringLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a learner can do beside `fit` and `evaluate`: the learner itself under each, or None.
+    """Abilities of a learner beside `fit` and `evaluate`: the learner itself under each, or None.
 
     sensitivity  L2 norm of what one person adds to its gradient; None: nothing bounds it
     """

@@ -1,4 +1,4 @@
-"""What an attack does to a site's rows, to its update, and to its vector in the ring; see `adversaries`."""
+"""Attacks on a site's rows, on its update, and on its vector in the ring; see `adversaries`."""
 
 from __future__ import annotations
 

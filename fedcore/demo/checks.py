@@ -1,4 +1,4 @@
-"""What a finished demonstration must show: exact sums, and transcripts that anybody can verify."""
+"""Checks of a finished demonstration: exact sums, and transcripts that anybody can verify."""
 
 from __future__ import annotations
 

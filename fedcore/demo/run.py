@@ -41,7 +41,7 @@ _PATIENCE_S = 120.0  # for the whole run to make progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What `fedcore demo` is started with.
+    """Options of `fedcore demo`.
 
     drop     which answer the killed site does not give any more; None: nobody is killed
     data     folder with one table per site and schema.csv; None: `dataset`, split over `clients`
@@ -77,7 +77,7 @@ class Setting:
 
 @dataclass(slots=True)
 class DemoResult:
-    """What happened."""
+    """Outcome of a demonstration."""
 
     folder: Path
     setting: Setting

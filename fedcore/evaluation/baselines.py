@@ -33,7 +33,7 @@ from secagg import ThreatModel
 
 
 class Mode(StrEnum):
-    """What is compared.
+    """Way to train, one of those that are compared.
 
     local: each site alone; plain: federated, in real numbers and without noise; quantized: with the secure
     sums' own arithmetic in the clear; secure: by the protocol; pooled: all rows in one place.
@@ -51,7 +51,7 @@ FEDERATED = (Mode.PLAIN, Mode.QUANTIZED, Mode.SECURE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What all modes share.
+    """Data, learner and strategy, the same for all modes.
 
     rows      training rows by site, whatever the learner reads
     held_out  rows that every model is evaluated on; of several parts the metrics are averaged
@@ -123,7 +123,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one mode ended.
+    """Result of one mode.
 
     metrics  on the held-out rows; local: means over the sites, worst: of the worst one
     model    local: none

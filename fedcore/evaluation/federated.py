@@ -83,7 +83,7 @@ def _sums(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What the sums say.
+    """Metrics of all rows of all sites, from sums.
 
     metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
                the AUC is NaN when all rows are of one class
@@ -127,7 +127,7 @@ def _area(curve: NDArray[np.float64]) -> float | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteSpread:
-    """How the accuracies of single sites spread, to the width of a bin, 1 / SITE_BINS.
+    """Spread of the accuracies of single sites, to the width of a bin, 1 / SITE_BINS.
 
     counts  (SITE_BINS,) sites by bin
     """

@@ -47,7 +47,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What sets this point apart, for a table or a legend."""
+        """Changed settings of this point, for a table or a legend."""
         return ", ".join(f"{key} = {value}" for key, value in self.changes.items())
 
     def make_plan(self, *, clients: int, largest: int, seed: int) -> TrainingPlan:

@@ -25,7 +25,7 @@ FACTORS = ("clients", "alpha", "dropout", "bits")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """What is varied, and what is to be reached.
+    """Values to vary, and the accuracy to reach.
 
     clients, alpha, dropout, bits  values; the first of each is what it is while the others vary
     target  accuracy; rounds: at most
@@ -85,7 +85,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """How one setting went, means over the seeds.
+    """Result of one setting, means over the seeds.
 
     varied   which setting; base: none
     reached  share of the seeds that reached the target

@@ -1,4 +1,4 @@
-"""Which sites vanish in which training round: drawn from the seed, the same for every mode."""
+"""Drop-outs by training round: drawn from the seed, the same for every mode."""
 
 from __future__ import annotations
 

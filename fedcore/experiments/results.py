@@ -1,4 +1,4 @@
-"""What an experiment leaves: outcomes in results.jsonl, the metrics of every round in a file of its own."""
+"""Files of an experiment: outcomes in results.jsonl, the metrics of every round in a file of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one mode ended at one point of the grid with one seed.
+    """Result of one mode at one point of the grid with one seed.
 
     metrics        on the common held-out rows; local: means over the sites
     worst          local: of the worst site
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def key(self) -> tuple[int, int, str]:
-        """What makes it one of its experiment."""
+        """Identity within the experiment: point, seed and mode."""
         return self.point, self.seed, self.mode
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the uploads of a training round take, before anybody trains: the command `fedcore upload`."""
+"""Size of the uploads of a training round, before anybody trains: the command `fedcore upload`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rounds reveal: differential privacy of sums to which every party adds integer noise.
+"""Accounting over rounds: differential privacy of sums to which every party adds integer noise.
 
 Adjacency is at the level of users: two cohorts that differ in one user, whose whole vector is replaced by
 zero; its noise stays, and the number of survivors is public. The sensitivities are hence norms of
@@ -78,7 +78,7 @@ def l1_bound(l2: float, dimension: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What one round reveals: an integer vector plus the noise of several parties, in steps of the ring.
+    """Release of one round: an integer vector plus the noise of several parties, in steps of the ring.
 
     l2         L2 norm that one user's vector, after rounding, never exceeds
     l1         the same for the L1 norm; `l1_bound` if nothing better is known

@@ -25,7 +25,7 @@ _DEVIATIONS = 12  # of the noise of a sum, see `Noise.headroom`: beyond it sums 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """What a site adds, in steps of the codec.
+    """Noise that a site adds, in steps of the codec.
 
     variance  per coordinate and site
     sensitivity  L2 norm of what one protected person or site can change of a rounded vector

@@ -62,7 +62,7 @@ class PrivacyPlan:
 
     @property
     def budget(self) -> Budget:
-        """What all rounds together may cost."""
+        """Budget of all rounds together."""
         return Budget(self.epsilon, self.delta)
 
     def noise(self, codec: Codec, norm: float, dimension: int, *, rotate: bool = False) -> Noise:

@@ -1,4 +1,4 @@
-"""What the parties of a service run agree on: one file (TOML) that all have, a schema, and who they are.
+"""Agreement of the parties of a service run: one file (TOML) that all have, a schema, and who they are.
 
 Tables of learner, strategy, plan and privacy are those of an experiment file, too. Every party derives from
 its own copy what a task does not carry, and the digest of it all is in the context of every round: whoever

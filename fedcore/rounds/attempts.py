@@ -18,7 +18,7 @@ from secagg import RoundAbortedError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundRecord:
-    """What became of one task: the sum, or the reason why there is none; the model after it.
+    """Outcome of one task: the sum, or the reason why there is none; the model after it.
 
     epsilon  spent up to and with this round, where noise is added
     norm     that the updates were clipped to; within: share of the sites whose update was, if asked for

@@ -1,4 +1,4 @@
-"""What a site consents to: a run that goes as agreed, step by step, whatever the server says.
+"""Consent of a site: to a run that goes as agreed, step by step, whatever the server says.
 
 A site trusts its own copy of the agreement and what its own session proves. Of a task it takes the place in
 the run and the public arrays, and checks both; the rest it derives. It keeps what it has answered, and signs

@@ -1,4 +1,4 @@
-"""How the answer to a task becomes ring elements: everything that site and server must do alike."""
+"""Encoding of answers as ring elements: everything that site and server must do alike."""
 
 from __future__ import annotations
 

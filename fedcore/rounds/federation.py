@@ -98,7 +98,7 @@ def _shapes(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, .
 
 
 class _Run:
-    """What changes while a federation runs."""
+    """State of a federation that runs."""
 
     def __init__(self, federation: Federation, resume: RunState | None = None) -> None:
         self.federation = federation
@@ -124,7 +124,7 @@ class _Run:
 
     @cached_property
     def terms(self) -> Terms:
-        """What the sites agreed to."""
+        """Terms that the sites agreed to."""
         one = self.federation
         if one.terms is not None:
             return one.terms

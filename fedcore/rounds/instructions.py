@@ -1,4 +1,4 @@
-"""What a strategy asks of every site in a training round."""
+"""Instructions of a strategy to every site in a training round."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedcore.settings import at_least, require
 
 
 class UpdateKind(StrEnum):
-    """What the vector of a site is."""
+    """Meaning of a site's vector."""
 
     DELTA = "delta"  # parameters after local training less those before
     WEIGHTS = "weights"  # parameters after local training
@@ -20,7 +20,7 @@ class UpdateKind(StrEnum):
 
 
 class Weighting(StrEnum):
-    """How much a site counts."""
+    """Weight of a site in a sum."""
 
     ROWS = "rows"  # its number of rows, at most the cap
     UNIFORM = "uniform"  # all the same
@@ -28,7 +28,7 @@ class Weighting(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asks:
-    """What sites do in a training round.
+    """Instructions to the sites in a training round.
 
     proximal    mu of FedProx; 0: none
     rate        factor of the local learning rate in this round

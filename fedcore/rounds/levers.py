@@ -1,4 +1,4 @@
-"""Who may choose what in a run, and what each choice still gives to a server that lies (SECURITY.md, 9)."""
+"""Levers of a run: who may choose what, and what that still gives to a lying server (SECURITY.md, 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site computes in a training round, in real numbers: the vector, what follows it, and its weight."""
+"""A site's part of a training round, in real numbers: vector, precise values, weight."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GRAIN = 1024
 
 @dataclass(slots=True)
 class SiteState:
-    """What a site keeps from round to round. It becomes part of it only when its vector counted.
+    """State of a site from round to round. It becomes part of it only when its vector counted.
 
     control   c_i of SCAFFOLD, flat; residual: what sparsification has not sent yet, flat
     personal  parameters that stay here

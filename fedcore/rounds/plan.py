@@ -1,4 +1,4 @@
-"""What a training run does, known to everybody before it starts."""
+"""Plan of a training run, known to everybody before it starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATISTICS_BITS = 32  # of a unit mean: finer than any measurement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """How many rounds of what: [plan] of a file, but for `clients` and `privacy`.
+    """Numbers of rounds and passes: [plan] of a file, but for `clients` and `privacy`.
 
     clients      most sites of a sum: those enrolled, or the cohort of a round
     rounds       of training, after the two of statistics

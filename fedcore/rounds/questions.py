@@ -1,4 +1,4 @@
-"""What sites can be asked: one frozen type per kind, with the public arrays of it and nothing else.
+"""Questions to sites: one frozen type per kind, with the public arrays of it and nothing else.
 
 How the answer is encoded does not stand here: it follows from what the parties agreed on (`rounds.terms`).
 """
@@ -22,7 +22,7 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 
 class TaskKind(StrEnum):
-    """What the sites compute."""
+    """Kind of a question: a statistic, an update, a further pass over it, or an evaluation."""
 
     MEAN = "mean"  # of the columns, in units of their bounds
     DEVIATION = "deviation"  # mean squared deviation, likewise
@@ -43,12 +43,12 @@ class Question:
 
     @property
     def name(self) -> str:
-        """How the round is called in the history, such as "train 3"."""
+        """Name of the round in the history, such as "train 3"."""
         return f"{self.kind} {self.number}"
 
     @property
     def passes(self) -> int:
-        """How often the same vectors were summed before (geometric median)."""
+        """Number of earlier sums over the same vectors (geometric median)."""
         return 0
 
     def first(self) -> Self:

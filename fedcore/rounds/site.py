@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
-    """What a site adds to a sum, in real numbers: shaped coordinates, precise values, and the weight.
+    """A site's part of a sum, in real numbers: shaped coordinates, precise values, and the weight.
 
     coordinates  (m,); precise: (e,) in [-1, 1]
     """

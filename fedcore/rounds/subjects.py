@@ -1,4 +1,4 @@
-"""Which sums are about the same vectors, however much their payloads differ: what a ledger must compare.
+"""Subjects of sums, for a ledger: sums about the same vectors, however much their payloads differ.
 
 Two sums over members that differ by one give that one away when they ask the same of the same rows. So all
 statistics of the rows have one subject. Updates and evaluations have one as long as the model is nearly the

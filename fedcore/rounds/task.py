@@ -1,4 +1,4 @@
-"""What one round is about, as bytes: the payload whose digest is in the round's context.
+"""Task of one round, as bytes: the payload whose digest is in the round's context.
 
 A task carries where in the run it stands, and the public arrays of its question. Everything else - how the
 answer is clipped, shaped, rounded, weighted, hidden by noise - is derived by each party from the terms that
@@ -41,17 +41,17 @@ class Task:
 
     @property
     def kind(self) -> TaskKind:
-        """What the sites compute."""
+        """Kind of the question."""
         return self.question.kind
 
     @property
     def number(self) -> int:
-        """Which one of its kind."""
+        """Position among those of its kind."""
         return self.question.number
 
     @property
     def name(self) -> str:
-        """How the round is called in the history."""
+        """Name of the round in the history."""
         return self.question.name
 
     def encode(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What all parties know before a run starts, and what follows: the order and the form of every sum."""
+"""Terms that all parties know before a run starts, and the order and the form of every sum, which follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the masked upload of a training round takes, before anybody trains."""
+"""Size of the masked upload of a training round, before anybody trains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secagg.kernels import packed_bytes
 
 @dataclass(frozen=True, slots=True)
 class UploadPlan:
-    """What one masked upload of a training round takes.
+    """Size of one masked upload of a training round, in entries, bits and bytes.
 
     values       real values of the update; entries: of the ring, with what follows them
     ring_bits    of an entry; bytes: of the vector, packed; float32_bytes: of the values in the clear

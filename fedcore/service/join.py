@@ -46,7 +46,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinOptions:
-    """What a site is started with.
+    """Options of a site: its run, identity, server, rows and store.
 
     run     what this site agreed to: it takes part in nothing else
     store   keeps what it answered, signed and accepted; None: in memory, and forgotten with the process

@@ -1,4 +1,4 @@
-"""What a server of a training run is started with."""
+"""Options of a server of a training run."""
 
 from __future__ import annotations
 
