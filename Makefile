@@ -18,7 +18,7 @@ FAST := $(addprefix tests/,$(addsuffix .py,test_layers test_hygiene test_params 
 	$(addprefix tests/,messages primitives protocol store transcript fedcore/codec fedcore/statistics) \
 	$(addprefix tests/kernels/test_,$(addsuffix .py,field library parallel reference))
 # As in pyproject.toml: pytest takes one expression.
-USUAL := not soak and not fuzz and not peers
+USUAL := not exhaustive and not soak and not fuzz and not peers
 # pytest keeps what it rewrote: half of the time of collecting.
 unexport PYTHONDONTWRITEBYTECODE
 ARM_CC ?= aarch64-linux-gnu-gcc
@@ -26,7 +26,7 @@ FUZZ_SECONDS ?= 60
 DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store service transcript) \
 	fedcore $(addprefix fedcore.,rounds strategies codec learners data statistics evaluation privacy adversaries experiments)
 
-.PHONY: demo test test-fast docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
+.PHONY: demo test test-fast test-exhaustive docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
 .SECONDARY:
 
 demo: $(DEMO_STAMP)
@@ -38,6 +38,10 @@ test: $(STAMP) test-c
 test-fast: $(STAMP) build/plain/test_kernels
 	build/plain/test_kernels
 	$(PYTEST) -m "$(USUAL) and not slow" $(FAST)
+
+# More of the same: further phases, sizes and real data.
+test-exhaustive: $(STAMP)
+	$(PYTEST) -m exhaustive
 
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak

@@ -5,6 +5,11 @@ from __future__ import annotations
 from secagg import SecAggError
 
 
+def needs(what: str, extra: str, error: ImportError) -> str:
+    """Say why an import failed, and which extra brings what is missing, in a checkout of the project."""
+    return f"{what} needs the extra [{extra}], in a checkout: pip install '.[{extra}]' ({error})"
+
+
 class FedcoreError(SecAggError):
     """Base of fedcore's errors."""
 

@@ -18,8 +18,9 @@ from secagg.kernels import usable_cpus
 try:
     import typer
     from rich.console import Console
-except ImportError:
-    print("secagg: this command needs the extra: pip install 'secagg[service]'", file=sys.stderr)  # noqa: T201 - the command's own message
+except ImportError as error:
+    extra = "the extra [service], in a checkout: pip install '.[service]'"
+    print(f"secagg: this command needs {extra} ({error})", file=sys.stderr)  # noqa: T201 - the command's own message
     sys.exit(2)
 
 __all__ = ["app", "main", "run"]

@@ -10,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from fedcore.errors import needs
+
 try:
     import msgspec  # noqa: F401 - only to say which extra is missing
-    import sklearn  # noqa: F401
     import typer
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-except ImportError:
-    print("fedcore: this command needs the extra: pip install 'secagg[fedcore]'", file=sys.stderr)  # noqa: T201 - the command's own message
+except ImportError as error:
+    print(f"fedcore: {needs('this command', 'fedcore', error)}", file=sys.stderr)  # noqa: T201 - the command's own message
     sys.exit(2)
 
 from fedcore.experiments.commands import add_commands

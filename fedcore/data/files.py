@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedcore.data.dataset import Dataset
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, dump_table, load_table
-from fedcore.errors import DataError
+from fedcore.errors import DataError, needs
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 # What zipfile and NumPy raise on archives that are damaged, encrypted or none at all.
@@ -112,8 +112,8 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
-    except ImportError:
-        raise DataError(f"{path}: Parquet needs pyarrow: pip install 'secagg[parquet]'") from None
+    except ImportError as error:
+        raise DataError(f"{path}: {needs('Parquet', 'parquet', error)}") from None
     return pa, parquet
 
 

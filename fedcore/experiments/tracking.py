@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedcore.errors import SettingError
+from fedcore.errors import SettingError, needs
 from fedcore.experiments.results import finite
 from fedcore.experiments.tables import TrackingTable
 from fedcore.history import History, read_history
@@ -168,5 +168,5 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _module(package: str, extra: str) -> Any:  # noqa: ANN401 - a module without types
     try:
         return importlib.import_module(package)
-    except ImportError:
-        raise SettingError(f"tracking.{extra}: needs {package}: pip install 'secagg[{extra}]'") from None
+    except ImportError as error:
+        raise SettingError(needs(f"tracking.{extra}", extra, error)) from None

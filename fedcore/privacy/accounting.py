@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedcore.errors import FedcoreError
+from fedcore.errors import FedcoreError, needs
 from fedcore.privacy.samplers import STEPS_LIMIT
 from secagg import ParameterError
 
@@ -276,8 +276,8 @@ class Accountant:
 def _conversion() -> Callable[..., tuple[float, float]]:
     try:
         from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
-    except ImportError as err:
-        raise FedcoreError("accounting needs dp-accounting: pip install 'secagg[dp]'") from err
+    except ImportError as error:
+        raise FedcoreError(needs("accounting", "dp", error)) from error
     found: Callable[..., tuple[float, float]] = compute_epsilon
     return found
 

@@ -45,7 +45,10 @@ def test_digits_prints_what_it_promises(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @needs_data
-@pytest.mark.parametrize("name", ["heart", "breast", "writers", "ner"])
+@pytest.mark.parametrize(
+    "name",
+    ["heart", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("breast", "writers", "ner"))],
+)
 def test_a_task_on_real_data_prints_what_it_promises(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = last_line(name, capsys)
     check(name, found)
@@ -55,6 +58,7 @@ def test_a_task_on_real_data_prints_what_it_promises(name: str, capsys: pytest.C
 
 
 @needs_data
+@pytest.mark.exhaustive
 def test_privacy_is_measured_beside_the_published_table(capsys: pytest.CaptureFixture[str]) -> None:
     rows = last_line("privacy", capsys)["rows"]
     assert [(row["epsilon"], row["delta"]) for row in rows] == [(0.1, 0.1), (1.0, 0.1)]

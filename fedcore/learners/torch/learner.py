@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.errors import SettingError, TaskError, needs
+
 try:
     import torch
 except ImportError as error:
-    raise ImportError(f"TorchLearner needs torch: pip install 'secagg[torch]' ({error})") from error
+    raise ImportError(needs("TorchLearner", "torch", error)) from error
 from numpy.typing import NDArray
 
-from fedcore.errors import SettingError, TaskError
 from fedcore.evaluation.metrics import classification_metrics, regression_metrics
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering
 from fedcore.learners.models import Examples

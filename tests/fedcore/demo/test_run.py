@@ -34,13 +34,20 @@ sys.addaudithook(_hook)
 """
 
 
+# Before an upload, and after it.
+USUAL = {Phase.MASKED_INPUT_COLLECTION, Phase.UNMASKING}
+
+
 def run(tmp_path: Path, **changes: object) -> DemoResult:
     """A small demonstration."""
     values: dict[str, object] = {"clients": 5, "rounds": 4, "out": tmp_path / "runs"}
     return run_demo(DemoOptions(**(values | changes)), lambda _event: None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize(
+    "phase",
+    [phase if phase in USUAL else pytest.param(phase, marks=pytest.mark.exhaustive) for phase in Phase],
+)
 def test_a_kill_at_any_phase_costs_no_round_and_the_killed_site_comes_back(
     tmp_path: Path, phase: Phase
 ) -> None:
@@ -77,6 +84,7 @@ def test_the_server_never_opens_a_plain_update_though_the_sites_write_them(
     assert not [line for line in lines if line.startswith("['serve']") or f" {server} " in line]
 
 
+@pytest.mark.exhaustive
 def test_digits_with_ten_sites(tmp_path: Path) -> None:
     result = run(tmp_path, dataset="digits", clients=10, rounds=3)
     assert result.checked_sums == 5
