@@ -8,8 +8,9 @@ training between processes.
 
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.codec.codec import Codec, WeightedMean
+from fedcore.data.files import read_table, write_table
 from fedcore.data.schema import Column, Schema
-from fedcore.data.table import Table, dump_table, join_tables, load_table
+from fedcore.data.table import Table, join_tables
 from fedcore.errors import CodecError, DataError, FedcoreError, OutOfBoundsError, SettingError, TaskError
 from fedcore.history import History, read_history
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
@@ -68,10 +69,10 @@ __all__ = [
     "UpdateKind",
     "WeightedMean",
     "Weighting",
-    "dump_table",
     "flatten",
     "join_tables",
-    "load_table",
     "read_history",
+    "read_table",
     "unflatten",
+    "write_table",
 ]

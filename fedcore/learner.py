@@ -118,6 +118,14 @@ class ScoringLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
         """Return class probabilities, (examples, classes)."""
 
 
+@runtime_checkable
+class PredictingLearner(Learner[RowsT_contra], Protocol[RowsT_contra]):
+    """A learner of labels that are numbers."""
+
+    def predict(self, parameters: Parameters, rows: RowsT_contra, /) -> NDArray[np.float64]:
+        """Return the predicted labels, (examples,)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Abilities:
     """Abilities of a learner beside `fit` and `evaluate`: the learner itself under each, or None.
@@ -129,6 +137,7 @@ class Abilities:
     gradients: GradientLearner[Any] | None
     rated: RatedLearner[Any] | None
     scoring: ScoringLearner[Any] | None
+    predicting: PredictingLearner[Any] | None
     sensitivity: float | None
 
     @classmethod
@@ -139,6 +148,7 @@ class Abilities:
             gradients=learner if isinstance(learner, GradientLearner) else None,
             rated=learner if isinstance(learner, RatedLearner) else None,
             scoring=learner if isinstance(learner, ScoringLearner) else None,
+            predicting=learner if isinstance(learner, PredictingLearner) else None,
             sensitivity=getattr(learner, "sensitivity", None),
         )
 

@@ -41,9 +41,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 RegistryOption = Annotated[Path, typer.Option("--registry", help="Registry file (TOML): who is enrolled.")]
 CertificateOption = Annotated[Path, typer.Option("--certificate", help="The server's certificate (PEM).")]
-SchemaOption = Annotated[Path, typer.Option("--schema", help="CSV of column, low, high: public bounds.")]
-ClassesOption = Annotated[str, typer.Option("--classes", help="Labels, separated by commas.")]
-LabelOption = Annotated[str, typer.Option("--label", help="Column of the label.")]
+SchemaOption = Annotated[Path, typer.Option("--schema", help="Schema (TOML), or CSV of column, low, high.")]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option("--classes", help="Labels, separated by commas, where the schema is a CSV file; 0,1."),
+]
+LabelOption = Annotated[
+    str | None, typer.Option("--label", help="Column of the label, where the schema is a CSV file; label.")
+]
 # What all parties must agree on: in a training file, or by the same options.
 RoundsOption = Annotated[int | None, typer.Option(min=1, help=f"Rounds of training; {PLAN['rounds']}.")]
 ClipOption = Annotated[
@@ -135,8 +140,17 @@ def _root() -> None:
     """Federated training under secure aggregation."""
 
 
-def _classes(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
+def _classes(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _label(schema: Schema, given: str | None) -> str:
+    """Return the label's column. Raises ParameterError: the schema says it, too."""
+    if schema.layout is None:
+        return given or "label"
+    if given is not None:
+        raise ParameterError("--label: is said by the schema")
+    return schema.layout.label.name
 
 
 @app.command()
@@ -148,7 +162,7 @@ def serve(
     key: Annotated[Path, typer.Option(help="The server's private key (PEM, mode 0600).")],
     schema: SchemaOption,
     out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
-    classes: ClassesOption = "0,1",
+    classes: ClassesOption = None,
     listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
     rounds: RoundsOption = None,
     clip: ClipOption = None,
@@ -223,8 +237,8 @@ def join(
     key: Annotated[Path, typer.Option(help="This party's key file (mode 0600).")],
     data: Annotated[Path, typer.Option(help="This party's rows (CSV).")],
     schema: SchemaOption,
-    label: LabelOption,
-    classes: ClassesOption = "0,1",
+    label: LabelOption = None,
+    classes: ClassesOption = None,
     rounds: RoundsOption = None,
     clip: ClipOption = None,
     bits: BitsOption = None,
@@ -254,8 +268,8 @@ def join(
     ] = None,
 ) -> None:
     """Take part in a training run with the rows of one party."""
+    from fedcore.data.files import read_table
     from fedcore.data.schema import Schema
-    from fedcore.data.table import load_table
     from fedcore.privacy.guard import PrivacyGuard
     from fedcore.rounds.model import save_model
     from fedcore.rounds.site import Site
@@ -283,7 +297,7 @@ def join(
         guard = PrivacyGuard(run.plan.privacy, account)
     elif account is not None:
         raise ParameterError("--account: needs a training file with [privacy], --training")
-    table = load_table(data, columns, label)
+    table = read_table(data, columns, _label(columns, label))
     options = JoinOptions(
         address=server,
         credentials=ServerCredentials.load(certificate),
@@ -312,7 +326,7 @@ def explain(
     *,
     schema: SchemaOption,
     registry: RegistryOption,
-    classes: ClassesOption = "0,1",
+    classes: ClassesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Print who may choose what in a run, and what a lying server still gains by it."""
@@ -350,10 +364,10 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, training and rounding.")] = 0,
     data: Annotated[
-        Path | None, typer.Option(help="Folder: one CSV per hospital, and schema.csv of column,low,high.")
+        Path | None, typer.Option(help="Folder: one table per hospital, and schema.toml, or schema.csv.")
     ] = None,
-    label: LabelOption = "label",
-    classes: ClassesOption = "0,1",
+    label: LabelOption = None,
+    classes: ClassesOption = None,
     out: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
 ) -> None:
     """Train across hospitals, one of which is killed, and compare; every party is a process."""
@@ -368,7 +382,7 @@ def demo(
         drop=_drop(drop, rounds),
         seed=seed,
         data=data,
-        label=label,
+        label=label or "label",
         classes=_classes(classes),
         out=out,
     )

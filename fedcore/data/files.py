@@ -1,10 +1,12 @@
-"""Tables as files: CSV, Parquet and NumPy archives, told apart by suffix, with the same errors for all."""
+"""Tables as files: CSV, Parquet and NumPy archives, told apart by suffix, with the same rules for all."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import zipfile
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.data.dataset import Dataset
+from fedcore.data.layout import Category, Cells, Day, Layout, Notation
+from fedcore.data.reading import Fault, Raw, Reader, Reading
 from fedcore.data.schema import Schema
-from fedcore.data.table import Table, dump_table, load_table
+from fedcore.data.table import Table
 from fedcore.errors import DataError, needs
 
 SUFFIXES = (".csv", ".parquet", ".npz")
@@ -30,28 +34,36 @@ _DAMAGE = (
 )
 
 
-def read_table(path: Path, schema: Schema, label: str) -> Table:
-    """Read a table; columns are taken by name, others are left alone.
+def inspect(path: Path, schema: Schema, label: str = "label", *, answers: bool = True) -> Reading:
+    """Read a table and say all that is wrong with it; columns are taken by name, others are left alone.
 
-    .csv      as `fedcore.data.table.load_table`
-    .parquet  numeric columns; the label's values, as text, are class names. Needs secagg[parquet]
-    .npz      arrays (rows,) named as the columns and the label, of numbers and of class names; or the arrays
-              `features` (rows, columns), in the schema's order, and `labels` (rows,), of class names or
-              of integers, which are then positions in the schema's classes
-    raises    DataError, OutOfBoundsError; they name file, row and column, never a value
+    .csv      text, with a header, in the notation of the layout
+    .parquet  numbers, texts, days; nulls and NaN are missing. Needs secagg[parquet]
+    .npz      arrays (rows,) named as the columns and the label; or the arrays `features` (rows, features),
+              in the schema's order, and `labels` (rows,), of class names or of integers, which are then
+              positions in the schema's classes
+    label     where the schema has no layout; answers: whether the label is read
+    raises    DataError: no rows can be read from the file
     """
+    layout = schema.layout_with(label)
+    wanted = [column.name for column in layout.columns] + ([layout.label.name] if answers else [])
+    wanted += [] if layout.id is None else [layout.id]
     match _suffix(path):
         case ".csv":
-            return load_table(path, schema, label)
+            raw = _read_csv(path, wanted, layout.notation)
         case ".parquet":
-            table = _read_parquet(path, schema, label)
+            raw = _read_parquet(path, wanted, layout)
         case _:
-            table = _read_npz(path, schema, label)
-    schema.check(table.features, str(path))
-    return table
+            raw = _read_npz(path, wanted, schema, layout)
+    return Reader(raw, layout, answers=answers).read()
 
 
-def read_folder(folder: Path, schema: Schema, label: str, without: Path | None = None) -> Dataset:
+def read_table(path: Path, schema: Schema, label: str = "label") -> Table:
+    """Read a table as `inspect`. Raises DataError, OutOfBoundsError: its first fault, without a value."""
+    return inspect(path, schema, label).complete()
+
+
+def read_folder(folder: Path, schema: Schema, label: str = "label", without: Path | None = None) -> Dataset:
     """Read every table of a folder: a part is called as its file. Raises DataError.
 
     without  a file of the folder that is no table, such as the schema
@@ -63,49 +75,126 @@ def read_folder(folder: Path, schema: Schema, label: str, without: Path | None =
         raise DataError(f"{folder}: has no file that ends in {', '.join(SUFFIXES)}")
     if len({one.stem for one in found}) != len(found):
         raise DataError(f"{folder}: has two files for one site")
-    return Dataset(folder.name, {one.stem: read_table(one, schema, label) for one in found}, schema, label)
+    parts = {one.stem: read_table(one, schema, label) for one in found}
+    return Dataset(folder.name, parts, schema, label if schema.layout is None else schema.layout.label.name)
 
 
-def write_table(table: Table, path: Path, schema: Schema, label: str) -> None:
-    """Write a file that `read_table` reads back exactly; the label is written as class names.
+# --- CSV
 
-    Raises DataError, OutOfBoundsError for a table that does not fit the schema, before anything is written.
-    """
-    suffix = _suffix(path)
-    _check(table, path, schema, label)
-    names = np.array(schema.classes)[table.labels]
-    arrays = {
-        **{column.name: table.features[:, i] for i, column in enumerate(schema.columns)},
-        label: names,
-    }
-    try:
-        if suffix == ".csv":
-            dump_table(table, path, schema, label)
-        elif suffix == ".parquet":
-            pa, parquet = _pyarrow(path)
-            parquet.write_table(
-                pa.table({name: pa.array(arrays[name]) for name in arrays}), path, write_page_checksum=True
+
+def _read_csv(path: Path, wanted: list[str], notation: Notation) -> Raw:
+    text = _text(path, notation)
+    rows = _Records(path, text, notation)
+    header = next(rows, [])
+    if header and header[0].startswith("sep="):  # how Excel is told the delimiter
+        header = next(rows, [])
+    header = [name.strip() for name in header]
+    _check_header(header, wanted, path, notation)
+    records, lines, faults = [], [], []
+    for record in rows:
+        if len(record) == len(header):
+            records.append(record)
+            lines.append(rows.line)
+            continue
+        what = "more" if len(record) > len(header) else "fewer"
+        faults.append(
+            Fault(
+                source=str(path),
+                lines=(rows.line,),
+                problem=f"has {what} fields than the header, {len(record)} for {len(header)}",
+                cure=f"a text with {notation.delimiter!r} in it needs quotes"
+                if what == "more"
+                else "complete the row",
             )
-        else:
-            _write_npz(path, arrays)
+        )
+    columns = dict(zip(header, zip(*records, strict=True), strict=True)) if records else {}
+    return Raw(
+        source=str(path),
+        columns=columns or dict.fromkeys(header, ()),
+        rows=len(records),
+        lines=lines,
+        faults=(*rows.faults, *_alike(faults)),
+    )
+
+
+def _alike(faults: list[Fault]) -> list[Fault]:
+    """Put faults with the same words together."""
+    found: dict[str, Fault] = {}
+    for one in faults:
+        known = found.get(one.problem)
+        lines = (*known.lines, *one.lines) if known is not None else one.lines
+        found[one.problem] = Fault(source=one.source, lines=lines, problem=one.problem, cure=one.cure)
+    return list(found.values())
+
+
+def _text(path: Path, notation: Notation) -> str:
+    try:
+        content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    encoding = "utf-8-sig" if notation.encoding.lower() in {"utf-8", "utf8"} else notation.encoding
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        cure = 'agree on encoding = "latin-1" in [file], or what it was written in, or write it as UTF-8'
+        raise DataError(f"{path}, line {line}: is no {notation.encoding} text; {cure}") from None
 
 
-def _suffix(path: Path) -> str:
-    if (suffix := path.suffix.lower()) not in SUFFIXES:
-        raise DataError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
-    return suffix
+class _Records:
+    """Records of a CSV text that are not empty, and the line on which the last one began."""
+
+    def __init__(self, path: Path, text: str, notation: Notation) -> None:
+        self._path, self._delimiter = path, notation.delimiter
+        self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=notation.delimiter, strict=True)
+        self._width = 0
+        self.line = 0
+        self.faults: list[Fault] = []
+
+    def __iter__(self) -> _Records:
+        return self
+
+    def __next__(self) -> list[str]:
+        while True:
+            self.line = self._reader.line_num + 1
+            try:
+                record = next(self._reader)
+            except csv.Error as error:
+                cure = "a quote within a quoted text is doubled; one that opens must close"
+                raise DataError(f"{self._path}, line {self.line}: {error}; {cure}") from None
+            self._width = self._width or len(record)
+            if self._reader.line_num > self.line and self._swallows(record):
+                problem = f"a quote opens here and closes on line {self._reader.line_num}: it swallows rows"
+                cure = "remove the quote, or double it"
+                self.faults.append(
+                    Fault(source=str(self._path), lines=(self.line,), problem=problem, cure=cure)
+                )
+                continue
+            if any(field.strip() for field in record):
+                return record
+
+    def _swallows(self, record: list[str]) -> bool:
+        """Tell whether a field of several lines has one with as many delimiters as a row."""
+        inner = (line for field in record for line in field.splitlines()[1:])
+        return any(line.count(self._delimiter) >= max(self._width - 1, 1) for line in inner)
 
 
-def _check(table: Table, path: Path, schema: Schema, label: str) -> None:
-    if table.features.shape != (len(table), len(schema.columns)) or not len(table):
-        wanted = f"({len(table)} > 0, {len(schema.columns)})"
-        raise DataError(f"{path}: features must be {wanted}, shape is {table.features.shape}")
-    if label in [column.name for column in schema.columns]:
-        raise DataError(f"{path}: column {label} is there twice")
-    _class_numbers(table.labels, path, schema, label)
-    schema.check(table.features, str(path))
+def _check_header(header: list[str], wanted: list[str], path: Path, notation: Notation) -> None:
+    """Name what is wrong, not what is there: without a header, that would be somebody's data."""
+    if not header:
+        raise DataError(f"{path}: is empty, the first line must name the columns")
+    if len(header) == 1 and len(wanted) > 1:
+        for mark, name in ((";", "semicolons"), ("\t", "tabulators"), (",", "commas"), ("|", "bars")):
+            if mark in header[0]:
+                said = {",": "commas", ";": "semicolons", "\t": "tabulators"}.get(
+                    notation.delimiter, notation.delimiter
+                )
+                cure = f"or agree on delimiter = {json.dumps(mark)} in [file] for {name}"
+                raise DataError(f"{path}: columns must be separated by {said}, {cure}")
+    _once(path, header, wanted)
+
+
+# --- Parquet
 
 
 def _pyarrow(path: Path) -> tuple[Any, Any]:
@@ -117,67 +206,150 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _read_parquet(path: Path, schema: Schema, label: str) -> Table:
+def _read_parquet(path: Path, wanted: list[str], layout: Layout) -> Raw:
     pa, parquet = _pyarrow(path)
     try:
         with (
             path.open("rb") as file,
             parquet.ParquetFile(file, page_checksum_verification=True) as content,
         ):
-            _check_names(path, content.schema_arrow.names, schema, label)
-            wanted = [*(column.name for column in schema.columns), label]
+            there = content.schema_arrow.names
+            _once(path, there, wanted)
             # Asked for x, pyarrow returns x.1, too.
-            columns = {name: content.read([name]).column(name) for name in wanted}
-            answers = columns[label].to_pylist()
+            read = {name: content.read([name]).column(name) for name in wanted}
+            forms = {one.name: one.date for one in layout.columns if isinstance(one, Day)}
+            columns = {name: _arrow_cells(column, pa, forms.get(name)) for name, column in read.items()}
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path}: {error}") from error
-    numbers = []
-    for column in schema.columns:
-        values = columns[column.name]
-        kind = values.type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise DataError(f"{path}, row 1, column {column.name}: must be a number")
-        if values.null_count:
-            row = int(np.argmax(values.is_null().to_numpy())) + 1
-            raise DataError(f"{path}, row {row}, column {column.name}: must be a number")
-        numbers.append(values.to_numpy().astype(np.float64))
-    labels = _class_names(answers, path, schema, label)
-    return _table(path, numbers, labels)
+    return _raw(path, columns, there)
 
 
-def _read_npz(path: Path, schema: Schema, label: str) -> Table:
+def _raw(path: Path, columns: dict[str, Cells], there: list[str]) -> Raw:
+    """Put columns together. Raises DataError: they are not equally long."""
+    first = next(iter(columns))
+    for name, cells in columns.items():
+        if len(cells) != len(columns[first]):
+            raise DataError(f"{path}: column {name} has {len(cells)} rows, {first} {len(columns[first])}")
+    others: dict[str, Cells] = {name: () for name in there if name not in columns}
+    return Raw(source=str(path), columns=columns | others, rows=len(columns[first]))
+
+
+def _arrow_cells(column: Any, pa: Any, form: str | None) -> Cells:  # noqa: ANN401 - of pyarrow
+    kind = column.type
+    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and not column.null_count:
+        return np.asarray(column.to_numpy())
+    values = column.to_pylist()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+    if pa.types.is_boolean(kind) and not column.null_count:
+        return np.array(values)
+    if form is not None and (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        return [None if value is None else value.strftime(form) for value in values]
+    return [None if value is None else str(value) for value in values]
+
+
+# --- NumPy archives
+
+
+def _read_npz(path: Path, wanted: list[str], schema: Schema, layout: Layout) -> Raw:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             # As a whole or by column; a column that is called "features" is a column.
-            if "features" in content.files and "features" not in [column.name for column in schema.columns]:
+            if "features" in content.files and "features" not in wanted:
                 _once(path, content.files, ["features", "labels"])
-                return _from_matrix(path, content["features"], content["labels"], schema)
-            _check_names(path, content.files, schema, label)
-            columns = {column.name: content[column.name] for column in schema.columns}
-            answers = content[label]
+                return _from_matrix(path, content["features"], content["labels"], schema, layout)
+            _once(path, content.files, wanted)
+            columns = {name: content[name] for name in wanted}
+            there = list(content.files)
     except _DAMAGE as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not a NumPy archive of plain arrays") from error
     for name, values in columns.items():
-        _numeric(path, values, 1, f"column {name}")
-    if answers.ndim != 1:
-        raise DataError(f"{path}, column {label}: must be (rows,), shape is {answers.shape}")
-    labels = _class_names(answers.tolist(), path, schema, label)
-    return _table(path, [values.astype(np.float64) for values in columns.values()], labels)
+        if values.ndim != 1:
+            raise DataError(f"{path}, column {name}: must be (rows,), shape is {values.shape}")
+    forms = {one.name: one.date for one in layout.columns if isinstance(one, Day)}
+    cells = {name: _array_cells(values, forms.get(name)) for name, values in columns.items()}
+    return _raw(path, cells, there)
 
 
-def _from_matrix(path: Path, features: NDArray[Any], answers: NDArray[Any], schema: Schema) -> Table:
-    _numeric(path, features, 2, "features")
+def _array_cells(values: NDArray[Any], form: str | None) -> Cells:
+    if values.dtype.kind in "biuf":
+        return values
+    if values.dtype.kind == "M" and form is not None:
+        days = values.astype("datetime64[D]").tolist()
+        return [None if day is None else day.strftime(form) for day in days]
+    return [str(value) for value in values.tolist()]
+
+
+def _from_matrix(
+    path: Path, features: NDArray[Any], answers: NDArray[Any], schema: Schema, layout: Layout
+) -> Raw:
+    if features.ndim != 2 or features.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path}, features: must be numbers of 2 dimensions, are {features.dtype} {features.shape}"
+        )
     if features.shape[1] != len(schema.columns):
         raise DataError(f"{path}, features: must have {len(schema.columns)} columns, has {features.shape[1]}")
-    if answers.ndim != 1:
-        raise DataError(f"{path}, labels: must be (rows,), shape is {answers.shape}")
-    if answers.dtype.kind in "iu":
-        labels = _class_numbers(answers, path, schema, "labels")
-    else:
-        labels = _class_names(answers.tolist(), path, schema, "labels")
-    return _table(path, list(features.astype(np.float64).T), labels)
+    if len(layout.columns) != len(schema.columns):
+        raise DataError(f"{path}: a matrix of features has no categories, columns by name are wanted")
+    if answers.shape != features.shape[:1]:
+        raise DataError(f"{path}, labels: must be ({len(features)},), shape is {answers.shape}")
+    cells = _array_cells(answers, None)
+    if answers.dtype.kind in "iu" and isinstance(layout.label, Category):
+        bad = (answers < 0) | (answers >= len(schema.classes))
+        if bad.any():
+            row = int(np.argmax(bad)) + 1
+            raise DataError(f"{path}, row {row}, column labels: must be in 0 .. {len(schema.classes) - 1}")
+        cells = [schema.classes[place] for place in answers.tolist()]
+    columns = {one.name: features[:, i].astype(np.float64) for i, one in enumerate(layout.columns)}
+    return Raw(source=str(path), columns={**columns, layout.label.name: cells}, rows=len(answers))
+
+
+# --- writing
+
+
+def write_table(table: Table, path: Path, schema: Schema, label: str = "label") -> None:
+    """Write the features and the label of a table; with the plain layout `read_table` reads it back exactly.
+
+    Raises DataError, OutOfBoundsError for a table that does not fit the schema, before anything is written.
+    """
+    suffix = _suffix(path)
+    if not len(table):
+        raise DataError(f"{path}: has no rows")
+    schema.layout_with(label)  # a feature is not the label
+    schema.check_table(table, str(path), label)
+    names: NDArray[Any] = np.array(schema.classes)[table.labels] if schema.classes else table.labels
+    arrays = {
+        **{column.name: table.features[:, i] for i, column in enumerate(schema.columns)},
+        label: names,
+    }
+    try:
+        if suffix == ".csv":
+            _write_csv(path, arrays)
+        elif suffix == ".parquet":
+            pa, parquet = _pyarrow(path)
+            parquet.write_table(
+                pa.table({name: pa.array(arrays[name]) for name in arrays}), path, write_page_checksum=True
+            )
+        else:
+            _write_npz(path, arrays)
+    except OSError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _write_csv(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(arrays)
+        columns = ([_cell(value) for value in array.tolist()] for array in arrays.values())
+        writer.writerows(zip(*columns, strict=True))
+
+
+def _cell(value: float | str) -> str:
+    if isinstance(value, float):
+        return "" if value != value else repr(value)  # noqa: PLR0124 - NaN is missing
+    return value
 
 
 def _write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -189,8 +361,10 @@ def _write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
                 np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _check_names(path: Path, there: list[str], schema: Schema, label: str) -> None:
-    _once(path, there, [*(column.name for column in schema.columns), label])
+def _suffix(path: Path) -> str:
+    if (suffix := path.suffix.lower()) not in SUFFIXES:
+        raise DataError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
+    return suffix
 
 
 def _once(path: Path, there: list[str], wanted: list[str]) -> None:
@@ -199,36 +373,3 @@ def _once(path: Path, there: list[str], wanted: list[str]) -> None:
             raise DataError(f"{path}: column {name} is {'there twice' if name in there else 'missing'}")
         if wanted.count(name) != 1:
             raise DataError(f"{path}: column {name} cannot be a feature and the label")
-
-
-def _numeric(path: Path, values: NDArray[Any], dimensions: int, what: str) -> None:
-    if values.ndim != dimensions:
-        raise DataError(f"{path}, {what}: must have {dimensions} dimensions, shape is {values.shape}")
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"{path}, row 1, {what}: must be a number")
-
-
-def _class_names(values: Iterable[object], path: Path, schema: Schema, label: str) -> NDArray[np.int64]:
-    """Look up class names; other values are taken as Python writes them."""
-    classes = {name: i for i, name in enumerate(schema.classes)}
-    labels = [-1 if value is None else classes.get(str(value), -1) for value in values]
-    if -1 in labels:
-        row = labels.index(-1) + 1
-        raise DataError(f"{path}, row {row}, column {label}: must be one of {list(schema.classes)}")
-    return np.array(labels, np.int64)
-
-
-def _class_numbers(values: NDArray[Any], path: Path, schema: Schema, label: str) -> NDArray[np.int64]:
-    bad = (values < 0) | (values >= len(schema.classes))
-    if bad.any():
-        row = int(np.argmax(bad)) + 1
-        raise DataError(f"{path}, row {row}, column {label}: must be in 0 .. {len(schema.classes) - 1}")
-    return values.astype(np.int64)
-
-
-def _table(path: Path, columns: list[NDArray[np.float64]], labels: NDArray[np.int64]) -> Table:
-    if lengths := {len(column) for column in columns} - {len(labels)}:
-        raise DataError(f"{path}: a column has {min(lengths)} rows, the label {len(labels)}")
-    if not len(labels):
-        raise DataError(f"{path}: has no rows")
-    return Table(np.stack(columns, axis=1), labels)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.data import load_set, read_folder, uneven
+from fedcore.data import load_set, read_folder, uneven, write_table
 from fedcore.data.schema import Schema
-from fedcore.data.table import Table, dump_table, join_tables
+from fedcore.data.table import Table, join_tables
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts, completed_rounds, revealed_file
 from fedcore.errors import DataError
 from fedcore.evaluation.baselines import Mode, Result, Trial, compare
@@ -44,7 +44,7 @@ class DemoOptions:
     """Options of `fedcore demo`.
 
     drop     which answer the killed site does not give any more; None: nobody is killed
-    data     folder with one table per site and schema.csv; None: `dataset`, split over `clients`
+    data     folder with a table per site and schema.toml or .csv; None: `dataset`, split over `clients`
     grace_s  seconds that the server waits for the others once enough have answered
     """
 
@@ -55,7 +55,7 @@ class DemoOptions:
     seed: int = 0
     data: Path | None = None
     label: str = "label"
-    classes: tuple[str, ...] = ("0", "1")
+    classes: tuple[str, ...] | None = None
     out: Path = Path("runs")
     grace_s: float = 2.0
 
@@ -153,8 +153,12 @@ def prepare(options: DemoOptions) -> Setting:
     if options.data is None:
         dataset = load_set(options.dataset)
     else:
-        described = options.data / "schema.csv"
+        described = options.data / "schema.toml"
+        if not described.exists():
+            described = options.data / "schema.csv"
         schema = Schema.load(described, options.classes)
+        if schema.target is not None:
+            raise DataError(f"{described}: the demonstration tells classes apart, the label is a number")
         dataset = read_folder(options.data, schema, options.label, without=described)
         if len(dataset.parts) < _FEWEST:
             raise DataError(f"{options.data}: a file per site, at least {_FEWEST}, has {len(dataset.parts)}")
@@ -167,7 +171,8 @@ def prepare(options: DemoOptions) -> Setting:
         tables = {f"hospital-{i}": part for i, part in enumerate(parts.values(), 1)}
     if empty := [name for name, table in tables.items() if not len(table)]:
         raise DataError(f"{empty[0]}: has too few rows")
-    return Setting(dataset.name, tables, join_tables(list(held_out.values())), dataset.schema, dataset.label)
+    schema = dataset.schema.of_features(dataset.label)  # the rows are written as features
+    return Setting(dataset.name, tables, join_tables(list(held_out.values())), schema, dataset.label)
 
 
 def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> DemoResult:
@@ -228,9 +233,9 @@ def _enrol(folder: Path, setting: Setting) -> Identity:
         site = private / name
         site.mkdir(mode=0o700)
         parties.append((name, write_identity(site / "identity.key").identity))
-        dump_table(table, site / "rows.csv", setting.schema, setting.label)
+        write_table(table, site / "rows.csv", setting.schema, setting.label)
     (folder / "registry.toml").write_text(Registry.of(parties).dump(), encoding="utf-8")
-    setting.schema.dump(folder / "schema.csv")
+    setting.schema.dump(folder / _schema_file(setting.schema))
     server = private / "server"
     server.mkdir(mode=0o700)
     ServerCredentials.generate().write(folder / "server.crt", server / "server.key")
@@ -239,13 +244,17 @@ def _enrol(folder: Path, setting: Setting) -> Identity:
     return identity
 
 
+def _schema_file(schema: Schema) -> str:
+    return "schema.csv" if schema.layout is None else "schema.toml"
+
+
 def _public(options: DemoOptions, folder: Path, setting: Setting) -> list[str]:
-    classes = ",".join(setting.schema.classes)
+    schema = setting.schema
     return [
         *("--registry", str(folder / "registry.toml")),
         *("--certificate", str(folder / "server.crt")),
-        *("--schema", str(folder / "schema.csv")),
-        *("--classes", classes),
+        *("--schema", str(folder / _schema_file(schema))),
+        *(("--classes", ",".join(schema.classes)) if schema.layout is None else ()),
         *("--rounds", str(options.rounds)),
         *("--weight-cap", str(WEIGHT_CAP)),
     ]
@@ -272,7 +281,7 @@ def _join_arguments(
         *_public(options, folder, setting),
         *("--key", str(site / "identity.key")),
         *("--data", str(site / "rows.csv")),
-        *("--label", setting.label),
+        *(("--label", setting.label) if setting.schema.layout is None else ()),
         *("--seed", str(options.seed)),
         *("--reveal", str(site / "revealed")),
         *("--store", str(site / "store")),

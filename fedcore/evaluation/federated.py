@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.data.schema import Column
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import confusion_matrix, macro_f1
 from fedcore.learner import Abilities, Labelled, Learner, Metrics, Parameters, Rows
@@ -22,10 +23,17 @@ BINS = 200  # of scores: the AUC is exact up to pairs within one bin
 SITE_BINS = 50  # of a site's own accuracy
 _LOG_CAP = 35.0  # largest loss of a row: that of a probability of 1e-15
 _TINY = 1e-15
+_REGRESSION = ("rows", "squared", "absolute", "label", "label squared", "beyond")  # in ranges of the label
 
 
 def dimension(classes: int) -> int:
-    """Values of an EVALUATE task: confusion, loss, and scores of rows of the class and of the rest."""
+    """Values of an EVALUATE task: confusion, loss, and scores of rows of the class and of the rest.
+
+    classes  0: the label is a number; then rows, squared and absolute error, the label and its square, and
+             rows whose error is beyond the range of the label
+    """
+    if not classes:
+        return len(_REGRESSION)
     return classes * classes + 1 + 2 * BINS * _curves(classes)
 
 
@@ -34,39 +42,72 @@ def _curves(classes: int) -> int:
 
 
 def answer(
-    kind: TaskKind, learner: Learner[Any], parameters: Parameters, classes: int
+    kind: TaskKind, learner: Learner[Any], parameters: Parameters, classes: int, target: Column | None = None
 ) -> Callable[[Rows], NDArray[np.float64]]:
     """Return what computes a site's part from its rows, each value in [0, 1].
 
-    raises  TaskError: the learner gives no scores; what is returned: it failed, or labels are no classes.
-            A row whose scores are not finite counts as one about which the model says nothing.
+    target  bounds of a label that is a number; None: it is one of the classes
+    raises  TaskError: the learner gives no scores, or no numbers; what is returned: it failed, or labels are
+            no classes. A row whose scores are not finite counts as one about which the model says nothing.
     """
-    scoring = Abilities.of(learner).scoring
-    if scoring is None:
+    found = Abilities.of(learner)
+    if target is None and found.scoring is None:
         raise TaskError(f"evaluation: {type(learner).__name__} gives no class probabilities")
+    if target is not None and found.predicting is None:
+        raise TaskError(f"evaluation: {type(learner).__name__} predicts no numbers")
 
     def compute(rows: Rows) -> NDArray[np.float64]:
         if not isinstance(rows, Labelled):
             raise TaskError(f"evaluation: {type(rows).__name__} has no labels")
         try:
-            scores = np.asarray(scoring.scores(parameters, rows), float)
-            labels = np.asarray(rows.labels)
+            said = found.predicting.predict if target is not None else found.scoring.scores  # type: ignore[union-attr]
+            scores: NDArray[np.float64] = np.asarray(said(parameters, rows), float)
+            labels: NDArray[Any] = np.asarray(rows.labels)
         except TaskError:
             raise
         except Exception as error:  # a learner is foreign code
             raise TaskError(f"evaluation: the learner failed with {type(error).__name__}") from error
-        if scores.shape != (len(labels), classes):
-            raise TaskError(f"scores: must be {len(labels)} by {classes}, are {scores.shape}")
-        scores = np.where(np.isfinite(scores).all(axis=1, keepdims=True), scores, 1 / classes)
-        if not ((labels >= 0) & (labels < classes)).all():  # -1 would count from the end
-            raise TaskError(f"labels: must be in 0..{classes - 1}")
-        if kind is TaskKind.SITES:
-            hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
-            place = min(hits * SITE_BINS // len(labels), SITE_BINS - 1)  # whole numbers: .58 * 50 is below 29
-            return np.bincount([place], minlength=SITE_BINS).astype(float)
-        return _sums(labels, scores) / len(labels)
+        if target is not None:
+            return _of_numbers(kind, labels, scores, target)
+        return _of_classes(kind, labels, scores, classes)
 
     return compute
+
+
+def _of_classes(
+    kind: TaskKind, labels: NDArray[np.int64], scores: NDArray[np.float64], classes: int
+) -> NDArray[np.float64]:
+    if scores.shape != (len(labels), classes):
+        raise TaskError(f"scores: must be {len(labels)} by {classes}, are {scores.shape}")
+    scores = np.where(np.isfinite(scores).all(axis=1, keepdims=True), scores, 1 / classes)
+    if not ((labels >= 0) & (labels < classes)).all():  # -1 would count from the end
+        raise TaskError(f"labels: must be in 0..{classes - 1}")
+    if kind is TaskKind.SITES:
+        hits = int(np.count_nonzero(scores.argmax(axis=1) == labels))
+        return _vote(hits * SITE_BINS // len(labels))  # whole numbers: .58 * 50 is below 29
+    return _sums(labels, scores) / len(labels)
+
+
+def _vote(place: int) -> NDArray[np.float64]:
+    return np.bincount([min(max(place, 0), SITE_BINS - 1)], minlength=SITE_BINS).astype(float)
+
+
+def _of_numbers(
+    kind: TaskKind, labels: NDArray[np.float64], guesses: NDArray[np.float64], target: Column
+) -> NDArray[np.float64]:
+    if guesses.shape != labels.shape:
+        raise TaskError(f"predictions: must be ({len(labels)},), are {guesses.shape}")
+    width = target.high - target.low
+    error, place = (guesses - labels) / width, (labels - target.low) / width
+    if not ((place >= 0) & (place <= 1)).all():
+        raise TaskError(f"labels: must be in [{target.low:g}, {target.high:g}]")
+    within = np.abs(error) <= 1  # what is not finite is not
+    error = np.where(within, error, 1.0)
+    if kind is TaskKind.SITES:
+        spread = float(np.var(place))
+        return _vote(int((1 - float((error**2).mean()) / spread) * SITE_BINS) if spread else 0)
+    parts = (np.ones(len(labels)), error**2, np.abs(error), place, place**2, ~within)
+    return np.array([float(np.mean(part)) for part in parts])
 
 
 def _sums(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,7 +127,8 @@ class Evaluation:
     """Metrics of all rows of all sites, from sums.
 
     metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
-               the AUC is NaN when all rows are of one class
+               the AUC is NaN when all rows are of one class. Of numbers: mse, mae, r2, and `beyond`, the
+               share of rows whose error is larger than the range of the label, and counts as the range
     confusion  (classes, classes) counts: row is the label, column the guess
     rows       evaluated, without those of sites that had nothing to say; where weights are capped, a
                site's count at most the cap, and the counts are rounded
@@ -97,8 +139,12 @@ class Evaluation:
     rows: int
 
 
-def to_evaluation(mean: NDArray[np.float64], rows: int, classes: int) -> Evaluation:
+def to_evaluation(
+    mean: NDArray[np.float64], rows: int, classes: int, target: Column | None = None
+) -> Evaluation:
     """Metrics from the aggregated means over `rows` rows. Raises TaskError: no site could evaluate."""
+    if target is not None:
+        return _to_regression(mean, rows, target)
     cells = classes * classes
     evaluated = int(np.rint(mean[:cells].sum() * rows))
     if evaluated < 1:
@@ -115,6 +161,21 @@ def to_evaluation(mean: NDArray[np.float64], rows: int, classes: int) -> Evaluat
     return Evaluation(metrics, confusion, evaluated)
 
 
+def _to_regression(mean: NDArray[np.float64], rows: int, target: Column) -> Evaluation:
+    evaluated = int(np.rint(mean[0] * rows))
+    if evaluated < 1:
+        raise TaskError("evaluation: no site could evaluate its rows")
+    _, squared, absolute, label, square, beyond = mean / mean[0]
+    width, spread = target.high - target.low, square - label**2
+    metrics = {
+        "mse": float(squared * width**2),
+        "mae": float(absolute * width),
+        "r2": float(1 - squared / spread) if spread > 0 else float("nan"),
+        "beyond": float(beyond),
+    }
+    return Evaluation(metrics, np.zeros((0, 0), np.int64), evaluated)
+
+
 def _area(curve: NDArray[np.float64]) -> float | None:
     """Area under the ROC curve from histograms of scores; ties within a bin count half."""
     inside, outside = curve
@@ -127,7 +188,7 @@ def _area(curve: NDArray[np.float64]) -> float | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteSpread:
-    """Spread of the accuracies of single sites, to the width of a bin, 1 / SITE_BINS.
+    """Spread of the accuracies of single sites, or their R squared, to the width of a bin, 1 / SITE_BINS.
 
     counts  (SITE_BINS,) sites by bin
     """

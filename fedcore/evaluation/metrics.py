@@ -55,7 +55,7 @@ def worst_metrics(found: Sequence[Metrics]) -> Metrics:
 
 def lower_is_better(metric: str) -> bool:
     """Tell whether small values of a metric are good ones."""
-    return metric in {"log_loss", "mse"}
+    return metric in {"log_loss", "mse", "mae"}
 
 
 def confusion_matrix(
@@ -76,11 +76,12 @@ def macro_f1(confusion: NDArray[np.int64]) -> float:
 
 
 def regression_metrics(targets: NDArray[Any], guesses: NDArray[np.float64]) -> Metrics:
-    """Mean squared error, and R squared, which is NaN when all targets are equal; without rows both are NaN.
+    """Mean squared and mean absolute error, R squared, NaN when all targets are equal; without rows all NaN.
 
     targets, guesses  (rows,)
     """
     if not len(targets):
-        return {"mse": float("nan"), "r2": float("nan")}
-    mse, spread = float(((guesses - targets) ** 2).mean()), float(np.var(targets))
-    return {"mse": mse, "r2": 1 - mse / spread if spread else float("nan")}
+        return dict.fromkeys(("mse", "mae", "r2"), float("nan"))
+    error, spread = guesses - targets, float(np.var(targets))
+    mse, mae = float((error**2).mean()), float(np.abs(error).mean())
+    return {"mse": mse, "mae": mae, "r2": 1 - mse / spread if spread else float("nan")}

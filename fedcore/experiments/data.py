@@ -86,7 +86,7 @@ def _dataset(table: DataTable, folder: Path) -> Dataset:
     if table.name != "files":
         return load_set(table.name)
     path, described, label = folder / str(table.path), folder / str(table.schema), str(table.label)
-    schema = Schema.load(described, table.classes or ())
+    schema = Schema.load(described, table.classes)
     if not path.exists():
         raise DataError(f"data.path: must be a file or a folder, {path} is not there")
     if path.is_dir():

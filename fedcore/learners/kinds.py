@@ -10,7 +10,7 @@ from typing import Any
 from fedcore.errors import SettingError
 from fedcore.learner import Learner
 from fedcore.learners.local_sgd import LocalSGD
-from fedcore.learners.models import LinearRegression, Perceptron, SoftmaxRegression
+from fedcore.learners.models import LinearRegression, Perceptron, PoissonRegression, SoftmaxRegression
 from fedcore.settings import convert, read, refuse_unknown, require, to_json
 
 USUAL = "softmax"
@@ -18,7 +18,9 @@ MODELS: dict[str, type[Any]] = {  # trained by LocalSGD
     "softmax": SoftmaxRegression,
     "perceptron": Perceptron,
     "linear": LinearRegression,
+    "poisson": PoissonRegression,
 }
+REGRESSIONS = ("linear", "poisson")
 KINDS = ("logistic", *MODELS)
 
 
@@ -27,10 +29,13 @@ def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed:
 
     table   [learner]: `kind`, one of KINDS, and its options beside it; or "module:function", which is called
             with features, classes, seed and the options in [learner.options]
+    classes  of the label; 0: it is a number
     seed    of initial weights, where they are random
     raises  SettingError
     """
     kind, options = split(table)
+    fits = bool(classes) or kind in REGRESSIONS or ":" in kind
+    require(fits, "learner.kind", f"one of {', '.join(REGRESSIONS)} for a label that is a number", kind)
     facts = {"features": features, "classes": classes, "seed": seed}
     if ":" in kind:
         return _own(kind, facts | options)

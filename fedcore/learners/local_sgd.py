@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering
-from fedcore.learners.models import Examples, Model, classifier
+from fedcore.learners.models import Examples, Model, classifier, regression
 from fedcore.learners.steering import batches, check_steering, reach
 from fedcore.settings import at_least, positive, require
 
@@ -89,3 +89,7 @@ class LocalSGD:
     def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities. Raises TaskError for models that have none."""
         return classifier(self.model).scores(parameters, rows)
+
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        """Return predicted numbers. Raises TaskError for classifiers."""
+        return regression(self.model).predict(parameters, rows)

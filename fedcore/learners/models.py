@@ -17,6 +17,8 @@ from fedcore.evaluation.metrics import classification_metrics, regression_metric
 from fedcore.learner import Labelled, Metrics, Parameters
 from fedcore.settings import at_least, require
 
+_LARGEST_LOG = 30.0  # of a count's mean: a step too far stays finite
+
 
 class Examples(Labelled, Protocol):
     """Rows with features (rows, columns) and labels (rows,), such as a Table."""
@@ -58,12 +60,27 @@ def classifier(model: Model) -> Classifier:
     return model
 
 
-@dataclass(frozen=True, slots=True)
-class LinearRegression:
-    """Least squares: half the squared error; labels are the targets. Raises SettingError."""
+@runtime_checkable
+class Regression(Model, Protocol):
+    """A model that gives numbers."""
 
+    def predict(self, parameters: Parameters, rows: Examples, /) -> NDArray[np.float64]:
+        """Return predicted numbers, (rows,)."""
+
+
+def regression(model: Model) -> Regression:
+    """Return the same model. Raises TaskError: it gives class probabilities."""
+    if isinstance(model, Classifier) or not isinstance(model, Regression):
+        raise TaskError(f"predict: {type(model).__name__} is no regression")
+    return model
+
+
+class _Line:
+    """The common part of regressions: a mean that follows from a linear function of the features."""
+
+    __slots__ = ()
     features: int
-    penalty: float = 0.0  # L2, of the coefficients
+    penalty: float  # L2, of the coefficients
 
     def __post_init__(self) -> None:
         at_least(self, 1, "features")
@@ -73,12 +90,15 @@ class LinearRegression:
         """All zero."""
         return {"coefficients": np.zeros(self.features), "intercept": np.zeros(1)}
 
-    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
-        """Return (rows,)."""
+    def line(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        """Return the linear function, (rows,)."""
         return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercept"])
 
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        raise NotImplementedError
+
     def gradient(self, parameters: Parameters, rows: Examples) -> Parameters:
-        """Return the gradient of half the mean squared error plus the penalty."""
+        """Return the gradient of the loss: of both, the error times the features."""
         error = self.predict(parameters, rows) - rows.labels
         slope = np.asarray(rows.features.T @ error) / len(rows)
         return {
@@ -86,14 +106,43 @@ class LinearRegression:
             "intercept": np.array([error.mean()]),
         }
 
+    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
+        """Mean squared and absolute error, and R squared."""
+        return regression_metrics(rows.labels, self.predict(parameters, rows))
+
+
+@dataclass(frozen=True, slots=True)
+class LinearRegression(_Line):
+    """Least squares: half the squared error; labels are the targets. Raises SettingError."""
+
+    features: int
+    penalty: float = 0.0  # L2, of the coefficients
+
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        """Return (rows,)."""
+        return self.line(parameters, rows)
+
     def loss(self, parameters: Parameters, rows: Examples) -> float:
         """Half the mean squared error and the penalty."""
         error = self.predict(parameters, rows) - rows.labels
         return float((error**2).mean() + self.penalty * (parameters["coefficients"] ** 2).sum()) / 2
 
-    def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
-        """Mean squared error and R squared."""
-        return regression_metrics(rows.labels, self.predict(parameters, rows))
+
+@dataclass(frozen=True, slots=True)
+class PoissonRegression(_Line):
+    """Counts, of which the logarithm of the mean is linear; labels are the counts. Raises SettingError."""
+
+    features: int
+    penalty: float = 0.0  # L2, of the coefficients
+
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        """Return means, (rows,)."""
+        return np.exp(np.minimum(self.line(parameters, rows), _LARGEST_LOG))
+
+    def loss(self, parameters: Parameters, rows: Examples) -> float:
+        """Negative log likelihood, but for what depends on the labels alone, and the penalty."""
+        error = self.predict(parameters, rows) - rows.labels * self.line(parameters, rows)
+        return float(error.mean() + self.penalty * (parameters["coefficients"] ** 2).sum() / 2)
 
 
 class _Softmax:

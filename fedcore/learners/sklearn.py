@@ -73,9 +73,12 @@ class SklearnRegression:
         return {"coefficients": model.coef_, "intercept": model.intercept_}
 
     def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
-        """Mean squared error and R squared."""
-        guesses = rows.features @ parameters["coefficients"] + parameters["intercept"]
-        return regression_metrics(rows.labels, np.asarray(guesses))
+        """Mean squared and absolute error, and R squared."""
+        return regression_metrics(rows.labels, self.predict(parameters, rows))
+
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        """Return (rows,)."""
+        return np.asarray(rows.features @ parameters["coefficients"] + parameters["intercept"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,7 +175,7 @@ class _Run:
         now = self.now
         question = Evaluate(number=now.number, model=now.parameters, standardizer=now.standardizer)
         mean = self._sum(question).mean
-        return to_evaluation(mean.mean, mean.weight, len(self.terms.classes))
+        return to_evaluation(mean.mean, mean.weight, len(self.terms.classes), self.terms.target)
 
     def spread(self) -> SiteSpread:
         """One secure sum of one vote per site."""
@@ -187,8 +187,7 @@ class _Run:
     def _standardize(self, schema: Schema) -> None:
         mean = self.now.standardizer.mean  # of a run that ended between the two sums
         if not mean.size:
-            found = to_mean(self._sum(Mean()).mean.mean, schema)
-            mean = np.clip(found, schema.low, schema.high)  # rounding
+            mean = to_mean(self._sum(Mean()).mean.mean, schema)
             self.now = replace(self.now, standardizer=Standardizer(mean, np.zeros(0)))
             self._between_sums()
         second = self._sum(Deviation(mean=mean))

@@ -241,7 +241,9 @@ class Site:
 
     def _evaluation(self, task: Task, question: AboutModel) -> Callable[[], Contribution]:
         parameters = starting_point(self.learner, question.model, task.encoding.asks, self.state)
-        compute = federated.answer(question.kind, self.learner, parameters, len(task.encoding.classes))
+        encoding = task.encoding
+        target = None if encoding.schema is None else encoding.schema.target
+        compute = federated.answer(question.kind, self.learner, parameters, len(encoding.classes), target)
         return lambda: self._weighted(task, compute(self._standardized(task)))
 
     def _statistic(self, task: Task) -> Callable[[], Contribution]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.data.schema import Schema
+from fedcore.data.schema import Column, Schema
 from fedcore.errors import TaskError
 from fedcore.evaluation import federated
 from fedcore.learner import Learner, flatten
@@ -20,11 +20,13 @@ from fedcore.rounds.questions import (
     Count,
     Covariance,
     Cumulative,
+    Mean,
     Question,
     TaskKind,
     Train,
 )
 from fedcore.rounds.task import Task
+from fedcore.statistics.standardizer import means_asked
 from fedcore.strategies import Strategy
 
 
@@ -97,6 +99,11 @@ class Terms:
             yield from (Place(kind, plan.rounds + number) for number in range(1, count + 1))
 
     @property
+    def target(self) -> Column | None:
+        """Bounds of a label that is a number; None: it is one of the classes."""
+        return None if self.schema is None else self.schema.target
+
+    @property
     def adapts(self) -> bool:
         """Whether the norm of the updates changes from round to round."""
         return isinstance(self.plan.norm, AdaptiveClip)
@@ -137,6 +144,8 @@ class Terms:
                 return len(cells)
             case Covariance():
                 return columns * (columns + 1) // 2
+            case Mean():
+                return 0 if self.schema is None else means_asked(self.schema)
             case AboutModel(kind=TaskKind.SITES):
                 return federated.SITE_BINS
             case AboutModel():

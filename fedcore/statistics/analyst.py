@@ -33,7 +33,7 @@ from fedcore.rounds.questions import (
 )
 from fedcore.rounds.task import Task
 from fedcore.statistics import sums
-from fedcore.statistics.standardizer import Standardizer, to_mean, to_standardizer
+from fedcore.statistics.standardizer import Standardizer, means_asked, to_mean, to_standardizer
 from fedcore.statistics.sums import LABEL, Histogram, PrincipalComponents
 
 # Rounding moves a count by less than clients * weight_cap / 2^31: up to this product, by less than a
@@ -237,11 +237,16 @@ class _Sums:
     def mean(self) -> NDArray[np.float64]:
         """Means of the columns, within the bounds."""
         schema = self.analyst.schema
-        found = self.ask(Mean, len(schema.columns))
-        return np.clip(to_mean(found.mean, schema), schema.low, schema.high)
+        return to_mean(self.ask(Mean, means_asked(schema)).mean, schema)
 
     def below(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
         """Rows at or below edges: (columns, k) gives (columns, 1, k), (columns, q, k) the same shape."""
+        schema = self.analyst.schema
+        if schema.filled.size:
+            name = schema.columns[int(schema.filled[0])].name
+            raise DataError(
+                f'column {name}: a value that is missing has no place in an order: missing = "drop"'
+            )
         edges = edges.reshape(len(edges), -1, edges.shape[-1])
         found = self.ask(Cumulative, edges.size, edges=edges.reshape(len(edges), -1))
         return self._counts(found).reshape(edges.shape)

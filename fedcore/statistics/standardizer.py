@@ -6,7 +6,7 @@ Two rounds: the mean, then the mean squared deviation from it. Both are weighted
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, overload
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
-from fedcore.errors import TaskError
+from fedcore.errors import DataError, TaskError
 from fedcore.learner import Rows
 
 # Of the range of a column: smaller deviations count as no spread, and no site standardizes by one. What a sum
@@ -40,7 +40,12 @@ class Standardizer:
     @classmethod
     def of(cls, table: Table) -> Self:
         """Return that of these rows."""
-        return cls(table.features.mean(axis=0), table.features.std(axis=0))
+        mean = table.features.mean(axis=0)
+        gaps = np.flatnonzero(np.isnan(mean))
+        if not gaps.size:
+            return cls(mean, table.features.std(axis=0))
+        mean[gaps] = np.nanmean(table.features[:, gaps], axis=0)
+        return cls(mean, np.where(np.isnan(table.features), mean, table.features).std(axis=0))
 
     def impossible(self, schema: Schema) -> str:
         """Return why no rows within the bounds of a schema can have these statistics; empty: they can."""
@@ -74,24 +79,54 @@ class Standardizer:
             raise TaskError(f"standardizer: needs a table, not a {type(table).__name__}")
         safe = np.where(self.deviation > 0, self.deviation, 1.0)
         scaled = (table.features - self.mean) / safe
-        return Table(np.where(self.deviation > 0, scaled, 0.0), table.labels)
+        unknown = ~(self.deviation > 0) | np.isnan(scaled)  # the mean of all sites
+        return replace(table, features=np.where(unknown, 0.0, scaled))
 
 
 def unit_means(table: Table, schema: Schema) -> NDArray[np.float64]:
-    """Site's means of the columns, scaled to [0, 1] by the bounds; (columns,)."""
+    """Site's means of the columns, scaled to [0, 1] by the bounds, (columns + columns that are filled,).
+
+    In a column that is filled with the mean of all sites, missing values count 0; the share of the rows that
+    have a value stands behind the means, a number for each such column, in order.
+    """
     scaled: NDArray[np.float64] = (table.features - schema.low) / (schema.high - schema.low)
-    return np.asarray(scaled.mean(axis=0))
+    if not schema.filled.size:
+        return np.asarray(scaled.mean(axis=0))
+    shares = (~np.isnan(scaled[:, schema.filled])).mean(axis=0)
+    return np.concatenate([np.nan_to_num(scaled, nan=0.0).mean(axis=0), shares])
 
 
 def unit_deviations(table: Table, schema: Schema, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Site's mean squared deviations from `mean` (units of the table), in units of the range; (columns,)."""
+    return np.asarray((from_mean(table, schema, mean) ** 2).mean(axis=0))
+
+
+def from_mean(table: Table, schema: Schema, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Deviations from a mean in units of the ranges, (rows, columns); 0 where a value is filled with it."""
     scaled: NDArray[np.float64] = (table.features - mean) / (schema.high - schema.low)
-    return np.asarray((scaled**2).mean(axis=0))
+    return np.nan_to_num(scaled, nan=0.0) if schema.filled.size else scaled
+
+
+def means_asked(schema: Schema) -> int:
+    """Return how many numbers `unit_means` are."""
+    return len(schema.columns) + len(schema.filled)
 
 
 def to_mean(unit: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
-    """Mean in units of the table, from the aggregated unit means."""
-    return schema.low + unit * (schema.high - schema.low)
+    """Mean within the bounds in units of the table, from the aggregated unit means.
+
+    raises  DataError: no row of any site has a value in a column that would be filled with its mean
+    """
+    means, shares = np.split(unit, [len(schema.columns)])
+    if schema.filled.size:
+        if (shares <= 0).any():
+            name = schema.columns[int(schema.filled[int(np.argmin(shares))])].name
+            raise DataError(
+                f"column {name}: no row of any site has a value, there is no mean to fill it with"
+            )
+        means = means.copy()
+        means[schema.filled] /= shares
+    return np.clip(schema.low + means * (schema.high - schema.low), schema.low, schema.high)
 
 
 def to_standardizer(

@@ -16,7 +16,7 @@ from fedcore.data.schema import Schema
 from fedcore.data.table import Table
 from fedcore.errors import DataError, TaskError
 from fedcore.rounds.questions import Count, Covariance, Cumulative, Deviation, Mean, Question
-from fedcore.statistics.standardizer import unit_deviations, unit_means
+from fedcore.statistics.standardizer import from_mean, unit_deviations, unit_means
 
 LABEL = -1  # as a column: the label
 
@@ -60,7 +60,7 @@ def _cumulative(table: Table, edges: NDArray[np.float64]) -> NDArray[np.float64]
 
 def _products(table: Table, schema: Schema, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean products of deviations in units of the ranges, upper triangle row by row."""
-    scaled = (table.features - mean) / (schema.high - schema.low)
+    scaled = from_mean(table, schema, mean)
     return np.asarray((scaled.T @ scaled / len(table))[np.triu_indices(scaled.shape[1])])
 
 

@@ -56,7 +56,12 @@ def test_abilities_are_the_methods_that_are_there() -> None:
     steered = LocalSGD(model=model)
     able = Abilities.of(steered)
     assert able == Abilities(
-        steerable=steered, gradients=steered, rated=None, scoring=steered, sensitivity=None
+        steerable=steered,
+        gradients=steered,
+        rated=None,
+        scoring=steered,
+        predicting=steered,
+        sensitivity=None,
     )
     persons = PersonClipped(model=model, clip=2.0, expected=8.0)
     assert Abilities.of(persons).steerable is None

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.data.files import read_table
 from fedcore.data.partition import Partition, natural
 from fedcore.data.schema import Column, Schema
 from fedcore.data.sets.folder import data_folder, read_bytes, read_rows
-from fedcore.data.table import Table, load_table
+from fedcore.data.table import Table
 from fedcore.errors import DataError
 
 MNIST_SCHEMA = Schema(
@@ -80,7 +81,7 @@ def breast_homo() -> BreastHomo:
     schema = Schema(_columns(30), _DIAGNOSES)
     folder = data_folder() / "fate"
     guest, host, test = (
-        load_table(folder / f"breast_homo_{name}.csv", schema, "y") for name in ("guest", "host", "test")
+        read_table(folder / f"breast_homo_{name}.csv", schema, "y") for name in ("guest", "host", "test")
     )
     return BreastHomo(guest, host, test, schema)
 
@@ -100,7 +101,7 @@ class BreastHetero:
 def breast_hetero() -> BreastHetero:
     """Load FATE's vertical breast cancer set, standardised; ids are to be aligned by. Raises DataError."""
     schema = Schema(_columns(10), _DIAGNOSES)
-    guest = load_table(data_folder() / "fate" / "breast_hetero_guest.csv", schema, "y")
+    guest = read_table(data_folder() / "fate" / "breast_hetero_guest.csv", schema, "y")
     host_schema = Schema(_columns(20), _DIAGNOSES)
     names = tuple(column.name for column in host_schema.columns)
     rows = read_rows("fate", "breast_hetero_host.csv", columns=("id", *names))

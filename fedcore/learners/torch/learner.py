@@ -197,6 +197,12 @@ class TorchLearner:
             raise TaskError("scores: a regression has none")
         return self._outputs(parameters, rows)[0]
 
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        """Return predicted numbers, (rows,). Raises TaskError for a classifier."""
+        if self.classes is not None:
+            raise TaskError("predict: a classifier gives no numbers, it has scores")
+        return self._outputs(parameters, rows)[0]
+
     def _outputs(self, parameters: Parameters, rows: Examples) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return class probabilities, or guesses of a regression, and the targets."""
         shape = (len(rows),) if self.classes is None else (len(rows), self.classes)

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcore.data import breast_cancer, uneven
-from fedcore.data.table import dump_table
+from fedcore.data import breast_cancer, uneven, write_table
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts
 from fedcore.demo.report import write_report
 from fedcore.demo.run import DemoOptions, DemoResult, run_demo
@@ -99,7 +98,7 @@ def test_a_folder_of_csv_files_through_the_command_line(tmp_path: Path) -> None:
     for i, rows in enumerate(
         uneven(data.table.labels, 4, seed=1, minimum_rows=8).tables(data.table).values()
     ):
-        dump_table(rows, folder / f"clinic-{i}.csv", data.schema, "finding")
+        write_table(rows, folder / f"clinic-{i}.csv", data.schema, "finding")
     data.schema.dump(folder / "schema.csv")
     arguments = ["--data", str(folder), "--label", "finding", "--classes", "malignant,benign"]
     finished = subprocess.run(

@@ -97,7 +97,11 @@ def test_certainty_that_is_wrong_costs_much_but_not_everything() -> None:
 def test_metrics_of_a_regression_are_those_of_scikit_learn(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     targets, guesses = rng.normal(size=rows), rng.normal(size=rows)
-    expected = {"mse": metrics.mean_squared_error(targets, guesses), "r2": metrics.r2_score(targets, guesses)}
+    expected = {
+        "mse": metrics.mean_squared_error(targets, guesses),
+        "mae": metrics.mean_absolute_error(targets, guesses),
+        "r2": metrics.r2_score(targets, guesses),
+    }
     assert regression_metrics(targets, guesses) == pytest.approx(expected)
     equal = regression_metrics(np.ones(rows), guesses)
     assert math.isnan(equal["r2"])

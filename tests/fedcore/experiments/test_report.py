@@ -91,6 +91,7 @@ def test_the_example_of_bytes_loses_little_with_eight_bits(tmp_path: Path) -> No
     assert found["secure"].upload_bytes < 0.4 * found["secure"].float32_bytes
 
 
+@pytest.mark.exhaustive
 def test_the_private_example_keeps_to_its_budget_and_still_learns(tmp_path: Path) -> None:
     plain, secure = run_experiment(load_experiment(EXAMPLES / "private.toml"), tmp_path)
     assert secure.failure == ""

@@ -370,7 +370,7 @@ def test_noise_that_bounds_nothing_cannot_be_spent(mechanism: Mechanism) -> None
 
 def test_without_dp_accounting_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dp_accounting.rdp.rdp_privacy_accountant", None)
-    with pytest.raises(FedcoreError, match=r"pip install 'secagg\[dp\]'$") as caught:
+    with pytest.raises(FedcoreError, match=r"pip install '\.\[dp\]'") as caught:
         Accountant(DELTA)
     assert "\n" not in str(caught.value)
     assert isinstance(release().rdp([2.0]), np.ndarray)

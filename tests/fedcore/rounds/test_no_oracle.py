@@ -315,7 +315,7 @@ def test_rows_of_a_site_that_cannot_evaluate_are_not_counted_as_wrong() -> None:
         def scores(self, parameters: Parameters, rows: Table) -> NDArray[np.float64]:
             if rows.features[0, 0] == 1.0:
                 raise ZeroDivisionError
-            return np.eye(2)[rows.labels] * 0.8 + 0.1
+            return np.asarray(np.eye(2)[rows.labels] * 0.8 + 0.1)
 
     sites = make_sites(4)
     sites = {name: replace(site, learner=Scoring({})) for name, site in sites.items()}

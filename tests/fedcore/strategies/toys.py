@@ -72,7 +72,7 @@ def make_toy_sites(toys: Mapping[str, Toy]) -> dict[str, Site]:
     return {
         name: Site(
             name,
-            Table(toy.X[:, :-1], toy.y),  # type: ignore[arg-type] # targets are labels here
+            Table(toy.X[:, :-1], toy.y),
             None,
             LocalSGD(model=LinearRegression(FEATURES), steps=toy.steps, batch_size=None, rate=RATE),
             seed=3,

@@ -1,0 +1,223 @@
+"""Reading of tables by their layout: usable rows, and all that was done or is wrong, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.data.layout import AnyField, Category, Cells, Layout, Missing, Outside
+from fedcore.data.table import Table
+from fedcore.errors import DataError, OutOfBoundsError
+
+_SHOWN = 3  # offending values of a fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with a file, in one row or in many.
+
+    rows, lines  where, from 1; none: with the whole file, or a format without lines
+    column       "": with none of them
+    cure         what to change, in the file or in the schema
+    values       the first that are wrong; never in a message, for messages travel
+    """
+
+    source: str
+    problem: str
+    cure: str = ""
+    column: str = ""
+    rows: Sequence[int] = ()
+    lines: Sequence[int] = ()
+    values: tuple[str, ...] = field(default=(), repr=False)
+    bounds: bool = False
+
+    def __str__(self) -> str:
+        place = [self.source]
+        place += [f"line {self.lines[0]}"] if self.lines else []
+        place += [f"row {self.rows[0]}"] if self.rows else []
+        place += [f"column {self.column}"] if self.column else []
+        more = f", in {len(self.rows)} rows" if len(self.rows) > 1 else ""
+        cure = f"; {self.cure}" if self.cure else ""
+        return f"{', '.join(place)}: {self.problem}{more}{cure}"
+
+    def error(self) -> DataError:
+        """Return the error of whoever cannot do without the file."""
+        return OutOfBoundsError(str(self)) if self.bounds else DataError(str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """Columns of a file before their rules, equally long; lines: of each row, where a format has lines."""
+
+    source: str
+    columns: Mapping[str, Cells]
+    rows: int
+    lines: Sequence[int] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reading:
+    """What a file gave.
+
+    table    rows without a fault, after all rules
+    rows     in the file; dropped: left out by a rule, by column; filled, clipped: values, likewise
+    unused   columns of the file that the layout does not name
+    """
+
+    source: str
+    table: Table
+    rows: int
+    faults: tuple[Fault, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    filled: Mapping[str, int] = field(default_factory=dict)
+    clipped: Mapping[str, int] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+    def complete(self) -> Table:
+        """Return the table. Raises DataError, OutOfBoundsError: the first fault."""
+        if self.faults:
+            error = self.faults[0].error()
+            if len(self.faults) > 1:
+                error.add_note(f"and {len(self.faults) - 1} more faults: fedcore check lists them")
+            raise error
+        if not len(self.table):
+            raise DataError(f"{self.source}: has no rows")
+        return self.table
+
+    def rules(self) -> Iterator[str]:
+        """Say what the rules did, a line each."""
+        for column, count in self.dropped.items():
+            yield f"{count} rows left out for want of a usable {column}"
+        for column, count in self.filled.items():
+            yield f"{count} missing values of {column} filled"
+        for column, count in self.clipped.items():
+            yield f"{count} values of {column} moved to its bounds"
+
+
+class Reader:
+    """Applies the rules of a layout to raw columns."""
+
+    def __init__(self, raw: Raw, layout: Layout, *, answers: bool = True) -> None:
+        self._raw, self._layout, self._answers = raw, layout, answers
+        self._faults = list(raw.faults)
+        self._out = np.zeros(raw.rows, bool)  # rows that are not in the table
+        self._counts: dict[str, dict[str, int]] = {"dropped": {}, "filled": {}, "clipped": {}}
+
+    def read(self) -> Reading:
+        """Return what there is."""
+        raw, layout = self._raw, self._layout
+        read = {one.name: self._column(one) for one in layout.columns}
+        labels = self._column(layout.label) if self._answers else np.zeros(raw.rows)
+        persons = None if layout.id is None else self._persons(layout.id)
+        keep = np.flatnonzero(~self._out)
+        features = [one.expand(read[one.name]) for one in layout.columns]
+        kind = np.int64 if isinstance(layout.label, Category) else np.float64
+        table = Table(
+            np.concatenate(features, axis=1)[keep],
+            labels[keep].astype(kind),
+            None if persons is None else persons[keep],
+        )
+        named = {one.name for one in layout.fields} | {layout.id}
+        unused = tuple(name for name in raw.columns if name not in named)
+        return Reading(
+            source=raw.source,
+            table=table,
+            rows=raw.rows,
+            faults=tuple(self._faults),
+            unused=unused,
+            **self._counts,
+        )
+
+    def _fault(
+        self, where: NDArray[np.int64], column: str, problem: str, cure: str = "", *, bounds: bool = False
+    ) -> None:
+        if not len(where):
+            return
+        cells, lines = self._raw.columns[column], self._raw.lines
+        self._out[where] = True
+        self._faults.append(
+            Fault(
+                source=self._raw.source,
+                column=column,
+                problem=problem,
+                cure=cure,
+                rows=[int(row) + 1 for row in where],
+                lines=[lines[row] for row in where] if lines else (),
+                values=tuple(str(cells[row]) for row in where[:_SHOWN]),
+                bounds=bounds,
+            )
+        )
+
+    def _count(self, what: str, column: str, count: int) -> None:
+        if count:
+            self._counts[what][column] = self._counts[what].get(column, 0) + count
+
+    def _drop(self, where: NDArray[np.bool_], column: str) -> None:
+        self._count("dropped", column, int(np.count_nonzero(where & ~self._out)))
+        self._out |= where
+
+    def _column(self, one: AnyField) -> NDArray[np.float64]:
+        """Return the values of a column after its rules, NaN where the mean of all sites will be."""
+        read = one.values(self._raw.columns[one.name], self._layout.notation)
+        values = read.values
+        for problem in dict.fromkeys(read.bad.values()):
+            rows = np.array([row for row, text in read.bad.items() if text == problem], np.int64)
+            self._fault(
+                rows, one.name, problem or f"must be {one.expected}", "" if problem else self._hint(one, rows)
+            )
+        values = self._within(one, values)
+        gaps = np.isnan(values)
+        gaps[list(read.bad)] = False
+        match one.missing:
+            case Missing.REFUSE:
+                cure = 'give it, or agree on missing = "drop" or another rule for the column'
+                self._fault(np.flatnonzero(gaps), one.name, f"is missing, must be {one.expected}", cure)
+            case Missing.DROP:
+                self._drop(gaps, one.name)
+            case Missing.MEAN:
+                self._count("filled", one.name, int(np.count_nonzero(gaps)))
+            case Missing.CONSTANT | Missing.CATEGORY:
+                self._count("filled", one.name, int(np.count_nonzero(gaps)))
+                values = np.where(gaps, np.nan if one.filling is None else one.filling, values)
+        return values
+
+    def _within(self, one: AnyField, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        low, high = one.bounds
+        beyond = (values < low) | (values > high)
+        match one.outside:
+            case Outside.REFUSE:
+                cure = 'correct it, or agree on wider bounds or on outside = "clip", "drop" or "missing"'
+                self._fault(
+                    np.flatnonzero(beyond), one.name, f"must be in [{low:g}, {high:g}]", cure, bounds=True
+                )
+            case Outside.DROP:
+                self._drop(beyond, one.name)
+            case Outside.CLIP:
+                self._count("clipped", one.name, int(np.count_nonzero(beyond)))
+                values = np.clip(values, low, high)
+            case Outside.MISSING:
+                values = np.where(beyond, np.nan, values)
+        return values
+
+    def _hint(self, one: AnyField, rows: NDArray[np.int64]) -> str:
+        """Say how the first wrong text could be read, if the schema said so."""
+        notation, cell = self._layout.notation, str(self._raw.columns[one.name][int(rows[0])]).strip()
+        if isinstance(one, Category):
+            return f'correct it, or agree on another spelling: also = {{ "..." = "{one.categories[0]}" }}'
+        other = "," if notation.decimal == "." else "."
+        if other in cell and notation.thousands != other:
+            return f'agree on decimal = "{other}" or thousands = "{other}" in [file]'
+        if any(mark in cell for mark in "' \N{NO-BREAK SPACE}"):
+            return "agree on thousands in [file], the mark between groups of digits"
+        return "correct it, or agree on texts that are no value: missing in [file]"
+
+    def _persons(self, name: str) -> NDArray[np.int64]:
+        cells = [None if cell is None else str(cell).strip() for cell in self._raw.columns[name]]
+        none = set(self._layout.notation.missing)
+        gaps = np.array([cell is None or cell in none for cell in cells], bool)
+        self._fault(np.flatnonzero(gaps), name, "is missing: it tells whose row it is", "give it")
+        return np.unique([cell or "" for cell in cells], return_inverse=True)[1].astype(np.int64)
