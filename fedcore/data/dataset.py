@@ -61,15 +61,24 @@ class Dataset:
 def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     """Split rows into training and held-out ones, class by class; nothing is lost or doubled.
 
+    Rows of one person stay together, in the class of the first of them. Numbers are no classes.
     raises  DataError unless the share is in [0, 1]
     """
     if not 0 <= share <= 1:
         raise DataError(f"share: must be in [0, 1], is {share}")
     rng = np.random.default_rng(seed)
+    firsts = np.arange(len(table))
+    if table.persons is not None:
+        firsts = np.unique(table.persons, return_index=True)[1]
+    labels = table.labels[firsts]
+    if labels.dtype.kind == "f":
+        labels = np.zeros(len(firsts), np.int64)
     held: list[int] = []
-    for label in np.unique(table.labels):
-        rows = rng.permutation(np.flatnonzero(table.labels == label))
+    for label in np.unique(labels):
+        rows = rng.permutation(firsts[labels == label])
         held.extend(rows[: round(share * len(rows))].tolist())
     chosen = np.zeros(len(table), bool)
     chosen[held] = True
+    if table.persons is not None:
+        chosen = np.isin(table.persons, table.persons[chosen])
     return table.take(np.flatnonzero(~chosen)), table.take(np.flatnonzero(chosen))

@@ -399,6 +399,11 @@ class Layout:
         return tuple(name for column in mean for name in column.features())
 
     @property
+    def varying(self) -> tuple[str, ...]:
+        """Features that would count for nothing if they were the same in all rows, which is a fault."""
+        return tuple(one.name for one in self.columns if isinstance(one, Number) and one.varies)
+
+    @property
     def fields(self) -> tuple[AnyField, ...]:
         """All columns that have values."""
         return (*self.columns, self.label)

@@ -104,6 +104,7 @@ class Schema:
                 low=one.low,
                 high=one.high,
                 missing=Missing.MEAN if i in self.filled else Missing.REFUSE,
+                varies=one.name in self.layout.varying,
             )
             for i, one in enumerate(self.columns)
         )

@@ -11,6 +11,7 @@ from fedcore.errors import SettingError
 from fedcore.learner import Learner
 from fedcore.learners.local_sgd import LocalSGD
 from fedcore.learners.models import LinearRegression, Perceptron, PoissonRegression, SoftmaxRegression
+from fedcore.learners.per_person import PersonClipped
 from fedcore.settings import convert, read, refuse_unknown, require, to_json
 
 USUAL = "softmax"
@@ -27,8 +28,9 @@ KINDS = ("logistic", *MODELS)
 def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed: int = 0) -> Learner[Any]:
     """Make the learner for so many features and classes.
 
-    table   [learner]: `kind`, one of KINDS, and its options beside it; or "module:function", which is called
-            with features, classes, seed and the options in [learner.options]
+    table   [learner]: `kind`, one of KINDS, and its options beside it; with `person_clip` and `expected` of a
+            model a PersonClipped; or "module:function", which is called with features, classes, seed and the
+            options in [learner.options]
     classes  of the label; 0: it is a number
     seed    of initial weights, where they are random
     raises  SettingError
@@ -43,12 +45,25 @@ def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed:
         from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 
         return read(LogisticRegressionLearner, options, "learner", _known(LogisticRegressionLearner, facts))
-    model, trained = MODELS[kind], [name for name in _names(LocalSGD) if name != "model"]
+    model = MODELS[kind]
+    if "person_clip" in options:
+        return _person_clipped(model, options, facts)
+    trained = [name for name in _names(LocalSGD) if name != "model"]
     refuse_unknown(options, [*trained, *(name for name in _names(model) if name not in facts)], "learner")
     inner = {name: value for name, value in options.items() if name not in trained}
     outer = {name: value for name, value in options.items() if name in trained}
     made = read(model, inner, "learner", _known(model, facts))
     return read(LocalSGD, outer, "learner", {"model": made})
+
+
+def _person_clipped(model: type[Any], options: Mapping[str, Any], facts: Mapping[str, Any]) -> Learner[Any]:
+    """Make the learner of gradients in which no person weighs more than `person_clip`."""
+    own = [name for name in _names(model) if name not in facts]
+    refuse_unknown(options, ("person_clip", "expected", *own), "learner")
+    inner = {name: options[name] for name in own if name in options}
+    outer = {"clip": options["person_clip"]} | {name: options[name] for name in options if name == "expected"}
+    made = read(model, inner, "learner", _known(model, facts))
+    return read(PersonClipped, outer, "learner", {"model": made})
 
 
 def split(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -61,6 +61,14 @@ def classifier(model: Model) -> Classifier:
 
 
 @runtime_checkable
+class RowGradients(Model, Protocol):
+    """A model that gives the gradient of each row at once."""
+
+    def row_gradients(self, parameters: Parameters, rows: Examples, /) -> Parameters:
+        """Return by name the gradients of the losses of single rows, (rows, *shape)."""
+
+
+@runtime_checkable
 class Regression(Model, Protocol):
     """A model that gives numbers."""
 
@@ -105,6 +113,12 @@ class _Line:
             "coefficients": slope + self.penalty * parameters["coefficients"],
             "intercept": np.array([error.mean()]),
         }
+
+    def row_gradients(self, parameters: Parameters, rows: Examples) -> Parameters:
+        """Return the gradients of single rows by name, (rows, *shape)."""
+        error = (self.predict(parameters, rows) - rows.labels)[:, None]
+        slopes = error * _dense(rows) + self.penalty * parameters["coefficients"]
+        return {"coefficients": slopes, "intercept": error}
 
     def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Mean squared and absolute error, and R squared."""
@@ -214,6 +228,12 @@ class SoftmaxRegression(_Softmax):
             "intercepts": errors.sum(axis=0),
         }
 
+    def row_gradients(self, parameters: Parameters, rows: Examples) -> Parameters:
+        """Return the gradients of single rows by name, (rows, *shape)."""
+        errors = self.errors(self.scores(parameters, rows), rows) * len(rows)
+        slopes = _dense(rows)[:, :, None] * errors[:, None, :]
+        return {"coefficients": slopes + self.penalty * parameters["coefficients"], "intercepts": errors}
+
 
 @dataclass(frozen=True, slots=True)
 class Perceptron(_Softmax):
@@ -269,6 +289,24 @@ class Perceptron(_Softmax):
             if i:
                 errors = (errors @ weights.T) * (values[i] > 0)
         return out
+
+    def row_gradients(self, parameters: Parameters, rows: Examples) -> Parameters:
+        """Return the gradients of single rows by name, (rows, *shape)."""
+        *values, logits = self._forward(parameters, rows)
+        values[0] = _dense(rows)
+        errors = self.errors(softmax(logits), rows) * len(rows)
+        out: Parameters = {}
+        for i in reversed(range(len(values))):
+            weights = parameters[f"layer{i}.weights"]
+            out[f"layer{i}.weights"] = values[i][:, :, None] * errors[:, None, :] + self.penalty * weights
+            out[f"layer{i}.biases"] = errors
+            if i:
+                errors = (errors @ weights.T) * (values[i] > 0)
+        return out
+
+
+def _dense(rows: Examples) -> NDArray[np.float64]:
+    return np.asarray(getattr(rows.features, "toarray", lambda: rows.features)())
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

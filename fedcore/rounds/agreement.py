@@ -19,7 +19,7 @@ from typing import Any, Self
 from fedcore.data.schema import Schema
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Abilities, Learner, Parameters, flatten
-from fedcore.learners.kinds import learner_json, read_learner, split
+from fedcore.learners.kinds import REGRESSIONS, learner_json, read_learner, split
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, sent
 from fedcore.rounds.plan import TrainingPlan
@@ -167,6 +167,14 @@ class Agreement:
         """Return the learner, with the same initial parameters at every party. Raises SettingError."""
         features, classes = len(schema.columns), len(schema.classes)
         made = read_learner(self.learner, features=features, classes=classes, seed=seed)
+        kind = split(self.learner)[0]
+        numbers = not classes or schema.classes == tuple(str(i) for i in range(classes))
+        require(
+            kind not in REGRESSIONS or numbers,
+            "learner.kind",
+            f"one for classes, or the label a number, with low and high, and not {', '.join(schema.classes)}",
+            kind,
+        )
         promised = (self.privacy or {}).get("sensitivity")
         if promised is not None and Abilities.of(made).sensitivity is None:
             raise SettingError(f"privacy.sensitivity: {type(made).__name__} bounds no person's part")

@@ -70,6 +70,7 @@ class Site:
     held_out  rows for evaluation; None: the training rows
     guard     this site's own account of the privacy it spends: tasks without enough noise are refused,
               whatever the server says, and so are statistics and evaluation, which have none
+    raises    DataError, OutOfBoundsError: rows that do not fit the schema
     trouble   why its last vector says nothing; for its own log: whether it does may tell about the rows
 
     A task is accepted or refused on grounds that do not depend on rows. Once it is accepted a vector is
@@ -86,6 +87,11 @@ class Site:
     guard: PrivacyGuard | None = field(default=None, repr=False)
     state: SiteState = field(default_factory=SiteState, repr=False)
     trouble: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        for rows, what in ((self.table, self.name), (self.held_out, f"{self.name}, held out")):
+            if self.schema is not None and isinstance(rows, Table):
+                self.schema.check_table(rows, what)
 
     def contribute(self, task: Task) -> UIntArray:
         """Return this site's encoded vector, (task.encoding.length,). Raises TaskError, CodecError."""

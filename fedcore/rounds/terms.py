@@ -26,6 +26,7 @@ from fedcore.rounds.questions import (
     Train,
 )
 from fedcore.rounds.task import Task
+from fedcore.settings import require
 from fedcore.statistics.standardizer import means_asked
 from fedcore.strategies import Strategy
 
@@ -59,6 +60,12 @@ class Terms:
     before: tuple[tuple[TaskKind, int], ...] = ()
     values: int = 4096
     after: tuple[tuple[TaskKind, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.schema is not None and self.schema.filled.size:
+            name = self.schema.columns[int(self.schema.filled[0])].name
+            rule = f"true where missing values become the mean of all sites, as those of {name}"
+            require(self.plan.standardize, "plan.standardize", rule, self.plan.standardize)
 
     @classmethod
     def of(

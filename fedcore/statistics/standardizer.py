@@ -6,6 +6,7 @@ Two rounds: the mean, then the mean squared deviation from it. Both are weighted
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self, overload
 
@@ -135,9 +136,27 @@ def to_standardizer(
     """Standardizer from the aggregated unit deviations.
 
     resolution  error bound of the unit deviations; smaller ones count as no spread
+    raises      DataError: no spread in a column that varies, as its layout says
     """
-    spread = np.where(unit > max(resolution, FLOOR**2), unit, 0.0)
+    least = max(resolution, FLOOR**2)
+    spread = np.where(unit > least, unit, 0.0)
+    _refuse_flat(schema, spread, math.sqrt(least))
     return Standardizer(mean, np.sqrt(spread) * (schema.high - schema.low))
+
+
+def _refuse_flat(schema: Schema, spread: NDArray[np.float64], least: float) -> None:
+    """Raise DataError for a column without spread that has some, as its layout says."""
+    varying = () if schema.layout is None else schema.layout.varying
+    flat = [
+        one for one, found in zip(schema.columns, spread, strict=True) if one.name in varying and not found
+    ]
+    if flat:
+        one, *others = flat
+        more = f", likewise {', '.join(other.name for other in others)}" if others else ""
+        raise DataError(
+            f"column {one.name}: varies by less than what a sum resolves, {least * (one.high - one.low):.3g} "
+            f"within {one.low:g}..{one.high:g}{more}: agree on narrower bounds, or on varies = false"
+        )
 
 
 def from_bounds(schema: Schema) -> Standardizer:

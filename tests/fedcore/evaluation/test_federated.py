@@ -266,7 +266,8 @@ TABLE = scored(2, 6, 9)
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else value[:30],
 )
 def test_a_site_that_cannot_be_evaluated_sits_out(learner: Any, held_out: Table, reason: str) -> None:
-    odd = Site("odd", TABLE, schema_of(2), learner, 5, held_out=held_out)
+    odd = Site("odd", TABLE, schema_of(2), learner, 5)
+    odd.held_out = held_out  # past the check of what a site is made of
     sites = odd_sites(odd)
     pooled = join_tables([held_out_of(site) for name, site in sites.items() if name != "odd"])
     for aggregator in (PlainSum, SecureSum, FloatSum):
