@@ -22,8 +22,10 @@ from fedcore.learner import Abilities, Learner, Parameters, flatten
 from fedcore.learners.kinds import REGRESSIONS, learner_json, read_learner, split
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, sent
+from fedcore.rounds.model import Model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import TaskKind, Train
+from fedcore.rounds.state import RunState
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.terms import Terms
 from fedcore.settings import at_least, load, read, require, to_json
@@ -314,6 +316,11 @@ class Run:
         shared = sent(self.learner.initial(), Asks(personal=self.strategy.asks().personal))
         shapes, wanted = ({name: array.shape for name, array in one.items()} for one in (model, shared))
         return shapes == wanted
+
+    def model_of(self, now: RunState, epsilon: float | None = None) -> Model:
+        """Return the model of this run after a round, with all that whoever uses it must know."""
+        said = {"learner": self.words, "agreement": self.digest.hex(), "epsilon": epsilon}
+        return Model(now.parameters, now.standardizer, now.number, self.schema, **said)  # type: ignore[arg-type]
 
     @property
     def most_bytes(self) -> int:

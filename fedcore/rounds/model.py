@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from numpy.typing import NDArray
 
 from fedcore import arrays
-from fedcore.data.schema import Schema
+from fedcore.data.layout import Layout
+from fedcore.data.schema import Column, Schema
 from fedcore.errors import DataError
 from fedcore.learner import Parameters
 from fedcore.statistics.standardizer import Standardizer
@@ -23,21 +25,19 @@ PREFIX = "model."
 class Model:
     """Parameters, the standardization that they expect, and what else the file says.
 
-    number   of the round that they are from; None: not said
-    classes  of the label, in the order of the scores; columns: (name, low, high) of the features
+    number     of the round that they are from; None: not said
+    schema     of the rows, with the layout of their files; None: not said
+    learner    its kind and options, JSON; "": not said
+    agreement  digest of the run, hex; epsilon: that the run has spent, where it added noise
     """
 
     parameters: Parameters
     standardizer: Standardizer
     number: int | None = None
-    classes: tuple[str, ...] = ()
-    columns: tuple[tuple[str, float, float], ...] = ()
-
-    @classmethod
-    def of(cls, schema: Schema, parameters: Parameters, standardizer: Standardizer, number: int) -> Self:
-        """Return the model of a round over rows of a schema."""
-        columns = tuple((column.name, column.low, column.high) for column in schema.columns)
-        return cls(parameters, standardizer, number, schema.classes, columns)
+    schema: Schema | None = None
+    learner: str = ""
+    agreement: str = ""
+    epsilon: float | None = None
 
 
 def model_arrays(parameters: Parameters, standardizer: Standardizer) -> dict[str, NDArray[Any]]:
@@ -79,16 +79,45 @@ def unpack_model(data: bytes) -> Model:
 
 
 def _parts(model: Model) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    header = {"number": model.number, "classes": list(model.classes), "columns": list(model.columns)}
+    header = {
+        "number": model.number,
+        "schema": None if model.schema is None else _said(model.schema),
+        "learner": model.learner,
+        "agreement": model.agreement,
+        "epsilon": model.epsilon,
+    }
     return model_arrays(model.parameters, model.standardizer), {"kind": "model", **header}
+
+
+def _said(schema: Schema) -> dict[str, Any]:
+    """Return a schema as JSON values; a layout says everything else."""
+    if schema.layout is not None:
+        return {"layout": schema.layout.dump()}
+    columns = [(one.name, one.low, one.high) for one in schema.columns]
+    target = None if schema.target is None else (schema.target.name, schema.target.low, schema.target.high)
+    return {"columns": columns, "classes": list(schema.classes), "target": target}
+
+
+def _schema(said: Mapping[str, Any]) -> Schema:
+    if "layout" in said:
+        return Schema.of(Layout.parse(tomllib.loads(said["layout"])))
+    target = None if said["target"] is None else _column(*said["target"])
+    columns = tuple(_column(*column) for column in said["columns"])
+    return Schema(columns, tuple(map(str, said["classes"])), target)
+
+
+def _column(name: object, low: Any, high: Any) -> Column:  # noqa: ANN401 - of a file
+    return Column(str(name), float(low), float(high))
 
 
 def _whole(path: str, named: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Model:
     try:
         if header["kind"] != "model":
             raise DataError(f"{path}: not a model but {header['kind']!r}")
-        columns = tuple((str(name), float(low), float(high)) for name, low, high in header["columns"])
-        classes = tuple(map(str, header["classes"]))
-        return Model(*model_of(named), header["number"], classes, columns)
+        schema = None if header["schema"] is None else _schema(header["schema"])
+        epsilon = None if header["epsilon"] is None else float(header["epsilon"])
+        learner, agreement = str(header["learner"]), str(header["agreement"])
+        number = None if header["number"] is None else int(header["number"])
+        return Model(*model_of(named), number, schema, learner, agreement, epsilon)
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a model: {error}") from error

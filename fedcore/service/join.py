@@ -16,6 +16,7 @@ from fedcore.rounds.levers import levers
 from fedcore.rounds.model import Model, unpack_model
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
+from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from secagg import ParameterError, Phase, RoundParameters, Signer
 from secagg.kernels import UIntArray, VectorSource, lane_dtype
@@ -104,7 +105,7 @@ async def join(options: JoinOptions, say: Say) -> Model:
             if outcome.survivors and outcome.payload and not outcome.finished:
                 consent.counted(outcome.payload, outcome.survivors)
             if outcome.finished:
-                return _final(options.run, outcome.payload)
+                return _final(options, outcome.payload)
             name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
             told = _told(outcome.reason)
             if options.site.trouble:  # nobody else hears of it
@@ -151,12 +152,16 @@ def _task(run: Run, payload: bytes) -> Task:
     return Task.decode(payload, run.terms.encoding)
 
 
-def _final(run: Run, payload: bytes) -> Model:
-    """Return the model that ends a run. Raises DataError, TaskError: not one of this learner."""
-    model = unpack_model(payload)
+def _final(options: JoinOptions, payload: bytes) -> Model:
+    """Return the model that ends a run, with what this site knows of it; of the server are the numbers alone.
+
+    raises  DataError, TaskError: not one of this learner
+    """
+    run, model, guard = options.run, unpack_model(payload), options.site.guard
     if not run.fits(model.parameters):
         raise TaskError("the final model: not the shapes of this site's learner")
-    return model
+    now = RunState.of(model.number or 0, model.parameters, model.standardizer)
+    return run.model_of(now, None if guard is None else guard.accountant.epsilon)
 
 
 def _compute(

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.data.schema import Schema
 from fedcore.history import History
+from fedcore.rounds.agreement import Run
 from fedcore.rounds.attempts import RoundRecord
-from fedcore.rounds.model import SUFFIX, Model, save_model
+from fedcore.rounds.model import SUFFIX, save_model
 from fedcore.rounds.questions import Train
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
@@ -36,11 +36,11 @@ CHECKPOINT = "checkpoint.safetensors"
 class Recorder:
     """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors."""
 
-    def __init__(self, out: Path, schema: Schema, show: Show = show_nothing, *, resume: bool = False) -> None:
+    def __init__(self, out: Path, run: Run, show: Show = show_nothing, *, resume: bool = False) -> None:
         past = out / "history.jsonl"
         if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
             raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
-        self._out, self._schema = out, schema
+        self._out, self._run = out, run
         self._show = show
         for name in ("sums", "models"):
             (out / name).mkdir(parents=True, exist_ok=True)
@@ -107,8 +107,8 @@ class Recorder:
             return
         np.save(self._out / "sums" / f"{round_id.hex()}.npy", result.total)
         if isinstance(task.question, Train):
-            standardizer = task.question.standardizer
-            model = Model.of(self._schema, record.parameters, standardizer, task.number)
+            now = RunState.of(task.number, record.parameters, task.question.standardizer)
+            model = self._run.model_of(now, record.epsilon)
             save_model(self._out / "models" / f"{task.number:03d}{SUFFIX}", model)
         self.write(
             "round",

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.federation import Federation
-from fedcore.rounds.model import Model, pack_model
+from fedcore.rounds.model import pack_model
 from fedcore.rounds.state import RunState
 from fedcore.service.options import ServeOptions
 from fedcore.service.recorder import CHECKPOINT, Recorder
@@ -22,7 +22,7 @@ _FAREWELL_S = 10.0
 
 async def serve(options: ServeOptions) -> RunState:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
-    recorder = Recorder(options.out, options.run.schema, options.show, resume=options.resume)
+    recorder = Recorder(options.out, options.run, options.show, resume=options.resume)
     try:
         return await _serve(options, recorder)
     finally:
@@ -110,4 +110,4 @@ async def _farewell(server: AggregationServer) -> None:
 
 def _final(options: ServeOptions, now: RunState) -> bytes:
     """Return the model as the payload that ends the run."""
-    return pack_model(Model.of(options.run.schema, now.parameters, now.standardizer, now.number))
+    return pack_model(options.run.model_of(now, now.epsilon))

@@ -245,7 +245,7 @@ def test_the_models_on_disk_are_those_after_each_round(steady: Run) -> None:
     ]
     assert steady.model is not None
     first, last = (load_model(steady.folder / "models" / f"00{i}.safetensors") for i in (1, 2))
-    assert (last.number, last.classes) == (2, SCHEMA.classes)
+    assert (last.number, last.schema) == (2, SCHEMA)
     assert flatten(last.parameters).tobytes() == flatten(steady.model.parameters).tobytes()
     assert last.standardizer.mean.tolist() == steady.model.standardizer.mean.tolist()
     assert flatten(first.parameters).tobytes() != flatten(last.parameters).tobytes()
