@@ -72,7 +72,7 @@ FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("rounds.aggregation", "rounds.attempts", "rounds.state", "rounds.central", "rounds.federation"),
     (
         *("rounds.agreement", "rounds.consent", "rounds.levers", "statistics.analyst", "adversaries"),
-        *("evaluation.personal", "evaluation.baselines"),
+        *("evaluation.personal", "evaluation.baselines", "evaluation.prediction", "evaluation.export"),
     ),
     ("experiments", "service"),
     ("demo",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ except ImportError as error:
     print(f"fedcore: {needs('this command', 'fedcore', error)}", file=sys.stderr)  # noqa: T201 - the command's own message
     sys.exit(2)
 
+from fedcore.cli import models, tables
 from fedcore.experiments.commands import add_commands
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.plan import TrainingPlan
@@ -32,8 +33,13 @@ from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
 from secagg.store import SqliteStore
 
 if TYPE_CHECKING:
+    from fedcore.data.reading import Reading
     from fedcore.data.schema import Schema
+    from fedcore.data.table import Table as Rows
+    from fedcore.privacy.guard import PrivacyGuard
     from fedcore.rounds.agreement import Run
+    from fedcore.rounds.model import Model
+    from fedcore.rounds.site import Site
 
 PLAN, LOGISTIC = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
 
@@ -254,6 +260,9 @@ def join(
     name: NameOption = None,
     rows: RowsOption = None,
     store: StoreOption = None,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the rows to evaluate with, whole persons.")
+    ] = 0.0,
     account: Annotated[
         Path | None,
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
@@ -268,10 +277,7 @@ def join(
     ] = None,
 ) -> None:
     """Take part in a training run with the rows of one party."""
-    from fedcore.data.files import read_table
     from fedcore.data.schema import Schema
-    from fedcore.privacy.guard import PrivacyGuard
-    from fedcore.rounds.model import save_model
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions
     from fedcore.service.join import join as run_client
@@ -286,23 +292,16 @@ def join(
         raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, _classes(classes))
     run = _agreed(columns, enrolled, context.params)
-    guard = None
-    if run.plan.privacy is not None:
-        if seed is not None:
-            raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
-        if account is None:
-            raise ParameterError(
-                "--account: is missing, a site must not spend its budget anew with [privacy]"
-            )
-        guard = PrivacyGuard(run.plan.privacy, account)
-    elif account is not None:
-        raise ParameterError("--account: needs a training file with [privacy], --training")
-    table = read_table(data, columns, _label(columns, label))
+    guard = _guard(run, seed, account)
+    reading, table, kept = _own_rows(data, columns, label, held_out)
+    site = Site(
+        enrolled.name_of(signer.identity), table, columns, run.learner, seed, held_out=kept, guard=guard
+    )
     options = JoinOptions(
         address=server,
         credentials=ServerCredentials.load(certificate),
         signer=signer,
-        site=Site(enrolled.name_of(signer.identity), table, columns, run.learner, seed, guard=guard),
+        site=site,
         run=run,
         store=None if store is None else SqliteStore(store),
         reveal=reveal,
@@ -313,10 +312,58 @@ def join(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    final = asyncio.run(run_client(options, say))
-    kept = "give --model FILE to keep its model" if model is None else f"its model is in {model}"
-    if model is not None:
-        save_model(model, final)
+    for line in (f"{data}: {reading.rows} rows, {len(reading.table)} can be used", *reading.rules()):
+        say(line)
+    _finish(asyncio.run(run_client(options, say)), site, run, model, say)
+
+
+def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | None:
+    """Return this party's own account of its privacy, where the run adds noise. Raises ParameterError."""
+    from fedcore.privacy.guard import PrivacyGuard
+
+    if run.plan.privacy is None:
+        if account is not None:
+            raise ParameterError("--account: needs a training file with [privacy], --training")
+        return None
+    if seed is not None:
+        raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
+    if account is None:
+        raise ParameterError("--account: is missing, a site must not spend its budget anew with [privacy]")
+    return PrivacyGuard(run.plan.privacy, account)
+
+
+def _own_rows(
+    data: Path, columns: Schema, label: str | None, held_out: float
+) -> tuple[Reading, Rows, Rows | None]:
+    """Read this party's rows: what the file gave, rows to train on, and rows that are held out."""
+    from fedcore.data.dataset import hold_out
+    from fedcore.data.files import inspect
+
+    reading = inspect(data, columns, _label(columns, label))
+    whole = reading.complete()
+    if not held_out:
+        return reading, whole, None
+    table, kept = hold_out(whole, held_out, 0)
+    if not len(table) or not len(kept):
+        raise ParameterError(f"--held-out: {held_out} of {len(whole)} rows leave none on one side")
+    return reading, table, kept
+
+
+def _finish(final: Model, site: Site, run: Run, path: Path | None, say: Callable[[str], None]) -> None:
+    """Say how good the model is on held-out rows, and keep it, with the parameters that stay here."""
+    from fedcore.evaluation.personal import beside_alone, personal_model
+    from fedcore.rounds.model import save_model
+    from fedcore.rounds.state import RunState
+
+    now = RunState.of(final.number or 0, final.parameters, final.standardizer)
+    if site.held_out is not None:
+        ours, alone = beside_alone(now, site, run.plan.rounds)
+        say(f"on this site's {len(site.held_out)} held-out rows: {_told(ours)}")
+        if alone is not None:
+            say(f"a model trained on this site's rows alone: {_told(alone)}")
+    if path is not None:
+        save_model(path, replace(final, parameters=personal_model(now, site)))
+    kept = "give --model FILE to keep its model" if path is None else f"its model is in {path}"
     say(f"the run is over after {final.number} rounds: {kept}")
 
 
@@ -409,6 +456,11 @@ _PHASES = {
 }
 
 
+def _told(metrics: Mapping[str, float | None]) -> str:
+    """Return metrics in a line."""
+    return ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
+
+
 class _Progress:
     """One line per round, the current phase in the status line."""
 
@@ -436,6 +488,9 @@ class _Progress:
                     f"{event['task']:<11}{len(event['survivors']):>9}{event['bytes_up'] / 1000:>8.1f}"
                     f"{event['bytes_down'] / 1000:>9.1f}{times}"
                 )
+                if metrics := event.get("metrics"):
+                    over = f"over {event['rows']} held-out rows" if "rows" in event else "of the sites"
+                    self._line(f"{'':<11}{_told(metrics)}, {over}")
                 self._times.clear()
             case "round":
                 self._line(f"{event['task']:<12} no result: {event['reason']}")
@@ -450,6 +505,8 @@ class _Progress:
 
 
 add_commands(app)
+tables.add_commands(app)
+models.add_commands(app)
 
 
 def main() -> None:

@@ -65,12 +65,14 @@ class Reading:
 
     table    rows without a fault, after all rules
     rows     in the file; dropped: left out by a rule, by column; filled, clipped: values, likewise
+    kept     which rows of the file the table's are, from 0
     unused   columns of the file that the layout does not name
     """
 
     source: str
     table: Table
     rows: int
+    kept: NDArray[np.int64]
     faults: tuple[Fault, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     filled: Mapping[str, int] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class Reader:
             source=raw.source,
             table=table,
             rows=raw.rows,
+            kept=keep,
             faults=tuple(self._faults),
             unused=unused,
             **self._counts,

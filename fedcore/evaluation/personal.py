@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.data.table import Table
 from fedcore.errors import TaskError
-from fedcore.learner import Abilities, Learner, Parameters, Rows, Steering
+from fedcore.learner import Abilities, Learner, Metrics, Parameters, Rows, Steering
 from fedcore.names import select
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
@@ -71,6 +72,26 @@ def fine_tune(
         else:
             raise TaskError(f"only, rate: {type(learner).__name__} cannot be steered")
     return after
+
+
+def beside_alone(model: RunState, site: Site, rounds: int) -> tuple[Metrics, Metrics | None]:
+    """Return the metrics of a finished model on a site's held-out rows, and of one trained on its rows alone.
+
+    rounds  of training alone; None for the second: the learner does not train alone
+    Raises TaskError: the site holds nothing out, or the model is not its learner's.
+    """
+    if site.held_out is None:
+        raise TaskError(f"{site.name}: holds no rows out")
+    learner, rows = site.learner, site.table
+    ours = learner.evaluate(personal_model(model, site), model.standardizer.apply(site.held_out))
+    own = Standardizer.none()
+    if model.standardizer.mean.size and isinstance(rows, Table):
+        own = Standardizer.of(rows)
+    try:
+        alone = fine_tune(learner, learner.initial(), own.apply(rows), 0, rounds)
+    except TaskError:
+        return ours, None
+    return ours, learner.evaluate(alone, own.apply(site.held_out))
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,3 +101,18 @@ def _names(kind: type[Any]) -> list[str]:
 
 def _known(kind: type[Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name in _names(kind)}
+
+
+def learner_of(said: Mapping[str, Any]) -> Learner[Any]:
+    """Undo `learner_json`, but for learners of other modules, which no file may name. Raises SettingError."""
+    kind, options = said.get("kind"), said.get("options")
+    if not isinstance(options, Mapping):
+        raise SettingError(f"learner.options: must be a table, is {type(options).__name__}")
+    require(kind in KINDS, "learner.kind", f"one of {', '.join(KINDS)}, or give the learner itself", kind)
+    if kind == "logistic":
+        from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+
+        return read(LogisticRegressionLearner, options, "learner")
+    inner = {"model": read(MODELS[str(kind)], options.get("model"), "learner.model")}
+    outer = {name: value for name, value in options.items() if name != "model"}
+    return read(PersonClipped if "clip" in outer else LocalSGD, outer, "learner", inner)

@@ -64,6 +64,10 @@ class JoinOptions:
     hold: Hold | None = None
     patience_s: float = 60.0
 
+    def __post_init__(self) -> None:
+        if self.reveal is not None:
+            self.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)
+
 
 async def join(options: JoinOptions, say: Say) -> Model:
     """Take part until the run is over; returns the final model, as the server says.
@@ -92,8 +96,6 @@ async def join(options: JoinOptions, say: Say) -> Model:
         patience_s=options.patience_s,
         most_bytes=options.run.most_bytes,
     )
-    if options.reveal is not None:
-        options.reveal.mkdir(mode=0o700, parents=True, exist_ok=True)
     say(f"agreed: {options.run.digest.hex()[:16]}, {len(options.run.members)} members")
     for warning in _warnings(options, store):
         say(f"WARNING: {warning}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedcore.evaluation.federated import to_evaluation, to_spread
 from fedcore.history import History
+from fedcore.learner import Metrics
+from fedcore.rounds.aggregation import GroupSum
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.model import SUFFIX, save_model
-from fedcore.rounds.questions import Train
+from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.service.options import Show, show_nothing
@@ -31,6 +35,11 @@ from secagg.service import (
 )
 
 CHECKPOINT = "checkpoint.safetensors"
+
+
+def _finite(metrics: Metrics) -> dict[str, float | None]:
+    """Return metrics as JSON values, which know no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 class Recorder:
@@ -120,6 +129,7 @@ class Recorder:
             vector_length=task.encoding.length,
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
+            **self._metrics(record, result),
             **{
                 name: value
                 for name, value in (
@@ -130,6 +140,17 @@ class Recorder:
                 if value is not None
             },
         )
+
+    def _metrics(self, record: RoundRecord, result: GroupSum) -> dict[str, Any]:
+        """Return what an evaluation says."""
+        schema, mean = self._run.schema, result.mean
+        if record.task.kind is TaskKind.EVALUATE:
+            found = to_evaluation(mean.mean, mean.weight, len(schema.classes), schema.target)
+            return {"metrics": _finite(found.metrics), "rows": found.rows}
+        if record.task.kind is TaskKind.SITES:
+            spread = to_spread(mean.mean, len(result.survivors))
+            return {"metrics": {"worst site": spread.worst, "median site": spread.median}}
+        return {}
 
     def on_checkpoint(self, state: RunState) -> None:
         """Keep what a later run needs to go on."""
