@@ -70,7 +70,7 @@ def _estimator(predictor: Predictor, used: NDArray[np.bool_]) -> Any:  # noqa: A
             made._base_loss = made._get_loss()  # noqa: SLF001 - `predict` needs it, and `fit` alone makes it
         case LocalSGD(model=Perceptron()) | PersonClipped(model=Perceptron()):
             made = neural_network.MLPClassifier()
-            _fill_perceptron(made, given, used, len(classes))
+            _fill_perceptron(made, given, used, classes)
         case other:
             raise DataError(f"{type(other).__name__}: scikit-learn has no such estimator")
     made.n_features_in_ = len(used)
@@ -79,20 +79,27 @@ def _estimator(predictor: Predictor, used: NDArray[np.bool_]) -> Any:  # noqa: A
     return made
 
 
-def _fill_perceptron(made: Any, given: Parameters, used: NDArray[np.bool_], classes: int) -> None:  # noqa: ANN401
+def _fill_perceptron(
+    made: Any,  # noqa: ANN401
+    given: Parameters,
+    used: NDArray[np.bool_],
+    classes: NDArray[Any],
+) -> None:
     from sklearn.preprocessing import LabelBinarizer
 
     layers = len(given) // 2
     weights = [given[f"layer{i}.weights"] for i in range(layers)]
     biases = [given[f"layer{i}.biases"] for i in range(layers)]
     weights[0] = weights[0] * used[:, None]
-    if classes == 2:  # one output there
+    if len(classes) == 2:  # one output there
         weights[-1], biases[-1] = weights[-1][:, 1:] - weights[-1][:, :1], biases[-1][1:] - biases[-1][:1]
     made.hidden_layer_sizes = tuple(matrix.shape[1] for matrix in weights[:-1])
     made.coefs_, made.intercepts_ = weights, biases
     made.n_layers_, made.n_outputs_ = layers + 1, weights[-1].shape[1]
-    made.out_activation_ = "logistic" if classes == 2 else "softmax"
-    made._label_binarizer = LabelBinarizer().fit(np.arange(classes))  # noqa: SLF001 - as `fit` would
+    made.out_activation_ = "logistic" if len(classes) == 2 else "softmax"
+    names = LabelBinarizer().fit(np.arange(len(classes)))
+    names.classes_ = classes  # in our order
+    made._label_binarizer = names  # noqa: SLF001 - as `fit` would
 
 
 def export(predictor: Predictor, path: Path) -> None:
