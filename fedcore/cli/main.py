@@ -277,6 +277,7 @@ def join(
     ] = None,
 ) -> None:
     """Take part in a training run with the rows of one party."""
+    from fedcore.data.check import look
     from fedcore.data.schema import Schema
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions
@@ -312,8 +313,11 @@ def join(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    found = look(reading, columns, run.plan.weight_cap)
     for line in (f"{data}: {reading.rows} rows, {len(reading.table)} can be used", *reading.rules()):
         say(line)
+    for note in found.warnings:
+        say(f"note: {note}")
     _finish(asyncio.run(run_client(options, say)), site, run, model, say)
 
 

@@ -27,6 +27,11 @@ def not_finite(values: NDArray[np.floating[Any]]) -> int | None:
     return None
 
 
+def beyond(values: NDArray[np.floating[Any]], limit: float) -> int:
+    """Count the values whose magnitude is above a limit."""
+    return sum(int(np.count_nonzero(np.abs(tile) > limit)) for _, tile in tiles(values))
+
+
 def norm(values: NDArray[np.floating[Any]]) -> float:
     """L2 norm, also where the squares are too large for numbers; of float32 in the precision of float64."""
     with np.errstate(over="ignore"):

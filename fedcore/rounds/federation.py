@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.data.schema import Schema
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.evaluation.federated import Evaluation, SiteSpread, to_evaluation, to_spread
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
 from fedcore.names import select
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.aggregation import GroupSum, SumAggregator
 from fedcore.rounds.attempts import Attempts, OnRound, RoundRecord
-from fedcore.rounds.instructions import Asks, sent
+from fedcore.rounds.encoding import Encoding
+from fedcore.rounds.instructions import Asks, Weighting, sent
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.questions import Deviation, Evaluate, Mean, Question, Sites, Train
 from fedcore.rounds.state import RunState
@@ -202,9 +203,23 @@ class _Run:
         self._report(RoundRecord(found.task, found, "", self.now.parameters))
         return found
 
+    def _refuse_vanishing(self, encoding: Encoding) -> None:
+        """Raise SettingError where rounding may move the mean of all rows as far as a value can be."""
+        codec, weight = encoding.codec, self.now.weight
+        known = weight and encoding.noise is None and encoding.asks.weighting is Weighting.ROWS
+        if not known or codec.bits == 1 or codec.error_bound(1, weight) < codec.clip:
+            return
+        raise SettingError(
+            f"plan.weight_cap: with {codec.weight_cap} and plan.bits {codec.bits} a step of rounding is as "
+            f"large as the largest value of all {weight} rows together: agree on a cap near the rows of the "
+            "largest site, or on more bits"
+        )
+
     def attempt(self, question: Question, among: Sequence[str] | None) -> GroupSum:
         """Sum with retries; failures are reported, and spent where noise is added."""
         task = self.terms.task(question)
+        if isinstance(question, Train):
+            self._refuse_vanishing(task.encoding)
 
         def before(attempt: Task) -> None:
             self.tried = attempt.step, attempt.attempt

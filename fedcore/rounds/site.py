@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.codec.codec import EncodedVector
-from fedcore.codec.tiles import not_finite
+from fedcore.codec.tiles import beyond, not_finite
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
 from fedcore.errors import CodecError, FedcoreError, TaskError
 from fedcore.evaluation import federated
 from fedcore.learner import Abilities, Learner, Rows, flatten
 from fedcore.privacy.guard import PrivacyGuard
-from fedcore.rounds.instructions import UpdateKind, sent
+from fedcore.rounds.encoding import Encoding
+from fedcore.rounds.instructions import UpdateKind, Weighting, sent
 from fedcore.rounds.local_training import (
     SiteState,
     Update,
@@ -72,6 +73,7 @@ class Site:
               whatever the server says, and so are statistics and evaluation, which have none
     raises    DataError, OutOfBoundsError: rows that do not fit the schema
     trouble   why its last vector says nothing; for its own log: whether it does may tell about the rows
+    notes     what was lost of its last vector, and how much; likewise
 
     A task is accepted or refused on grounds that do not depend on rows. Once it is accepted a vector is
     sent: where the computation fails or gives what is not finite, no change under the site's usual weight,
@@ -87,6 +89,7 @@ class Site:
     guard: PrivacyGuard | None = field(default=None, repr=False)
     state: SiteState = field(default_factory=SiteState, repr=False)
     trouble: str = field(default="", repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for rows, what in ((self.table, self.name), (self.held_out, f"{self.name}, held out")):
@@ -131,7 +134,7 @@ class Site:
             compute = self._statistic(task)
 
         def answer() -> Contribution:
-            self.trouble = ""
+            self.trouble, self.notes = "", ()
             try:
                 return self._sound(task, compute)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears that there was any
@@ -148,7 +151,22 @@ class Site:
             found = compute()
         if not_finite(found.coordinates) is not None:
             raise CodecError("update: must be finite")
+        if isinstance(task.question, Train):
+            self.notes = tuple(self._losses(task.encoding, found))
         return found
+
+    def _losses(self, encoding: Encoding, found: Contribution) -> Iterator[str]:
+        """Say what of an update does not reach the sum."""
+        codec, rows = encoding.codec, len(self.table)
+        if cut := beyond(found.coordinates, codec.clip):
+            yield f"{cut} of {len(found.coordinates)} values are cut at {codec.clip:.3g}: plan.clip"
+        if encoding.asks.weighting is Weighting.ROWS and rows > codec.weight_cap:
+            yield f"{rows} rows count as {codec.weight_cap}: plan.weight_cap"
+        if codec.bits > 1 and found.weight * codec.levels < codec.weight_cap and encoding.noise is None:
+            yield (
+                f"a value at plan.clip is less than one step with {found.weight} of {codec.weight_cap} rows: "
+                "more plan.bits or a lower plan.weight_cap keep more of it"
+            )
 
     def _in_trouble(self, task: Task, error: Exception) -> None:
         """Say why, and keep what this round began from: its vector says nothing."""

@@ -112,7 +112,8 @@ async def join(options: JoinOptions, say: Say) -> Model:
             told = _told(outcome.reason)
             if options.site.trouble:  # nobody else hears of it
                 say(f"{name}: sends zeros: {options.site.trouble}")
-            say(f"{name}: {'done' if outcome.survivors else told}")
+            lost = f" ({'; '.join(options.site.notes)})" if options.site.notes else ""
+            say(f"{name}: {'done' if outcome.survivors else told}{lost}")
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
