@@ -40,7 +40,7 @@ from fedcore.adversaries.attacks import (
 )
 from fedcore.learner import flatten
 from fedcore.rounds.instructions import UpdateKind, sent
-from fedcore.rounds.local_training import Update, starting_point
+from fedcore.rounds.local_training import SiteState, Update, starting_point
 from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.site import Contribution, Site, whole
 from fedcore.rounds.task import Task
@@ -94,20 +94,20 @@ class Attacker(Site):
         compute, cap = super(Attacker, self).accept(task), task.encoding.codec.weight_cap
         return lambda: replace(compute(), weight=cap) if self.attack.boasts else compute()
 
-    def _update(self, task: Task, train: Callable[[Any, int, str], Update]) -> Update:
+    def _update(self, task: Task, train: Callable[[Any, int, str], Update], state: SiteState) -> Update:
         """Train on what the table has become, then change the vector; later passes send the same."""
-        update = super(Attacker, self)._update(task, train)
+        update = super(Attacker, self)._update(task, train, state)
         if task.question.passes or not isinstance(task.question, Train):
             return update
         rng = np.random.default_rng(np.frombuffer(self._randomness(task, "attack"), np.uint32))
         start: Vector | float = 0.0
         asks = task.encoding.asks
         if asks.update is UpdateKind.WEIGHTS:
-            start = flatten(sent(starting_point(self.learner, task.question.model, asks, self.state), asks))
+            start = flatten(sent(starting_point(self.learner, task.question.model, asks, state), asks))
         honest = update.values.astype(np.float64, copy=False)  # attacks know no other type
         changed = replace(update, values=start + self.attack.vector(honest - start, rng))
         if asks.smoothing:
-            self.state.update = (task.name, changed)
+            state.update = (task.name, changed)
         return changed
 
 

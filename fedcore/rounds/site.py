@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,13 +104,14 @@ class Site:
     def answer(self, task: Task) -> UIntArray | EncodedVector:
         """Return this site's vector as it is read chunk by chunk; whole under noise. Raises TaskError."""
         compute = self.accept(task)
+        state = self.state
         if self.guard is not None:
             self._check_sensitivity(self.guard)
             self.guard.demand(task)
         try:
             return self._encoded(task, compute())
         except CodecError as error:  # no rounding within the norm
-            self._in_trouble(task, error)
+            self._in_trouble(task, error, state)
             return self._encoded(task, self._nothing(task))
 
     def _check_sensitivity(self, guard: PrivacyGuard) -> None:
@@ -125,7 +127,9 @@ class Site:
     def accept(self, task: Task) -> Callable[[], Contribution]:
         """Refuse a task by a TaskError, whatever the rows are, or return what computes the answer."""
         self._check(task)
-        self.state.go_on(task.name)
+        # A copy for this task: what a computation keeps whose round was given up meanwhile is kept nowhere.
+        self.state = state = copy(self.state)
+        state.go_on(task.name)
         if isinstance(task.question, Train):
             compute = self._training(task, task.question)
         elif isinstance(task.question, AboutModel):
@@ -138,7 +142,7 @@ class Site:
             try:
                 return self._sound(task, compute)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears that there was any
-                self._in_trouble(task, error)
+                self._in_trouble(task, error, state)
             return self._nothing(task)  # once the error has let go of what was computed
 
         return answer
@@ -168,14 +172,14 @@ class Site:
                 "more plan.bits or a lower plan.weight_cap keep more of it"
             )
 
-    def _in_trouble(self, task: Task, error: Exception) -> None:
+    def _in_trouble(self, task: Task, error: Exception, state: SiteState) -> None:
         """Say why, and keep what this round began from: its vector says nothing."""
         said = str(error) if isinstance(error, FedcoreError) else f"failed with {type(error).__name__}"
         self.trouble = said.removeprefix(f"{self.name}: ")
         _LOG.warning("%s: %s: sends zeros: %s", self.name, task.name, self.trouble)
         if isinstance(task.question, Train) and not task.question.again:
-            self.state.propose(task.name, {})
-            self.state.update = (task.name, None) if task.encoding.asks.smoothing else None
+            state.propose(task.name, {})
+            state.update = (task.name, None) if task.encoding.asks.smoothing else None
 
     def _nothing(self, task: Task) -> Contribution:
         """Return the vector of a site whose training changes nothing, in no steps; zeros for other kinds."""
@@ -212,19 +216,19 @@ class Site:
                 raise TaskError("task.arrays: mean, deviation must have one value per column")
 
     def _training(self, task: Task, question: Train) -> Callable[[], Contribution]:
-        check_dimension(self.learner, task, self.state)
-        encoding = task.encoding
+        state, encoding = self.state, task.encoding
+        check_dimension(self.learner, task, state)
         if question.again:
-            kept = self.state.update
+            kept = state.update
             if kept is None or kept[0] != task.name:
                 raise TaskError(f"task.again: {self.name} has no update of {task.name}")
             if question.center is None or question.center.shape != (encoding.dimension,):
                 raise TaskError(f"task.arrays: center with {encoding.dimension} values is missing")
-        train = training(self.learner, task, self.state)
+        train = training(self.learner, task, state)
 
         def compute() -> Contribution:
-            update, ours = self._update(task, train), not encoding.asks.smoothing  # else it is kept
-            values = self._whole(update, task, overwrite=ours)
+            update, ours = self._update(task, train, state), not encoding.asks.smoothing  # else it is kept
+            values = self._whole(update, task, state, overwrite=ours)
             bad = not_finite(values)
             if bad is not None:  # also where it is not sent now: it would be sent some day
                 raise CodecError(f"update[{bad}]: must be finite")
@@ -235,7 +239,7 @@ class Site:
                 changes = dict(update.changes)
                 if encoding.shaping.keep < 1:
                     changes["residual"] = encoding.shaping.left(values, overwrite=ours)
-                self.state.propose(task.name, changes)
+                state.propose(task.name, changes)
             weight = self._weight(task, shaped, len(self.table))
             steps = 2 * update.steps / encoding.asks.steps_cap - 1
             precise = {"steps": steps, "within": 1.0 if within else -1.0}
@@ -243,20 +247,22 @@ class Site:
 
         return compute
 
-    def _update(self, task: Task, train: Callable[[Any, int, str], Update]) -> Update:
+    def _update(self, task: Task, train: Callable[[Any, int, str], Update], state: SiteState) -> Update:
         """Train, or take what was computed for the first pass of this round."""
         if task.question.passes:
-            if self.state.update is None or self.state.update[1] is None:
+            if state.update is None or state.update[1] is None:
                 raise TaskError("had nothing to say in the first sum")
-            return self.state.update[1]
+            return state.update[1]
         seed = int.from_bytes(self._randomness(task, "training")[:4], "little") >> 1
         update = train(self._standardized(task), seed, self.name)
-        self.state.update = (task.name, update) if task.encoding.asks.smoothing else None
+        state.update = (task.name, update) if task.encoding.asks.smoothing else None
         return update
 
-    def _whole(self, update: Update, task: Task, *, overwrite: bool) -> NDArray[np.floating[Any]]:
+    def _whole(
+        self, update: Update, task: Task, state: SiteState, *, overwrite: bool
+    ) -> NDArray[np.floating[Any]]:
         """Add what earlier rounds have not sent; overwrite: to the update itself."""
-        residual = self.state.residual
+        residual = state.residual
         if task.encoding.shaping.keep == 1 or residual is None or residual.shape != update.values.shape:
             return update.values
         out = update.values if overwrite else update.values.copy()

@@ -130,9 +130,16 @@ DEFENCES = (
     Defence(
         "site: a failure keeps nothing",
         _SITE,
-        "            self.state.propose(task.name, {})\n",
+        "            state.propose(task.name, {})\n",
         "            pass\n",
         "a vector that was not sent does not count",
+    ),
+    Defence(
+        "site: a late result is kept nowhere",
+        _SITE,
+        "        self.state = state = copy(self.state)\n",
+        "        state = self.state\n",
+        "a computation that ends after its round was given up changes nothing",
     ),
     Defence(
         "site: fresh rounding under a guard",
