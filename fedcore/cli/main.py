@@ -150,15 +150,6 @@ def _classes(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
-def _label(schema: Schema, given: str | None) -> str:
-    """Return the label's column. Raises ParameterError: the schema says it, too."""
-    if schema.layout is None:
-        return given or "label"
-    if given is not None:
-        raise ParameterError("--label: is said by the schema")
-    return schema.layout.label.name
-
-
 @app.command()
 def serve(
     context: typer.Context,
@@ -340,10 +331,11 @@ def _own_rows(
     data: Path, columns: Schema, label: str | None, held_out: float
 ) -> tuple[Reading, Rows, Rows | None]:
     """Read this party's rows: what the file gave, rows to train on, and rows that are held out."""
+    from fedcore.data.check import label_of
     from fedcore.data.dataset import hold_out
     from fedcore.data.files import inspect
 
-    reading = inspect(data, columns, _label(columns, label))
+    reading = inspect(data, columns, label_of(columns, label))
     whole = reading.complete()
     if not held_out:
         return reading, whole, None
@@ -360,13 +352,17 @@ def _finish(final: Model, site: Site, run: Run, path: Path | None, say: Callable
     from fedcore.rounds.state import RunState
 
     now = RunState.of(final.number or 0, final.parameters, final.standardizer)
-    if site.held_out is not None:
-        ours, alone = beside_alone(now, site, run.plan.rounds)
-        say(f"on this site's {len(site.held_out)} held-out rows: {_told(ours)}")
-        if alone is not None:
-            say(f"a model trained on this site's rows alone: {_told(alone)}")
     if path is not None:
         save_model(path, replace(final, parameters=personal_model(now, site)))
+    if site.held_out is not None:
+        try:
+            ours, alone = beside_alone(now, site, run.plan.rounds)
+        except Exception as error:  # noqa: BLE001 - a learner is foreign code, and the model is kept
+            say(f"the model could not be evaluated here: {type(error).__name__}: {error}")
+        else:
+            say(f"on this site's {len(site.held_out)} held-out rows: {_told(ours)}")
+            if alone is not None:
+                say(f"a model trained on this site's rows alone: {_told(alone)}")
     kept = "give --model FILE to keep its model" if path is None else f"its model is in {path}"
     say(f"the run is over after {final.number} rounds: {kept}")
 
@@ -433,7 +429,7 @@ def demo(
         drop=_drop(drop, rounds),
         seed=seed,
         data=data,
-        label=label or "label",
+        label=label,
         classes=_classes(classes),
         out=out,
     )

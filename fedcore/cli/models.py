@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Lines
+from rich.text import Text
 
 ModelArgument = Annotated[Path, typer.Argument(help="File of a model (safetensors).")]
 
@@ -52,7 +54,7 @@ def predict(
     console = Console()
     for line in reading.rules():
         console.print(line, soft_wrap=True, markup=False)
-    console.print(f"{len(table)} of {reading.rows} rows predicted, in {out}", soft_wrap=True)
+    console.print(f"{len(table)} of {reading.rows} rows predicted, in {out}", soft_wrap=True, markup=False)
 
 
 def show(
@@ -64,14 +66,21 @@ def show(
 
     Example: fedcore model show model.safetensors
     """
+    from fedcore.errors import DataError
     from fedcore.rounds.model import load_model
     from fedcore.settings import to_json
 
     found = load_model(model)
     schema = found.schema
+    if schema is not None and (fault := found.fault(schema)):
+        raise DataError(f"{model}: {fault}")
+    try:
+        learner = json.loads(found.learner) if found.learner else None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{model}: not a model: learner: {error}") from error
     said = {
         "round": found.number,
-        "learner": json.loads(found.learner) if found.learner else None,
+        "learner": learner,
         "agreement": found.agreement or None,
         "epsilon": found.epsilon,
         "parameters": {name: list(array.shape) for name, array in found.parameters.items()},
@@ -95,7 +104,7 @@ def show(
             (f"{standard.mean[i]:.6g}", f"{standard.deviation[i]:.6g}") if standard.mean.size else ("", "")
         )
         gap = "become the mean" if i in schema.filled else ""
-        table.add_row(column.name, f"{column.low:g}", f"{column.high:g}", *scale, gap)
+        table.add_row(Text(column.name, overflow="fold"), f"{column.low:g}", f"{column.high:g}", *scale, gap)
     console.print(table)
 
 
@@ -103,15 +112,20 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="File: .joblib, .skops (scikit-learn), .pt (torch).")],
 ) -> None:
-    """Write a model for another tool. Loading .joblib runs code; .skops and .pt (weights_only) do not.
+    """Write a model for another tool, which takes the features of `fedcore model show`, in their order.
+
+    Loading .joblib runs code; skops.io.load(FILE, trusted=["numpy.dtype"]) and torch.load do not.
 
     Example: fedcore model export model.safetensors model.skops
     """
+    from fedcore.errors import DataError
     from fedcore.evaluation.export import export as write
     from fedcore.evaluation.prediction import Predictor
 
+    if out.exists():
+        raise DataError(f"{out}: exists")
     write(Predictor.load(model), out)
-    Console().print(f"written to {out}", soft_wrap=True)
+    Console().print(f"written to {out}", soft_wrap=True, markup=False)
 
 
 def compare(
@@ -119,21 +133,24 @@ def compare(
     second: Annotated[Path, typer.Argument(help="File of another model.")],
     rows: Annotated[Path, typer.Argument(help="Rows with labels (.csv, .parquet, .npz).")],
     *,
-    label: Annotated[str, typer.Option(help="Column of the label, for models of a CSV schema.")] = "label",
+    label: Annotated[
+        str | None, typer.Option(help="Column of the label, for models of a CSV schema.")
+    ] = None,
 ) -> None:
     """Evaluate two models on the same rows.
 
     Example: fedcore model compare first.safetensors second.safetensors rows.csv
     """
+    from fedcore.data.check import label_of
     from fedcore.errors import DataError
     from fedcore.evaluation.prediction import Predictor
 
     predictors = [Predictor.load(path) for path in (first, second)]
     if predictors[0].schema != predictors[1].schema:
         raise DataError(f"{second}: is of another schema than {first}, there are no rows for both")
-    table = predictors[0].read(rows, label, answers=True).complete()
+    table = predictors[0].read(rows, label_of(predictors[0].schema, label), answers=True).complete()
     found = [one.evaluate(table) for one in predictors]
-    lines = Lines("metric", str(first), str(second))
+    lines = Lines("metric", *(escape(str(path)) for path in (first, second)))
     for name in found[0]:
         lines.add_row(name, *(f"{one.get(name, float('nan')):.4f}" for one in found))
     console = Console()

@@ -34,7 +34,9 @@ def init(
     from fedcore.data.sample import write_sample
 
     write_sample(folder)
-    Console().print(f"written to {folder}: go on as {folder / 'README.md'} says", soft_wrap=True)
+    Console().print(
+        f"written to {folder}: go on as {folder / 'README.md'} says", soft_wrap=True, markup=False
+    )
 
 
 def schema(
@@ -56,7 +58,9 @@ def schema(
         return
     with out.open("x", encoding="utf-8") as file:
         file.write(text)
-    Console().print(f"written to {out}: read it, edit the bounds, then share it", soft_wrap=True)
+    Console().print(
+        f"written to {out}: read it, edit the bounds, then share it", soft_wrap=True, markup=False
+    )
 
 
 def check(
@@ -70,6 +74,9 @@ def check(
     classes: Annotated[
         str | None, typer.Option(help="Labels, separated by commas, for a CSV schema.")
     ] = None,
+    answers: Annotated[
+        bool, typer.Option("--label-column/--no-label-column", help="Whether the file has the label.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say what a file has, what the schema's rules do, and all that is wrong. Exit status 1: something is.
@@ -77,20 +84,22 @@ def check(
     Shows values of this party's rows: it is for this party's eyes.
     Example: fedcore check rows.csv --schema schema.toml --training agreement.toml
     """
-    from fedcore.data.check import look
+    from fedcore.data.check import label_of, look
     from fedcore.data.files import inspect
     from fedcore.data.schema import Schema
     from fedcore.rounds.agreement import ANY_NUMBER, Agreement
+    from fedcore.rounds.terms import Terms
 
     names = None if classes is None else tuple(name.strip() for name in classes.split(","))
     columns = Schema.load(schema, names)
     cap = None
     if training is not None:
         agreed = Agreement.load(training)
-        agreed.make_learner(columns)
-        cap = agreed.make_plan(ANY_NUMBER).weight_cap
-    reading = inspect(rows, columns, label or "label")
-    found = look(reading, columns, cap)
+        plan = agreed.make_plan(ANY_NUMBER)
+        Terms.of(plan, agreed.make_strategy(ANY_NUMBER), agreed.make_learner(columns), columns)
+        cap = plan.weight_cap
+    reading = inspect(rows, columns, label_of(columns, label), answers=answers)
+    found = look(reading, columns, cap, answers=answers)
     if as_json:
         print(json.dumps(found.to_json()))  # noqa: T201 - the result
     else:
@@ -111,7 +120,14 @@ def _show(found: Findings, console: Console) -> None:
         say(f"  note: {warning}", "yellow")
     if not reading.faults:
         return
-    table = Lines("line", "column", "rows", "values", "what is wrong", "what helps")
+    table = Lines(
+        "line" if reading.faults[0].lines else "row",
+        "column",
+        "rows",
+        "values",
+        "what is wrong",
+        "what helps",
+    )
     for fault in reading.faults[:_SHOWN]:
         place = fault.lines or fault.rows
         where = ", ".join(map(str, place[:3])) + (" ..." if len(place) > 3 else "")

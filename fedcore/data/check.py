@@ -11,9 +11,19 @@ import numpy as np
 
 from fedcore.data.reading import Reading
 from fedcore.data.schema import Schema
+from fedcore.errors import DataError
 
 _FEW = 10  # rows, with fewer a column tells the label by chance
 _NARROW = 2.0**-10  # of the range of a column: a deviation below it is near what sums resolve
+
+
+def label_of(schema: Schema, given: str | None) -> str:
+    """Return the column of the label. Raises DataError: given although the schema says it."""
+    if schema.layout is None:
+        return given or "label"
+    if given is not None:
+        raise DataError(f"label: is said by the schema, {schema.layout.label.name}, no other can be given")
+    return schema.layout.label.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,16 +50,24 @@ class Findings:
         }
 
 
-def look(reading: Reading, schema: Schema, weight_cap: int | None = None) -> Findings:
-    """Return what there is to say; weight_cap: rows of a site that count at most, None: not known."""
-    return Findings(reading, tuple(_facts(reading, schema)), tuple(_warnings(reading, schema, weight_cap)))
+def look(
+    reading: Reading, schema: Schema, weight_cap: int | None = None, *, answers: bool = True
+) -> Findings:
+    """Return what there is to say.
+
+    weight_cap  rows of a site that count at most; None: not known. answers: whether labels were read
+    """
+    facts = tuple(_facts(reading, schema, answers=answers))
+    return Findings(reading, facts, tuple(_warnings(reading, schema, weight_cap, answers=answers)))
 
 
-def _facts(reading: Reading, schema: Schema) -> Iterator[str]:
+def _facts(reading: Reading, schema: Schema, *, answers: bool) -> Iterator[str]:
     table = reading.table
     if table.persons is not None:
         yield f"{len(np.unique(table.persons))} persons"
-    if schema.target is not None:
+    if not answers:
+        yield "without labels"
+    elif schema.target is not None:
         if len(table):
             yield f"{schema.target.name} from {table.labels.min():g} to {table.labels.max():g}"
     else:
@@ -60,26 +78,29 @@ def _facts(reading: Reading, schema: Schema) -> Iterator[str]:
         yield f"not used: {', '.join(reading.unused)}"
 
 
-def _warnings(reading: Reading, schema: Schema, weight_cap: int | None) -> Iterator[str]:
-    table = reading.table
+def _warnings(reading: Reading, schema: Schema, weight_cap: int | None, *, answers: bool) -> Iterator[str]:
+    table, classes = reading.table, answers and schema.target is None
     if weight_cap is not None and len(table) > weight_cap:
         yield f"{len(table)} rows count as {weight_cap}, plan.weight_cap"
     if len(table) < _FEW:
         return
-    if schema.target is None and len(np.unique(table.labels)) == 1:
+    if classes and len(np.unique(table.labels)) == 1:
         yield f"all rows are {schema.classes[int(table.labels[0])]}"
     width = schema.high - schema.low
-    with np.errstate(all="ignore"):
-        spread = np.nanstd(table.features, axis=0) / width
+    known = np.asarray(np.isfinite(table.features).any(axis=0))
+    spread = np.zeros(len(width))
+    spread[known] = np.nanstd(table.features[:, known], axis=0) / width[known]
     for i, column in enumerate(schema.columns):
-        if not spread[i] > 0:
+        if not known[i]:
+            yield f"{column.name} has no value in any row"
+        elif not spread[i] > 0:
             yield f"{column.name} is the same in all rows"
         elif spread[i] < _NARROW:
             yield (
                 f"{column.name} varies by {spread[i] * width[i]:.3g} within the bounds {column.low:g}.."
                 f"{column.high:g}: narrower bounds are seen better"
             )
-        if schema.target is None and _tells(table.features[:, i], table.labels):
+        if classes and _tells(table.features[:, i], table.labels):
             yield f"{column.name} alone tells the label: is it known before the outcome?"
 
 

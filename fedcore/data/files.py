@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.data.dataset import Dataset
-from fedcore.data.layout import Category, Cells, Day, Layout, Notation
+from fedcore.data.layout import Category, Cells, Layout, Notation, Number
 from fedcore.data.reading import Fault, Raw, Reader, Reading
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
@@ -47,12 +48,12 @@ def inspect(path: Path, schema: Schema, label: str = "label", *, answers: bool =
     """
     layout = schema.layout_with(label)
     wanted = [column.name for column in layout.columns] + ([layout.label.name] if answers else [])
-    wanted += [] if layout.id is None else [layout.id]
+    wanted += [layout.id] if layout.id is not None and answers else []
     match _suffix(path):
         case ".csv":
             raw = _read_csv(path, wanted, layout.notation)
         case ".parquet":
-            raw = _read_parquet(path, wanted, layout)
+            raw = _read_parquet(path, wanted)
         case _:
             raw = _read_npz(path, wanted, schema, layout)
     return Reader(raw, layout, answers=answers).read()
@@ -87,6 +88,7 @@ def _read_csv(path: Path, wanted: list[str], notation: Notation) -> Raw:
     rows = _Records(path, text, notation)
     header = next(rows, [])
     if header and header[0].startswith("sep="):  # how Excel is told the delimiter
+        rows.width = 0
         header = next(rows, [])
     header = [name.strip() for name in header]
     _check_header(header, wanted, path, notation)
@@ -114,6 +116,8 @@ def _read_csv(path: Path, wanted: list[str], notation: Notation) -> Raw:
         rows=len(records),
         lines=lines,
         faults=(*rows.faults, *_alike(faults)),
+        blank=rows.blank,
+        ragged=len(faults),
     )
 
 
@@ -132,11 +136,12 @@ def _text(path: Path, notation: Notation) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    encoding = "utf-8-sig" if notation.encoding.lower() in {"utf-8", "utf8"} else notation.encoding
+    encoding = codecs.lookup(notation.encoding).name
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     try:
         return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+    except UnicodeError as error:
+        line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
         cure = 'agree on encoding = "latin-1" in [file], or what it was written in, or write it as UTF-8'
         raise DataError(f"{path}, line {line}: is no {notation.encoding} text; {cure}") from None
 
@@ -147,8 +152,9 @@ class _Records:
     def __init__(self, path: Path, text: str, notation: Notation) -> None:
         self._path, self._delimiter = path, notation.delimiter
         self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=notation.delimiter, strict=True)
-        self._width = 0
+        self.width = 0  # fields of the first record
         self.line = 0
+        self.blank = 0  # records without any text
         self.faults: list[Fault] = []
 
     def __iter__(self) -> _Records:
@@ -160,23 +166,24 @@ class _Records:
             try:
                 record = next(self._reader)
             except csv.Error as error:
-                cure = "a quote within a quoted text is doubled; one that opens must close"
+                cure = "a quote within a quoted text is doubled, and one that opens must close"
                 raise DataError(f"{self._path}, line {self.line}: {error}; {cure}") from None
-            self._width = self._width or len(record)
+            self.width = self.width or len(record)
             if self._reader.line_num > self.line and self._swallows(record):
                 problem = f"a quote opens here and closes on line {self._reader.line_num}: it swallows rows"
-                cure = "remove the quote, or double it"
+                cure = "remove the quote, double it, or leave texts of several lines out of the file"
                 self.faults.append(
                     Fault(source=str(self._path), lines=(self.line,), problem=problem, cure=cure)
                 )
                 continue
             if any(field.strip() for field in record):
                 return record
+            self.blank += len(record) > 1
 
     def _swallows(self, record: list[str]) -> bool:
         """Tell whether a field of several lines has one with as many delimiters as a row."""
         inner = (line for field in record for line in field.splitlines()[1:])
-        return any(line.count(self._delimiter) >= max(self._width - 1, 1) for line in inner)
+        return any(line.count(self._delimiter) >= max(self.width - 1, 1) for line in inner)
 
 
 def _check_header(header: list[str], wanted: list[str], path: Path, notation: Notation) -> None:
@@ -206,7 +213,7 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _read_parquet(path: Path, wanted: list[str], layout: Layout) -> Raw:
+def _read_parquet(path: Path, wanted: list[str]) -> Raw:
     pa, parquet = _pyarrow(path)
     try:
         with (
@@ -217,9 +224,8 @@ def _read_parquet(path: Path, wanted: list[str], layout: Layout) -> Raw:
             _once(path, there, wanted)
             # Asked for x, pyarrow returns x.1, too.
             read = {name: content.read([name]).column(name) for name in wanted}
-            forms = {one.name: one.date for one in layout.columns if isinstance(one, Day)}
-            columns = {name: _arrow_cells(column, pa, forms.get(name)) for name, column in read.items()}
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+            columns = {name: _arrow_cells(column, pa) for name, column in read.items()}
+    except (OSError, UnicodeDecodeError, OverflowError, pa.ArrowException) as error:
         raise DataError(f"{path}: {error}") from error
     return _raw(path, columns, there)
 
@@ -234,17 +240,17 @@ def _raw(path: Path, columns: dict[str, Cells], there: list[str]) -> Raw:
     return Raw(source=str(path), columns=columns | others, rows=len(columns[first]))
 
 
-def _arrow_cells(column: Any, pa: Any, form: str | None) -> Cells:  # noqa: ANN401 - of pyarrow
+def _arrow_cells(column: Any, pa: Any) -> Cells:  # noqa: ANN401 - of pyarrow
     kind = column.type
     if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and not column.null_count:
         return np.asarray(column.to_numpy())
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return np.array(column.cast(pa.date32(), safe=False).to_pylist(), "datetime64[D]")
     values = column.to_pylist()
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return np.array([np.nan if value is None else value for value in values], np.float64)
-    if pa.types.is_boolean(kind) and not column.null_count:
-        return np.array(values)
-    if form is not None and (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
-        return [None if value is None else value.strftime(form) for value in values]
+    if pa.types.is_boolean(kind):
+        return np.array(values, object if column.null_count else bool)
     return [None if value is None else str(value) for value in values]
 
 
@@ -256,8 +262,10 @@ def _read_npz(path: Path, wanted: list[str], schema: Schema, layout: Layout) -> 
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             # As a whole or by column; a column that is called "features" is a column.
             if "features" in content.files and "features" not in wanted:
-                _once(path, content.files, ["features", "labels"])
-                return _from_matrix(path, content["features"], content["labels"], schema, layout)
+                answers = layout.label.name in wanted
+                _once(path, content.files, ["features", "labels"] if answers else ["features"])
+                labels = content["labels"] if answers else None
+                return _from_matrix(path, content["features"], labels, schema, layout)
             _once(path, content.files, wanted)
             columns = {name: content[name] for name in wanted}
             there = list(content.files)
@@ -268,22 +276,18 @@ def _read_npz(path: Path, wanted: list[str], schema: Schema, layout: Layout) -> 
     for name, values in columns.items():
         if values.ndim != 1:
             raise DataError(f"{path}, column {name}: must be (rows,), shape is {values.shape}")
-    forms = {one.name: one.date for one in layout.columns if isinstance(one, Day)}
-    cells = {name: _array_cells(values, forms.get(name)) for name, values in columns.items()}
+    cells = {name: _array_cells(values) for name, values in columns.items()}
     return _raw(path, cells, there)
 
 
-def _array_cells(values: NDArray[Any], form: str | None) -> Cells:
-    if values.dtype.kind in "biuf":
+def _array_cells(values: NDArray[Any]) -> Cells:
+    if values.dtype.kind in "biufM":
         return values
-    if values.dtype.kind == "M" and form is not None:
-        days = values.astype("datetime64[D]").tolist()
-        return [None if day is None else day.strftime(form) for day in days]
     return [str(value) for value in values.tolist()]
 
 
 def _from_matrix(
-    path: Path, features: NDArray[Any], answers: NDArray[Any], schema: Schema, layout: Layout
+    path: Path, features: NDArray[Any], answers: NDArray[Any] | None, schema: Schema, layout: Layout
 ) -> Raw:
     if features.ndim != 2 or features.dtype.kind not in "biuf":
         raise DataError(
@@ -291,18 +295,20 @@ def _from_matrix(
         )
     if features.shape[1] != len(schema.columns):
         raise DataError(f"{path}, features: must have {len(schema.columns)} columns, has {features.shape[1]}")
-    if len(layout.columns) != len(schema.columns):
-        raise DataError(f"{path}: a matrix of features has no categories, columns by name are wanted")
+    if not all(isinstance(one, Number) for one in layout.columns) or layout.id is not None:
+        raise DataError(f"{path}: a matrix has numbers alone, categories, days and ids are columns by name")
+    columns = {one.name: features[:, i].astype(np.float64) for i, one in enumerate(layout.columns)}
+    if answers is None:
+        return Raw(source=str(path), columns=columns, rows=len(features))
     if answers.shape != features.shape[:1]:
         raise DataError(f"{path}, labels: must be ({len(features)},), shape is {answers.shape}")
-    cells = _array_cells(answers, None)
+    cells = _array_cells(answers)
     if answers.dtype.kind in "iu" and isinstance(layout.label, Category):
         bad = (answers < 0) | (answers >= len(schema.classes))
         if bad.any():
             row = int(np.argmax(bad)) + 1
             raise DataError(f"{path}, row {row}, column labels: must be in 0 .. {len(schema.classes) - 1}")
         cells = [schema.classes[place] for place in answers.tolist()]
-    columns = {one.name: features[:, i].astype(np.float64) for i, one in enumerate(layout.columns)}
     return Raw(source=str(path), columns={**columns, layout.label.name: cells}, rows=len(answers))
 
 
@@ -312,9 +318,11 @@ def _from_matrix(
 def write_table(table: Table, path: Path, schema: Schema, label: str = "label") -> None:
     """Write the features and the label of a table; with the plain layout `read_table` reads it back exactly.
 
-    Raises DataError, OutOfBoundsError for a table that does not fit the schema, before anything is written.
+    Whose row it is is not written. label: its column, where the schema has no layout.
+    raises  DataError, OutOfBoundsError: a table that does not fit the schema, before anything is written
     """
     suffix = _suffix(path)
+    label = label if schema.layout is None else schema.layout.label.name
     if not len(table):
         raise DataError(f"{path}: has no rows")
     schema.layout_with(label)  # a feature is not the label
@@ -368,8 +376,12 @@ def _suffix(path: Path) -> str:
 
 
 def _once(path: Path, there: list[str], wanted: list[str]) -> None:
+    """Raise DataError unless each wanted column is there once; all that are missing are named."""
+    if missing := [name for name in wanted if name not in there]:
+        folded = {name.casefold() for name in there}
+        hint = "; the file writes it in other letters" if missing[0].casefold() in folded else ""
+        others = f", likewise {', '.join(missing[1:])}" if missing[1:] else ""
+        raise DataError(f"{path}: column {missing[0]} is missing{others}{hint}")
     for name in wanted:
         if there.count(name) != 1:
-            raise DataError(f"{path}: column {name} is {'there twice' if name in there else 'missing'}")
-        if wanted.count(name) != 1:
-            raise DataError(f"{path}: column {name} cannot be a feature and the label")
+            raise DataError(f"{path}: column {name} is there twice")

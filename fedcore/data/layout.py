@@ -6,12 +6,12 @@ another way than the layout is a fault, with its line and the cure.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,9 @@ from fedcore.settings import convert, load, read, refuse_unknown, require, to_js
 
 Cells: TypeAlias = "Sequence[str | None] | NDArray[Any]"  # texts, None is missing; or numbers
 _SEPARATORS = {".", ",", "'", " ", "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"}
-_DAY = datetime(1970, 1, 1)  # noqa: DTZ001 - days have no zone
+_DAY = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - days have no zone
+_BOOLEANS = (("True", "1"), ("False", "0"))  # of a typed file, where categories are digits
+_SAMPLE_DAY = 11_649.0  # 2001-11-23
 
 
 class Missing(StrEnum):
@@ -33,7 +35,7 @@ class Missing(StrEnum):
 
     REFUSE = "refuse"  # the file is not read
     DROP = "drop"  # its row is left out
-    MEAN = "mean"  # of all sites, by the secure statistics
+    MEAN = "mean"  # of all sites, by the secure statistics; with [privacy] the middle of the bounds
     CONSTANT = "constant"  # the column's `constant`
     CATEGORY = "category"  # one of its own
 
@@ -80,7 +82,8 @@ class Notation:
         )
         try:
             "".encode(self.encoding)
-        except LookupError:
+            b"".decode(self.encoding)
+        except (LookupError, ValueError):
             require(False, "encoding", "one that Python knows, such as utf-8 or latin-1", self.encoding)
 
     @cached_property
@@ -166,9 +169,14 @@ class Number(Field):
         """Rule for a value, for a message."""
         return "a number"
 
+    @property
+    def range(self) -> str:
+        """Bounds, for a message."""
+        return f"[{self.low:g}, {self.high:g}]"
+
     def values(self, cells: Cells, notation: Notation) -> Values:
         """Read the column."""
-        if isinstance(cells, np.ndarray) and cells.dtype.kind in "biuf":
+        if isinstance(cells, np.ndarray) and cells.dtype.kind in "biufO":  # objects: booleans and None
             return _finite(cells.astype(np.float64))
         return _parsed(cells, notation, lambda text: _real(text, notation))
 
@@ -198,7 +206,8 @@ class Day(Field):
     def __post_init__(self) -> None:
         self._check(self.constant)
         _bounds(*self.bounds)
-        require("%" in self.date, "date", 'a form such as "%Y-%m-%d"', self.date)
+        fits = _day(dt.datetime(2001, 11, 23).strftime(self.date), self.date) == _SAMPLE_DAY  # noqa: DTZ001
+        require(fits, "date", 'a form of whole dates, such as "%Y-%m-%d"', self.date)
         fits = self.filling is None or self.bounds[0] <= self.filling <= self.bounds[1]
         require(fits, "constant", f"in {self.low}..{self.high}", self.constant)
 
@@ -217,14 +226,22 @@ class Day(Field):
         """Rule for a value, for a message."""
         return f"a date as {self.date}"
 
+    @property
+    def range(self) -> str:
+        """Bounds, for a message."""
+        return f"[{self.low}, {self.high}]"
+
     def _day(self, key: str, text: str) -> float:
         day = _day(text, "%Y-%m-%d")
         require(day is not None, key, "a day, YYYY-MM-DD", text)
         return day or 0.0
 
     def values(self, cells: Cells, notation: Notation) -> Values:
-        """Read the column."""
-        return _parsed(_texts(cells), notation, lambda text: _day(text, self.date))
+        """Read the column; days of a typed file are what they are."""
+        if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
+            days = cells.astype("datetime64[D]")
+            return Values(np.where(np.isnat(days), np.nan, days.astype(np.int64)), {})
+        return _parsed(texts(cells), notation, lambda text: _day(text, self.date))
 
     def features(self) -> dict[str, tuple[float, float]]:
         """Return the features by name, with their bounds."""
@@ -237,7 +254,7 @@ class Day(Field):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Category(Field):
-    """One of some texts; numbers are compared as they are written, and 1.0 is 1.
+    """One of some texts; where a file has numbers, whole ones are compared without a fraction.
 
     also  other spellings of categories, such as {"M" = "male"}
     A feature for each category, 0 or 1; of two, one for the second.
@@ -276,13 +293,20 @@ class Category(Field):
     @property
     def expected(self) -> str:
         """Rule for a value, for a message."""
-        return f"one of {', '.join(map(repr, self.categories))}"
+        return f"one of {self.range}"
+
+    @property
+    def range(self) -> str:
+        """Categories, for a message."""
+        return ", ".join(map(repr, self.categories))
 
     def values(self, cells: Cells, notation: Notation) -> Values:
         """Read the column: positions of categories."""
         places = {name: float(i) for i, name in enumerate(self.categories)}
         places |= {spelling: places[meant] for spelling, meant in self.also.items()}
-        return _parsed(_texts(cells), notation, places.get, known=places)
+        if isinstance(cells, np.ndarray) and cells.dtype.kind in "bO":
+            places = {word: places[digit] for word, digit in _BOOLEANS if digit in places} | places
+        return _parsed(texts(cells), notation, places.get, known=places)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -313,8 +337,10 @@ def _finite(values: NDArray[np.float64]) -> Values:
     return Values(values, endless)
 
 
-def _texts(cells: Cells) -> Sequence[str | None]:
+def texts(cells: Cells) -> Sequence[str | None]:
     """Return values as texts; whole numbers without their fraction."""
+    if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
+        return [None if one == "NaT" else str(one) for one in np.datetime_as_string(cells)]
     if isinstance(cells, np.ndarray) and cells.dtype.kind == "f":
         return [
             None if math.isnan(one) else str(int(one)) if one.is_integer() else repr(one)
@@ -351,8 +377,8 @@ def _real(text: str, notation: Notation) -> float | None:
 
 def _day(text: str, form: str) -> float | None:
     try:
-        return float((datetime.strptime(text, form).replace(tzinfo=None) - _DAY).days)  # noqa: DTZ007
-    except ValueError:
+        return float((dt.datetime.strptime(text, form).replace(tzinfo=None) - _DAY).days)  # noqa: DTZ007
+    except (ValueError, re.error):
         return None
 
 

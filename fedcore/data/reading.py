@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.data.layout import AnyField, Category, Cells, Layout, Missing, Outside
+from fedcore.data.layout import AnyField, Category, Cells, Day, Layout, Missing, Outside, texts
 from fedcore.data.table import Table
 from fedcore.errors import DataError, OutOfBoundsError
 
@@ -43,20 +43,27 @@ class Fault:
         cure = f"; {self.cure}" if self.cure else ""
         return f"{', '.join(place)}: {self.problem}{more}{cure}"
 
-    def error(self) -> DataError:
-        """Return the error of whoever cannot do without the file."""
-        return OutOfBoundsError(str(self)) if self.bounds else DataError(str(self))
+    def error(self, others: int = 0) -> DataError:
+        """Return the error of whoever cannot do without the file; others: faults beside this one."""
+        text = f"{self}; {others} more faults: fedcore check lists them" if others else str(self)
+        return OutOfBoundsError(text) if self.bounds else DataError(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """Columns of a file before their rules, equally long; lines: of each row, where a format has lines."""
+    """Columns of a file before their rules, equally long.
+
+    lines   of each row, where a format has lines; blank: records without any text, which are no rows
+    ragged  rows with another number of fields than the header, which are not in the columns
+    """
 
     source: str
     columns: Mapping[str, Cells]
     rows: int
     lines: Sequence[int] = ()
     faults: tuple[Fault, ...] = ()
+    blank: int = 0
+    ragged: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,7 +73,7 @@ class Reading:
     table    rows without a fault, after all rules
     rows     in the file; dropped: left out by a rule, by column; filled, clipped: values, likewise
     kept     which rows of the file the table's are, from 0
-    unused   columns of the file that the layout does not name
+    unused   columns of the file that the layout does not name; blank: records without any text
     """
 
     source: str
@@ -78,20 +85,20 @@ class Reading:
     filled: Mapping[str, int] = field(default_factory=dict)
     clipped: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    blank: int = 0
 
     def complete(self) -> Table:
         """Return the table. Raises DataError, OutOfBoundsError: the first fault."""
         if self.faults:
-            error = self.faults[0].error()
-            if len(self.faults) > 1:
-                error.add_note(f"and {len(self.faults) - 1} more faults: fedcore check lists them")
-            raise error
+            raise self.faults[0].error(len(self.faults) - 1)
         if not len(self.table):
             raise DataError(f"{self.source}: has no rows")
         return self.table
 
     def rules(self) -> Iterator[str]:
         """Say what the rules did, a line each."""
+        if self.blank:
+            yield f"{self.blank} rows without any text left out"
         for column, count in self.dropped.items():
             yield f"{count} rows left out for want of a usable {column}"
         for column, count in self.filled.items():
@@ -114,7 +121,7 @@ class Reader:
         raw, layout = self._raw, self._layout
         read = {one.name: self._column(one) for one in layout.columns}
         labels = self._column(layout.label) if self._answers else np.zeros(raw.rows)
-        persons = None if layout.id is None else self._persons(layout.id)
+        persons = None if layout.id is None or not self._answers else self._persons(layout.id)
         keep = np.flatnonzero(~self._out)
         features = [one.expand(read[one.name]) for one in layout.columns]
         kind = np.int64 if isinstance(layout.label, Category) else np.float64
@@ -128,10 +135,11 @@ class Reader:
         return Reading(
             source=raw.source,
             table=table,
-            rows=raw.rows,
+            rows=raw.rows + raw.ragged,
             kept=keep,
             faults=tuple(self._faults),
             unused=unused,
+            blank=raw.blank,
             **self._counts,
         )
 
@@ -170,7 +178,10 @@ class Reader:
         for problem in dict.fromkeys(read.bad.values()):
             rows = np.array([row for row, text in read.bad.items() if text == problem], np.int64)
             self._fault(
-                rows, one.name, problem or f"must be {one.expected}", "" if problem else self._hint(one, rows)
+                rows,
+                one.name,
+                problem or f"must be {one.expected}",
+                "correct it" if problem else self._hint(one, rows),
             )
         values = self._within(one, values)
         gaps = np.isnan(values)
@@ -194,9 +205,7 @@ class Reader:
         match one.outside:
             case Outside.REFUSE:
                 cure = 'correct it, or agree on wider bounds or on outside = "clip", "drop" or "missing"'
-                self._fault(
-                    np.flatnonzero(beyond), one.name, f"must be in [{low:g}, {high:g}]", cure, bounds=True
-                )
+                self._fault(np.flatnonzero(beyond), one.name, f"must be in {one.range}", cure, bounds=True)
             case Outside.DROP:
                 self._drop(beyond, one.name)
             case Outside.CLIP:
@@ -210,16 +219,22 @@ class Reader:
         """Say how the first wrong text could be read, if the schema said so."""
         notation, cell = self._layout.notation, str(self._raw.columns[one.name][int(rows[0])]).strip()
         if isinstance(one, Category):
-            return f'correct it, or agree on another spelling: also = {{ "..." = "{one.categories[0]}" }}'
+            alike = [name for name in one.categories if name.casefold() == cell.casefold()]
+            meant = alike[0] if alike else "one of them"
+            return f'correct it, or agree on the spelling: also = {{ "..." = "{meant}" }}'
+        if isinstance(one, Day):
+            return 'correct it, or agree on the form that the files have: date = "..."'
+        if not any(mark.isdigit() for mark in cell) or any(mark.isalpha() for mark in cell):
+            return "correct it, or agree on texts that are no value: missing in [file]"
         other = "," if notation.decimal == "." else "."
         if other in cell and notation.thousands != other:
             return f'agree on decimal = "{other}" or thousands = "{other}" in [file]'
-        if any(mark in cell for mark in "' \N{NO-BREAK SPACE}"):
+        if any(mark in cell for mark in "' \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}"):
             return "agree on thousands in [file], the mark between groups of digits"
-        return "correct it, or agree on texts that are no value: missing in [file]"
+        return "correct it"
 
     def _persons(self, name: str) -> NDArray[np.int64]:
-        cells = [None if cell is None else str(cell).strip() for cell in self._raw.columns[name]]
+        cells = [None if cell is None else cell.strip() for cell in texts(self._raw.columns[name])]
         none = set(self._layout.notation.missing)
         gaps = np.array([cell is None or cell in none for cell in cells], bool)
         self._fault(np.flatnonzero(gaps), name, "is missing: it tells whose row it is", "give it")

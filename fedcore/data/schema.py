@@ -156,11 +156,14 @@ class Schema:
 
     def check(self, features: NDArray[np.float64], source: str) -> None:
         """Raise unless all values (rows, columns) are within bounds, and not missing; name column and row."""
+        low, high = self.low, self.high
+        if features.dtype == np.float32:  # a bound may be no float32
+            low, high = low.astype(np.float32), high.astype(np.float32)
         gaps = np.isnan(features)
         gaps[:, self.filled] = False
         for kind, bad in (
             (DataError, gaps | np.isinf(features)),
-            (OutOfBoundsError, (features < self.low) | (features > self.high)),
+            (OutOfBoundsError, (features < low) | (features > high)),
         ):
             if bad.any():
                 row, column = (int(i) for i in np.argwhere(bad)[0])
@@ -173,7 +176,12 @@ class Schema:
         if table.features.shape != (len(table), len(self.columns)):
             wanted = f"({len(table)}, {len(self.columns)})"
             raise DataError(f"{source}: features must be {wanted}, shape is {table.features.shape}")
-        self.check(table.features, source)
+        if isinstance(table.features, np.ndarray):  # a sparse matrix is its learner's business
+            self.check(table.features, source)
+        wanted_kind = "biu" if self.target is None else "biuf"
+        if table.labels.ndim != 1 or table.labels.dtype.kind not in wanted_kind:
+            kinds = "positions of classes" if self.target is None else "numbers"
+            raise DataError(f"{source}, column {label}: must be {kinds}, (rows,), are {table.labels.dtype}")
         if self.target is None:
             bad = (table.labels < 0) | (table.labels >= len(self.classes))
             rule = f"in 0 .. {len(self.classes) - 1}"

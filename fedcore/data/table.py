@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.errors import DataError
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -16,12 +18,19 @@ class Table:
 
     features  (rows, columns) float64; NaN where the mean of all sites takes the place of a missing value
     labels    (rows,): positions of classes, int64, or numbers, float64
-    persons   (rows,) int64, whose row it is; None: each row is a person
+    persons   (rows,) integers from 0, whose row it is; None: each row is a person
+    raises    DataError: persons that are not one for each row
     """
 
     features: NDArray[np.float64]
     labels: NDArray[Any]
     persons: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.persons is not None and (
+            self.persons.shape != (len(self.labels),) or (self.persons < 0).any()
+        ):
+            raise DataError(f"persons: must be {len(self.labels)} integers from 0, one for each row")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,12 +42,15 @@ class Table:
 
 
 def join_tables(tables: Sequence[Table]) -> Table:
-    """Put tables below each other; a person of one is none of another."""
+    """Put tables below each other; a person of one is none of another. Raises DataError: some have no ids."""
+    given = [table.persons for table in tables if table.persons is not None]
+    if given and len(given) < len(tables):
+        raise DataError("persons: must be given in all tables that are joined, or in none")
     persons = None
-    if tables and all(table.persons is not None for table in tables):
-        counts = [0 if not len(table) else int(table.persons.max()) + 1 for table in tables]  # type: ignore[union-attr]
+    if given:
+        counts = [int(one.max(initial=-1)) + 1 for one in given]
         firsts = np.cumsum([0, *counts[:-1]])
-        persons = np.concatenate([table.persons + first for table, first in zip(tables, firsts, strict=True)])
+        persons = np.concatenate([one + first for one, first in zip(given, firsts, strict=True)])
     return Table(
         np.concatenate([table.features for table in tables]),
         np.concatenate([table.labels for table in tables]),

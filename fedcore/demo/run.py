@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedcore.data import load_set, read_folder, uneven, write_table
+from fedcore.data.check import label_of
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts, completed_rounds, revealed_file
@@ -54,7 +55,7 @@ class DemoOptions:
     drop: Hold | None = None
     seed: int = 0
     data: Path | None = None
-    label: str = "label"
+    label: str | None = None
     classes: tuple[str, ...] | None = None
     out: Path = Path("runs")
     grace_s: float = 2.0
@@ -159,7 +160,7 @@ def prepare(options: DemoOptions) -> Setting:
         schema = Schema.load(described, options.classes)
         if schema.target is not None:
             raise DataError(f"{described}: the demonstration tells classes apart, the label is a number")
-        dataset = read_folder(options.data, schema, options.label, without=described)
+        dataset = read_folder(options.data, schema, label_of(schema, options.label), without=described)
         if len(dataset.parts) < _FEWEST:
             raise DataError(f"{options.data}: a file per site, at least {_FEWEST}, has {len(dataset.parts)}")
     training, held_out = dataset.split(HELD_OUT_SHARE, options.seed)

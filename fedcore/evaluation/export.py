@@ -30,12 +30,11 @@ def to_pipeline(predictor: Predictor) -> Any:  # noqa: ANN401 - of scikit-learn,
     from sklearn.preprocessing import StandardScaler
 
     mean, deviation = _scale(predictor)
-    names = np.array([one.name for one in predictor.schema.columns], object)
     fill = SimpleImputer(strategy="mean", keep_empty_features=True)
     fill.fit(np.stack([mean, mean]))
     scale = StandardScaler()
     scale.mean_, scale.scale_, scale.var_ = mean, np.where(deviation > 0, deviation, 1.0), deviation**2
-    scale.n_features_in_, scale.n_samples_seen_ = len(names), 1
+    scale.n_features_in_, scale.n_samples_seen_ = len(mean), 1
     return Pipeline([("fill", fill), ("scale", scale), ("predict", _estimator(predictor, deviation > 0))])
 
 
@@ -50,7 +49,7 @@ def _estimator(predictor: Predictor, used: NDArray[np.bool_]) -> Any:  # noqa: A
     """Return a fitted estimator; columns without spread have no coefficient."""
     from sklearn import linear_model, neural_network
 
-    given, classes = predictor.model.parameters, np.array(predictor.schema.classes, object)
+    given, classes = predictor.model.parameters, np.array(predictor.schema.classes)
     match predictor.learner:
         case LogisticRegressionLearner():
             made = linear_model.LogisticRegression()
@@ -106,8 +105,9 @@ def export(predictor: Predictor, path: Path) -> None:
     """Write a model for another tool, told by the suffix.
 
     .joblib  scikit-learn pipeline; loading it runs code: for files that you made yourself
-    .skops   the same, loaded safely by skops.io.load
-    .pt      parameters as torch's state_dict: weights_only=True reads it
+    .skops   the same, loaded safely by skops.io.load(FILE, trusted=["numpy.dtype"])
+    .pt      {"state_dict", "mean", "deviation"} for torch.load(weights_only=True): the parameters, and what
+             the features are standardized by
     raises   DataError
     """
     try:
@@ -122,11 +122,16 @@ def export(predictor: Predictor, path: Path) -> None:
         elif path.suffix == ".pt":
             import torch
 
-            named = {name: torch.from_numpy(array) for name, array in predictor.model.parameters.items()}
-            torch.save(named, path)
+            model = predictor.model
+            named = {name: torch.from_numpy(array) for name, array in model.parameters.items()}
+            scale = {
+                name: torch.from_numpy(getattr(model.standardizer, name)) for name in ("mean", "deviation")
+            }
+            torch.save({"state_dict": named, **scale}, path)
         else:
             raise DataError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
     except ImportError as error:
-        raise DataError(f"{path}: {needs(path.suffix, 'export', error)}") from error
+        extra = "torch" if path.suffix == ".pt" else "export"
+        raise DataError(f"{path}: {needs(path.suffix, extra, error)}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error

@@ -23,6 +23,7 @@ BINS = 200  # of scores: the AUC is exact up to pairs within one bin
 SITE_BINS = 50  # of a site's own accuracy
 _LOG_CAP = 35.0  # largest loss of a row: that of a probability of 1e-15
 _TINY = 1e-15
+_CLEAR = 20.0
 _REGRESSION = ("rows", "squared", "absolute", "label", "label squared", "beyond")  # in ranges of the label
 
 
@@ -128,7 +129,8 @@ class Evaluation:
 
     metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
                the AUC is NaN when all rows are of one class. Of numbers: mse, mae, r2, and `beyond`, the
-               share of rows whose error is larger than the range of the label, and counts as the range
+               share of rows whose error is larger than the range of the label, and counts as the range; a
+               metric that is too small within that range for the sums to tell is NaN: narrower bounds help
     confusion  (classes, classes) counts: row is the label, column the guess
     rows       evaluated, without those of sites that had nothing to say; where weights are capped, a
                site's count at most the cap, and the counts are rounded
@@ -140,11 +142,19 @@ class Evaluation:
 
 
 def to_evaluation(
-    mean: NDArray[np.float64], rows: int, classes: int, target: Column | None = None
+    mean: NDArray[np.float64],
+    rows: int,
+    classes: int,
+    target: Column | None = None,
+    resolution: float = 0.0,
 ) -> Evaluation:
-    """Metrics from the aggregated means over `rows` rows. Raises TaskError: no site could evaluate."""
+    """Metrics from the aggregated means over `rows` rows.
+
+    resolution  error bound of the means: metrics of numbers that it could change by a twentieth are NaN
+    raises      TaskError: no site could evaluate
+    """
     if target is not None:
-        return _to_regression(mean, rows, target)
+        return _to_regression(mean, rows, target, _CLEAR * resolution)
     cells = classes * classes
     evaluated = int(np.rint(mean[:cells].sum() * rows))
     if evaluated < 1:
@@ -161,16 +171,17 @@ def to_evaluation(
     return Evaluation(metrics, confusion, evaluated)
 
 
-def _to_regression(mean: NDArray[np.float64], rows: int, target: Column) -> Evaluation:
+def _to_regression(mean: NDArray[np.float64], rows: int, target: Column, least: float) -> Evaluation:
     evaluated = int(np.rint(mean[0] * rows))
     if evaluated < 1:
         raise TaskError("evaluation: no site could evaluate its rows")
     _, squared, absolute, label, square, beyond = mean / mean[0]
     width, spread = target.high - target.low, square - label**2
+    nan = float("nan")
     metrics = {
-        "mse": float(squared * width**2),
-        "mae": float(absolute * width),
-        "r2": float(1 - squared / spread) if spread > 0 else float("nan"),
+        "mse": float(squared * width**2) if squared > least else nan,
+        "mae": float(absolute * width) if absolute > least else nan,
+        "r2": float(1 - squared / spread) if spread > max(least, 0.0) else nan,
         "beyond": float(beyond),
     }
     return Evaluation(metrics, np.zeros((0, 0), np.int64), evaluated)

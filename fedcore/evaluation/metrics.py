@@ -55,7 +55,7 @@ def worst_metrics(found: Sequence[Metrics]) -> Metrics:
 
 def lower_is_better(metric: str) -> bool:
     """Tell whether small values of a metric are good ones."""
-    return metric in {"log_loss", "mse", "mae"}
+    return metric in {"log_loss", "mse", "mae", "beyond"}
 
 
 def confusion_matrix(

@@ -16,8 +16,8 @@ from fedcore.data.files import inspect
 from fedcore.data.reading import Reading
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
-from fedcore.errors import DataError, SettingError
-from fedcore.learner import Abilities, Learner, Metrics
+from fedcore.errors import DataError, SettingError, TaskError
+from fedcore.learner import Abilities, Learner, Metrics, size_of
 from fedcore.learners.kinds import learner_of
 from fedcore.rounds.model import Model, load_model
 
@@ -50,18 +50,22 @@ class Predictor:
 
         raises  DataError: the file does not say enough, or the parameters are not those of the learner
         """
-        if model.schema is None:
+        schema = model.schema
+        if schema is None:
             raise DataError("the model does not say of which columns it is")
+        if fault := model.fault(schema):
+            raise DataError(f"the model cannot be used: {fault}")
         if learner is None:
+            sizes = {"features": len(schema.columns), "classes": len(schema.classes)}
             try:
-                learner = learner_of(json.loads(model.learner))
-            except (SettingError, ValueError, AttributeError) as error:
+                learner = learner_of(json.loads(model.learner), size=size_of(model.parameters), **sizes)
+            except (SettingError, ValueError, AttributeError, RecursionError) as error:
                 raise DataError(f"the model's learner cannot be made from its file: {error}") from error
         wanted = {name: array.shape for name, array in learner.initial().items()}
         found = {name: array.shape for name, array in model.parameters.items()}
         if wanted != found:
             raise DataError(f"the model's parameters are {found}, those of its learner {wanted}")
-        return cls(model, model.schema, learner)
+        return cls(model, schema, learner)
 
     @classmethod
     def load(cls, path: Path, learner: Learner[Any] | None = None) -> Self:
@@ -86,6 +90,7 @@ class Predictor:
         threshold  of two classes: probability of the second from which on it is predicted; None: 1/2
         raises     DataError: the learner gives neither scores nor numbers; a threshold that is none
         """
+        self.schema.check(table.features, "rows")
         able, parameters = Abilities.of(self.learner), self.model.parameters
         rows, classes = np.arange(len(table)), self.schema.classes
         if threshold is not None and (len(classes) != 2 or not 0 <= threshold <= 1):
@@ -93,11 +98,17 @@ class Predictor:
         if self.schema.target is not None:
             if able.predicting is None:
                 raise DataError(f"{type(self.learner).__name__} predicts no numbers")
-            values = able.predicting.predict(parameters, self.scaled(table))
+            try:
+                values = able.predicting.predict(parameters, self.scaled(table))
+            except TaskError as error:
+                raise DataError(str(error)) from error
             return Predictions(rows, (), np.zeros((len(table), 0)), np.asarray(values))
         if able.scoring is None:
             raise DataError(f"{type(self.learner).__name__} gives no class probabilities")
-        scores = np.asarray(able.scoring.scores(parameters, self.scaled(table)))
+        try:
+            scores = np.asarray(able.scoring.scores(parameters, self.scaled(table)))
+        except TaskError as error:
+            raise DataError(str(error)) from error
         likeliest = scores.argmax(axis=1) if threshold is None else (scores[:, 1] >= threshold).astype(int)
         return Predictions(rows, classes, scores, likeliest.astype(np.float64))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 from fedcore.errors import SettingError
@@ -103,16 +104,30 @@ def _known(kind: type[Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name in _names(kind)}
 
 
-def learner_of(said: Mapping[str, Any]) -> Learner[Any]:
-    """Undo `learner_json`, but for learners of other modules, which no file may name. Raises SettingError."""
+def learner_of(said: Mapping[str, Any], *, features: int, classes: int, size: int) -> Learner[Any]:
+    """Undo `learner_json`, but for learners of other modules, which no file may name. Raises SettingError.
+
+    features, classes  that the learner must be of; size: values of its parameters
+    """
     kind, options = said.get("kind"), said.get("options")
     if not isinstance(options, Mapping):
         raise SettingError(f"learner.options: must be a table, is {type(options).__name__}")
     require(kind in KINDS, "learner.kind", f"one of {', '.join(KINDS)}, or give the learner itself", kind)
+    inside = options if kind == "logistic" else options.get("model")
+    if not isinstance(inside, Mapping):
+        raise SettingError("learner.model: must be a table")
+    hidden = inside.get("hidden", [])
+    require(inside.get("features") == features, "learner.features", f"{features}", inside.get("features"))
+    require(inside.get("classes", 0) == classes, "learner.classes", f"{classes}", inside.get("classes"))
+    fits = isinstance(hidden, list) and all(isinstance(one, int) and 0 < one <= size for one in hidden)
+    require(fits, "learner.hidden", f"units, at most {size}", hidden)
+    layers = list(pairwise((features, *hidden, classes or 1)))
+    most = sum((inputs + 1) * outputs for inputs, outputs in layers)
+    require(most <= 2 * size, "learner", f"of {size} parameters", most)  # two classes may share theirs
     if kind == "logistic":
         from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 
         return read(LogisticRegressionLearner, options, "learner")
-    inner = {"model": read(MODELS[str(kind)], options.get("model"), "learner.model")}
+    inner = {"model": read(MODELS[str(kind)], inside, "learner.model")}
     outer = {name: value for name, value in options.items() if name != "model"}
     return read(PersonClipped if "clip" in outer else LocalSGD, outer, "learner", inner)

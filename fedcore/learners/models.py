@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +78,14 @@ class Regression(Model, Protocol):
 
 def regression(model: Model) -> Regression:
     """Return the same model. Raises TaskError: it gives class probabilities."""
-    if isinstance(model, Classifier) or not isinstance(model, Regression):
+    if not is_regression(model):
         raise TaskError(f"predict: {type(model).__name__} is no regression")
     return model
+
+
+def is_regression(model: object) -> TypeGuard[Regression]:
+    """Tell whether a model gives numbers and no class probabilities."""
+    return isinstance(model, Regression) and not isinstance(model, Classifier)
 
 
 class _Line:

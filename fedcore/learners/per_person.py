@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten, size_of, unflatten
-from fedcore.learners.models import Examples, Model, RowGradients, classifier
+from fedcore.learners.models import Examples, Model, RowGradients, classifier, regression
 from fedcore.settings import positive
 
 _AT_ONCE = 1 << 22  # values of gradients of single rows
@@ -86,3 +86,7 @@ class PersonClipped:
     def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return class probabilities. Raises TaskError for models that have none."""
         return classifier(self.model).scores(parameters, rows)
+
+    def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
+        """Return predicted numbers, (rows,). Raises TaskError for classifiers."""
+        return regression(self.model).predict(parameters, rows)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedcore.codec.codec import WeightedMean
 from fedcore.errors import FedcoreError, SpoiledError, TaskError
+from fedcore.evaluation.federated import Evaluation, SiteSpread, to_evaluation, to_spread
 from fedcore.rounds.site import Contribution, Site
 from fedcore.rounds.task import Task
 from fedcore.stream import permutation
@@ -42,6 +43,17 @@ class GroupSum:
     def fewest(self) -> int:
         """Sites that hide each other: of the smallest sum that this is made of."""
         return min(map(len, self.groups or (self.survivors,)))
+
+    def evaluation(self) -> Evaluation:
+        """Return what a sum over held-out rows says. Raises TaskError: no site could evaluate."""
+        encoding, mean = self.task.encoding, self.mean
+        target = None if encoding.schema is None else encoding.schema.target
+        bound = encoding.codec.error_bound(len(self.survivors), max(mean.weight, 1))
+        return to_evaluation(mean.mean, mean.weight, len(encoding.classes), target, bound)
+
+    def spread(self) -> SiteSpread:
+        """Return what a sum of votes of the sites says."""
+        return to_spread(self.mean.mean, len(self.survivors))
 
     @classmethod
     def decoded(

@@ -20,6 +20,7 @@ from fedcore.data.schema import Schema
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Abilities, Learner, Parameters, flatten
 from fedcore.learners.kinds import REGRESSIONS, learner_json, read_learner, split
+from fedcore.learners.models import is_regression
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, sent
 from fedcore.rounds.model import Model
@@ -177,6 +178,8 @@ class Agreement:
             f"one for classes, or the label a number, with low and high, and not {', '.join(schema.classes)}",
             kind,
         )
+        low = 0.0 if schema.target is None else schema.target.low
+        require(kind != "poisson" or low >= 0, "learner.kind", "one for a label that may be negative", kind)
         promised = (self.privacy or {}).get("sensitivity")
         if promised is not None and Abilities.of(made).sensitivity is None:
             raise SettingError(f"privacy.sensitivity: {type(made).__name__} bounds no person's part")
@@ -226,6 +229,11 @@ class Run:
 
     def __post_init__(self) -> None:
         privacy, after = self.plan.privacy, self.evaluation
+        _ = self.terms  # refuses what no round could be made of
+        evaluated = self.plan.evaluate_every or after.overall or after.sites
+        rule = "0 for a regression on positions of classes: the label needs low and high"
+        positions = bool(self.schema.classes) and is_regression(getattr(self.learner, "model", None))
+        require(not (positions and evaluated), "plan.evaluate_every, evaluation", rule, evaluated)
         noiseless = self.plan.evaluate_every or after.overall or after.sites
         require(
             privacy is None or not noiseless, "plan.evaluate_every, evaluation", "0 with [privacy]", noiseless

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedcore.data.schema import Schema
 from fedcore.errors import SettingError, TaskError
-from fedcore.evaluation.federated import Evaluation, SiteSpread, to_evaluation, to_spread
+from fedcore.evaluation.federated import Evaluation, SiteSpread
 from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
 from fedcore.names import select
 from fedcore.privacy.guard import PrivacyGuard
@@ -175,15 +175,13 @@ class _Run:
         """One secure sum over the sites' held-out rows."""
         now = self.now
         question = Evaluate(number=now.number, model=now.parameters, standardizer=now.standardizer)
-        mean = self._sum(question).mean
-        return to_evaluation(mean.mean, mean.weight, len(self.terms.classes), self.terms.target)
+        return self._sum(question).evaluation()
 
     def spread(self) -> SiteSpread:
         """One secure sum of one vote per site."""
         now = self.now
         question = Sites(number=now.number, model=now.parameters, standardizer=now.standardizer)
-        found = self._sum(question)
-        return to_spread(found.mean.mean, len(found.survivors))
+        return self._sum(question).spread()
 
     def _standardize(self, schema: Schema) -> None:
         mean = self.now.standardizer.mean  # of a run that ended between the two sums

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fedcore import arrays
@@ -38,6 +39,12 @@ class Model:
     learner: str = ""
     agreement: str = ""
     epsilon: float | None = None
+
+    def fault(self, schema: Schema) -> str:
+        """Return why this is no model for rows of a schema; empty: it may be one."""
+        if not all(np.isfinite(array).all() for array in self.parameters.values()):
+            return "its parameters must be finite"
+        return self.standardizer.impossible(schema) if self.standardizer.mean.size else ""
 
 
 def model_arrays(parameters: Parameters, standardizer: Standardizer) -> dict[str, NDArray[Any]]:
@@ -119,5 +126,5 @@ def _whole(path: str, named: Mapping[str, NDArray[Any]], header: Mapping[str, An
         learner, agreement = str(header["learner"]), str(header["agreement"])
         number = None if header["number"] is None else int(header["number"])
         return Model(*model_of(named), number, schema, learner, agreement, epsilon)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: not a model: {error}") from error

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fedcore.codec.clipping import AdaptiveClip
-from fedcore.data.schema import Column, Schema
+from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.evaluation import federated
 from fedcore.learner import Learner, flatten
@@ -104,11 +104,6 @@ class Terms:
                 yield Place(TaskKind.EVALUATE, number)
         for kind, count in self.after:
             yield from (Place(kind, plan.rounds + number) for number in range(1, count + 1))
-
-    @property
-    def target(self) -> Column | None:
-        """Bounds of a label that is a number; None: it is one of the classes."""
-        return None if self.schema is None else self.schema.target
 
     @property
     def adapts(self) -> bool:

@@ -163,6 +163,8 @@ def _final(options: JoinOptions, payload: bytes) -> Model:
     run, model, guard = options.run, unpack_model(payload), options.site.guard
     if not run.fits(model.parameters):
         raise TaskError("the final model: not the shapes of this site's learner")
+    if fault := model.fault(run.schema):
+        raise TaskError(f"the final model: {fault}")
     now = RunState.of(model.number or 0, model.parameters, model.standardizer)
     return run.model_of(now, None if guard is None else guard.accountant.epsilon)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.evaluation.federated import to_evaluation, to_spread
 from fedcore.history import History
 from fedcore.learner import Metrics
 from fedcore.rounds.aggregation import GroupSum
@@ -143,12 +142,11 @@ class Recorder:
 
     def _metrics(self, record: RoundRecord, result: GroupSum) -> dict[str, Any]:
         """Return what an evaluation says."""
-        schema, mean = self._run.schema, result.mean
         if record.task.kind is TaskKind.EVALUATE:
-            found = to_evaluation(mean.mean, mean.weight, len(schema.classes), schema.target)
+            found = result.evaluation()
             return {"metrics": _finite(found.metrics), "rows": found.rows}
         if record.task.kind is TaskKind.SITES:
-            spread = to_spread(mean.mean, len(result.survivors))
+            spread = result.spread()
             return {"metrics": {"worst site": spread.worst, "median site": spread.median}}
         return {}
 

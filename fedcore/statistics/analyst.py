@@ -77,7 +77,8 @@ class Analyst:
 
     def rows(self) -> int:
         """Return the number of rows. One sum; it says nothing else."""
-        nobody = np.array([[LABEL, -1.0]])  # a label that no row has
+        target = self.schema.target
+        nobody = np.array([[LABEL, -1.0 if target is None else target.low - 1.0]])  # a label that no row has
         return _Sums(self).ask(Count, len(nobody), cells=nobody).weight
 
     def standardizer(self) -> Standardizer:
@@ -170,7 +171,9 @@ class Analyst:
         return np.asarray(correlation)
 
     def label_counts(self) -> dict[str, int]:
-        """Return rows by class, exact. One sum."""
+        """Return rows by class, exact. One sum. Raises DataError: the label is a number."""
+        if self.schema.target is not None:
+            raise DataError(f"label: {self.schema.target.name} is a number, it has no classes")
         cells = np.array([[LABEL, i] for i in range(len(self.schema.classes))], float)
         return dict(zip(self.schema.classes, _Sums(self).cells(cells), strict=True))
 

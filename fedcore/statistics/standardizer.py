@@ -45,7 +45,9 @@ class Standardizer:
         gaps = np.flatnonzero(np.isnan(mean))
         if not gaps.size:
             return cls(mean, table.features.std(axis=0))
-        mean[gaps] = np.nanmean(table.features[:, gaps], axis=0)
+        known = ~np.isnan(table.features[:, gaps])
+        total = np.nansum(table.features[:, gaps], axis=0)
+        mean[gaps] = total / np.maximum(known.sum(axis=0), 1)  # 0 where there is no value at all
         return cls(mean, np.where(np.isnan(table.features), mean, table.features).std(axis=0))
 
     def impossible(self, schema: Schema) -> str:
@@ -55,8 +57,12 @@ class Standardizer:
             return "mean, deviation: must have one value per column"
         slack = width * 1e-9
         faults = (
-            ("mean", (self.mean < schema.low - slack) | (self.mean > schema.high + slack), "within bounds"),
-            ("deviation", self.deviation > width / 2 + slack, "at most half the range"),
+            (
+                "mean",
+                ~((self.mean >= schema.low - slack) & (self.mean <= schema.high + slack)),
+                "within bounds",
+            ),
+            ("deviation", ~(self.deviation <= width / 2 + slack), "at most half the range"),
             (
                 "deviation",
                 (self.deviation != 0) & ~(self.deviation >= width * FLOOR * (1 - 1e-9)),

@@ -131,7 +131,8 @@ def test_a_schema_is_drafted_and_can_be_used(walked: tuple[Path, str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     text = (folder / "draft.toml").read_text(encoding="utf-8")
-    assert "# admitted: left out: neither numbers nor few texts" in text
+    assert "# admitted: read as %d.%m.%Y" in text
+    assert "# systolic: some are missing" in text
     done = fedcore(folder, "check", "hospital-4.csv", "--schema", "draft.toml", "--json")
     found = json.loads(done.stdout)
     assert (found["rows"], found["usable"], found["faults"]) == (SITES["hospital-4"],) * 2 + ([],)

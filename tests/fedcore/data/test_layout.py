@@ -154,7 +154,7 @@ def test_any_names_are_written_and_read_back(names: list[str], data: st.DataObje
         ),
         (('["F", "M"]', '["F"]'), "column sex.categories: must be two or more, each once, is ['F']"),
         (('"male" = "M"', '"male" = "X"'), "column sex.also.male: must be another spelling of a category"),
-        (("%d.%m.%Y", "day"), "column admitted.date: must be a form such as"),
+        (("%d.%m.%Y", "day"), "column admitted.date: must be a form of whole dates, such as"),
         (("2029-12-31", "2029-13-31"), "column admitted.high: must be a day, YYYY-MM-DD, is '2029-13-31'"),
         (('name = "sex"', 'name = "age"'), "columns: must be each once, and neither label nor id, is 'age'"),
         (

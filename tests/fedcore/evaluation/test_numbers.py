@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -134,3 +136,21 @@ def test_the_site_spread_of_numbers_is_of_r_squared() -> None:
     spread = one.evaluate_sites(mean, Standardizer.none())
     assert spread.counts[0] == 4  # no better than a constant
     assert len(spread.counts) == SITE_BINS
+
+
+def test_what_sums_cannot_tell_within_wide_bounds_is_no_number() -> None:
+    wide = Schema((Column("x", -3, 3), Column("z", -3, 3)), (), Column("days", 0, 1e7))
+    sites = {name: replace(site, schema=wide) for name, site in make_sites(LINEAR).items()}
+    plan = TrainingPlan(rounds=0, clients=4, weight_cap=10_000, bits=16)
+    one = Federation(PlainSum(sites), wide, LINEAR, plan)
+    found = one.evaluate(LINEAR.initial(), Standardizer.none()).metrics
+    assert np.isnan(found["mse"])
+    assert np.isnan(found["r2"])
+
+
+def test_persons_may_be_clipped_where_labels_are_numbers() -> None:
+    learner = read_learner({"kind": "linear", "person_clip": 5.0, "expected": 70.0}, features=2, classes=0)
+    rows = Table(np.ones((3, 2)), np.zeros(3))
+    predicting = Abilities.of(learner).predicting
+    assert predicting is not None
+    assert predicting.predict(learner.initial(), rows).tolist() == [0, 0, 0]

@@ -88,11 +88,10 @@ def test_a_pipeline_of_scikit_learn_predicts_the_same(
     found = predictor.predict(rows())
     export(predictor, tmp_path / "a.joblib")
     export(predictor, tmp_path / "a.skops")
-    untrusted = skops.io.get_untrusted_types(file=tmp_path / "a.skops")
     for pipeline in (
         to_pipeline(predictor),
         joblib.load(tmp_path / "a.joblib"),
-        skops.io.load(tmp_path / "a.skops", trusted=untrusted),
+        skops.io.load(tmp_path / "a.skops", trusted=["numpy.dtype"]),
     ):
         features = rows().features
         if schema.target is not None:
@@ -105,7 +104,12 @@ def test_a_pipeline_of_scikit_learn_predicts_the_same(
 def test_parameters_are_a_state_dict_of_torch(tmp_path: Path) -> None:
     model = model_of(*KINDS[4])
     export(Predictor.of(model), tmp_path / "a.pt")
-    state = torch.load(tmp_path / "a.pt", weights_only=True)
+    whole = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert (whole["mean"].tolist(), whole["deviation"].tolist()) == (
+        SCALE.mean.tolist(),
+        SCALE.deviation.tolist(),
+    )
+    state = whole["state_dict"]
     assert {name: tensor.numpy().tolist() for name, tensor in state.items()} == {
         name: array.tolist() for name, array in model.parameters.items()
     }
@@ -151,9 +155,9 @@ def test_a_threshold_moves_the_second_of_two_classes() -> None:
         ),
         (
             {"learner": '{"kind": "softmax", "options": {"model": {"features": 9, "classes": 2}}}'},
-            "parameters",
+            "learner.features: must be 4, is 9",
         ),
-        ({"learner": '{"kind": "softmax", "options": {"model": {"features": 4}}}'}, "classes: is missing"),
+        ({"learner": '{"kind": "softmax", "options": {"model": {"features": 4}}}'}, "learner.classes"),
     ],
 )
 def test_a_file_that_does_not_say_enough_is_refused(
@@ -184,3 +188,46 @@ def test_models_of_a_plain_schema_predict_too(tmp_path: Path) -> None:
     assert load_model(tmp_path / "a").schema == schema
     found = predictor.predict(predictor.read(tmp_path / "rows.csv").complete())
     assert found.scores.tolist() == [[0.5, 0.5]]
+
+
+BIG = '{"kind": "perceptron", "options": {"model": {"features": 4, "classes": 2, "hidden": [%s]}}}'
+LOGISTIC = '{"kind": "logistic", "options": {"features": %s, "classes": 2}}'
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learner": LOGISTIC % "-3"}, "learner.features: must be 4, is -3"),
+        ({"learner": LOGISTIC % "1000000000000"}, "learner.features: must be 4"),
+        ({"learner": BIG % "1000000000000"}, "learner.hidden: must be units, at most"),
+        ({"learner": BIG % "9, 9, 9"}, "learner: must be of 10 parameters|parameters"),
+        ({"learner": "[" * 100_000}, "cannot be made from its file"),
+        (
+            {"parameters": {"coefficients": np.full((4, 2), np.nan), "intercepts": np.zeros(2)}},
+            "must be finite",
+        ),
+        ({"standardizer": Standardizer(np.zeros(1), np.ones(1))}, "one value per column"),
+        ({"standardizer": Standardizer(np.full(4, np.nan), np.ones(4))}, "mean: must be within bounds"),
+        ({"standardizer": Standardizer(np.full(4, 0.5), np.full(4, np.nan))}, "deviation: must be"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_hostile_file_is_refused_before_anything_is_made_of_it(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    save_model(tmp_path / "a.safetensors", replace(model_of({"kind": "softmax"}, TWO), **changes))
+    with pytest.raises(DataError, match=message):
+        Predictor.load(tmp_path / "a.safetensors")
+
+
+def test_rows_that_do_not_fit_are_not_filled_in_silence() -> None:
+    predictor = Predictor.of(model_of({"kind": "softmax"}, TWO))
+    bad = Table(np.array([[50.0, np.nan, 0.0, 0.0]]), np.zeros(1, np.int64))
+    with pytest.raises(DataError, match="rows, row 1, column ward=a: must be finite"):
+        predictor.predict(bad)
+
+
+def test_a_classifier_is_no_model_of_numbers() -> None:
+    words = json.dumps(learner_json({"kind": "softmax"}, features=4, classes=2))
+    with pytest.raises(DataError, match="learner.classes: must be 0, is 2"):
+        Predictor.of(replace(model_of({"kind": "linear"}, DAYS), learner=words))
