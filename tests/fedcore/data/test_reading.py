@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import random
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
