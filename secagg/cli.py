@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,17 +24,34 @@ except ImportError as error:
     print(f"secagg: this command needs {extra} ({error})", file=sys.stderr)  # noqa: T201 - the command's own message
     sys.exit(2)
 
-__all__ = ["app", "main", "run"]
+__all__ = ["SETTINGS", "VersionOption", "app", "main", "run"]
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are ours to tell, in one line
 
 _MEASURE_S = 0.02  # per figure of `plan`
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(**SETTINGS)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"secagg {version('secagg')}")  # noqa: T201 - the result
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+]
 
 
 @app.callback()
-def _root() -> None:
+def _root(*, version: VersionOption = False) -> None:
     """Secure aggregation: keys, certificates, information."""
 
 
@@ -53,7 +71,7 @@ def keygen(
     ] = None,
 ) -> None:
     """Make a party's identity, or a server's certificate."""
-    from secagg.service import Registry, RegistryError, ServerCredentials, check_name, write_identity
+    from secagg.service import Registry, ServerCredentials, check_name, write_identity
 
     console = Console()
     if server:
@@ -68,17 +86,14 @@ def keygen(
         return
     if (name is None) != (registry is None):
         raise typer.BadParameter("--name and --registry go together")
-    enrolled = Registry.load(registry) if registry is not None and registry.exists() else Registry({})
-    if name in enrolled.names.values():
-        raise RegistryError(f"party {name}: is in {registry} already")
     called = path.stem if name is None else name
     check_name(called)
-    key = write_identity(path)
-    entry = Registry.of([(called, key.identity)])
-    if registry is not None:
-        parties = [(n, i) for i, n in (*enrolled.names.items(), *entry.names.items())]
-        registry.write_text(Registry.of(parties).dump(), encoding="utf-8")
-    console.print(entry.dump().strip(), highlight=False, markup=False)
+    if registry is None:
+        identity = write_identity(path).identity
+    else:
+        enrolled = Registry.enrol(registry, called, lambda: write_identity(path).identity)
+        identity = next(one for one, known in enrolled.names.items() if known == called)
+    console.print(Registry.of([(called, identity)]).dump().strip(), highlight=False, markup=False)
 
 
 @app.command()

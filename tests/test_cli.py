@@ -438,11 +438,15 @@ def test_a_site_knows_its_own_registry_and_reveals_nothing_unless_told(
     taken: list[JoinOptions] = []
 
     async def record(options: JoinOptions, _say: object) -> Model:
+        if taken:
+            options.counted.add("train 1")
         taken.append(options)
         return Model({}, Standardizer.none(), 3)
 
     monkeypatch.setattr("fedcore.service.join.join", record)
-    assert call("fedcore", *join(party)).status == 0
+    sat_out = call("fedcore", *join(party))
+    assert sat_out.status == 1
+    assert "this site's rows are in no training sum of this run" in sat_out.out
     assert call("fedcore", *join(party, minimum_cohort=4, corrupt=0.25, reveal=party / "plain")).status == 0
     known = Registry.load(party / "r.toml").identities
     plan, learner = taken[0].run.plan, taken[0].run.learner

@@ -28,7 +28,7 @@ from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.settings import defaults
 from secagg import ParameterError, Phase
-from secagg.cli import run
+from secagg.cli import SETTINGS, VersionOption, run
 from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
 from secagg.store import SqliteStore
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 PLAN, LOGISTIC = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(**SETTINGS)
 
 RegistryOption = Annotated[Path, typer.Option("--registry", help="Registry file (TOML): who is enrolled.")]
 CertificateOption = Annotated[Path, typer.Option("--certificate", help="The server's certificate (PEM).")]
@@ -142,7 +142,7 @@ def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> R
 
 
 @app.callback()
-def _root() -> None:
+def _root(*, version: VersionOption = False) -> None:
     """Federated training under secure aggregation."""
 
 
@@ -192,8 +192,8 @@ def serve(
     start: Annotated[float, typer.Option(help="Seconds to wait for everybody in the first round.")] = 60.0,
     deadline: Annotated[float, typer.Option(help="Seconds that a phase lasts at most.")] = 30.0,
     grace: Annotated[
-        float | None, typer.Option(help="Seconds to wait for the rest once enough have answered.")
-    ] = None,
+        float, typer.Option(help="Seconds to wait for the rest once enough have answered, within --deadline.")
+    ] = 10.0,
 ) -> None:
     """Serve one training run to the parties of a registry."""
     from fedcore.data.schema import Schema
@@ -259,6 +259,9 @@ def join(
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Write the final model here (safetensors).")] = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds to try to reach the server before giving up.")
+    ] = 60.0,
     seed: Annotated[int | None, typer.Option(help="Repeatable training and rounding, for drills.")] = None,
     reveal: Annotated[
         Path | None, typer.Option(help="UNSAFE, for drills: write plain updates to this folder.")
@@ -298,6 +301,7 @@ def join(
         store=None if store is None else SqliteStore(store),
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
+        patience_s=patience,
     )
     console = Console()
 
@@ -310,6 +314,9 @@ def join(
     for note in found.warnings:
         say(f"note: {note}")
     _finish(asyncio.run(run_client(options, say)), site, run, model, say)
+    if run.plan.rounds and not options.counted:
+        say("this site's rows are in no training sum of this run: see above why it sat out")
+        raise typer.Exit(1)
 
 
 def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | None:

@@ -82,7 +82,8 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
             await _end_early(server, options, recorder, str(error))
             raise
         server.finish(_final(options, model))
-        recorder.write("finished", rounds=options.run.plan.rounds)
+        stopped = {"reason": model.stopped} if model.stopped else {}
+        recorder.write("finished", rounds=model.number, **stopped)
         await _farewell(server)
         return model
     finally:

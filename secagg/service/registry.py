@@ -8,8 +8,9 @@ identity = "<64 hexadecimal digits>"
 from __future__ import annotations
 
 import re
+import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from secagg.errors import ParameterError
 from secagg.params import Identity
 from secagg.primitives.signatures import check_identity
 from secagg.service.errors import RegistryError
+from secagg.store.errors import StoreBusyError, StoreError
+from secagg.store.lock import FileLock
 
+_PATIENCE_S, _POLL_S = 10.0, 0.02  # for another process that enrols
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -56,11 +60,34 @@ class Registry:
     def load(cls, path: Path) -> Registry:
         """Read the file. Raises RegistryError."""
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
             parties = [(str(party["name"]), bytes.fromhex(party["identity"])) for party in table["party"]]
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RegistryError(f"{path}: not a registry: {error}") from error
         return cls.of(parties)
+
+    @classmethod
+    def enrol(cls, path: Path, name: str, make: Callable[[], Identity]) -> Registry:
+        """Add a party to the file, which is made if it is not there, and return what it says then.
+
+        One process at a time, the file whole or as it was. make: gives the identity, once the name is free.
+        raises  RegistryError: the name is taken, the file is no registry, or it stays in use
+        """
+        if path.is_dir():
+            raise RegistryError(f"{path}: not a registry: is a folder")
+        lock = _held(path)
+        try:
+            there = cls.load(path) if path.exists() else cls({})
+            check_name(name)
+            if name in there.names.values():
+                raise RegistryError(f"party {name}: is in {path} already")
+            whole = cls.of([*((one, identity) for identity, one in there.names.items()), (name, make())])
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_text(whole.dump(), encoding="utf-8")
+            partial.replace(path)
+            return whole
+        finally:
+            lock.release()
 
     def dump(self) -> str:
         """Return the text of the file."""
@@ -72,3 +99,17 @@ class Registry:
     def name_of(self, identity: bytes) -> str:
         """Return the name of an identity, or its first digits."""
         return self.names.get(Identity(identity), identity.hex()[:12])
+
+
+def _held(path: Path) -> FileLock:
+    """Wait for the registry's lock. Raises RegistryError: somebody keeps it."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return FileLock(path.with_name(f".{path.name}.lock"))
+        except StoreBusyError:
+            if time.monotonic() > until:
+                raise RegistryError(f"{path}: another process holds it") from None
+            time.sleep(_POLL_S)
+        except StoreError as error:
+            raise RegistryError(str(error)) from error

@@ -366,7 +366,7 @@ def test_typed_values_are_what_they_are_however_texts_are_written(tmp_path: Path
         {
             "x": pa.array([Decimal("1.5"), Decimal("-1.125")], pa.decimal128(10, 3)),
             "on": pa.array([True, None]),
-            "day": pa.array(days, pa.timestamp("ns")),
+            "day": pa.array(days, pa.date32()).cast(pa.timestamp("ns")),
             "sure": pa.array([True, False]),
             "died": ["no", "yes"],
         }
