@@ -32,6 +32,7 @@ from secagg.service import (
     TranscriptSealed,
     UploadTaken,
 )
+from secagg.store import FileLock
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -42,16 +43,21 @@ def _finite(metrics: Metrics) -> dict[str, float | None]:
 
 
 class Recorder:
-    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors."""
+    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors.
+
+    raises  ParameterError: the folder holds a run; StoreBusyError: another server writes there
+    """
 
     def __init__(self, out: Path, run: Run, show: Show = show_nothing, *, resume: bool = False) -> None:
+        for name in ("sums", "models"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(out / ".lock")
         past = out / "history.jsonl"
         if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
+            self._lock.release()
             raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
         self._out, self._run = out, run
         self._show = show
-        for name in ("sums", "models"):
-            (out / name).mkdir(parents=True, exist_ok=True)
         self._history = History(out / "history.jsonl")
         self._task = ""
         self._round_id = b""
@@ -155,5 +161,6 @@ class Recorder:
         state.save(self._out / CHECKPOINT)
 
     def close(self) -> None:
-        """Close the history."""
+        """Close the history, and let another server write here."""
         self._history.close()
+        self._lock.release()

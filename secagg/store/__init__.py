@@ -6,6 +6,7 @@ from secagg.store.counter import Counter, StoredCounter
 from secagg.store.deal import cells, deal, is_cell
 from secagg.store.errors import StoreBusyError, StoreError, StoreFullError
 from secagg.store.ledger import Participation, ParticipationLedger
+from secagg.store.lock import FileLock
 from secagg.store.memory import MemoryStore
 from secagg.store.rule import DEALT, floor_for
 from secagg.store.sqlite import SqliteStore
@@ -17,6 +18,7 @@ __all__ = [
     "Concern",
     "ConcernKind",
     "Counter",
+    "FileLock",
     "LedgerError",
     "MemoryStore",
     "Participation",

@@ -26,9 +26,11 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.service.join import join
+from fedcore.service.recorder import Recorder
 from fedcore.service.serve import serve
 from fedcore.strategies import FedMedian, Scaffold, Strategy
 from secagg import ParameterError
+from secagg.store import StoreBusyError
 from tests.fedcore.service.test_join import PATIENT, Run
 from tests.fedcore.sites import SCHEMA, make_plan, make_table
 
@@ -196,3 +198,17 @@ def test_an_attempt_that_the_server_was_killed_in_is_spent_when_its_run_is_gone_
     assert whole.epsilon is not None
     with pytest.raises(BudgetExceededError):  # two rounds were planned, and two attempts are spent
         Federation(PlainSum(sites_of(5)), SCHEMA, LEARNER, plan).run(last)
+
+
+def test_two_servers_do_not_go_on_with_one_folder(tmp_path: Path) -> None:
+    run = Run(tmp_path, sites_of(4), PATIENT)
+    options = run.serve_options()
+    first = Recorder(options.out, options.run)
+    for resume in (False, True):
+        with pytest.raises(StoreBusyError, match="is in use, by another process"):
+            Recorder(options.out, options.run, resume=resume)
+    first.write("listening")
+    first.close()
+    with pytest.raises(ParameterError, match="already holds a run; --resume goes on with it"):
+        Recorder(options.out, options.run)
+    Recorder(options.out, options.run, resume=True).close()
