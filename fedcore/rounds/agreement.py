@@ -250,8 +250,10 @@ class Run:
         sizes = {"security.minimum_cohort": self.minimum_cohort, "plan.cohort": self.plan.cohort}
         sizes["strategy.smallest"] = getattr(self.strategy, "smallest", None)
         for name, sites in sizes.items():  # refused here rather than in the first round
+            if sites is None or not (fault := self._infeasible(min(sites, len(self.members)))):
+                continue
             rule = f"enough for {self.colluders} colluders, of those enrolled, in one round"
-            require(sites is None or self._feasible(min(sites, len(self.members))), name, rule, sites)
+            raise SettingError(f"{name}: must be {rule}, is {sites}: {fault}")
         if self.regroups:
             _ = self.cell
         if privacy is not None:
@@ -354,17 +356,21 @@ class Run:
 
     def threat_model(self, sites: int) -> ThreatModel:
         """Return what a round of so many sites or more is planned for: all colluders may be in it."""
-        return ThreatModel(corrupt=self.colluders / sites, dropout=self.security.dropout)
+        # Rates are rounded up to ppm: one that is rounded down before is still that of as many colluders.
+        return ThreatModel(
+            corrupt=1_000_000 * self.colluders // sites / 1_000_000, dropout=self.security.dropout
+        )
 
-    def _feasible(self, sites: int) -> bool:
+    def _infeasible(self, sites: int) -> str:
+        """Return why no round can be of so many sites, and what helps; empty: one can."""
         if self.colluders >= sites:
-            return False
+            return "security.corrupt would have to be lower"
         model = self.threat_model(sites)
         try:
             choose_parameters(clients=sites, corrupt=model.corrupt, dropout=model.dropout)
-        except InfeasibleParameters:
-            return False
-        return True
+        except InfeasibleParameters as error:
+            return str(error)
+        return ""
 
     @cached_property
     def cell(self) -> int:
@@ -373,7 +379,7 @@ class Run:
         raises  SettingError: not even all that are enrolled are enough
         """
         for sites in range(max(self.floor, self.plan.smallest_group), len(self.members) + 1):
-            if self._feasible(sites):
+            if not self._infeasible(sites):
                 return sites
         raise SettingError(f"consent.regroup: {len(self.members)} members are not enough for one group")
 

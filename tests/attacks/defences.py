@@ -11,6 +11,7 @@ from tests.attacks import (
     defences_server,
     defences_sites,
     defences_state,
+    defences_tables,
     defences_training,
 )
 from tests.attacks.defence import Defence
@@ -25,4 +26,5 @@ DEFENCES: tuple[Defence, ...] = (
     *defences_privacy.DEFENCES,
     *defences_sites.DEFENCES,
     *defences_runs.DEFENCES,
+    *defences_tables.DEFENCES,
 )

@@ -192,8 +192,8 @@ DEFENCES = (
     Defence(
         "agreement: what a round must tolerate",
         "fedcore.rounds.agreement",
-        "        if self.colluders >= sites:\n            return False\n",
-        "        if self.colluders >= 0:\n            return True\n",
+        "        if self.colluders >= sites:\n            return ",
+        '        if self.colluders >= 0:\n            return "" and ',
         "no cohort is agreed on that all colluders would break",
     ),
     Defence(

@@ -301,15 +301,15 @@ DEFENCES = (
     Defence(
         "cli: an account with noise",
         _CLI,
-        "        if account is None:\n            raise",
-        "        if False:\n            raise",
+        "    if account is None:\n        raise",
+        "    if False:\n        raise",
         "a site does not spend its budget anew",
     ),
     Defence(
         "cli: no seed with noise",
         _CLI,
-        "        if seed is not None:\n            raise",
-        "        if False:\n            raise",
+        "    if seed is not None:\n        raise",
+        "    if False:\n        raise",
         "nobody knows the noise",
     ),
 )

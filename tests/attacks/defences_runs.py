@@ -71,8 +71,8 @@ DEFENCES = (
     Defence(
         "join: the folder of plain updates is private",
         _JOIN,
-        "options.reveal.mkdir(mode=0o700, ",
-        "options.reveal.mkdir(",
+        "self.reveal.mkdir(mode=0o700, ",
+        "self.reveal.mkdir(",
         "who wrote a plain update when is seen by its owner alone",
     ),
     Defence(

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tests.attacks import defences_tables
 from tests.attacks.defence import Defence
 from tests.attacks.defences import DEFENCES
 
@@ -62,6 +63,14 @@ _TRAINING = (
     "tests/fedcore/privacy",
     "tests/fedcore/service",
     "tests/test_cli.py",
+)
+_TABLES = (
+    *(f"tests/fedcore/data/test_{name}.py" for name in ("layout", "reading", "dataset", "files")),
+    "tests/fedcore/learners/test_per_person.py",
+    "tests/fedcore/statistics/test_filled.py",
+    "tests/fedcore/rounds/test_losses.py",
+    "tests/fedcore/evaluation/test_prediction.py",
+    "tests/fedcore/evaluation/test_numbers.py",
 )
 _FOUND = 3  # attacks that are kept per defence
 _TIMEOUT_S = 900
@@ -154,6 +163,8 @@ def find(defence: Defence, known: Mapping[str, list[str]], *, every: bool) -> li
 
 def _suite(defence: Defence) -> tuple[str, ...]:
     """All attacks, first those that are most likely to meet the defence."""
+    if defence in defences_tables.DEFENCES:
+        return (*_TABLES, "tests/service/test_registry.py", *_TRAINING)
     if defence.module.startswith("fedcore.") or defence.module.endswith(".context"):
         return _TRAINING
     if ".service." in defence.module:

@@ -148,6 +148,36 @@ def test_a_model_of_other_shapes_does_not_end_a_run(monkeypatch: pytest.MonkeyPa
     assert not list(ends)
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            Model({"coefficients": np.full(3, np.nan), "intercept": np.zeros(1)}, Standardizer.none()),
+            "its para",
+        ),
+        (
+            Model(LEARNER.initial(), Standardizer(np.zeros(2), np.ones(2))),
+            "mean, deviation: must have one value per",
+        ),
+        (
+            Model(LEARNER.initial(), Standardizer(np.full(3, np.nan), np.ones(3))),
+            "mean: must be within bounds",
+        ),
+    ],
+)
+def test_what_is_no_model_does_not_end_a_run(
+    monkeypatch: pytest.MonkeyPatch, model: Model, said: str
+) -> None:
+    ends = iter([pack_model(model), final()])
+
+    async def act(_client: Driven, _compute: Any) -> RoundOutcome:
+        return over(next(ends))
+
+    (line,) = (one for one in drive(monkeypatch, run_of(), act) if one.startswith("sits"))
+    assert line.startswith(f"sits this round out: the final model: {said}")
+    assert not list(ends)
+
+
 @contextmanager
 def no_mask() -> Iterator[None]:
     """Files are made with the mode that was asked for."""

@@ -50,6 +50,23 @@ def test_holding_out_keeps_every_row_once_and_the_share_of_every_class(
         assert (held.labels == label).sum() == round(share * labels.count(label))
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8)), min_size=1, max_size=60), st.floats(0, 1))
+def test_rows_of_a_person_stay_on_one_side(rows: list[tuple[int, int]], share: float) -> None:
+    labels, persons = (np.array(one, np.int64) for one in zip(*rows, strict=True))
+    training, held = hold_out(Table(np.arange(float(len(rows)))[:, None], labels, persons), share, 1)
+    assert training.persons is not None
+    assert held.persons is not None
+    assert not set(training.persons.tolist()) & set(held.persons.tolist())
+    kept = np.concatenate([training.features[:, 0], held.features[:, 0]])
+    assert sorted(kept.tolist()) == list(range(len(rows)))
+
+
+def test_of_numbers_a_share_of_all_rows_is_held_out() -> None:
+    table = Table(np.arange(40.0)[:, None], np.linspace(0, 1, 40))
+    assert len(hold_out(table, 0.25, 0)[1]) == 10
+
+
 def test_which_rows_are_held_out_depends_on_the_seed_only() -> None:
     table = numbered([0, 1] * 50)
     one, again, other = (hold_out(table, 0.3, seed)[1].features.tolist() for seed in (1, 1, 2))

@@ -19,6 +19,7 @@ from fedcore.rounds.agreement import Run as AgreedRun
 from fedcore.rounds.site import Site
 from fedcore.strategies import FedAvg, FedAvgM
 from secagg import Identity, IdentityKey
+from secagg.store import floor_for
 from tests.fedcore.service.test_join import PATIENT, Run
 from tests.fedcore.service.test_training import train
 from tests.fedcore.sites import SCHEMA, make_table
@@ -226,3 +227,17 @@ def test_a_cohort_is_named_and_read_back() -> None:
     for bits in ("f", "fff", "FF", "zz"):
         with pytest.raises(TaskError, match="must be a bitmap over 8 members"):
             run.cohort_of(bits)
+
+
+@pytest.mark.parametrize("sites", [3, 4, 6])
+def test_three_and_more_sites_can_agree_where_everybody_stays(sites: int) -> None:
+    members = frozenset(sorted(MEMBERS)[:sites])
+    text = f"[security]\nminimum_cohort = {sites}\ndropout = 0.0"
+    run = agreed(text, members)
+    assert run.colluders == 1
+    assert floor_for(run.threat_model(sites), sites) == run.floor
+
+
+def test_what_three_sites_cannot_do_is_told_with_what_helps() -> None:
+    with pytest.raises(SettingError, match=r"minimum_cohort: .* is 3: .*what helps: .*dropout=0|4 clients"):
+        agreed("[security]\nminimum_cohort = 3\ndropout = 0.1", frozenset(sorted(MEMBERS)[:3]))
