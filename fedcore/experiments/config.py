@@ -12,6 +12,7 @@ from typing import Any
 from fedcore.errors import SettingError
 from fedcore.experiments import tables
 from fedcore.experiments.results import MODES
+from fedcore.learners.kinds import REGRESSIONS
 from fedcore.rounds.agreement import ANY_NUMBER, Agreement
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.settings import load, read, require
@@ -134,7 +135,7 @@ def parse_experiment(
         if "secure" in file.compare and point.data.clients is not None:
             fine = point.data.clients >= _FEWEST
             require(fine, "data.clients", f"at least {_FEWEST} for secure sums", point.data.clients)
-    usual = "r2" if points[0].agreed.learner.get("kind") == "linear" else "accuracy"
+    usual = "r2" if points[0].agreed.learner.get("kind") in REGRESSIONS else "accuracy"
     return Experiment(
         name=file.name or name,
         metric=file.metric or usual,

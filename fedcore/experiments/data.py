@@ -18,6 +18,7 @@ from fedcore.data import (
     shards,
     uneven,
 )
+from fedcore.data.check import label_of
 from fedcore.data.dataset import WHOLE
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
@@ -85,8 +86,9 @@ def _dataset(table: DataTable, folder: Path) -> Dataset:
     """Load a named set, one file, or a folder with a file for each site."""
     if table.name != "files":
         return load_set(table.name)
-    path, described, label = folder / str(table.path), folder / str(table.schema), str(table.label)
+    path, described = folder / str(table.path), folder / str(table.schema)
     schema = Schema.load(described, table.classes)
+    label = label_of(schema, table.label)
     if not path.exists():
         raise DataError(f"data.path: must be a file or a folder, {path} is not there")
     if path.is_dir():

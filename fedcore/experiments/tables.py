@@ -33,7 +33,7 @@ class DataTable:
     """[data]: which rows, and who has them.
 
     name       a set of SETS; files: `path` is a file, or a folder with a file for each site, whose
-               columns, label and classes `schema`, `label` and `classes` say
+               columns, label and classes `schema`, `label` and `classes` say, or a TOML schema alone
     partition  natural: by hospital, writer, party or file; the others are those of fedcore.data
     clients    sites; with natural: only the first so many; None: all
     alpha, shards_per_client, concentration, column, overlap  of the partition that they belong to
@@ -87,9 +87,13 @@ class DataTable:
         at_least(self, 1, "clients")
 
     def _check_files(self) -> None:
+        said = str(self.schema).lower().endswith(".toml")  # such a schema says label and classes itself
         for name in _FILES:
             given = getattr(self, name) is not None
-            if given != (self.name == "files"):
+            if said and name in {"label", "classes"}:
+                rule = "said by the schema alone where that is TOML"
+                require(not given, name, rule, getattr(self, name))
+            elif given != (self.name == "files"):
                 fault = "is for files" if given else "is missing, files need it"
                 raise SettingError(f"{name}: {fault}, data.name is {self.name}")
 
