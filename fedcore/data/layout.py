@@ -134,8 +134,26 @@ class Field:
         require(given == (self.missing is Missing.CONSTANT), "constant", rule, constant)
 
 
+class _Measured(Field):
+    """A column that is one feature."""
+
+    __slots__ = ()
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def features(self) -> dict[str, tuple[float, float]]:
+        """Return the features by name, with their bounds."""
+        return {self.name: self.bounds}
+
+    def expand(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the features, (rows, features)."""
+        return values[:, None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Number(Field):
+class Number(_Measured):
     """A number within [low, high]; unit: for people.
 
     varies  false: it may be the same, or nearly, in all rows of all sites, and counts for nothing then
@@ -180,17 +198,9 @@ class Number(Field):
             return _finite(cells.astype(np.float64))
         return _parsed(cells, notation, lambda text: _real(text, notation))
 
-    def features(self) -> dict[str, tuple[float, float]]:
-        """Return the features by name, with their bounds."""
-        return {self.name: self.bounds}
-
-    def expand(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the features, (rows, features)."""
-        return values[:, None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Day(Field):
+class Day(_Measured):
     """A date; its feature is the day's number, from 1970-01-01.
 
     date       form of it, as of Python's strptime, such as "%d.%m.%Y"
@@ -242,14 +252,6 @@ class Day(Field):
             days = cells.astype("datetime64[D]")
             return Values(np.where(np.isnat(days), np.nan, days.astype(np.int64)), {})
         return _parsed(texts(cells), notation, lambda text: _day(text, self.date))
-
-    def features(self) -> dict[str, tuple[float, float]]:
-        """Return the features by name, with their bounds."""
-        return {self.name: self.bounds}
-
-    def expand(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the features, (rows, features)."""
-        return values[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
