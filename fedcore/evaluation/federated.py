@@ -51,6 +51,8 @@ def answer(
     raises  TaskError: the learner gives no scores, or no numbers; what is returned: it failed, or labels are
             no classes. A row whose scores are not finite counts as one about which the model says nothing.
     """
+    if kind not in {TaskKind.EVALUATE, TaskKind.SITES}:
+        raise TaskError(f"task.kind: {kind} is no evaluation")
     found = Abilities.of(learner)
     if target is None and found.scoring is None:
         raise TaskError(f"evaluation: {type(learner).__name__} gives no class probabilities")

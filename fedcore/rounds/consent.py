@@ -19,7 +19,7 @@ import numpy as np
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import SettingError, TaskError
 from fedcore.rounds.agreement import Run
-from fedcore.rounds.questions import AboutModel, Count, Covariance, Cumulative, Deviation, Question, Train
+from fedcore.rounds.questions import AboutModel, Count, Covariance, Cumulative, Question, Train
 from fedcore.rounds.site import Site
 from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer, from_bounds
@@ -232,9 +232,10 @@ class Consent:
 
 def _scale_of(question: Question) -> Standardizer | None:
     """Return what a question standardizes rows by, or centers them at; None: it does neither."""
-    if isinstance(question, Deviation | Covariance):
-        return Standardizer(question.mean, np.zeros_like(question.mean))
-    return question.standardizer if isinstance(question, AboutModel) else None
+    if isinstance(question, AboutModel):
+        return question.standardizer
+    mean = getattr(question, "mean", None)  # of whatever kind: none goes by unchecked
+    return None if mean is None else Standardizer(mean, np.zeros_like(mean))
 
 
 def _digest_of(*arrays: Any) -> str:  # noqa: ANN401 - of numbers

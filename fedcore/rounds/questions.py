@@ -1,6 +1,7 @@
 """Questions to sites: one frozen type per kind, with the public arrays of it and nothing else.
 
 How the answer is encoded does not stand here: it follows from what the parties agreed on (`rounds.terms`).
+.github/CONTRIBUTING.md, "Where to add what", names the places that a new kind touches.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from fedcore.rounds.questions import (
     Count,
     Covariance,
     Cumulative,
+    Deviation,
     Mean,
     Question,
     TaskKind,
@@ -152,8 +153,10 @@ class Terms:
                 return federated.SITE_BINS
             case AboutModel():
                 return federated.dimension(len(self.classes))
-            case _:
+            case Deviation():
                 return columns
+            case _:
+                raise TaskError(f"task.kind: {question.kind} has no known number of values")
 
     def _training(self, question: Train) -> Encoding:
         asks = self.plan.asks(self.asks, question.number)

@@ -8,7 +8,7 @@ _GUARD = "fedcore.privacy.guard"
 _NOISE = "fedcore.privacy.noise"
 _PRIVACY = "fedcore.privacy.plan"
 _PLAN = "fedcore.rounds.plan"
-_CLI = "fedcore.cli.main"
+_CLI = "fedcore.cli.service"
 
 DEFENCES = (
     Defence(

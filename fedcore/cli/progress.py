@@ -1,0 +1,63 @@
+"""A training run on the console: a line for each round, and metrics in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from secagg import Phase
+
+_PHASES = {
+    phase.name.lower(): short
+    for phase, short in zip(Phase, ("keys", "share", "masked", "check", "unmask"), strict=True)
+}
+
+
+def told(metrics: Mapping[str, float | None]) -> str:
+    """Return metrics in a line."""
+    return ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
+
+
+class Progress:
+    """One line per round, the current phase in the status line."""
+
+    def __init__(self, console: Console, status: Any = None) -> None:  # noqa: ANN401 - rich's Status
+        self._console = console
+        self._status = status
+        self._times: dict[str, float] = {}
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show one event of the history."""
+        match event["event"]:
+            case "listening":
+                self._line(f"listening on {event['address']}, agreement {event['agreement'][:16]}")
+                heads = "".join(f"{short:>8}" for short in _PHASES.values())
+                self._line(f"{'round':<11}{'survivors':>9}{'kB up':>8}{'kB down':>9}{heads} ms")
+            case "phase":
+                self._times[event["phase"]] = event["milliseconds"]
+                if self._status is not None:
+                    self._status.update(
+                        f"{event['task']}: {event['phase']} {event['answered']}/{event['expected']}"
+                    )
+            case "round" if event["completed"]:
+                times = "".join(f"{self._times.get(name, 0):>8.0f}" for name in _PHASES)
+                self._line(
+                    f"{event['task']:<11}{len(event['survivors']):>9}{event['bytes_up'] / 1000:>8.1f}"
+                    f"{event['bytes_down'] / 1000:>9.1f}{times}"
+                )
+                if metrics := event.get("metrics"):
+                    over = f"over {event['rows']} held-out rows" if "rows" in event else "of the sites"
+                    self._line(f"{'':<11}{told(metrics)}, {over}")
+                self._times.clear()
+            case "round":
+                self._line(f"{event['task']:<12} no result: {event['reason']}")
+                self._times.clear()
+            case "killed":
+                self._line(f"SIGKILL to {event['client']}, {event['line']}", style="red")
+            case _:
+                pass
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,392 @@
+"""The commands of a service run: `fedcore serve`, `fedcore join`, `fedcore explain`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedcore.cli.progress import Progress, told
+from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.rounds.plan import TrainingPlan
+from fedcore.settings import defaults
+from secagg import ParameterError
+from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
+from secagg.store import SqliteStore
+
+if TYPE_CHECKING:
+    from fedcore.data.reading import Reading
+    from fedcore.data.schema import Schema
+    from fedcore.data.table import Table as Rows
+    from fedcore.privacy.guard import PrivacyGuard
+    from fedcore.rounds.agreement import Run
+    from fedcore.rounds.model import Model
+    from fedcore.rounds.site import Site
+
+PLAN, LOGISTIC = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
+
+RegistryOption = Annotated[Path, typer.Option("--registry", help="Registry file (TOML): who is enrolled.")]
+CertificateOption = Annotated[Path, typer.Option("--certificate", help="The server's certificate (PEM).")]
+SchemaOption = Annotated[Path, typer.Option("--schema", help="Schema (TOML), or CSV of column, low, high.")]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option("--classes", help="Labels, separated by commas, where the schema is a CSV file; 0,1."),
+]
+LabelOption = Annotated[
+    str | None, typer.Option("--label", help="Column of the label, where the schema is a CSV file; label.")
+]
+# What all parties must agree on: in a training file, or by the same options.
+RoundsOption = Annotated[int | None, typer.Option(min=1, help=f"Rounds of training; {PLAN['rounds']}.")]
+ClipOption = Annotated[
+    float | None, typer.Option(help=f"Largest change of a parameter in a round; {PLAN['clip']:g}.")
+]
+BitsOption = Annotated[int | None, typer.Option(help=f"Bits of a quantized value; {PLAN['bits']}.")]
+WeightCapOption = Annotated[
+    int | None, typer.Option(help=f"Most rows that count for a site; {PLAN['weight_cap']}.")
+]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help=f"Passes over the rows in a round; {LOGISTIC['epochs']}.")
+]
+LearningRateOption = Annotated[
+    float | None, typer.Option(help=f"Of local training; {LOGISTIC['learning_rate']:g}.")
+]
+CorruptOption = Annotated[float | None, typer.Option(help="Share of those enrolled that may collude; 0.1.")]
+DropoutOption = Annotated[float | None, typer.Option(help="Share of those enrolled that may drop out; 0.1.")]
+MinimumCohortOption = Annotated[
+    int | None, typer.Option(help="Fewest clients of a round; 3/4 of those enrolled, at least 4.")
+]
+StrictOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict-cohorts", help="Sites sign sums of the same members only, however the model changes."
+    ),
+]
+RegroupOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--regroup", help="A spoiled sum is dealt into groups; who drops out takes its group along."
+    ),
+]
+TrainingOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Training file (TOML) with what is agreed on, instead of the options before; the same for the "
+        "server and every site."
+    ),
+]
+NameOption = Annotated[
+    str | None, typer.Option(help="Of the run: one that begins anew with the same stores needs another.")
+]
+RowsOption = Annotated[
+    str | None,
+    typer.Option(help="Names the state of the rows: under a new name sites sign for other members again."),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(help="File (SQLite, mode 0600) of what was signed and accepted; kept from run to run."),
+]
+
+
+# Where the training file says what these options say.
+_AGREED = {
+    "plan": ("rounds", "clip", "bits", "weight_cap"),
+    "learner": ("epochs", "learning_rate"),
+    "security": ("corrupt", "dropout", "minimum_cohort"),
+    "consent": ("strict_cohorts", "regroup"),
+}
+
+
+def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> Run:
+    """Return what all parties agree on, by `training`, a file, or by the same options; None: not given.
+
+    A file may leave the names of the run and of the rows to the options.
+    """
+    from fedcore.rounds.agreement import Agreement, Run
+
+    given = {
+        table: {key: options[key] for key in keys if options.get(key) is not None}
+        for table, keys in _AGREED.items()
+    }
+    if (training := options.get("training")) is not None:
+        for key in (key for values in given.values() for key in values):
+            raise ParameterError(f"--{key.replace('_', '-')}: is said by the training file, --training")
+        agreed = Agreement.load(training)
+    else:
+        agreed = Agreement.parse(given | {"learner": {"kind": "logistic"} | given["learner"]})
+    said = {key: options[key] for key in ("name", "rows") if options.get(key) is not None}
+    for key in said:
+        if getattr(agreed.consent, key):
+            raise ParameterError(f"--{key}: is said by the training file, consent.{key}")
+    agreed = replace(agreed, consent=replace(agreed.consent, **said))
+    return Run.of(agreed, schema, enrolled.identities)
+
+
+def classes_of(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def serve(
+    context: typer.Context,
+    *,
+    registry: RegistryOption,
+    certificate: CertificateOption,
+    key: Annotated[Path, typer.Option(help="The server's private key (PEM, mode 0600).")],
+    schema: SchemaOption,
+    out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
+    classes: ClassesOption = None,
+    listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
+    rounds: RoundsOption = None,
+    clip: ClipOption = None,
+    bits: BitsOption = None,
+    weight_cap: WeightCapOption = None,
+    epochs: EpochsOption = None,
+    learning_rate: LearningRateOption = None,
+    corrupt: CorruptOption = None,
+    dropout: DropoutOption = None,
+    minimum_cohort: MinimumCohortOption = None,
+    strict_cohorts: StrictOption = None,
+    regroup: RegroupOption = None,
+    training: TrainingOption = None,
+    name: NameOption = None,
+    rows: RowsOption = None,
+    store: StoreOption = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(help="The server's identity (mode 0600): sign a transcript of each round with it."),
+    ] = None,
+    keep_inputs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-inputs", help="Keep masked vectors in transcripts: large, but sums can be recomputed."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")
+    ] = False,
+    start: Annotated[float, typer.Option(help="Seconds to wait for everybody in the first round.")] = 60.0,
+    deadline: Annotated[float, typer.Option(help="Seconds that a phase lasts at most.")] = 30.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds to wait for the rest once enough have answered, within --deadline.")
+    ] = 10.0,
+) -> None:
+    """Serve one training run to the parties of a registry."""
+    from fedcore.data.schema import Schema
+    from fedcore.service.options import ServeOptions
+    from fedcore.service.serve import serve as run_server
+
+    enrolled = Registry.load(registry)
+    columns = Schema.load(schema, classes_of(classes))
+    if keep_inputs and signing_key is None:
+        raise ParameterError("--keep-inputs: needs --signing-key")
+    signer = None if signing_key is None else read_identity(signing_key)
+    out.mkdir(parents=True, exist_ok=True)
+    run = _agreed(columns, enrolled, context.params)
+    options = ServeOptions(
+        address=listen,
+        credentials=ServerCredentials.load(certificate, key),
+        registry=enrolled,
+        run=run,
+        out=out,
+        start_s=start,
+        deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
+        show=Progress(Console()).show,
+        signer=signer,
+        keep_inputs=keep_inputs,
+        resume=resume,
+        store=None if store is None else SqliteStore(store),
+    )
+    asyncio.run(run_server(options))
+
+
+def join(
+    context: typer.Context,
+    server: Annotated[str, typer.Argument(help="The server's address, host:port.")],
+    *,
+    registry: RegistryOption,
+    certificate: CertificateOption,
+    key: Annotated[Path, typer.Option(help="This party's key file (mode 0600).")],
+    data: Annotated[Path, typer.Option(help="This party's rows (CSV).")],
+    schema: SchemaOption,
+    label: LabelOption = None,
+    classes: ClassesOption = None,
+    rounds: RoundsOption = None,
+    clip: ClipOption = None,
+    bits: BitsOption = None,
+    weight_cap: WeightCapOption = None,
+    epochs: EpochsOption = None,
+    learning_rate: LearningRateOption = None,
+    corrupt: CorruptOption = None,
+    dropout: DropoutOption = None,
+    minimum_cohort: MinimumCohortOption = None,
+    strict_cohorts: StrictOption = None,
+    regroup: RegroupOption = None,
+    training: TrainingOption = None,
+    name: NameOption = None,
+    rows: RowsOption = None,
+    store: StoreOption = None,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the rows to evaluate with, whole persons.")
+    ] = 0.0,
+    account: Annotated[
+        Path | None,
+        typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Write the final model here (safetensors).")] = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds to try to reach the server before giving up.")
+    ] = 60.0,
+    seed: Annotated[int | None, typer.Option(help="Repeatable training and rounding, for drills.")] = None,
+    reveal: Annotated[
+        Path | None, typer.Option(help="UNSAFE, for drills: write plain updates to this folder.")
+    ] = None,
+    hold: Annotated[
+        str | None, typer.Option(help="For drills: ROUND:PHASE before whose answer to stop.")
+    ] = None,
+) -> None:
+    """Take part in a training run with the rows of one party."""
+    from fedcore.data.check import look
+    from fedcore.data.schema import Schema
+    from fedcore.rounds.site import Site
+    from fedcore.service.join import Hold, JoinOptions
+    from fedcore.service.join import join as run_client
+
+    if not re.fullmatch(r".+:[0-9]{1,5}", server):
+        raise ParameterError(f"server: must be host:port, is {server!r}")
+    enrolled = Registry.load(registry)
+    signer = read_identity(key)
+    if signer.identity not in enrolled.identities:
+        raise ParameterError(f"key: the identity in {key} is not in {registry}")
+    if model is not None and not model.parent.is_dir():
+        raise ParameterError(f"model: {model.parent} is no folder")
+    columns = Schema.load(schema, classes_of(classes))
+    run = _agreed(columns, enrolled, context.params)
+    guard = _guard(run, seed, account)
+    reading, table, kept = _own_rows(data, columns, label, held_out)
+    site = Site(
+        enrolled.name_of(signer.identity), table, columns, run.learner, seed, held_out=kept, guard=guard
+    )
+    options = JoinOptions(
+        address=server,
+        credentials=ServerCredentials.load(certificate),
+        signer=signer,
+        site=site,
+        run=run,
+        store=None if store is None else SqliteStore(store),
+        reveal=reveal,
+        hold=None if hold is None else Hold.parse(hold),
+        patience_s=patience,
+    )
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    found = look(reading, columns, run.plan.weight_cap)
+    for line in (f"{data}: {reading.rows} rows, {len(reading.table)} can be used", *reading.rules()):
+        say(line)
+    for note in found.warnings:
+        say(f"note: {note}")
+    _finish(asyncio.run(run_client(options, say)), site, run, model, say)
+    if run.plan.rounds and not options.counted:
+        say("this site's rows are in no training sum of this run: see above why it sat out")
+        raise typer.Exit(1)
+
+
+def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | None:
+    """Return this party's own account of its privacy, where the run adds noise. Raises ParameterError."""
+    from fedcore.privacy.guard import PrivacyGuard
+
+    if run.plan.privacy is None:
+        if account is not None:
+            raise ParameterError("--account: needs a training file with [privacy], --training")
+        return None
+    if seed is not None:
+        raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
+    if account is None:
+        raise ParameterError("--account: is missing, a site must not spend its budget anew with [privacy]")
+    return PrivacyGuard(run.plan.privacy, account)
+
+
+def _own_rows(
+    data: Path, columns: Schema, label: str | None, held_out: float
+) -> tuple[Reading, Rows, Rows | None]:
+    """Read this party's rows: what the file gave, rows to train on, and rows that are held out."""
+    from fedcore.data.check import label_of
+    from fedcore.data.dataset import hold_out
+    from fedcore.data.files import inspect
+
+    reading = inspect(data, columns, label_of(columns, label))
+    whole = reading.complete()
+    if not held_out:
+        return reading, whole, None
+    table, kept = hold_out(whole, held_out, 0)
+    if not len(table) or not len(kept):
+        raise ParameterError(f"--held-out: {held_out} of {len(whole)} rows leave none on one side")
+    return reading, table, kept
+
+
+def _finish(final: Model, site: Site, run: Run, path: Path | None, say: Callable[[str], None]) -> None:
+    """Say how good the model is on held-out rows, and keep it, with the parameters that stay here."""
+    from fedcore.evaluation.personal import beside_alone, personal_model
+    from fedcore.rounds.model import save_model
+    from fedcore.rounds.state import RunState
+
+    now = RunState.of(final.number or 0, final.parameters, final.standardizer)
+    if path is not None:
+        save_model(path, replace(final, parameters=personal_model(now, site)))
+    if site.held_out is not None:
+        try:
+            ours, alone = beside_alone(now, site, run.plan.rounds)
+        except Exception as error:  # noqa: BLE001 - a learner is foreign code, and the model is kept
+            say(f"the model could not be evaluated here: {type(error).__name__}: {error}")
+        else:
+            say(f"on this site's {len(site.held_out)} held-out rows: {told(ours)}")
+            if alone is not None:
+                say(f"a model trained on this site's rows alone: {told(alone)}")
+    kept = "give --model FILE to keep its model" if path is None else f"its model is in {path}"
+    say(f"the run is over after {final.number} rounds: {kept}")
+
+
+def explain(
+    training: Annotated[Path, typer.Argument(help="Training file (TOML) that the parties agree on.")],
+    *,
+    schema: SchemaOption,
+    registry: RegistryOption,
+    classes: ClassesOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print who may choose what in a run, and what a lying server still gains by it."""
+    import json
+    from dataclasses import asdict
+
+    from fedcore.data.schema import Schema
+    from fedcore.rounds.levers import levers
+
+    run = _agreed(Schema.load(schema, classes_of(classes)), Registry.load(registry), {"training": training})
+    found = levers(run)
+    console = Console()
+    if as_json:
+        told = {"agreement": run.digest.hex(), "levers": [asdict(lever) for lever in found]}
+        console.print_json(json.dumps(told))
+        return
+    title = f"agreement {run.digest.hex()}"
+    table = Table("what", "who chooses it", "what a liar gains", "remedy", title=title)
+    for lever in found:
+        words = (lever.name, lever.chosen, lever.remains or "nothing", lever.remedy)
+        table.add_row(*(Text(word, overflow="fold") for word in words))  # [privacy] is no markup
+    console.print(table, highlight=False)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(serve)
+    app.command()(join)
+    app.command()(explain)
