@@ -130,7 +130,8 @@ class Evaluation:
     """Metrics of all rows of all sites, from sums.
 
     metrics    accuracy, auc (binned: pairs of rows within a bin of scores count half), log_loss, macro_f1;
-               the AUC is NaN when all rows are of one class. Of numbers: mse, mae, r2, and `beyond`, the
+               the AUC is NaN when all rows are of one class. Of two classes also precision, recall,
+               average_precision and ks, of the second. Of numbers: mse, mae, r2, and `beyond`, the
                share of rows whose error is larger than the range of the label, and counts as the range; a
                metric that is too small within that range for the sums to tell is NaN: narrower bounds help
     confusion  (classes, classes) counts: row is the label, column the guess
@@ -170,7 +171,31 @@ def to_evaluation(
         "log_loss": float(mean[cells] * _LOG_CAP * (rows / evaluated)),
         "macro_f1": macro_f1(confusion),
     }
+    if classes == 2:
+        metrics |= _of_the_second(confusion, curves[0])
     return Evaluation(metrics, confusion, evaluated)
+
+
+def _of_the_second(confusion: NDArray[np.int64], curve: NDArray[np.float64]) -> Metrics:
+    """Metrics of the second of two classes, NaN where there are no such rows or guesses.
+
+    The area under precision and recall is the average precision, and KS the largest distance of the two
+    distributions of scores, both over the edges of the bins.
+    """
+    inside, outside = (np.cumsum(rows[::-1]) for rows in curve)  # rows at or above each edge
+    nan = float("nan")
+    metrics = {
+        "precision": float(confusion[1, 1] / confusion[:, 1].sum()) if confusion[:, 1].any() else nan,
+        "recall": float(confusion[1, 1] / confusion[1].sum()) if confusion[1].any() else nan,
+        "average_precision": nan,
+        "ks": nan,
+    }
+    if inside[-1]:
+        found = inside / np.maximum(inside + outside, 1)
+        metrics["average_precision"] = float(np.diff(inside, prepend=0) @ found / inside[-1])
+    if inside[-1] and outside[-1]:
+        metrics["ks"] = float(np.abs(inside / inside[-1] - outside / outside[-1]).max())
+    return metrics
 
 
 def _to_regression(mean: NDArray[np.float64], rows: int, target: Column, least: float) -> Evaluation:

@@ -133,11 +133,29 @@ def check(found: Evaluation, pooled: Table) -> None:
     assert found.metrics["log_loss"] == pytest.approx(loss, abs=1e-3)
     f1 = metrics.f1_score(pooled.labels, guesses, average="macro")
     assert found.metrics["macro_f1"] == pytest.approx(f1)
+    if classes == 2:
+        check_the_second(found, pooled)
     if curves := areas(pooled):
         exact, tied = np.mean(curves, axis=0)
         assert abs(found.metrics["auc"] - exact) <= tied / 2 + 1e-9
     else:
         assert math.isnan(found.metrics["auc"])
+
+
+def check_the_second(found: Evaluation, pooled: Table) -> None:
+    """Of the second of two classes, with scores as coarse as the bins."""
+    labels, guesses = pooled.labels, pooled.features.argmax(axis=1)
+    bins = np.clip((pooled.features[:, 1] * BINS).astype(int), 0, BINS - 1)
+    expected = dict.fromkeys(("precision", "recall", "average_precision", "ks"), float("nan"))
+    if guesses.any():
+        expected["precision"] = float(metrics.precision_score(labels, guesses))
+    if labels.any():
+        expected["recall"] = float(metrics.recall_score(labels, guesses))
+        expected["average_precision"] = float(metrics.average_precision_score(labels, bins))
+    if 0 < labels.sum() < len(labels):
+        wrong, right, _ = metrics.roc_curve(labels, bins, drop_intermediate=False)
+        expected["ks"] = float(np.abs(right - wrong).max())
+    assert {name: found.metrics[name] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
 @every_sum
