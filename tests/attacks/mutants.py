@@ -58,6 +58,7 @@ _TRAINING = (
             "site",
             "agreement",
             "options",
+            "losses",
         )
     ),
     "tests/fedcore/privacy",
