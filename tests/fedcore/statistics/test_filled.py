@@ -29,9 +29,9 @@ LABEL = Category(name="y", categories=("0", "1"))
 SCHEMA = Schema.of(
     Layout(
         columns=(
-            Number(name="age", low=0, high=100, missing=Missing.MEAN),
-            Number(name="dose", low=-5, high=5),
-            Number(name="level", low=0, high=10, missing=Missing.MEAN),
+            Number(name="age", low=0, high=100, missing=Missing.MEAN, varies=False),
+            Number(name="dose", low=-5, high=5, varies=False),
+            Number(name="level", low=0, high=10, missing=Missing.MEAN, varies=False),
         ),
         label=LABEL,
     )
