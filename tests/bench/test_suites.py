@@ -133,6 +133,7 @@ def test_a_wrong_sum_is_noticed() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.exhaustive
 def test_the_memory_of_a_server_grows_with_the_vector() -> None:
     small, large = (server_bytes(Workload(clients=70, length=d, sample=1)) for d in (1000, 4_000_000))
     assert large - small > 8_000_000

@@ -18,7 +18,7 @@ def under_valgrind(flavor: str, *arguments: str) -> subprocess.CompletedProcess[
     return run("valgrind", "--quiet", "--error-exitcode=1", checked, *arguments)
 
 
-@pytest.mark.parametrize("flavor", FLAVORS)
+@pytest.mark.parametrize("flavor", ["plain", pytest.param("o2", marks=pytest.mark.exhaustive)])
 def test_no_branch_and_no_address_depends_on_a_secret(flavor: str) -> None:
     done = under_valgrind(flavor)
     assert done.returncode == 0, done.stderr

@@ -25,7 +25,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+# Of each kind one: means, control variates, groups, passes.
+USUAL = {"FedAvg", "Scaffold", "FedMedian", "GeometricMedian"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in USUAL else pytest.param(name, marks=pytest.mark.exhaustive) for name in STRATEGIES],
+)
 def test_every_strategy_learns_securely_with_a_dropout_in_every_round(tmp_path: Path, name: str) -> None:
     strategy = {"name": name} | OPTIONS.get(name, {})
     plain, quantized, secure = run(
