@@ -87,8 +87,8 @@ def keygen(
     if (name is None) != (registry is None):
         raise typer.BadParameter("--name and --registry go together")
     called = path.stem if name is None else name
-    check_name(called)
     if registry is None:
+        check_name(called)
         identity = write_identity(path).identity
     else:
         enrolled = Registry.enrol(registry, called, lambda: write_identity(path).identity)

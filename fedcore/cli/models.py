@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table as Lines
 from rich.text import Text
 
+from fedcore.cli.service import LabelOption
+
 ModelArgument = Annotated[Path, typer.Argument(help="File of a model (safetensors).")]
 
 
@@ -133,22 +135,19 @@ def compare(
     second: Annotated[Path, typer.Argument(help="File of another model.")],
     rows: Annotated[Path, typer.Argument(help="Rows with labels (.csv, .parquet, .npz).")],
     *,
-    label: Annotated[
-        str | None, typer.Option(help="Column of the label, for models of a CSV schema.")
-    ] = None,
+    label: LabelOption = None,
 ) -> None:
     """Evaluate two models on the same rows.
 
     Example: fedcore model compare first.safetensors second.safetensors rows.csv
     """
-    from fedcore.data.check import label_of
     from fedcore.errors import DataError
     from fedcore.evaluation.prediction import Predictor
 
     predictors = [Predictor.load(path) for path in (first, second)]
     if predictors[0].schema != predictors[1].schema:
         raise DataError(f"{second}: is of another schema than {first}, there are no rows for both")
-    table = predictors[0].read(rows, label_of(predictors[0].schema, label), answers=True).complete()
+    table = predictors[0].read(rows, predictors[0].schema.label_column(label), answers=True).complete()
     found = [one.evaluate(table) for one in predictors]
     lines = Lines("metric", *(escape(str(path)) for path in (first, second)))
     for name in found[0]:

@@ -130,6 +130,7 @@ def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> R
 
 
 def classes_of(text: str | None) -> tuple[str, ...] | None:
+    """Read --classes: names separated by commas; None: not given."""
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
@@ -213,7 +214,7 @@ def join(
     registry: RegistryOption,
     certificate: CertificateOption,
     key: Annotated[Path, typer.Option(help="This party's key file (mode 0600).")],
-    data: Annotated[Path, typer.Option(help="This party's rows (CSV).")],
+    data: Annotated[Path, typer.Option(help="This party's rows (.csv, .parquet, .npz).")],
     schema: SchemaOption,
     label: LabelOption = None,
     classes: ClassesOption = None,
@@ -319,11 +320,10 @@ def _own_rows(
     data: Path, columns: Schema, label: str | None, held_out: float
 ) -> tuple[Reading, Rows, Rows | None]:
     """Read this party's rows: what the file gave, rows to train on, and rows that are held out."""
-    from fedcore.data.check import label_of
     from fedcore.data.dataset import hold_out
     from fedcore.data.files import inspect
 
-    reading = inspect(data, columns, label_of(columns, label))
+    reading = inspect(data, columns, columns.label_column(label))
     whole = reading.complete()
     if not held_out:
         return reading, whole, None
@@ -374,8 +374,8 @@ def explain(
     found = levers(run)
     console = Console()
     if as_json:
-        told = {"agreement": run.digest.hex(), "levers": [asdict(lever) for lever in found]}
-        console.print_json(json.dumps(told))
+        said = {"agreement": run.digest.hex(), "levers": [asdict(lever) for lever in found]}
+        console.print_json(json.dumps(said))
         return
     title = f"agreement {run.digest.hex()}"
     table = Table("what", "who chooses it", "what a liar gains", "remedy", title=title)

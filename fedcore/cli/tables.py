@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table as Lines
 from rich.text import Text
 
+from fedcore.cli.service import ClassesOption, LabelOption, SchemaOption, TrainingOption, classes_of
+
 if TYPE_CHECKING:
     from fedcore.data.check import Findings
 
@@ -66,14 +68,10 @@ def schema(
 def check(
     rows: Annotated[Path, typer.Argument(help="This party's rows (.csv, .parquet, .npz).")],
     *,
-    schema: Annotated[Path, typer.Option(help="Schema (TOML), or CSV of column, low, high.")],
-    training: Annotated[
-        Path | None, typer.Option(help="Training file (TOML) that the parties agree on.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label, for a CSV schema.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Labels, separated by commas, for a CSV schema.")
-    ] = None,
+    schema: SchemaOption,
+    training: TrainingOption = None,
+    label: LabelOption = None,
+    classes: ClassesOption = None,
     answers: Annotated[
         bool, typer.Option("--label-column/--no-label-column", help="Whether the file has the label.")
     ] = True,
@@ -84,21 +82,20 @@ def check(
     Shows values of this party's rows: it is for this party's eyes.
     Example: fedcore check rows.csv --schema schema.toml --training agreement.toml
     """
-    from fedcore.data.check import label_of, look
+    from fedcore.data.check import look
     from fedcore.data.files import inspect
     from fedcore.data.schema import Schema
     from fedcore.rounds.agreement import ANY_NUMBER, Agreement
     from fedcore.rounds.terms import Terms
 
-    names = None if classes is None else tuple(name.strip() for name in classes.split(","))
-    columns = Schema.load(schema, names)
+    columns = Schema.load(schema, classes_of(classes))
     cap = None
     if training is not None:
         agreed = Agreement.load(training)
         plan = agreed.make_plan(ANY_NUMBER)
         Terms.of(plan, agreed.make_strategy(ANY_NUMBER), agreed.make_learner(columns), columns)
         cap = plan.weight_cap
-    reading = inspect(rows, columns, label_of(columns, label), answers=answers)
+    reading = inspect(rows, columns, columns.label_column(label), answers=answers)
     found = look(reading, columns, cap, answers=answers)
     if as_json:
         print(json.dumps(found.to_json()))  # noqa: T201 - the result

@@ -11,19 +11,9 @@ import numpy as np
 
 from fedcore.data.reading import Reading
 from fedcore.data.schema import Schema
-from fedcore.errors import DataError
 
 _FEW = 10  # rows, with fewer a column tells the label by chance
 _NARROW = 2.0**-10  # of the range of a column: a deviation below it is near what sums resolve
-
-
-def label_of(schema: Schema, given: str | None) -> str:
-    """Return the column of the label. Raises DataError: given although the schema says it."""
-    if schema.layout is None:
-        return given or "label"
-    if given is not None:
-        raise DataError(f"label: is said by the schema, {schema.layout.label.name}, no other can be given")
-    return schema.layout.label.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

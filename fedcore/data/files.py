@@ -77,7 +77,7 @@ def read_folder(folder: Path, schema: Schema, label: str = "label", without: Pat
     if len({one.stem for one in found}) != len(found):
         raise DataError(f"{folder}: has two files for one site")
     parts = {one.stem: read_table(one, schema, label) for one in found}
-    return Dataset(folder.name, parts, schema, label if schema.layout is None else schema.layout.label.name)
+    return Dataset(folder.name, parts, schema, label if schema.layout is None else schema.label_column())
 
 
 # --- CSV
@@ -322,7 +322,7 @@ def write_table(table: Table, path: Path, schema: Schema, label: str = "label") 
     raises  DataError, OutOfBoundsError: a table that does not fit the schema, before anything is written
     """
     suffix = _suffix(path)
-    label = label if schema.layout is None else schema.layout.label.name
+    label = label if schema.layout is None else schema.label_column()
     if not len(table):
         raise DataError(f"{path}: has no rows")
     schema.layout_with(label)  # a feature is not the label

@@ -122,6 +122,18 @@ class Schema:
             writer.writerow(["column", "low", "high"])
             writer.writerows([column.name, column.low, column.high] for column in self.columns)
 
+    def label_column(self, given: str | None = None) -> str:
+        """Return the label's column in files: the layout's, else what is given, else "label".
+
+        raises  DataError: given although the layout says it
+        """
+        if self.layout is None:
+            return given or "label"
+        if given is not None:
+            name = self.layout.label.name
+            raise DataError(f"label: is said by the schema, {name}, no other can be given")
+        return self.layout.label.name
+
     def layout_with(self, label: str) -> Layout:
         """Return the layout of files with a column for each feature, and the label. Raises DataError."""
         if self.layout is not None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from fedcore.data import load_set, read_folder, uneven, write_table
-from fedcore.data.check import label_of
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts, completed_rounds, revealed_file
@@ -160,7 +159,7 @@ def prepare(options: DemoOptions) -> Setting:
         schema = Schema.load(described, options.classes)
         if schema.target is not None:
             raise DataError(f"{described}: the demonstration tells classes apart, the label is a number")
-        dataset = read_folder(options.data, schema, label_of(schema, options.label), without=described)
+        dataset = read_folder(options.data, schema, schema.label_column(options.label), without=described)
         if len(dataset.parts) < _FEWEST:
             raise DataError(f"{options.data}: a file per site, at least {_FEWEST}, has {len(dataset.parts)}")
     training, held_out = dataset.split(HELD_OUT_SHARE, options.seed)

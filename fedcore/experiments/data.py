@@ -18,7 +18,6 @@ from fedcore.data import (
     shards,
     uneven,
 )
-from fedcore.data.check import label_of
 from fedcore.data.dataset import WHOLE
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
@@ -88,7 +87,7 @@ def _dataset(table: DataTable, folder: Path) -> Dataset:
         return load_set(table.name)
     path, described = folder / str(table.path), folder / str(table.schema)
     schema = Schema.load(described, table.classes)
-    label = label_of(schema, table.label)
+    label = schema.label_column(table.label)
     if not path.exists():
         raise DataError(f"data.path: must be a file or a folder, {path} is not there")
     if path.is_dir():

@@ -144,7 +144,7 @@ def test_a_label_is_classes_or_a_number(
         ("a,b\n1,2\n", "y", "has no column y, it has a, b"),
         ("y,b\nno,text\nyes,text\n", "y", "no column beside y is a number, a day or one of few texts"),
         ("y,b\nno,1\nno,2\n", "y", "column y is no label: all rows have the same"),
-        ('y,b\n"no\n', "y", "unexpected end of data|is no label|has no rows|no column"),
+        ('y,b\n"no\n', "y", "has no rows"),
     ],
 )
 def test_a_file_without_columns_or_rows_has_no_draft(

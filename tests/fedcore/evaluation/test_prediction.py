@@ -200,7 +200,7 @@ LOGISTIC = '{"kind": "logistic", "options": {"features": %s, "classes": 2}}'
         ({"learner": LOGISTIC % "-3"}, "learner.features: must be 4, is -3"),
         ({"learner": LOGISTIC % "1000000000000"}, "learner.features: must be 4"),
         ({"learner": BIG % "1000000000000"}, "learner.hidden: must be units, at most"),
-        ({"learner": BIG % "9, 9, 9"}, "learner: must be of 10 parameters|parameters"),
+        ({"learner": BIG % "9, 9, 9"}, "learner: must be of 10 parameters, is 245"),
         ({"learner": "[" * 100_000}, "cannot be made from its file"),
         (
             {"parameters": {"coefficients": np.full((4, 2), np.nan), "intercepts": np.zeros(2)}},
