@@ -439,7 +439,7 @@ def test_a_site_knows_its_own_registry_and_reveals_nothing_unless_told(
 
     async def record(options: JoinOptions, _say: object) -> Model:
         if taken:
-            options.counted.add("train 1")
+            options.site.trained = 1
         taken.append(options)
         return Model({}, Standardizer.none(), 3)
 

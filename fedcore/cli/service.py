@@ -296,7 +296,7 @@ def join(
     for note in found.warnings:
         say(f"note: {note}")
     _finish(asyncio.run(run_client(options, say)), site, run, model, say)
-    if run.plan.rounds and not options.counted:
+    if run.plan.rounds and not site.trained:
         say("this site's rows are in no training sum of this run: see above why it sat out")
         raise typer.Exit(1)
 

@@ -226,8 +226,9 @@ class Consent:
 
     def counted(self, payload: bytes, survivors: Collection[Identity]) -> None:
         """Learn from our own session which sum our vector is in."""
-        name = Task.decode(payload, self.run.terms.encoding).name
-        self.site.state.count(name, [one.hex() for one in survivors])
+        task = Task.decode(payload, self.run.terms.encoding)
+        self.site.state.count(task.name, [one.hex() for one in survivors])
+        self.site.trained += isinstance(task.question, Train)
 
 
 def _scale_of(question: Question) -> Standardizer | None:

@@ -75,6 +75,7 @@ class Site:
     raises    DataError, OutOfBoundsError: rows that do not fit the schema
     trouble   why its last vector says nothing; for its own log: whether it does may tell about the rows
     notes     what was lost of its last vector, and how much; likewise
+    trained   training sums that its vectors are in, by what its own session proved
 
     A task is accepted or refused on grounds that do not depend on rows. Once it is accepted a vector is
     sent: where the computation fails or gives what is not finite, no change under the site's usual weight,
@@ -91,6 +92,7 @@ class Site:
     state: SiteState = field(default_factory=SiteState, repr=False)
     trouble: str = field(default="", repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
+    trained: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         for rows, what in ((self.table, self.name), (self.held_out, f"{self.name}, held out")):

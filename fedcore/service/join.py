@@ -51,7 +51,6 @@ class JoinOptions:
 
     run     what this site agreed to: it takes part in nothing else
     store   keeps what it answered, signed and accepted; None: in memory, and forgotten with the process
-    counted  names of the training rounds whose sums this site's vector is in, filled by `join`
     reveal  private folder for the quantized updates, so that a drill can check the sums; None: never
     """
 
@@ -64,7 +63,6 @@ class JoinOptions:
     reveal: Path | None = None
     hold: Hold | None = None
     patience_s: float = 60.0
-    counted: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         if self.reveal is not None:
@@ -108,8 +106,6 @@ async def join(options: JoinOptions, say: Say) -> Model:
             )
             if outcome.survivors and outcome.payload and not outcome.finished:
                 consent.counted(outcome.payload, outcome.survivors)
-                if (task := _task(options.run, outcome.payload)).kind is TaskKind.TRAIN:
-                    options.counted.add(task.name)
             if outcome.finished:
                 return _final(options, outcome.payload)
             name = _task(options.run, outcome.payload).name if outcome.payload else "a round"

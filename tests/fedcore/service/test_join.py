@@ -268,6 +268,10 @@ def test_every_site_is_told_of_every_round_and_ends_with_the_final_model(steady:
     assert kept.standardizer.mean.tolist() == final.standardizer.mean.tolist()
 
 
+def test_a_site_knows_in_how_many_training_sums_it_is(steady: Run) -> None:
+    assert {site.trained for site in steady.sites.values()} == {2}
+
+
 def test_a_site_without_noise_is_told_what_remains_to_a_lying_server(steady: Run, tmp_path: Path) -> None:
     for said in steady.said.values():
         (line,) = (line for line in said if "who is in a sum" in line)
