@@ -25,6 +25,8 @@ class CodecError(FedcoreError, ValueError):
 class SpoiledError(CodecError):
     """A sum that makes no sense: somebody in it sent something else than a vector of the task."""
 
+    exit_status = 3
+
 
 class DataError(FedcoreError, ValueError):
     """A table, schema or label that cannot be used; the message names file, column and row."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -136,6 +136,34 @@ def _plain(value: Any, kind: Any) -> Any:  # noqa: ANN401
     if type(value) is int and float in _alternatives(kind):
         return float(value)
     return msgspec.to_builtins(value, order="sorted")
+
+
+def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON values
+    """Say what differs between two trees of JSON values, by path; lists of named things go by their names."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys((*before, *now)):
+            inside = path(where, str(name))
+            if name not in now:
+                yield f"{inside}: was {shown(before[name])}, is missing"
+            elif name not in before:
+                yield f"{inside}: was missing, is {shown(now[name])}"
+            else:
+                yield from differences(before[name], now[name], inside)
+    elif _named(before) and _named(now):
+        old, new = ({one["name"]: one for one in ones} for ones in (before, now))
+        yield from differences(old, new, where)
+        if list(old) != list(new) and old.keys() == new.keys():
+            yield f"{where}: are in another order"
+    elif before != now:
+        yield f"{where}: was {shown(before)}, is {shown(now)}"
+
+
+def _named(value: Any) -> bool:  # noqa: ANN401
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in value)
+    )
 
 
 def defaults(kind: type[Any]) -> dict[str, Any]:

@@ -238,7 +238,11 @@ _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 
 
 def run(application: typer.Typer, program: str) -> None:
-    """Run a Typer application; bad input becomes one line and exit status 2, never a traceback."""
+    """Run a Typer application; an error becomes one line, never a traceback.
+
+    Exit status 0: done; 1: what was looked at is not as it should be; 2: bad input; 3: bad luck, such as a
+    server that cannot be reached or a round without result; 130: interrupted.
+    """
     try:
         status = application(prog_name=program, standalone_mode=False)
     except _UsageError as error:
@@ -249,7 +253,7 @@ def run(application: typer.Typer, program: str) -> None:
         sys.exit(2)
     except (SecAggError, OSError) as error:
         _complain(program, str(error))
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_status", 2))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

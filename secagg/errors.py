@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 
 class SecAggError(Exception):
-    """Base of everything that secagg raises on purpose."""
+    """Base of everything that secagg raises on purpose.
+
+    exit_status  of a command that ends with it: 2, bad input; 3, bad luck
+    """
+
+    exit_status: ClassVar[int] = 2
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by what is there: constructors take other arguments than the message."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[SecAggError], args: tuple[Any, ...], state: dict[str, Any]) -> SecAggError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class LocalProtocolError(SecAggError):
@@ -46,6 +63,8 @@ class RoundAbortedError(SecAggError):
     `reason` says why, `blamed` whom the protocol suspects; the `guilty` among them are to be left out of
     the next attempt, the `likely` ones had better be (see `Aborted`).
     """
+
+    exit_status = 3
 
     def __init__(
         self,

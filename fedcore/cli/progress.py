@@ -14,10 +14,17 @@ _PHASES = {
     for phase, short in zip(Phase, ("keys", "share", "masked", "check", "unmask"), strict=True)
 }
 
+_NAMES = 12  # of sites, in a line
+
 
 def told(metrics: Mapping[str, float | None]) -> str:
     """Return metrics in a line."""
     return ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return (", ".join(names[:_NAMES]) or "none") + more
 
 
 class Progress:
@@ -54,6 +61,13 @@ class Progress:
             case "round":
                 self._line(f"{event['task']:<12} no result: {event['reason']}")
                 self._times.clear()
+            case "waiting":
+                here, missing, needed = event["here"], event["missing"], event["needed"]
+                wants = f"{needed - len(here)} more" if len(here) < needed else "the rest"
+                self._line(
+                    f"waits for {wants}: {len(here)} of {needed} needed are here ({_list(here)}), "
+                    f"missing: {_list(missing)}"
+                )
             case "killed":
                 self._line(f"SIGKILL to {event['client']}, {event['line']}", style="red")
             case _:

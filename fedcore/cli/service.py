@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.settings import defaults
 from secagg import ParameterError
-from secagg.service import Deadlines, Registry, ServerCredentials, read_identity
+from secagg.service import Deadlines, Registry, ServerCredentials, host_and_port, outdated, read_identity
 from secagg.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -172,7 +173,9 @@ def serve(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")
     ] = False,
-    start: Annotated[float, typer.Option(help="Seconds to wait for everybody in the first round.")] = 60.0,
+    start: Annotated[
+        float, typer.Option(help="Seconds that the first round waits for the rest, once enough are there.")
+    ] = 60.0,
     deadline: Annotated[float, typer.Option(help="Seconds that a phase lasts at most.")] = 30.0,
     grace: Annotated[
         float, typer.Option(help="Seconds to wait for the rest once enough have answered, within --deadline.")
@@ -188,11 +191,14 @@ def serve(
     if keep_inputs and signing_key is None:
         raise ParameterError("--keep-inputs: needs --signing-key")
     signer = None if signing_key is None else read_identity(signing_key)
-    out.mkdir(parents=True, exist_ok=True)
+    host_and_port(listen, "--listen")
+    credentials = ServerCredentials.load(certificate, key)
+    if cause := outdated(credentials, time.time()):
+        raise ParameterError(f"--certificate: {cause}")
     run = _agreed(columns, enrolled, context.params)
     options = ServeOptions(
         address=listen,
-        credentials=ServerCredentials.load(certificate, key),
+        credentials=credentials,
         registry=enrolled,
         run=run,
         out=out,
@@ -202,9 +208,9 @@ def serve(
         signer=signer,
         keep_inputs=keep_inputs,
         resume=resume,
-        store=None if store is None else SqliteStore(store),
     )
-    asyncio.run(run_server(options))
+    out.mkdir(parents=True, exist_ok=True)  # only now: what is refused leaves nothing behind
+    asyncio.run(run_server(replace(options, store=None if store is None else SqliteStore(store))))
 
 
 def join(
@@ -242,8 +248,9 @@ def join(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Write the final model here (safetensors).")] = None,
     patience: Annotated[
-        float, typer.Option(min=0, help="Seconds to try to reach the server before giving up.")
-    ] = 60.0,
+        float | None,
+        typer.Option(min=0, help="Seconds to try to reach the server before giving up; for ever."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeatable training and rounding, for drills.")] = None,
     reveal: Annotated[
         Path | None, typer.Option(help="UNSAFE, for drills: write plain updates to this folder.")
@@ -259,8 +266,7 @@ def join(
     from fedcore.service.join import Hold, JoinOptions
     from fedcore.service.join import join as run_client
 
-    if not re.fullmatch(r".+:[0-9]{1,5}", server):
-        raise ParameterError(f"server: must be host:port, is {server!r}")
+    host_and_port(server, "server")
     enrolled = Registry.load(registry)
     signer = read_identity(key)
     if signer.identity not in enrolled.identities:
@@ -283,7 +289,7 @@ def join(
         store=None if store is None else SqliteStore(store),
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
-        patience_s=patience,
+        patience_s=math.inf if patience is None else patience,
     )
     console = Console()
 

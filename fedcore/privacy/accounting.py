@@ -55,6 +55,8 @@ class Mechanism(StrEnum):
 class BudgetExceededError(FedcoreError):
     """The next round would reveal more than the budget allows."""
 
+    exit_status = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:

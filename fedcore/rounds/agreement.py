@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -293,6 +294,18 @@ class Run:
             "strategy": strategy_json(self.strategy),
             **rules,
         }
+
+    def stands_on(self) -> dict[str, Any]:
+        """Return what a checkpoint of this run can be gone on with, as JSON values.
+
+        Without a budget a run may have more rounds than was agreed on first: all agree anew, and go on.
+        """
+        said = self.to_json() | {"members": sorted(member.hex() for member in self.members)}
+        with suppress(ValueError):  # of a learner that is foreign code
+            said["learner"] = json.loads(self.words)
+        if self.plan.privacy is None:
+            del said["plan"]["rounds"]
+        return said
 
     @cached_property
     def digest(self) -> bytes:

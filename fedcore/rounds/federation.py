@@ -25,11 +25,15 @@ from fedcore.rounds.questions import Deviation, Evaluate, Mean, Question, Sites,
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.rounds.terms import Terms
+from fedcore.settings import differences, to_json
 from fedcore.statistics.standardizer import Standardizer, from_bounds, to_mean, to_standardizer
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
+from fedcore.strategies.named import strategy_json
 from fedcore.stream import permutation
 
 Evaluator: TypeAlias = Callable[[Parameters, Standardizer], Metrics]
+
+_SHOWN = 3  # differences, in a message
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class Federation:
                    is added, before every attempt, as spent
     every_sum      also before every attempt and after every sum: sites that keep what they answered do not
                    answer an earlier one again
+    ready          called ahead of every attempt, of everybody or some: returns when it makes sense
+    about          what the run stands on, in its checkpoints; None: learner, schema and strategy
     terms          what the sites agreed to; None: what follows from the rest
     """
 
@@ -57,6 +63,8 @@ class Federation:
     evaluator: Evaluator | None = None
     on_checkpoint: Callable[[RunState], None] = lambda _state: None
     every_sum: bool = False
+    ready: Callable[[Sequence[str] | None], None] = lambda _among: None
+    about: Mapping[str, Any] | None = None
     terms: Terms | None = None
 
     def run(self, resume: RunState | None = None) -> RunState:
@@ -71,6 +79,10 @@ class Federation:
 
     def _check(self, resume: RunState) -> None:
         """Refuse a checkpoint that this run cannot go on from."""
+        others = list(differences(resume.about, self.stands_on())) if resume.about else []
+        if others:
+            more = f" (and {len(others) - _SHOWN} more)" if len(others) > _SHOWN else ""
+            raise TaskError(f"resume: a checkpoint of another run: {'; '.join(others[:_SHOWN])}{more}")
         asks = self.strategy.asks()
         wanted = sent(self.learner.initial(), Asks(personal=asks.personal))
         if _shapes(resume.parameters) != _shapes(wanted):
@@ -80,6 +92,17 @@ class Federation:
             raise TaskError(f"resume: the state is not that of {type(self.strategy).__name__}")
         if self.plan.privacy is not None and resume.number and resume.accountant is None:
             raise TaskError("resume: says nothing of the privacy that its rounds have spent")
+
+    def stands_on(self) -> dict[str, Any]:
+        """Return what makes this run another one than others, as JSON values."""
+        if self.about is not None:
+            return dict(self.about)
+        learner, schema = type(self.learner), self.schema
+        return {
+            "learner": f"{learner.__module__}.{learner.__qualname__}",
+            "schema": {} if schema is None else to_json(schema),
+            "strategy": strategy_json(self.strategy),
+        }
 
     def evaluate(
         self, parameters: Parameters, standardizer: Standardizer | None = None, number: int = 1
@@ -121,6 +144,7 @@ class _Run:
             if self.guard is not None and resume.accountant is not None:
                 self.guard.accountant = type(self.guard.accountant).restore(resume.accountant)
         step, last = now.tried
+        now = replace(now, about=federation.stands_on())
         self.now, self.tried = now, (step, last + 1)  # what was asked before is not asked again
 
     @cached_property
@@ -220,6 +244,7 @@ class _Run:
             self._refuse_vanishing(task.encoding)
 
         def before(attempt: Task) -> None:
+            self.federation.ready(among)  # first: an attempt that waits is not spent
             self.tried = attempt.step, attempt.attempt
             self.now = now = replace(self.now, tried=self.tried)
             noise = task.encoding.noise

@@ -19,7 +19,7 @@ from fedcore.statistics.standardizer import Standardizer
 if TYPE_CHECKING:
     from fedcore.rounds.site import Site
 
-_VERSION = 5
+_VERSION = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -35,6 +35,7 @@ class RunState:
     tried       (step, attempt) that was asked last: it is not asked again
     sites       what simulated sites keep, by name: control variates, residuals, personal parameters.
                 Real sites keep their own.
+    about       what the run stands on, as JSON values: it goes on with the same only. Empty: with any
     """
 
     number: int
@@ -49,6 +50,7 @@ class RunState:
     stopped: str = ""
     tried: tuple[int, int] = (0, 0)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, number: int, parameters: Parameters, standardizer: Standardizer | None = None) -> Self:
@@ -77,6 +79,7 @@ class RunState:
                 for number, metrics in self.evaluations.items()
             },
             "sites": sites,
+            "about": self.about,
         }
         arrays.write(path, named, header)
 
@@ -110,6 +113,7 @@ class RunState:
                 for number, metrics in sorted((int(n), m) for n, m in header["evaluations"].items())
             },
             sites={name: _unflattened(kept, named) for name, kept in header["sites"].items()},
+            about=dict(header["about"]),
         )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,6 +27,9 @@ from secagg.service import AggregationClient, ServerCredentials, write_private
 from secagg.store import MemoryStore, ParticipationLedger, Store
 
 Say = Callable[[str], None]
+_T = TypeVar("_T")
+QUIET_S = 60.0  # after which a waiting site says what for
+_LOOK_S = 0.5
 _CHUNK = 1 << 16  # entries of a plain update that are written at a time
 
 
@@ -51,6 +57,7 @@ class JoinOptions:
 
     run     what this site agreed to: it takes part in nothing else
     store   keeps what it answered, signed and accepted; None: in memory, and forgotten with the process
+    patience_s  how long to try to reach the server, without a word of it; math.inf: for ever
     reveal  private folder for the quantized updates, so that a drill can check the sums; None: never
     """
 
@@ -62,7 +69,7 @@ class JoinOptions:
     store: Store | None = None
     reveal: Path | None = None
     hold: Hold | None = None
-    patience_s: float = 60.0
+    patience_s: float = math.inf
 
     def __post_init__(self) -> None:
         if self.reveal is not None:
@@ -75,6 +82,8 @@ async def join(options: JoinOptions, say: Say) -> Model:
     A task that this site refuses costs it that round only.
     raises  ServiceError when the server cannot be reached or refuses us
     """
+    talk = _Talk(say)
+    say = talk.say
     drill = _Drill(options.hold, say, options.run)
     store = MemoryStore() if options.store is None else options.store
     ledger = ParticipationLedger(store)
@@ -99,10 +108,20 @@ async def join(options: JoinOptions, say: Say) -> Model:
     say(f"agreed: {options.run.digest.hex()[:16]}, {len(options.run.members)} members")
     for warning in _warnings(options, store):
         say(f"WARNING: {warning}")
+    waiting = asyncio.create_task(talk.waits(client))
+    try:
+        return await _rounds(client, consent, options, talk)
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _rounds(client: AggregationClient, consent: Consent, options: JoinOptions, talk: _Talk) -> Model:
+    say = talk.say
     while True:
         try:
             outcome = await client.take_part(
-                lambda payload, parameters: _compute(options, consent, payload, parameters)
+                lambda payload, parameters: talk.busy(lambda: _compute(options, consent, payload, parameters))
             )
             if outcome.survivors and outcome.payload and not outcome.finished:
                 consent.counted(outcome.payload, outcome.survivors)
@@ -117,6 +136,37 @@ async def join(options: JoinOptions, say: Say) -> Model:
         except (FedcoreError, ParameterError) as error:
             say(f"sits this round out: {error}")
             await asyncio.sleep(1.0)
+
+
+class _Talk:
+    """This site's console: what happens and, where nothing does, a line a minute of what it waits for."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._spoke = time.monotonic()
+        self._computing = 0
+
+    def say(self, text: str) -> None:
+        self._spoke = time.monotonic()
+        self._say(text)
+
+    def busy(self, compute: Callable[[], _T]) -> _T:
+        self._computing += 1
+        try:
+            return compute()
+        finally:
+            self._computing -= 1
+
+    async def waits(self, client: AggregationClient) -> None:
+        before: str | None = ""
+        while True:
+            trouble = client.trouble
+            new = bool(trouble) and trouble != before
+            if new or (trouble != "" and time.monotonic() - self._spoke >= QUIET_S):
+                mine = "its own computation" if self._computing else "the others"
+                self.say(f"waits for {f'the server at {trouble}' if trouble else mine}")
+            before = trouble
+            await asyncio.sleep(_LOOK_S)
 
 
 def _refusal(run: Run, text: str) -> str:

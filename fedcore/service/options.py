@@ -24,7 +24,7 @@ def show_nothing(_event: dict[str, Any]) -> None:
 class ServeOptions:
     """Of `serve`.
 
-    start_s  how long the first round waits for clients that are still starting
+    start_s  how long the first round waits for the rest, once enough are there
     show     gets every event of the history as it is written
     signer   the server's own identity: it signs a transcript of every round, in out/transcripts
     keep_inputs  with the masked vectors in it

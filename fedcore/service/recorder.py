@@ -70,6 +70,10 @@ class Recorder:
         self._history.write(event, **fields)
         self._show({"event": event, **fields})
 
+    def on_waiting(self, here: list[str], missing: list[str], needed: int) -> None:
+        """Record that a round waits for sites."""
+        self.write("waiting", here=here, missing=missing, needed=needed)
+
     def on_task(self, task: Task, round_id: bytes) -> None:
         """Begin a round."""
         self._task, self._round_id, self._began = task.name, round_id, time.monotonic()

@@ -61,6 +61,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         on_task=recorder.on_task,
         subjects=options.run.subjects(store),
         ledger=ledger,
+        on_waiting=recorder.on_waiting,
     )
     federation = Federation(
         aggregator,
@@ -71,6 +72,8 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         on_round=recorder.on_round,
         on_checkpoint=recorder.on_checkpoint,
         every_sum=True,
+        ready=aggregator.ready,
+        about=options.run.stands_on(),
         terms=options.run.terms,
     )
     kept = options.out / CHECKPOINT
@@ -87,6 +90,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         await _farewell(server)
         return model
     finally:
+        aggregator.close()
         await server.stop()
 
 

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TypeAlias
 
 from fedcore.rounds.aggregation import GroupSum
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.task import Task
 from fedcore.service.options import ServeOptions
 from secagg import Aggregate, Identity, RoundAbortedError, RoundParameters
-from secagg.service import AggregationServer, round_context
+from secagg.service import AggregationServer, ServiceError, round_context
 from secagg.store import Advice, ConcernKind, LedgerError, ParticipationLedger
 
 _LOOK_S = 0.05  # between two looks at who is connected
+_SETTLES_S = 2.0  # clients come and go between rounds: what lasts is told
+QUIET_S = 60.0  # after which it is told again
 _STRIKES = 3  # rounds running in which a site is silent or suspect, before it is asked last
+
+OnWaiting: TypeAlias = Callable[[list[str], list[str], int], None]
 
 
 @dataclass(slots=True)
 class ServiceSum:
     """A SumAggregator whose sites are clients of an aggregation server. Called outside its event loop.
 
-    traffic  bytes up and down by round; gone: who dropped out of it
+    traffic     bytes up and down by round; gone: who dropped out of it
+    on_waiting  told who is there, who is missing and how many are needed, when that changes and every minute
     """
 
     server: AggregationServer
@@ -36,6 +43,8 @@ class ServiceSum:
     on_task: Callable[[Task, bytes], None]
     subjects: Subjects
     ledger: ParticipationLedger
+    on_waiting: OnWaiting = lambda _here, _missing, _needed: None
+    _over: threading.Event = field(default_factory=threading.Event)
     _started: bool = False
     _guilty: set[Identity] = field(default_factory=set)  # left out from then on
     _likely: set[Identity] = field(default_factory=set)  # left out of the next attempt, if that is allowed
@@ -49,6 +58,38 @@ class ServiceSum:
         """All sites, ascending."""
         registry = self.options.registry
         return sorted(registry.name_of(identity) for identity in registry.identities)
+
+    def ready(self, among: Sequence[str] | None = None) -> None:
+        """Return when enough are connected for an attempt: one without them would be spent for nothing.
+
+        The first also waits for the rest, but not for ever. Raises ServiceError: the server was stopped.
+        """
+        asked = self._asked(among)
+        needed = min(self.options.run.minimum_cohort, len(asked))
+        enough_at: float | None = None
+        told, when = frozenset(asked), time.monotonic()
+        while True:
+            here, now = asked & self.server.connected, time.monotonic()
+            if len(here) < needed:
+                enough_at = None
+            elif self._started or here == asked:
+                return
+            else:
+                enough_at = now if enough_at is None else enough_at
+                if now - enough_at >= self.options.start_s:
+                    return
+            if (here != told and now - when >= _SETTLES_S) or now - when >= QUIET_S:
+                told, when = here, now
+                self.on_waiting(self._names_of(here), self._names_of(asked - here), needed)
+            if self._over.wait(_LOOK_S):
+                raise ServiceError("the server was stopped while it waited")
+
+    def close(self) -> None:
+        """End a wait, whoever is missing."""
+        self._over.set()
+
+    def _names_of(self, identities: Iterable[Identity]) -> list[str]:
+        return sorted(map(self.options.registry.name_of, identities))
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round, with everybody or some. Raises RoundAbortedError, SpoiledSumError."""
@@ -68,15 +109,12 @@ class ServiceSum:
             context=round_context(payload, options.run.digest),
             sites=None if among is None and cohort is None else len(asked),
         )
-        deadlines = options.deadlines
-        if not self._started:  # everybody is still starting: wait for all
-            self._started = True
-            deadlines = replace(deadlines, advertise_s=options.start_s, advertise_grace_s=None)
+        self._started = True
         self.on_task(task, parameters.round_id)
         running = self.server.run_round(
             parameters,
             payload,
-            deadlines,
+            options.deadlines,
             excluded=options.registry.identities - asked,
             subject=subject,
             cohort=cohort,

@@ -38,5 +38,8 @@ def read_strategy(table: Mapping[str, Any], *, clients: int, private: bool) -> S
 
 
 def strategy_json(strategy: Strategy) -> dict[str, Any]:
-    """Return a strategy's name and fields, defaults included, as JSON values."""
-    return {"name": type(strategy).__name__, **to_json(strategy)}
+    """Return a strategy's name and fields, defaults included, as JSON values; of foreign code its name."""
+    kind = type(strategy)
+    if kind not in STRATEGIES.values():
+        return {"name": f"{kind.__module__}:{kind.__qualname__}"}
+    return {"name": kind.__name__, **to_json(strategy)}

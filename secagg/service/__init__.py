@@ -26,6 +26,7 @@ from secagg.service.events import (
     UploadTaken,
 )
 from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
+from secagg.service.reach import host_and_port, outdated
 from secagg.service.registry import Registry, check_name
 from secagg.service.seat import BeforeSign, Question, RoundOutcome
 from secagg.service.server import AggregationServer
@@ -62,6 +63,8 @@ __all__ = [
     "Transcripts",
     "UploadTaken",
     "check_name",
+    "host_and_port",
+    "outdated",
     "read_identity",
     "round_context",
     "write_identity",

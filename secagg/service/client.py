@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeAlias
@@ -12,11 +13,13 @@ import grpc
 import grpc.aio
 
 from secagg.effects import Frame
+from secagg.errors import ParameterError
 from secagg.params import Buffer, Entropy, Policy, Signer
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.errors import ConnectionLostError, HelloError, StreamError
 from secagg.service.hello import make_hello
 from secagg.service.keys import SERVER_NAME, ServerCredentials
+from secagg.service.reach import Obstacle, host_and_port, is_loopback, obstacle, outdated
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
 from secagg.service.seat import (
     BeforeAnswer,
@@ -66,7 +69,9 @@ class AggregationClient:
                    LedgerError or ConsentError that it raises ends this client's round, and is its reason;
                    S gets no signature. What else it raises ends the round, and is raised by `take_part`
     on_refusal     told why the server's message, or ours, counts as not sent
-    patience_s     how long to try to reach the server
+    patience_s     how long to try to reach the server, without a word of it; math.inf: for ever. Until it was
+                   reached once, what waiting does not mend ends this at once: another certificate, no such
+                   host, something else that listens there
     most_bytes     of one record of the server, such as a round's payload: more ends the stream
     """
 
@@ -90,7 +95,14 @@ class AggregationClient:
         patience_s: float = 60.0,
         most_bytes: int = _RECORD_LIMIT,
     ) -> None:
+        host, _ = host_and_port(address)
+        # gRPC asks the proxy of the environment even for a server on this machine.
+        self._options = GRPC_OPTIONS + ((("grpc.enable_http_proxy", 0),) if is_loopback(host) else ())
+        if math.isnan(patience_s) or patience_s < 0:
+            raise ParameterError(f"patience_s: must be at least 0, is {patience_s}")
         self._address = address
+        self._reached = False  # the server said something, once
+        self._trouble: str | None = ""
         self._credentials = credentials
         self._clock = clock or SystemClock()
         store = store or MemoryStore()
@@ -110,14 +122,21 @@ class AggregationClient:
         )
         self._patience_s, self._most_bytes = patience_s, most_bytes
 
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no stream at the moment; "": not known yet; None: there is one."""
+        return self._trouble
+
     async def take_part(self, compute: Compute) -> RoundOutcome:
         """Take part in the next round.
 
         compute  (payload, parameters) -> vector (d,) below 2^ring_bits, or a VectorSource of it; called in a
                  thread, once the parameters are accepted. What it raises, or the source when it is read,
                  ends this client's round and is raised here.
-        raises   ConnectionLostError, HelloError, StreamError
+        raises   ConnectionLostError: with the cause; HelloError, StreamError
         """
+        if not self._reached and (cause := outdated(self._credentials, self._clock.wall())):
+            raise ConnectionLostError(f"{self._address}: {cause}")
         seat = Seat(self._settings, compute)
         lost_at: float | None = None
         try:
@@ -145,15 +164,17 @@ class AggregationClient:
                 raise HelloError(details) from error
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise StreamError(details) from error
+            found = obstacle(details, self._address)
         else:
-            details = "the stream broke"
-        if lost_s > self._patience_s:
-            raise ConnectionLostError(f"{self._address}: {details}") from error
+            found = Obstacle(f"{self._address}: the stream broke", passes=True)
+        self._trouble = found.cause
+        if lost_s > self._patience_s or not (found.passes or self._reached):
+            raise ConnectionLostError(found.cause) from error
 
     async def _connect(self, seat: Seat) -> None:
         """Hold one stream until it breaks or the round is over."""
         credentials = grpc.ssl_channel_credentials(self._credentials.certificate)
-        options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME))
+        options = (*self._options, ("grpc.ssl_target_name_override", SERVER_NAME))
         async with grpc.aio.secure_channel(self._address, credentials, options=options) as channel:
             stream = _Stream(channel.stream_stream(METHOD)(), self._most_bytes)
             reading = asyncio.create_task(self._read(seat, stream))
@@ -176,6 +197,7 @@ class AggregationClient:
     async def _on_record(self, seat: Seat, stream: _Stream, record: Record) -> None:
         match record.type:
             case RecordType.CHALLENGE:
+                self._reached, self._trouble = True, None
                 digest, nonce = self._credentials.digest, bytes(record.content)
                 hello = make_hello(self._settings.signer, digest, nonce, seat.round_id)
                 await stream.write(RecordType.HELLO, hello)

@@ -22,13 +22,19 @@ class KeyFileError(ServiceError):
 class HelloError(ServiceError):
     """A peer could not prove its identity."""
 
+    exit_status = 3
+
 
 class StreamError(ServiceError):
     """A peer sent something else than records, or a record that is too long."""
 
+    exit_status = 3
+
 
 class ConnectionLostError(ServiceError):
     """The server could not be reached within the time allowed."""
+
+    exit_status = 3
 
 
 CODES: dict[type[ServiceError], grpc.StatusCode] = {

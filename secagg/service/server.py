@@ -22,6 +22,7 @@ from secagg.service.errors import HelloError, ServiceError, StreamError, code_of
 from secagg.service.events import Observer, ignore
 from secagg.service.hello import NONCE_BYTES, Hello, check_hello
 from secagg.service.keys import ServerCredentials
+from secagg.service.reach import host_and_port
 from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
 from secagg.service.registry import Registry
 from secagg.service.tasks import end_tasks
@@ -121,6 +122,7 @@ class AggregationServer:
 
     async def start(self) -> None:
         """Listen. Raises ParameterError when the address cannot be used."""
+        host_and_port(self._address)
         server = grpc.aio.server(options=GRPC_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(self._join)  # bytes in, bytes out
         service, method = METHOD.strip("/").split("/")

@@ -283,8 +283,12 @@ def test_a_checkpoint_of_another_strategy_or_learner_is_refused() -> None:
     _, _, adam = run(FedAdam(), make_plan(2), make_sites())
     _, _, plain = run(FedAvg(), make_plan(2), make_sites())
     for checkpoint, strategy in ((adam, FedAvg()), (plain, FedAdam()), (plain, Scaffold(sites=6))):
-        with pytest.raises(TaskError, match=f"resume: the state is not that of {type(strategy).__name__}"):
+        before, now = checkpoint.about["strategy"]["name"], type(strategy).__name__
+        said = f"resume: a checkpoint of another run: strategy.name: was '{before}', is '{now}'"
+        with pytest.raises(TaskError, match=said):
             run(strategy, make_plan(4), make_sites(), checkpoint)
+        with pytest.raises(TaskError, match=f"resume: the state is not that of {now}"):
+            run(strategy, make_plan(4), make_sites(), replace(checkpoint, about={}))
     with pytest.raises(TaskError, match="resume: the parameters are not this learner's"):
         run(FedAvg(), make_plan(4), make_sites(), replace(plain, parameters={"w": np.zeros(3)}))
 

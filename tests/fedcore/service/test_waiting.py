@@ -1,0 +1,119 @@
+"""A server and its sites wait for each other, and say for whom; what waits costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedcore.cli.progress import Progress
+from fedcore.service import join as joining
+from fedcore.service import sums
+from fedcore.service.join import join
+from fedcore.service.serve import serve
+from tests.fedcore.service.test_join import PATIENT, Run, told
+from tests.fedcore.sites import make_sites
+from tests.service.cohort import settle
+
+GRACEFUL = replace(PATIENT, grace_s=0.2, advertise_grace_s=0.2)  # who is absent costs no more
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "_SETTLES_S", 0.1)
+
+
+async def _listening(run: Run, serving: asyncio.Task[Any]) -> str:
+    history = run.folder / "history.jsonl"
+    await settle(lambda: serving.done() or (history.exists() and bool(run.events("listening"))))
+    return str(run.events("listening")[0]["address"])
+
+
+def _joins(run: Run, name: str, address: str) -> asyncio.Task[Any]:
+    return asyncio.create_task(join(run.join_options(name, address, reveal=None), run.said[name].append))
+
+
+def test_a_server_waits_for_enough_names_who_is_missing_and_spends_no_attempt(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(5), GRACEFUL, start_s=0.1)  # four are enough
+    names = list(run.sites)
+
+    async def go() -> None:
+        serving = asyncio.create_task(serve(run.serve_options()))
+        address = await _listening(run, serving)
+        tasks = [_joins(run, name, address) for name in names[:3]]
+
+        def three() -> bool:
+            return any(event["here"] == names[:3] for event in run.events("waiting"))
+
+        await settle(three)
+        assert not run.events("round_opened")
+        tasks.append(_joins(run, names[3], address))
+        await serving
+        await asyncio.gather(*tasks)
+
+    asyncio.run(go())
+    waited = next(event for event in run.events("waiting") if event["here"] == names[:3])
+    assert (waited["missing"], waited["needed"]) == (names[3:], 4)
+    assert all(event["completed"] for event in run.events())
+    assert {tuple(event["survivors"]) for event in run.events()} == {tuple(names[:4])}
+
+
+def test_a_server_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(4), PATIENT)
+
+    async def go() -> None:
+        serving = asyncio.create_task(serve(run.serve_options()))
+        await _listening(run, serving)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    asyncio.run(go())  # returns: no thread waits any more
+
+
+def test_a_site_waits_for_the_server_and_says_so_every_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "QUIET_S", 0.2)
+    monkeypatch.setattr(joining, "_LOOK_S", 0.01)
+    run = Run(tmp_path, make_sites(4), PATIENT)
+    names = list(run.sites)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    nobody = f"waits for the server at {address}: nothing listens there (yet)"
+
+    async def go() -> None:
+        first = _joins(run, names[0], address)
+        await settle(lambda: told(run.said[names[0]]).count(nobody) >= 2)
+        serving = asyncio.create_task(serve(run.serve_options(address=address)))
+        await settle(lambda: "waits for the others" in run.said[names[0]])
+        tasks = [first, *(_joins(run, name, address) for name in names[1:])]
+        await serving
+        await asyncio.gather(*tasks)
+
+    asyncio.run(go())
+    assert told(run.said[names[0]])[-1].startswith("train 2: done")
+
+
+@pytest.mark.parametrize(
+    ("here", "wants"),
+    [
+        (["a", "b"], "waits for 2 more: 2 of 4 needed are here (a, b), missing: c, d, e"),
+        (list("abcd"), "waits for the rest: 4 of 4 needed are here (a, b, c, d), missing: e"),
+        ([], "waits for 4 more: 0 of 4 needed are here (none), missing: a, b, c, d, e"),
+    ],
+)
+def test_the_console_says_who_is_there_and_who_is_missing(
+    here: list[str], wants: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = [name for name in "abcde" if name not in here]
+    show: Callable[[dict[str, Any]], None] = Progress(Console()).show
+    show({"event": "waiting", "here": here, "missing": missing, "needed": 4})
+    assert capsys.readouterr().out.strip() == wants

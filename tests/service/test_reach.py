@@ -1,0 +1,188 @@
+"""A server that is not reached: the cause is named at once where waiting does not mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import math
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from secagg import IdentityKey, ParameterError, Policy
+from secagg.service import AggregationClient, ConnectionLostError, ServerCredentials
+from secagg.service.reach import host_and_port, obstacle, outdated, proxy_of
+from tests.service.cohort import CREDENTIALS, PINNED, cohort, settle
+
+PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def client_of(address: str, patience_s: float = math.inf) -> AggregationClient:
+    signer = IdentityKey.from_seed(bytes(32))
+    policy = Policy(known=frozenset({signer.identity}), minimum_cohort=3)
+    return AggregationClient(
+        address=address, credentials=PINNED, signer=signer, policy=policy, patience_s=patience_s
+    )
+
+
+async def refused(address: str) -> str:
+    """Whatever the patience is: the error that ends a client at once."""
+    with pytest.raises(ConnectionLostError) as caught:
+        async with asyncio.timeout(30):
+            await client_of(address).take_part(lambda _p, _q: pytest.fail("no round"))
+    return str(caught.value)
+
+
+async def _listening(context: ssl.SSLContext | None) -> asyncio.Server:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+
+
+def test_a_server_with_another_certificate_is_refused_at_once() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            other = ServerCredentials(ServerCredentials.generate().certificate)
+            with pytest.raises(ConnectionLostError, match="has another certificate than the one given"):
+                await c.take_part(0, credentials=other, patience_s=math.inf)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("tls", "cause"), [(False, "does not speak TLS"), (True, "but not gRPC")])
+def test_what_else_listens_there_is_named(tls: bool, cause: str, tmp_path: Path) -> None:
+    async def run() -> None:
+        context = None
+        if tls:
+            CREDENTIALS.write(tmp_path / "crt", tmp_path / "key")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+        server = await _listening(context)
+        async with server:
+            assert cause in await refused(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    asyncio.run(run())
+
+
+def test_a_host_that_is_not_there_is_named() -> None:
+    assert "there is no such host name" in asyncio.run(refused("no-such-host.invalid:7443"))
+
+
+def test_a_proxy_that_is_in_the_way_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("https_proxy", f"http://user:password@127.0.0.1:{free.getsockname()[1]}")
+    said = asyncio.run(refused("192.0.2.1:7443"))
+    assert "by the proxy http://127.0.0.1:" in said
+    assert "nothing listens there" in said
+    assert "password" not in said
+
+
+def test_a_server_on_this_machine_is_reached_whatever_proxy_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+
+    async def run() -> None:
+        async with cohort() as c:
+            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
+            assert len((await c.server.run_round(c.parameters(), b"what the round is about")).survivors) == 6
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("environment", "address", "proxy"),
+    [
+        ({}, "server.example:1", ""),
+        ({"http_proxy": "http://p:8"}, "server.example:1", "http://p:8"),
+        ({"http_proxy": "http://p:8", "grpc_proxy": "http://q:8"}, "server.example:1", "http://q:8"),
+        ({"https_proxy": "http://p:8", "no_proxy": "b.org, .example"}, "server.example:1", ""),
+        ({"https_proxy": "http://p:8", "no_proxy": "10.0.0.0/8"}, "10.1.2.3:1", ""),
+        ({"https_proxy": "http://p:8", "no_proxy": "10.0.0.0/8"}, "11.1.2.3:1", "http://p:8"),
+        ({"https_proxy": "http://p:8", "no_proxy": ""}, "server.example:1", "http://p:8"),
+        ({"https_proxy": "http://p:8"}, "localhost:1", ""),
+        ({"https_proxy": "http://p:8"}, "[::1]:1", ""),
+    ],
+)
+def test_the_proxy_of_an_address(
+    environment: dict[str, str], address: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_of(address) == proxy
+
+
+def test_a_clock_outside_of_the_certificate_is_named_before_anything_is_sent() -> None:
+    now = dt.datetime.now(dt.UTC).timestamp()
+    assert not outdated(PINNED, now)
+    for wrong in (0.0, now - 3600, now + 900 * 86_400):
+        assert "set the clock" in outdated(PINNED, wrong)
+
+    class Wrong:
+        def wall(self) -> float:
+            return 0.0
+
+    client = client_of("127.0.0.1:1")
+    client._clock = Wrong()  # type: ignore[assignment]
+    with pytest.raises(ConnectionLostError, match="by this machine's clock it is 1970-01-01 00:00"):
+        asyncio.run(client.take_part(lambda _p, _q: pytest.fail("no round")))
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host", ":1", "host:", "host:65536", "host:-1", "host:1e3", " host:1", "::1:1"]
+)
+@pytest.mark.parametrize("make", [client_of, host_and_port])
+def test_an_address_is_a_host_and_a_port(address: str, make: Callable[[str], object]) -> None:
+    with pytest.raises(ParameterError, match="address: must be host:port with a port in 0..65535"):
+        make(address)
+    assert host_and_port("[::1]:65535") == ("::1", 65535)
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for() -> None:
+    async def run() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        client = client_of(f"127.0.0.1:{port}")
+        waiting = asyncio.create_task(client.take_part(lambda _p, _q: pytest.fail("no round")))
+        await settle(lambda: bool(client.trouble))
+        assert client.trouble == f"127.0.0.1:{port}: nothing listens there (yet)"
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(run())
+
+
+def test_once_reached_every_obstacle_may_pass() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            client = c.client(0, patience_s=math.inf)
+            waiting = asyncio.create_task(client.take_part(lambda _p, _q: pytest.fail("no round")))
+            await settle(lambda: client.trouble is None)
+            await c.server.stop()
+            await settle(lambda: bool(client.trouble))
+            assert not waiting.done()
+            waiting.cancel()
+
+    asyncio.run(run())
+
+
+def test_what_grpc_says_in_words_of_its_own_may_pass() -> None:
+    found = obstacle("something new", "server.example:1")
+    assert (found.cause, found.passes) == ("server.example:1: something new", True)
