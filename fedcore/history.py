@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ class History:
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, event: str, **fields: object) -> None:
-        """Append one event. Fields must be JSON values."""
-        self._file.write(json.dumps({"event": event, **fields}) + "\n")
+        """Append one event, with the time (UTC). Fields must be JSON values; `at`: of one that was before."""
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        self._file.write(json.dumps({"event": event, "at": now, **fields}) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,6 +190,15 @@ class Traffic:
 
     up: Mapping[Phase, int] = field(default_factory=lambda: MappingProxyType({}))
     down: Mapping[Phase, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of(cls, up: Mapping[Phase, int], down: Mapping[Phase, int]) -> Self:
+        """Return what was counted, as it is now."""
+        return cls(MappingProxyType(dict(up)), MappingProxyType(dict(down)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy what read-only views are of."""
+        return type(self).of, (dict(self.up), dict(self.down))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

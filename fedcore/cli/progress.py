@@ -22,6 +22,12 @@ def told(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
 
 
+def _waiting(here: list[str], missing: list[str], needed: int) -> str:
+    wants = f"{needed - len(here)} more" if len(here) < needed else "the rest"
+    there = f"{len(here)} of {needed} needed are here ({_list(here)})"
+    return f"waits for {wants}: {there}, missing: {_list(missing)}"
+
+
 def _list(names: list[str]) -> str:
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
     return (", ".join(names[:_NAMES]) or "none") + more
@@ -49,29 +55,34 @@ class Progress:
                         f"{event['task']}: {event['phase']} {event['answered']}/{event['expected']}"
                     )
             case "round" if event["completed"]:
-                times = "".join(f"{self._times.get(name, 0):>8.0f}" for name in _PHASES)
-                self._line(
-                    f"{event['task']:<11}{len(event['survivors']):>9}{event['bytes_up'] / 1000:>8.1f}"
-                    f"{event['bytes_down'] / 1000:>9.1f}{times}"
-                )
-                if metrics := event.get("metrics"):
-                    over = f"over {event['rows']} held-out rows" if "rows" in event else "of the sites"
-                    self._line(f"{'':<11}{told(metrics)}, {over}")
-                self._times.clear()
+                self._summed(event)
             case "round":
                 self._line(f"{event['task']:<12} no result: {event['reason']}")
                 self._times.clear()
             case "waiting":
-                here, missing, needed = event["here"], event["missing"], event["needed"]
-                wants = f"{needed - len(here)} more" if len(here) < needed else "the rest"
-                self._line(
-                    f"waits for {wants}: {len(here)} of {needed} needed are here ({_list(here)}), "
-                    f"missing: {_list(missing)}"
-                )
+                self._line(_waiting(event["here"], event["missing"], event["needed"]))
+            case "finished":
+                why = f": {event['reason']}" if "reason" in event else ""
+                self._line(f"the run is over after {event['rounds']} of {event['planned']} rounds{why}")
+            case "report":
+                self._line(f"written: {event['file']}")
             case "killed":
                 self._line(f"SIGKILL to {event['client']}, {event['line']}", style="red")
             case _:
                 pass
+
+    def _summed(self, event: dict[str, Any]) -> None:
+        times = "".join(f"{self._times.get(name, 0):>8.0f}" for name in _PHASES)
+        self._line(
+            f"{event['task']:<11}{len(event['survivors']):>9}{event['bytes_up'] / 1000:>8.1f}"
+            f"{event['bytes_down'] / 1000:>9.1f}{times}"
+        )
+        if "epsilon" in event:
+            self._line(f"{'':<11}epsilon {event['epsilon']:.4g} spent so far")
+        if metrics := event.get("metrics"):
+            over = f"over {event['rows']} held-out rows" if "rows" in event else "of the sites"
+            self._line(f"{'':<11}{told(metrics)}, {over}")
+        self._times.clear()
 
     def _line(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

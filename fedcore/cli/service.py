@@ -173,6 +173,9 @@ def serve(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")
     ] = False,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Models and sums that stay in --out, the newest; all.")
+    ] = None,
     start: Annotated[
         float, typer.Option(help="Seconds that the first round waits for the rest, once enough are there.")
     ] = 60.0,
@@ -207,6 +210,7 @@ def serve(
         show=Progress(Console()).show,
         signer=signer,
         keep_inputs=keep_inputs,
+        keep=keep,
         resume=resume,
     )
     out.mkdir(parents=True, exist_ok=True)  # only now: what is refused leaves nothing behind

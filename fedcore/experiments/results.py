@@ -81,7 +81,7 @@ def read_outcomes(folder: Path) -> list[Outcome]:
     if not path.exists():
         return []
     return [
-        Outcome(**{name: value for name, value in event.items() if name != "event"})
+        Outcome(**{name: value for name, value in event.items() if name not in {"event", "at"}})
         for event in read_history(path)
         if event["event"] == "result"
     ]

@@ -30,6 +30,7 @@ class ServeOptions:
     keep_inputs  with the masked vectors in it
     run      what all parties agreed on
     store    keeps who was summed with whom; None: in memory
+    keep     models and sums that stay in `out`, the newest; None: all
     resume    a run's folder is gone on with from its checkpoint instead of being refused
     """
 
@@ -43,11 +44,14 @@ class ServeOptions:
     show: Show = show_nothing
     signer: Signer | None = None
     keep_inputs: bool = False
+    keep: int | None = None
     resume: bool = False
     store: Store | None = None
 
     def __post_init__(self) -> None:
         """Refuse before anybody waits what every round would refuse."""
+        if self.keep is not None and self.keep < 1:
+            raise ParameterError(f"keep: must be at least 1, is {self.keep}")
         run, enrolled = self.run, len(self.registry.identities)
         if run.minimum_cohort > enrolled:
             raise ParameterError(

@@ -19,6 +19,7 @@ from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.service.options import Show, show_nothing
+from fedcore.service.report import write_report
 from secagg import ParameterError
 from secagg.service import (
     Event,
@@ -43,12 +44,21 @@ def _finite(metrics: Metrics) -> dict[str, float | None]:
 
 
 class Recorder:
-    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors.
+    """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors, report.md.
 
+    keep    models and sums that stay, the newest; None: all
     raises  ParameterError: the folder holds a run; StoreBusyError: another server writes there
     """
 
-    def __init__(self, out: Path, run: Run, show: Show = show_nothing, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        run: Run,
+        show: Show = show_nothing,
+        *,
+        resume: bool = False,
+        keep: int | None = None,
+    ) -> None:
         for name in ("sums", "models"):
             (out / name).mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(out / ".lock")
@@ -56,7 +66,7 @@ class Recorder:
         if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
             self._lock.release()
             raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
-        self._out, self._run = out, run
+        self._out, self._run, self._keep = out, run, keep
         self._show = show
         self._history = History(out / "history.jsonl")
         self._task = ""
@@ -128,6 +138,7 @@ class Recorder:
             now = RunState.of(task.number, record.parameters, task.question.standardizer)
             model = self._run.model_of(now, record.epsilon)
             save_model(self._out / "models" / f"{task.number:03d}{SUFFIX}", model)
+        self._forget()
         self.write(
             "round",
             **fields,
@@ -163,6 +174,22 @@ class Recorder:
     def on_checkpoint(self, state: RunState) -> None:
         """Keep what a later run needs to go on."""
         state.save(self._out / CHECKPOINT)
+
+    def finish(self, rounds: int, reason: str = "") -> None:
+        """Record the end of the run, and why it ended early; write its report."""
+        early = {"reason": reason} if reason else {}
+        self.write("finished", rounds=rounds, planned=self._run.plan.rounds, **early)
+        for path in write_report(self._out, self._run):
+            self._show({"event": "report", "file": str(path)})
+
+    def _forget(self) -> None:
+        """Remove models and sums but the last ones, where that is wanted."""
+        if self._keep is None:
+            return
+        for folder in ("sums", "models"):
+            kept = sorted((self._out / folder).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            for path in kept[: -self._keep]:
+                path.unlink()
 
     def close(self) -> None:
         """Close the history, and let another server write here."""

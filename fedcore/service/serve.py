@@ -22,7 +22,7 @@ _FAREWELL_S = 10.0
 
 async def serve(options: ServeOptions) -> RunState:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
-    recorder = Recorder(options.out, options.run, options.show, resume=options.resume)
+    recorder = Recorder(options.out, options.run, options.show, resume=options.resume, keep=options.keep)
     try:
         return await _serve(options, recorder)
     finally:
@@ -85,8 +85,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
             await _end_early(server, options, recorder, str(error))
             raise
         server.finish(_final(options, model))
-        stopped = {"reason": model.stopped} if model.stopped else {}
-        recorder.write("finished", rounds=model.number, **stopped)
+        recorder.finish(model.number, model.stopped)
         await _farewell(server)
         return model
     finally:
@@ -101,7 +100,7 @@ async def _end_early(server: AggregationServer, options: ServeOptions, recorder:
         return
     now = RunState.load(kept)
     server.finish(_final(options, now))
-    recorder.write("finished", rounds=now.number, reason=why)
+    recorder.finish(now.number, why)
     await _farewell(server)
 
 

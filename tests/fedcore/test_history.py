@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from fedcore.history import History, read_history
 
 def test_events_are_read_back_in_order_while_the_file_is_still_open(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
+    before = dt.datetime.now(dt.UTC).replace(microsecond=0)
     history = History(path)
     history.write("listening", address="127.0.0.1:1")
-    assert list(read_history(path)) == [{"event": "listening", "address": "127.0.0.1:1"}]
+    (event,) = read_history(path)
+    assert before <= dt.datetime.fromisoformat(event["at"]) <= dt.datetime.now(dt.UTC)
+    assert event == {"event": "listening", "at": event["at"], "address": "127.0.0.1:1"}
     history.write("round", survivors=("a", "b"), completed=True, note="Zürich\nBern")
     history.close()
-    assert list(read_history(path))[1] == {
+    assert list(read_history(path))[1] | {"at": ""} == {
         "event": "round",
+        "at": "",
         "survivors": ["a", "b"],
         "completed": True,
         "note": "Zürich\nBern",

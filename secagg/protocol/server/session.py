@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Self
 
 from secagg.effects import (
@@ -180,7 +179,7 @@ class ServerSession:
         effects.append(PhaseClosed(phase.phase, answered - self._gone))
         if isinstance(following, Result):
             self._phase = None
-            traffic = Traffic(MappingProxyType(dict(self._up)), MappingProxyType(dict(self._down)))
+            traffic = Traffic.of(self._up, self._down)
             result = replace(following.aggregate, traffic=traffic)
             return [*effects, Completed(result, frozenset(result.survivors))]
         self._phase = following

@@ -211,7 +211,10 @@ def test_join_refuses_an_address_without_a_port_at_once(call: Call, address: str
         part for name in ("registry", "certificate", "key", "data", "schema") for part in (f"--{name}", name)
     ]
     done = call("join", address, *files, "--label", "outcome")
-    assert (done.status, done.err) == (2, f"fedcore: server: must be host:port, is {address!r}\n")
+    assert (done.status, done.err) == (
+        2,
+        f"fedcore: server: must be host:port with a port in 0..65535, is {address!r}\n",
+    )
 
 
 def test_a_path_of_the_data_that_is_not_there_is_said_by_its_key(call: Call, tmp_path: Path) -> None:
