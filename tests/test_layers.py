@@ -57,7 +57,7 @@ FACES = {
 # fedcore, from below: a module imports only from its own line and those above it in this table.
 FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings", "names", "stream", "arrays", "learner", "history"),
+    ("settings", "names", "stream", "arrays", "learner", "history", "foreign"),
     ("data", "codec"),
     ("privacy.accounting", "privacy.samplers", "privacy.noise", "privacy.plan", "statistics.standardizer"),
     ("rounds.instructions", "rounds.model", "rounds.questions", "rounds.encoding", "rounds.task"),

@@ -12,8 +12,9 @@ from typing import Any
 from fedcore.errors import SettingError
 from fedcore.experiments import tables
 from fedcore.experiments.results import MODES
+from fedcore.foreign import import_beside
 from fedcore.learners.kinds import REGRESSIONS
-from fedcore.rounds.agreement import ANY_NUMBER, Agreement
+from fedcore.rounds.agreement import ANY_NUMBER, FOREIGN, Agreement
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.settings import load, read, require
 
@@ -130,6 +131,9 @@ def parse_experiment(
     """Check the values of a file. Raises SettingError."""
     _refuse_secrets(values, "")
     file = read(_File, values)
+    for table, key in FOREIGN:
+        for named in (getattr(file, table).get(key), *_flat(file.grid, "").get(f"{table}.{key}", ())):
+            import_beside(named, folder, f"{table}.{key}")
     points = tuple(_point(values, changes) for changes in _grid(file.grid))
     for point in points:
         if "secure" in file.compare and point.data.clients is not None:

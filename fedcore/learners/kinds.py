@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
 from fedcore.errors import SettingError
+from fedcore.foreign import call_named
 from fedcore.learner import Learner
 from fedcore.learners.local_sgd import LocalSGD
 from fedcore.learners.models import LinearRegression, Perceptron, PoissonRegression, SoftmaxRegression
@@ -30,8 +30,8 @@ def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed:
     """Make the learner for so many features and classes.
 
     table   [learner]: `kind`, one of KINDS, and its options beside it; with `person_clip` and `expected` of a
-            model a PersonClipped; or "module:function", which is called with features, classes, seed and the
-            options in [learner.options]
+            model a PersonClipped; or "module:function", beside the file or installed, which is called with
+            features, classes, seed and the options in [learner.options]
     classes  of the label; 0: it is a number
     seed    of initial weights, where they are random
     raises  SettingError
@@ -88,11 +88,11 @@ def learner_json(table: Mapping[str, Any], *, features: int, classes: int, seed:
 
 def _own(kind: str, arguments: dict[str, Any]) -> Learner[Any]:
     """Call a function of a module that can be imported."""
-    module, _, name = kind.partition(":")
-    try:
-        made: Learner[Any] = getattr(importlib.import_module(module), name)(**arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise SettingError(f"learner.kind: {kind} makes no learner: {error}") from error
+    made: Learner[Any] = call_named(kind, "learner.kind", arguments)
+    missing = [name for name in ("initial", "fit", "evaluate") if not callable(getattr(made, name, None))]
+    if missing:
+        what = f"{type(made).__name__} has no {missing[0]}"
+        raise SettingError(f"learner.kind: {kind} makes no learner: {what}")
     return made
 
 

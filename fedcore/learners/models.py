@@ -170,6 +170,20 @@ class _Softmax:
     __slots__ = ()
     classes: int
     penalty: float  # L2, of the matrices
+    class_weights: tuple[float, ...]  # factors of the losses of rows, by their class; none: 1
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "features")
+        at_least(self, 2, "classes")
+        at_least(self, 0, "penalty")
+        check_class_weights(self.class_weights, self.classes)
+
+    def _weighted(self, losses: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Multiply values of rows, (rows, ...), by the weights of their classes."""
+        if not self.class_weights:
+            return losses
+        factors = np.asarray(self.class_weights)[labels]
+        return np.asarray(losses * factors.reshape(-1, *[1] * (losses.ndim - 1)))
 
     def logits(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         raise NotImplementedError
@@ -183,7 +197,7 @@ class _Softmax:
         scores = self.scores(parameters, rows)
         hit = np.maximum(scores[np.arange(len(rows)), rows.labels], 1e-300)
         squares = sum(float((array**2).sum()) for array in parameters.values() if array.ndim == 2)
-        return float(-np.log(hit).mean() + self.penalty * squares / 2)
+        return float(-self._weighted(np.log(hit), rows.labels).mean() + self.penalty * squares / 2)
 
     def evaluate(self, parameters: Parameters, rows: Examples) -> Metrics:
         """Accuracy, AUC, log loss, macro F1."""
@@ -195,24 +209,27 @@ class _Softmax:
             raise TaskError(f"labels: must be in 0..{self.classes - 1}")  # -1 would count from the end
         scores = scores.copy()
         scores[np.arange(len(rows)), rows.labels] -= 1
-        return np.asarray(scores / len(rows))
+        return self._weighted(scores, rows.labels) / len(rows)
+
+
+def check_class_weights(weights: tuple[float, ...], classes: int) -> None:
+    """Raise SettingError unless there is none, or a positive one for each class."""
+    fine = not weights or (len(weights) == classes and all(0 < one < np.inf for one in weights))
+    require(fine, "class_weights", f"{classes} positive numbers, one for each class", weights)
 
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxRegression(_Softmax):
     """Multinomial logistic regression; two classes are the logistic regression of the textbooks.
 
-    raises  SettingError
+    class_weights  factors of the losses of rows, by their class; none: 1
+    raises         SettingError
     """
 
     features: int
     classes: int
     penalty: float = 0.0
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "features")
-        at_least(self, 2, "classes")
-        at_least(self, 0, "penalty")
+    class_weights: tuple[float, ...] = ()
 
     def initial(self) -> Parameters:
         """All zero."""
@@ -244,8 +261,9 @@ class SoftmaxRegression(_Softmax):
 class Perceptron(_Softmax):
     """Layers of rectified units and a softmax: `hidden=(200, 200)` is the 2NN of McMahan et al. (2017).
 
-    seed    of the initial weights (He et al. 2015): every site must use the same
-    raises  SettingError
+    seed           of the initial weights (He et al. 2015): every site must use the same
+    class_weights  factors of the losses of rows, by their class; none: 1
+    raises         SettingError
     """
 
     features: int
@@ -253,11 +271,10 @@ class Perceptron(_Softmax):
     hidden: tuple[int, ...] = (200, 200)
     seed: int = 0
     penalty: float = 0.0
+    class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "features")
-        at_least(self, 2, "classes")
-        at_least(self, 0, "penalty")
+        _Softmax.__post_init__(self)
         require(min(self.hidden, default=1) >= 1, "hidden", "at least 1 unit each", self.hidden)
 
     def initial(self) -> Parameters:

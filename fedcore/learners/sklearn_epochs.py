@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedcore.data.table import Table
 from fedcore.evaluation.metrics import areas
 from fedcore.learner import Metrics, Parameters
-from fedcore.learners.models import softmax
+from fedcore.learners.models import check_class_weights, softmax
 from fedcore.settings import at_least, positive
 
 
@@ -21,6 +21,7 @@ class LogisticRegressionLearner:
     features, classes  of the task
     epochs             passes over a site's rows in a round
     learning_rate      constant; alpha: L2 penalty
+    class_weights      factors of the steps of rows, by their class; none: 1
     raises             SettingError
     """
 
@@ -29,8 +30,10 @@ class LogisticRegressionLearner:
     epochs: int = 2
     learning_rate: float = 0.02
     alpha: float = 1e-3
+    class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        check_class_weights(self.class_weights, self.classes)
         positive(self, "learning_rate", "alpha")
         at_least(self, 1, "epochs")
 
@@ -56,8 +59,9 @@ class LogisticRegressionLearner:
         model.intercept_ = parameters["intercepts"].copy()
         model.t_ = 1.0
         model.n_features_in_ = self.features
+        weights = np.asarray(self.class_weights)[table.labels] if self.class_weights else None
         for _ in range(self.epochs):
-            model.partial_fit(table.features, table.labels, classes=classes)
+            model.partial_fit(table.features, table.labels, classes=classes, sample_weight=weights)
         return {"coefficients": model.coef_, "intercepts": model.intercept_}
 
     def scores(self, parameters: Parameters, table: Table) -> NDArray[np.float64]:

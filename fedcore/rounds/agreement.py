@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from fedcore.data.schema import Schema
 from fedcore.errors import SettingError, TaskError
+from fedcore.foreign import import_beside
 from fedcore.learner import Abilities, Learner, Parameters, flatten
 from fedcore.learners.kinds import REGRESSIONS, learner_json, read_learner, split
 from fedcore.learners.models import is_regression
@@ -45,6 +46,7 @@ from secagg import (
 from secagg.store import Store, floor_for
 
 _RULES = ("security", "consent", "statistics", "evaluation")
+FOREIGN = (("learner", "kind"), ("strategy", "name"))  # keys that may name code of one's own
 ANY_NUMBER = 1_000_000  # of sites, for which a file is checked before it is known how many there are
 
 
@@ -164,8 +166,12 @@ class Agreement:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file. Raises SettingError."""
-        return cls.parse(load(path, "a training file")[1])
+        """Read a file, and import what it names of the code beside it. Raises SettingError."""
+        tables = load(path, "a training file")[1]
+        for table, key in FOREIGN:
+            if isinstance(tables.get(table), Mapping):
+                import_beside(tables[table].get(key), path.parent, f"{table}.{key}")
+        return cls.parse(tables)
 
     def make_learner(self, schema: Schema, seed: int = 0) -> Learner[Any]:
         """Return the learner, with the same initial parameters at every party. Raises SettingError."""

@@ -101,7 +101,7 @@ class Federation:
         return {
             "learner": f"{learner.__module__}.{learner.__qualname__}",
             "schema": {} if schema is None else to_json(schema),
-            "strategy": strategy_json(self.strategy),
+            "strategy": _told(self.strategy),
         }
 
     def evaluate(
@@ -115,6 +115,13 @@ class Federation:
     ) -> SiteSpread:
         """Count the sites by bins of their own accuracy by one secure sum."""
         return _Run(self, RunState.of(number, parameters, standardizer)).spread()
+
+
+def _told(strategy: Strategy) -> dict[str, Any]:
+    try:
+        return strategy_json(strategy)
+    except SettingError:  # foreign code: whoever goes on with it knows whether it is the same
+        return {"name": f"{type(strategy).__module__}:{type(strategy).__qualname__}"}
 
 
 def _shapes(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, ...]]:
@@ -329,7 +336,8 @@ class _Run:
             vector, moved = np.split(vector, 2)
             control = moved / asks.control
         survivors = len(found.survivors)
-        return RoundUpdate(asks.update, vector, mean.weight, survivors, steps, control, within)
+        like = sent(self.now.parameters, asks)
+        return RoundUpdate(asks.update, vector, mean.weight, survivors, steps, control, within, like)
 
 
 class _RoundSums:

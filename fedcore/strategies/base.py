@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import SettingError, TaskError
+from fedcore.learner import Parameters, unflatten
 from fedcore.rounds.instructions import Asks, UpdateKind
 from fedcore.settings import shown
 
@@ -30,6 +31,7 @@ class RoundUpdate:
     steps    weighted mean of the local steps, if they were asked for
     control  mean change of the control variates, (d,), if they were asked for
     within   share of the sites whose update was within the norm, if it was asked for
+    like     arrays with the names and shapes that vectors of parameters are made of, see `named`
     """
 
     kind: UpdateKind
@@ -39,6 +41,14 @@ class RoundUpdate:
     steps: float = float("nan")
     control: Vector | None = None
     within: float = float("nan")
+    like: Parameters = field(default_factory=dict, repr=False)
+
+    def named(self, vector: Vector) -> Parameters:
+        """Return a vector of parameters, such as the mean or those of `step`, by name and in shape.
+
+        `fedcore.flatten` undoes it. Raises TaskError: it has another length.
+        """
+        return unflatten(vector, self.like)
 
     def of(self, *kinds: UpdateKind) -> Vector:
         """Return the mean if it is of one of these kinds. Raises TaskError: kinds are not mixed."""

@@ -171,7 +171,13 @@ def test_the_noise_counts_on_those_who_do_not_drop_out() -> None:
 
 
 def test_a_learner_that_cannot_be_made_is_named() -> None:
-    for kind in ("no.such.module:make", "math:no_such_name", "math:sqrt"):
+    faults = {
+        "no.such.module:make": "there is no no.such.module:make: ModuleNotFoundError",
+        "math:no_such_name": "there is no math:no_such_name: AttributeError",
+        "math:sqrt": "math:sqrt cannot be made: TypeError",
+        "builtins:dict": "builtins:dict makes no learner: dict has no initial",
+    }
+    for kind, fault in faults.items():
         point = parse_experiment(values() | {"learner": {"kind": kind}}).points[0]
-        with pytest.raises(SettingError, match=rf"learner\.kind: {kind} makes no learner"):
+        with pytest.raises(SettingError, match=f"learner.kind: {fault}"):
             read_learner(point.agreed.learner, features=2, classes=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from fedcore.data.table import Table
 from fedcore.errors import SettingError, TaskError
 from fedcore.learners import Classifier, LinearRegression, Perceptron, SoftmaxRegression
+from fedcore.learners.kinds import read_learner
 from fedcore.learners.models import softmax
+from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from tests.fedcore.learners.numerics import assert_close, clouds, jitter, line, numerical_gradient, sparse
 
 CASES: list[tuple[Any, Any]] = [
@@ -21,6 +24,8 @@ CASES: list[tuple[Any, Any]] = [
     (Perceptron(4, 3, hidden=(5,)), clouds(3)),
     (Perceptron(4, 3, hidden=(6, 5), penalty=0.3), clouds(3)),
     (Perceptron(4, 2, hidden=()), clouds(2)),
+    (SoftmaxRegression(4, 3, 0.3, (1.0, 2.0, 0.5)), clouds(3)),
+    (Perceptron(4, 3, hidden=(5,), class_weights=(1.0, 2.0, 0.5)), clouds(3)),
 ]
 
 
@@ -40,7 +45,7 @@ def test_scores_are_probabilities_and_lead_to_the_loss(model: Any, rows: Table) 
     assert scores.shape == (len(rows), model.classes)
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     assert (scores > 0).all()
-    hit = scores[np.arange(len(rows)), rows.labels]
+    hit = scores[np.arange(len(rows)), rows.labels] ** np.array(model.class_weights or [1.0] * 9)[rows.labels]
     squares = sum((array**2).sum() for array in at.values() if array.ndim == 2)
     assert model.loss(at, rows) == pytest.approx(-np.log(hit).mean() + model.penalty * squares / 2)
 
@@ -100,3 +105,41 @@ def test_least_squares_are_found_where_the_gradient_vanishes() -> None:
 def test_sizes_that_make_no_model_are_refused_by_name(make: Any, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda w: SoftmaxRegression(4, 3, 0.1, w), lambda w: Perceptron(4, 3, (5,), 1, 0.1, w)]
+)
+def test_class_weights_count_a_row_as_so_many(make: Callable[[tuple[float, ...]], Any]) -> None:
+    rows = clouds()
+    more = rows.take(np.concatenate([np.arange(len(rows)), *[np.flatnonzero(rows.labels == 2)] * 2]))
+    plain, weighted = make(()), make((1.0, 1.0, 3.0))
+    parameters = {name: array + 0.1 for name, array in plain.initial().items()}
+    scale = len(more) / len(rows)  # means over more rows
+    for name, slope in weighted.gradient(parameters, rows).items():
+        penalty = 0.1 * parameters[name] * (parameters[name].ndim == 2)
+        np.testing.assert_allclose(
+            slope - penalty, scale * (plain.gradient(parameters, more)[name] - penalty), atol=1e-12
+        )
+    for name, slopes in weighted.row_gradients(parameters, rows).items():
+        np.testing.assert_allclose(slopes.mean(axis=0), weighted.gradient(parameters, rows)[name], atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0, 1.0), (1.0, np.inf, 1.0), (1.0, -1.0, 1.0)])
+def test_class_weights_are_a_positive_one_for_each_class(weights: tuple[float, ...]) -> None:
+    for make in (SoftmaxRegression, Perceptron, LogisticRegressionLearner):
+        with pytest.raises(SettingError, match="class_weights: must be 3 positive numbers, one"):
+            make(features=4, classes=3, class_weights=weights)
+
+
+def test_class_weights_of_an_agreement_find_more_of_the_rare_class() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random(600) < 0.1).astype(np.int64)
+    rows = Table(rng.normal(size=(600, 2)) + 1.2 * labels[:, None], labels)
+    for kind in ("softmax", "logistic", "perceptron"):
+        found = []
+        for table in ({}, {"class_weights": [1.0, 9.0]}):
+            learner = read_learner({"kind": kind, "epochs": 5, **table}, features=2, classes=2)
+            scores = learner.scores(learner.fit(learner.initial(), rows, 0), rows)  # type: ignore[attr-defined]
+            found.append(int((scores.argmax(axis=1) == 1).sum()))
+        assert found[1] > 1.5 * found[0] > 0

@@ -1,0 +1,173 @@
+"""Learners and strategies that a file names: found beside it, or installed; what fails is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcore.data.schema import Column, Schema
+from fedcore.errors import SettingError
+from fedcore.experiments.config import load_experiment
+from fedcore.experiments.run import run_experiment
+from fedcore.rounds.agreement import Agreement, Run
+from fedcore.strategies import FedAvg
+from fedcore.strategies.named import read_strategy
+from secagg import IdentityKey
+
+SCHEMA = Schema((Column("age", 0, 120),), ("no", "yes"))
+MEMBERS = frozenset(IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(5))
+
+STRATEGY = """
+from dataclasses import dataclass
+from fedcore import Strategy, UpdateKind
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Half(Strategy):
+    share: float = 0.5
+
+    def step(self, parameters, update, state):
+        return parameters + self.share * update.of(UpdateKind.DELTA), state
+
+class Idle(Strategy):
+    pass
+"""
+
+LEARNER = """
+import numpy as np
+from fedcore.learners import LocalSGD, SoftmaxRegression
+
+def make(features, classes, seed, rate=0.1):
+    return LocalSGD(model=SoftmaxRegression(features, classes), rate=rate)
+"""
+
+EXPERIMENT = """
+compare = ["plain"]
+[data]
+name = "breast_cancer"
+partition = "iid"
+clients = 4
+[plan]
+rounds = 2
+[learner]
+kind = "our_learner:make"
+options = { rate = 0.05 }
+[strategy]
+name = "our_strategy:Half"
+options = { share = 0.25 }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    for name in ("our_strategy", "our_learner", "broken"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "our_strategy.py").write_text(STRATEGY)
+    (tmp_path / "our_learner.py").write_text(LEARNER)
+    (tmp_path / "training.toml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def agreed(folder: Path, text: str) -> Agreement:
+    (folder / "agreement.toml").write_text(text)
+    return Agreement.load(folder / "agreement.toml")
+
+
+def test_an_experiment_runs_the_learner_and_the_strategy_that_lie_beside_it(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path_factory.mktemp("out")
+    monkeypatch.chdir(out)  # elsewhere: the folder of the file counts
+    experiment = load_experiment(folder / "training.toml")
+    (outcome,) = run_experiment(experiment, out)
+    assert outcome.failure == ""
+    assert outcome.metrics["accuracy"] > 0.5
+
+
+def test_options_of_code_beside_an_agreement_are_in_its_digest(folder: Path) -> None:
+    text = '[learner]\nkind = "our_learner:make"\n[strategy]\nname = "our_strategy:Half"\noptions = {{ share = {} }}'
+    runs = [Run.of(agreed(folder, text.format(share)), SCHEMA, MEMBERS) for share in (0.5, 0.5, 0.25)]
+    assert runs[0].digest == runs[1].digest != runs[2].digest
+    assert runs[2].stands_on()["strategy"]["name"] == "our_strategy:Half"
+    assert runs[2].stands_on()["strategy"]["share"] == 0.25
+
+
+def test_files_of_the_same_name_in_two_folders_are_two_modules(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "our_strategy.py").write_text(STRATEGY.replace("= 0.5", "= 0.125"))
+    text = '[strategy]\nname = "our_strategy:Half"'
+    first, second = (agreed(one, text).make_strategy(5) for one in (folder, other))
+    assert (getattr(first, "share", 0), getattr(second, "share", 0)) == (0.5, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("our_strategy:Idle", "our_strategy:Idle makes a Idle, which has no step"),
+        ("our_strategy:Other", "there is no our_strategy:Other: AttributeError"),
+        ("our_learner:make", "our_learner:make cannot be made: TypeError"),
+        ("builtins:dict", "builtins:dict makes a dict, which is no fedcore.Strategy"),
+        ("not_there:Half", "there is no not_there:Half: ModuleNotFoundError: No module named 'not_there'"),
+        ("broken:Half", "broken.py cannot be imported: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_code_that_makes_no_strategy_is_refused_with_what_it_said(
+    folder: Path, name: str, fault: str
+) -> None:
+    (folder / "broken.py").write_text("1 / 0")
+    with pytest.raises(SettingError, match=f"^strategy.name: .*{fault}"):
+        agreed(folder, f'[strategy]\nname = "{name}"')
+    assert "broken" not in sys.modules
+
+
+def test_a_file_with_the_name_of_a_module_in_use_is_refused(folder: Path) -> None:
+    (folder / "numpy.py").write_text(STRATEGY)
+    with pytest.raises(
+        SettingError, match=r"strategy.name: .*numpy.py has the name of a module .*numpy: rename"
+    ):
+        agreed(folder, '[strategy]\nname = "numpy:Half"')
+    assert sys.modules["numpy"] is np
+
+
+def test_options_of_ones_own_stand_in_a_table_of_their_own(folder: Path) -> None:
+    with pytest.raises(SettingError, match=r"strategy\.share: is not known, strategy has options"):
+        agreed(folder, '[strategy]\nname = "our_strategy:Half"\nshare = 0.5')
+
+
+def test_a_strategy_whose_fields_are_no_settings_cannot_be_agreed_on() -> None:
+    with pytest.raises(
+        SettingError, match=r"strategy.name: .*:WithArray must have settings only as its fields"
+    ):
+        from fedcore.strategies.named import strategy_json
+
+        strategy_json(WithArray())
+
+
+class WithArray(FedAvg):
+    """Of a kind that no file can say."""
+
+    def __init__(self) -> None:
+        FedAvg.__init__(self)
+        object.__setattr__(self, "server_rate", object())
+
+
+def test_what_stays_at_a_site_is_a_setting_of_the_strategy() -> None:
+    asks = read_strategy({"personal": ["head.*"], "shared": ["*"]}, clients=4, private=False).asks()
+    assert (asks.personal, asks.shared) == (("head.*",), ("*",))
+
+
+def test_a_fault_of_the_table_is_told_before_its_code_is_made(folder: Path) -> None:
+    values: dict[str, Any] = {"name": 3}
+    with pytest.raises(SettingError, match=r"strategy.name: must be a text, is 3"):
+        read_strategy(values, clients=4, private=False)
