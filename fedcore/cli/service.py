@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fedcore.rounds.model import Model
     from fedcore.rounds.site import Site
 
+_MOST_HELD_OUT = 0.9  # share of the rows
 PLAN, LOGISTIC = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
 
 RegistryOption = Annotated[Path, typer.Option("--registry", help="Registry file (TOML): who is enrolled.")]
@@ -244,8 +245,8 @@ def join(
     rows: RowsOption = None,
     store: StoreOption = None,
     held_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the rows to evaluate with, whole persons.")
-    ] = 0.0,
+        str, typer.Option(help="Rows to evaluate with: a share of the rows, whole persons, or a file.")
+    ] = "0",
     account: Annotated[
         Path | None,
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
@@ -327,7 +328,7 @@ def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | N
 
 
 def _own_rows(
-    data: Path, columns: Schema, label: str | None, held_out: float
+    data: Path, columns: Schema, label: str | None, held_out: str
 ) -> tuple[Reading, Rows, Rows | None]:
     """Read this party's rows: what the file gave, rows to train on, and rows that are held out."""
     from fedcore.data.dataset import hold_out
@@ -335,9 +336,15 @@ def _own_rows(
 
     reading = inspect(data, columns, columns.label_column(label))
     whole = reading.complete()
-    if not held_out:
+    try:
+        share = float(held_out)
+    except ValueError:
+        return reading, whole, inspect(Path(held_out), columns, columns.label_column(label)).complete()
+    if not 0 <= share <= _MOST_HELD_OUT:
+        raise ParameterError(f"--held-out: must be in 0..{_MOST_HELD_OUT}, or a file, is {held_out}")
+    if not share:
         return reading, whole, None
-    table, kept = hold_out(whole, held_out, 0)
+    table, kept = hold_out(whole, share, 0)
     if not len(table) or not len(kept):
         raise ParameterError(f"--held-out: {held_out} of {len(whole)} rows leave none on one side")
     return reading, table, kept
@@ -345,16 +352,25 @@ def _own_rows(
 
 def _finish(final: Model, site: Site, run: Run, path: Path | None, say: Callable[[str], None]) -> None:
     """Say how good the model is on held-out rows, and keep it, with the parameters that stay here."""
-    from fedcore.evaluation.personal import beside_alone, personal_model
+    from fedcore.evaluation.personal import beside_alone, personal_model, trained_on
     from fedcore.rounds.model import save_model
     from fedcore.rounds.state import RunState
 
     now = RunState.of(final.number or 0, final.parameters, final.standardizer)
+    own, rules = personal_model(now, site), run.fine_tuning
     if path is not None:
-        save_model(path, replace(final, parameters=personal_model(now, site)))
+        save_model(path, replace(final, parameters=own))
+    if rules.rounds:
+        if site.held_out is not None:
+            before = site.learner.evaluate(own, now.standardizer.apply(site.held_out))
+            say(f"on this site's {len(site.held_out)} held-out rows, before fine-tuning: {told(before)}")
+        own = trained_on(now, site, rules)
+        say(f"trained on at this site, {rules.rounds} rounds, as was agreed ([fine_tuning])")
+        if path is not None:
+            save_model(path, replace(final, parameters=own))
     if site.held_out is not None:
         try:
-            ours, alone = beside_alone(now, site, run.plan.rounds)
+            ours, alone = beside_alone(now, own, site, run.plan.rounds)
         except Exception as error:  # noqa: BLE001 - a learner is foreign code, and the model is kept
             say(f"the model could not be evaluated here: {type(error).__name__}: {error}")
         else:

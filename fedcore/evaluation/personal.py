@@ -19,6 +19,7 @@ from fedcore.data.table import Table
 from fedcore.errors import TaskError
 from fedcore.learner import Abilities, Learner, Metrics, Parameters, Rows, Steering
 from fedcore.names import select
+from fedcore.rounds.agreement import FineTuningRules
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
@@ -74,16 +75,26 @@ def fine_tune(
     return after
 
 
-def beside_alone(model: RunState, site: Site, rounds: int) -> tuple[Metrics, Metrics | None]:
-    """Return the metrics of a finished model on a site's held-out rows, and of one trained on its rows alone.
+def trained_on(model: RunState, site: Site, rules: FineTuningRules) -> Parameters:
+    """Return the site's whole model, trained on at the site as was agreed. Raises TaskError."""
+    rows, seed = model.standardizer.apply(site.table), model.number
+    start = personal_model(model, site)
+    return fine_tune(site.learner, start, rows, seed, rules.rounds, rules.only, rules.rate)
 
-    rounds  of training alone; None for the second: the learner does not train alone
+
+def beside_alone(
+    model: RunState, parameters: Parameters, site: Site, rounds: int
+) -> tuple[Metrics, Metrics | None]:
+    """Return the metrics of a site's model on its held-out rows, and of one trained on its rows alone.
+
+    parameters  of the site's model, such as `personal_model` or `trained_on` of `model`
+    rounds      of training alone; None for the second: the learner does not train alone
     Raises TaskError: the site holds nothing out, or the model is not its learner's.
     """
     if site.held_out is None:
         raise TaskError(f"{site.name}: holds no rows out")
     learner, rows = site.learner, site.table
-    ours = learner.evaluate(personal_model(model, site), model.standardizer.apply(site.held_out))
+    ours = learner.evaluate(parameters, model.standardizer.apply(site.held_out))
     own = Standardizer.none()
     if model.standardizer.mean.size and isinstance(rows, Table):
         own = Standardizer.of(rows)

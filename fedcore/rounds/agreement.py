@@ -23,6 +23,7 @@ from fedcore.foreign import import_beside
 from fedcore.learner import Abilities, Learner, Parameters, flatten
 from fedcore.learners.kinds import REGRESSIONS, learner_json, read_learner, split
 from fedcore.learners.models import is_regression
+from fedcore.names import select
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, sent
 from fedcore.rounds.model import Model
@@ -31,7 +32,7 @@ from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.state import RunState
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.terms import Terms
-from fedcore.settings import at_least, load, read, require, to_json
+from fedcore.settings import at_least, load, positive, read, require, to_json
 from fedcore.strategies import Strategy
 from fedcore.strategies.named import read_strategy, strategy_json
 from secagg import (
@@ -45,7 +46,7 @@ from secagg import (
 )
 from secagg.store import Store, floor_for
 
-_RULES = ("security", "consent", "statistics", "evaluation")
+_RULES = ("security", "consent", "statistics", "evaluation", "fine_tuning")
 FOREIGN = (("learner", "kind"), ("strategy", "name"))  # keys that may name code of one's own
 ANY_NUMBER = 1_000_000  # of sites, for which a file is checked before it is known how many there are
 
@@ -135,6 +136,24 @@ class EvaluationRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuningRules:
+    """[fine_tuning]: how each site trains the final model on, for itself: no sum, nothing that others see.
+
+    rounds  of local training; 0: none. only: patterns of the parameters that move, such as a head; none: all
+    rate    factor of the learning rate
+    raises  SettingError
+    """
+
+    rounds: int = 0
+    only: tuple[str, ...] = ()
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.rounds <= 1000, "rounds", "in 0..1000", self.rounds)
+        positive(self, "rate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """The tables of a file; what they say is made when the sites and the schema are known.
 
@@ -151,6 +170,7 @@ class Agreement:
     consent: ConsentRules = field(default_factory=ConsentRules)
     statistics: StatisticsRules = field(default_factory=StatisticsRules)
     evaluation: EvaluationRules = field(default_factory=EvaluationRules)
+    fine_tuning: FineTuningRules = field(default_factory=FineTuningRules)
 
     def __post_init__(self) -> None:
         if ":" not in split(self.learner)[0]:  # others are foreign code, and may need the real numbers
@@ -233,6 +253,7 @@ class Run:
     consent: ConsentRules = field(default_factory=ConsentRules)
     statistics: StatisticsRules = field(default_factory=StatisticsRules)
     evaluation: EvaluationRules = field(default_factory=EvaluationRules)
+    fine_tuning: FineTuningRules = field(default_factory=FineTuningRules)
 
     def __post_init__(self) -> None:
         privacy, after = self.plan.privacy, self.evaluation
@@ -263,6 +284,11 @@ class Run:
             raise SettingError(f"{name}: must be {rule}, is {sites}: {fault}")
         if self.regroups:
             _ = self.cell
+        select(self.learner.initial(), self.fine_tuning.only, "fine_tuning.only")
+        steers = self.fine_tuning.only or self.fine_tuning.rate != 1
+        if self.fine_tuning.rounds and steers and Abilities.of(self.learner).steerable is None:
+            kind = type(self.learner).__name__
+            raise SettingError(f"fine_tuning.only, fine_tuning.rate: {kind} cannot be steered")
         if privacy is not None:
             try:
                 self.terms.encoding(Train(model={}, norm=self.plan.first_norm if self.terms.adapts else None))
@@ -288,6 +314,7 @@ class Run:
             consent=agreed.consent,
             statistics=agreed.statistics,
             evaluation=agreed.evaluation,
+            fine_tuning=agreed.fine_tuning,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fedcore.errors import SettingError, TaskError
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.questions import AboutModel, Count, Covariance, Cumulative, Question, Train
 from fedcore.rounds.site import Site
+from fedcore.rounds.state import pack_site, unpack_site
 from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer, from_bounds
 from secagg import ConsentError, Identity, RoundParameters
@@ -47,6 +48,8 @@ class Consent:
     def __post_init__(self) -> None:
         if self.run.plan.privacy is not None and self.site.guard is None:
             raise SettingError("site.guard: is missing, under [privacy] a site keeps an account of its own")
+        if (kept := self.store.get(self._site_name)) is not None:  # of this site before it was started again
+            self.site.state.restore(unpack_site(kept))
 
     # --- before anything is computed
 
@@ -109,6 +112,10 @@ class Consent:
     @property
     def _name(self) -> str:
         return f"runs/{self.run.digest.hex()}"
+
+    @property
+    def _site_name(self) -> str:
+        return f"site/{self.run.digest.hex()}"
 
     def _following(self, task: Task) -> dict[str, Any]:
         """Return what is to be kept of this task. Raises TaskError unless it may follow what was answered."""
@@ -228,6 +235,8 @@ class Consent:
         """Learn from our own session which sum our vector is in."""
         task = Task.decode(payload, self.run.terms.encoding)
         self.site.state.count(task.name, [one.hex() for one in survivors])
+        if kept := self.site.state.kept():
+            self.store.put({self._site_name: pack_site(kept)})
         self.site.trained += isinstance(task.question, Train)
 
 

@@ -117,6 +117,22 @@ class RunState:
         )
 
 
+def pack_site(kept: Mapping[str, Any]) -> bytes:
+    """Return what a site keeps (`SiteState.kept`) as bytes, for its own store."""
+    named: dict[str, Any] = {}
+    return arrays.pack(named, {"site": _flattened(dict(kept), named)})
+
+
+def unpack_site(data: bytes) -> dict[str, Any]:
+    """Undo `pack_site`. Raises DataError."""
+    named, header = arrays.unpack(data)
+    try:
+        kept: dict[str, Any] = _unflattened(header["site"], named)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"not what a site keeps: {error}") from error
+    return kept
+
+
 def sites_kept(sites: Mapping[str, Site]) -> dict[str, dict[str, Any]]:
     """Return what simulated sites keep, for a checkpoint."""
     return {name: site.state.kept() for name, site in sites.items() if site.state.kept()}

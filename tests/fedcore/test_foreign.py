@@ -16,7 +16,7 @@ from fedcore.experiments.config import load_experiment
 from fedcore.experiments.run import run_experiment
 from fedcore.rounds.agreement import Agreement, Run
 from fedcore.strategies import FedAvg
-from fedcore.strategies.named import read_strategy
+from fedcore.strategies.named import read_strategy, strategy_json
 from secagg import IdentityKey
 
 SCHEMA = Schema((Column("age", 0, 120),), ("no", "yes"))
@@ -94,7 +94,8 @@ def test_an_experiment_runs_the_learner_and_the_strategy_that_lie_beside_it(
 
 
 def test_options_of_code_beside_an_agreement_are_in_its_digest(folder: Path) -> None:
-    text = '[learner]\nkind = "our_learner:make"\n[strategy]\nname = "our_strategy:Half"\noptions = {{ share = {} }}'
+    text = '[learner]\nkind = "our_learner:make"\n[strategy]\nname = "our_strategy:Half"\n'
+    text += "options = {{ share = {} }}"
     runs = [Run.of(agreed(folder, text.format(share)), SCHEMA, MEMBERS) for share in (0.5, 0.5, 0.25)]
     assert runs[0].digest == runs[1].digest != runs[2].digest
     assert runs[2].stands_on()["strategy"]["name"] == "our_strategy:Half"
@@ -146,11 +147,7 @@ def test_options_of_ones_own_stand_in_a_table_of_their_own(folder: Path) -> None
 
 
 def test_a_strategy_whose_fields_are_no_settings_cannot_be_agreed_on() -> None:
-    with pytest.raises(
-        SettingError, match=r"strategy.name: .*:WithArray must have settings only as its fields"
-    ):
-        from fedcore.strategies.named import strategy_json
-
+    with pytest.raises(SettingError, match="WithArray must have settings only as its fields"):
         strategy_json(WithArray())
 
 
@@ -167,7 +164,7 @@ def test_what_stays_at_a_site_is_a_setting_of_the_strategy() -> None:
     assert (asks.personal, asks.shared) == (("head.*",), ("*",))
 
 
-def test_a_fault_of_the_table_is_told_before_its_code_is_made(folder: Path) -> None:
+def test_a_fault_of_the_table_is_told_before_its_code_is_made() -> None:
     values: dict[str, Any] = {"name": 3}
     with pytest.raises(SettingError, match=r"strategy.name: must be a text, is 3"):
         read_strategy(values, clients=4, private=False)
