@@ -16,6 +16,9 @@ Parameters: TypeAlias = dict[str, NDArray[np.float64]]
 Metrics: TypeAlias = dict[str, float]
 
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 class Rows(Sized, Protocol):
     """A site's examples, in whatever form its learner reads; `len` counts them."""
 
@@ -151,6 +154,29 @@ class Abilities:
             predicting=learner if isinstance(learner, PredictingLearner) else None,
             sensitivity=getattr(learner, "sensitivity", None),
         )
+
+
+def check_parameters(parameters: object, what: str) -> Parameters:
+    """Return the same parameters. Raises TaskError: not float32 or float64 arrays by name, or none.
+
+    Sums of others would be wrong without a word: a change from 5 to 3 of an unsigned integer is 254, and
+    the norm of large float16 values is infinite.
+    """
+    if not isinstance(parameters, Mapping):
+        raise TaskError(f"{what}: must be arrays by name, are {type(parameters).__name__}")
+    if not parameters:
+        raise TaskError(f"{what}: must be arrays by name, there are none")
+    for name, array in parameters.items():
+        if not isinstance(name, str):
+            raise TaskError(f"{what}: names must be texts, one is {name!r}")
+        if not isinstance(array, np.ndarray):
+            raise TaskError(f"{what}: {name} must be an array of numpy, is {type(array).__name__}")
+        if array.dtype not in _FLOATS:
+            raise TaskError(
+                f"{what}: {name} must be float32 or float64, is {array.dtype}: convert it where the learner "
+                "gives its parameters, or leave it out of them"
+            )
+    return dict(parameters)
 
 
 def size_of(parameters: Mapping[str, NDArray[Any]]) -> int:

@@ -12,9 +12,12 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum, StrEnum
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from fedcore.errors import SettingError
 
@@ -186,6 +189,48 @@ def require(fine: bool, name: str, rule: str, value: object) -> None:
     """Raise SettingError unless fine: "name: must be RULE, is VALUE"."""
     if not fine:
         raise SettingError(f"{name}: must be {rule}, is {shown(value)}")
+
+
+def settle(owner: Any) -> None:  # noqa: ANN401 - any dataclass of settings
+    """Make Python's numbers of numpy's in a frozen dataclass: the first thing in its constructor.
+
+    raises  SettingError: a field that must be a number of some kind, and is another or none at all
+    """
+    kind: Any = type(owner)
+    for name, kinds, several, others in _numbers(kind):
+        value = getattr(owner, name)
+        if several and isinstance(value, tuple | list):
+            plain: Any = tuple(_plain_number(one, kinds, f"{name}[{i}]") for i, one in enumerate(value))
+        elif isinstance(value, others):
+            continue
+        else:
+            plain = _plain_number(value, kinds, name)
+        object.__setattr__(owner, name, plain)
+
+
+def _plain_number(value: Any, kinds: frozenset[type], name: str) -> Any:  # noqa: ANN401
+    plain = value.item() if isinstance(value, np.generic) else value
+    fine = type(plain) in kinds or (type(plain) is int and float in kinds)
+    fine = fine and plain == plain  # noqa: PLR0124 - which NaN is not
+    word = "a number" if float in kinds else "an integer" if int in kinds else "true or false"
+    require(fine, name, word, value)
+    return plain
+
+
+@cache
+def _numbers(kind: type[Any]) -> tuple[tuple[str, frozenset[type], bool, tuple[type, ...]], ...]:
+    """Return the fields that are numbers: name, types, whether there are several, other types."""
+    hints, out = get_type_hints(kind), []
+    for one in fields(kind):
+        hint = hints[one.name]
+        several = get_origin(hint) is tuple
+        found = [get_args(hint)[0]] if several and get_args(hint) else _alternatives(hint)
+        kinds = frozenset(found) & {bool, int, float}
+        if kinds and one.init:
+            others = [NoneType] if NoneType in get_args(hint) else []
+            others += [get_origin(other) or other for other in found if other not in kinds]
+            out.append((one.name, kinds, several, tuple(others)))
+    return tuple(out)
 
 
 def positive(owner: object, *names: str) -> None:

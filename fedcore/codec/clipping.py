@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fedcore.settings import positive, require
+from fedcore.settings import positive, require, settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class AdaptiveClip:
     share: float = 0.1
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "norm", "rate")
         require(0 < self.quantile < 1, "quantile", "in (0, 1)", self.quantile)
         require(0 < self.share <= 1, "share", "in (0, 1]", self.share)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedcore.codec.tiles import tiles
 from fedcore.errors import CodecError, SettingError, SpoiledError
-from fedcore.settings import at_least, require
+from fedcore.settings import at_least, require, settle
 from secagg.kernels import (
     NotFiniteError,
     QuantizedVector,
@@ -122,6 +122,7 @@ class Codec:
     headroom: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         require(1e-100 <= self.clip <= 1e100, "clip", "in 1e-100..1e100", self.clip)
         for name in ("bits", "weight_cap", "clients", "precise", "headroom"):
             value = getattr(self, name)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.codec.tiles import norm
-from fedcore.settings import positive, require
+from fedcore.settings import positive, require, settle
 from fedcore.stream import choose, derive
 from secagg.kernels import hadamard
 
@@ -48,6 +48,7 @@ class Shaping:
     seed: bytes = bytes(32)
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "norm")
         require(0 < self.keep <= 1, "keep", "in (0, 1]", self.keep)
         require(len(self.seed) == 32, "seed", "of 32 bytes", len(self.seed))

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedcore.data.sets import registry
 from fedcore.errors import SettingError
-from fedcore.settings import at_least, positive, require
+from fedcore.settings import at_least, positive, require, settle
 
 # What each set is dealt by when the file does not say, and whether it has test rows of its own.
 SETS = {name: ("natural" if one.natural else "iid", one.test) for name, one in registry.SETS.items()}
@@ -58,6 +58,7 @@ class DataTable:
     classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        settle(self)
         require(self.name in SETS, "name", f"one of {', '.join(SETS)}", self.name)
         usual, has_test = SETS[self.name]
         if not self.partition:
@@ -112,6 +113,7 @@ class DropoutTable:
     every: int = 1
 
     def __post_init__(self) -> None:
+        settle(self)
         require(0 <= self.rate < 1, "rate", "in [0, 1)", self.rate)
         at_least(self, 0, "per_round")
         if self.rate and self.per_round:
@@ -131,6 +133,7 @@ class AttackTable:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        settle(self)
         require(0 < self.share <= 1, "share", "in (0, 1]", self.share)
 
 

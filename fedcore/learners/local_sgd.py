@@ -11,7 +11,7 @@ from fedcore.errors import TaskError
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering
 from fedcore.learners.models import Examples, Model, classifier, regression
 from fedcore.learners.steering import batches, check_steering, reach
-from fedcore.settings import at_least, positive, require
+from fedcore.settings import at_least, positive, require, settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class LocalSGD:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "rate")
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
         at_least(self, 1, "epochs", "steps", "batch_size")

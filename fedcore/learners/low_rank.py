@@ -12,7 +12,7 @@ from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Metrics, Parameters
 from fedcore.learners.models import Examples, Model, classifier
 from fedcore.names import select
-from fedcore.settings import positive, require
+from fedcore.settings import positive, require, settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +42,7 @@ class LowRank:
     _full: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "alpha")
         require(bool(self.names), "names", "at least one pattern", self.names)
         adapted, full = select(self.base, self.names, "names"), select(self.base, self.also, "also")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedcore.errors import TaskError
 from fedcore.evaluation.metrics import classification_metrics, regression_metrics
 from fedcore.learner import Labelled, Metrics, Parameters
-from fedcore.settings import at_least, require
+from fedcore.settings import at_least, require, settle
 
 _LARGEST_LOG = 30.0  # of a count's mean: a step too far stays finite
 
@@ -96,6 +96,7 @@ class _Line:
     penalty: float  # L2, of the coefficients
 
     def __post_init__(self) -> None:
+        settle(self)
         at_least(self, 1, "features")
         at_least(self, 0, "penalty")
 
@@ -173,6 +174,7 @@ class _Softmax:
     class_weights: tuple[float, ...]  # factors of the losses of rows, by their class; none: 1
 
     def __post_init__(self) -> None:
+        settle(self)
         at_least(self, 1, "features")
         at_least(self, 2, "classes")
         at_least(self, 0, "penalty")
@@ -274,6 +276,7 @@ class Perceptron(_Softmax):
     class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        settle(self)
         _Softmax.__post_init__(self)
         require(min(self.hidden, default=1) >= 1, "hidden", "at least 1 unit each", self.hidden)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedcore.errors import TaskError
 from fedcore.learner import Metrics, Parameters, flatten, size_of, unflatten
 from fedcore.learners.models import Examples, Model, RowGradients, classifier, regression
-from fedcore.settings import positive
+from fedcore.settings import positive, settle
 
 _AT_ONCE = 1 << 22  # values of gradients of single rows
 _TINY = 1e-300
@@ -33,6 +33,7 @@ class PersonClipped:
     expected: float
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "clip", "expected")
 
     @property

@@ -15,7 +15,7 @@ from fedcore.evaluation.metrics import classification_metrics, regression_metric
 from fedcore.learner import Metrics, Parameters
 from fedcore.learners.models import Examples, softmax
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from fedcore.settings import at_least, positive, require
+from fedcore.settings import at_least, positive, require, settle
 
 if TYPE_CHECKING:
     from sklearn.neural_network import MLPClassifier
@@ -43,6 +43,7 @@ class SklearnRegression:
     epsilon: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "rate", "epsilon")
         at_least(self, 1, "features", "epochs")
         at_least(self, 0, "penalty")
@@ -102,6 +103,7 @@ class SklearnPerceptron:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "rate")
         at_least(self, 1, "features", "epochs", "batch_size")
         at_least(self, 2, "classes")

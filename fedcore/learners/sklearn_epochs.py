@@ -11,7 +11,7 @@ from fedcore.data.table import Table
 from fedcore.evaluation.metrics import areas
 from fedcore.learner import Metrics, Parameters
 from fedcore.learners.models import check_class_weights, softmax
-from fedcore.settings import at_least, positive
+from fedcore.settings import at_least, positive, settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class LogisticRegressionLearner:
     class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        settle(self)
         check_class_weights(self.class_weights, self.classes)
         positive(self, "learning_rate", "alpha")
         at_least(self, 1, "epochs")

@@ -32,6 +32,20 @@ def batches(
     return out[:steps]
 
 
+def without_single(plan: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Return the same batches, but one of a single row is joined to the batch before it.
+
+    The statistics of a batch (Ioffe and Szegedy, ICML 2015) need two rows.
+    """
+    out: list[NDArray[np.int64]] = []
+    for batch in plan:
+        if len(batch) == 1 and out:
+            out[-1] = np.concatenate([out[-1], batch])
+        else:
+            out.append(batch)
+    return out
+
+
 def reach(steps: int, *, momentum: float = 0.0, decay: float = 0.0) -> float:
     """Return the length of `steps` steps of SGD together, in plain steps: ||a_i||_1 of FedNova.
 

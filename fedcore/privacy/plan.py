@@ -10,7 +10,7 @@ from fedcore.codec.codec import Codec
 from fedcore.errors import SettingError
 from fedcore.privacy.accounting import Budget, Mechanism, Release, calibrate, l1_bound
 from fedcore.privacy.noise import Noise, rounded_norm
-from fedcore.settings import at_least, positive, require
+from fedcore.settings import at_least, positive, require, settle
 from secagg import ParameterError
 
 _MOST_STEPS = 1e60  # far beyond what noise can hide; squares of it are still numbers
@@ -46,6 +46,7 @@ class PrivacyPlan:
     sensitivity: float | None = None
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "epsilon", "sensitivity")
         require(0 < self.delta < 1, "delta", "in (0, 1)", self.delta)
         at_least(self, 1, "rounds")

@@ -32,7 +32,7 @@ from fedcore.rounds.questions import TaskKind, Train
 from fedcore.rounds.state import RunState
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.terms import Terms
-from fedcore.settings import at_least, load, positive, read, require, to_json
+from fedcore.settings import at_least, load, positive, read, require, settle, to_json
 from fedcore.strategies import Strategy
 from fedcore.strategies.named import read_strategy, strategy_json
 from secagg import (
@@ -67,6 +67,7 @@ class Security:
     minimum_survivors: int = 3
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("corrupt", "dropout"):
             require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
         at_least(self, 3, "minimum_cohort")
@@ -98,6 +99,7 @@ class ConsentRules:
     rows: str = ""
 
     def __post_init__(self) -> None:
+        settle(self)
         require(0 <= self.near <= 1, "near", "in 0..1", self.near)
 
 
@@ -115,6 +117,7 @@ class StatisticsRules:
     values: int = 4096
 
     def __post_init__(self) -> None:
+        settle(self)
         for one in fields(self):
             require(0 <= getattr(self, one.name) <= 2**20, one.name, "in 0..2^20", getattr(self, one.name))
 
@@ -131,6 +134,7 @@ class EvaluationRules:
     sites: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         for one in fields(self):
             require(0 <= getattr(self, one.name) <= 1000, one.name, "in 0..1000", getattr(self, one.name))
 
@@ -149,6 +153,7 @@ class FineTuningRules:
     rate: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         require(0 <= self.rounds <= 1000, "rounds", "in 0..1000", self.rounds)
         positive(self, "rate")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedcore.data.schema import Schema
 from fedcore.errors import SettingError, TaskError
 from fedcore.evaluation.federated import Evaluation, SiteSpread
-from fedcore.learner import Learner, Metrics, Parameters, flatten, unflatten
+from fedcore.learner import Learner, Metrics, Parameters, check_parameters, flatten, unflatten
 from fedcore.names import select
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.rounds.aggregation import GroupSum, SumAggregator
@@ -139,7 +139,7 @@ class _Run:
         if self.guard is not None and self.plan.evaluate_every and federation.evaluator is None:
             raise TaskError("evaluate_every: federated evaluation adds no noise; give an evaluator instead")
         if resume is None:
-            initial = federation.learner.initial()
+            initial = check_parameters(federation.learner.initial(), "learner.initial")
             select(initial, self.strategy.asks().personal, "ask.personal")
             select(initial, self.strategy.asks().shared, "ask.shared")
             shared = sent(initial, Asks(personal=self.strategy.asks().personal))

@@ -8,7 +8,7 @@ from enum import StrEnum
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters
 from fedcore.names import matches
-from fedcore.settings import at_least, require
+from fedcore.settings import at_least, require, settle
 
 
 class UpdateKind(StrEnum):
@@ -56,6 +56,7 @@ class Asks:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         at_least(self, 0, "proximal", "rate", "control", "quantile", "smoothing")
         at_least(self, 1, "steps_cap")
         if self.update is UpdateKind.GRADIENT and (self.normalized or self.control or self.proximal):

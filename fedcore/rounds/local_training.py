@@ -17,6 +17,7 @@ from fedcore.learner import (
     Parameters,
     Rows,
     Steering,
+    check_parameters,
     difference,
     flatten,
     size_of,
@@ -150,16 +151,16 @@ def check_dimension(learner: Learner[Any], task: Task, state: SiteState) -> None
 def starting_point(learner: Learner[Any], model: Parameters, asks: Asks, state: SiteState) -> Parameters:
     """Return the round's parameters, with this site's own in place of personal ones."""
     try:
-        initial = learner.initial()
-        shapes = _shapes(initial)
+        given = learner.initial()
     except Exception as error:  # a learner is foreign code
         raise TaskError(f"task.model: the learner failed with {type(error).__name__}") from error
+    initial = check_parameters(given, "learner.initial")
     personal = {name for name in initial if name not in model}
     parameters = {
         name: model[name].copy() if name in model else state.personal.get(name, initial[name])
         for name in initial
     }
-    if model.keys() - initial.keys() or _shapes(parameters) != shapes:
+    if model.keys() - initial.keys() or _shapes(parameters) != _shapes(initial):
         raise TaskError("task.model: not the shapes of this site's learner")
     if personal != {name for name in initial if matches(name, asks.personal)}:
         raise TaskError("task.model: not the shapes of this site's learner: names are missing")
@@ -230,7 +231,10 @@ def _gradient(
         raise TaskError("asks.update: gradients train nothing that stays at the site")
 
     def on_rows(rows: Rows, _seed: int) -> Update:
-        return Update(_vector(gradients.gradient(before, rows), shared), 1.0, {})
+        slopes = check_parameters(gradients.gradient(before, rows), "the learner's gradient")
+        if _shapes(slopes) != _shapes(before):
+            raise TaskError("the learner returned a gradient of other shapes")
+        return Update(_vector(slopes, shared), 1.0, {})
 
     return on_rows
 
@@ -242,6 +246,7 @@ def _update(
 
     Control variates are an exception: they come in float64, and take a few vectors more.
     """
+    check_parameters(fit.parameters, "the learner's result")
     if _shapes(fit.parameters) != _shapes(before):
         raise TaskError("the learner returned parameters of other shapes")
     changes: dict[str, Any] = {}
@@ -266,8 +271,7 @@ def _update(
 
 def _vector(parameters: Parameters, shared: Parameters) -> NDArray[np.floating[Any]]:
     """Return what is sent of the parameters, in an array of its own."""
-    flat = flatten({name: parameters[name] for name in shared})
-    return flat if flat.dtype.kind == "f" else flat.astype(np.float64)
+    return flatten({name: parameters[name] for name in shared})
 
 
 def weight_of(asks: Asks, rows: int, cap: int) -> int:

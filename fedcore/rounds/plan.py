@@ -16,7 +16,7 @@ from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.rounds.local_training import GRAIN
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.stopping import Stopping
-from fedcore.settings import at_least, positive, require
+from fedcore.settings import at_least, positive, require, settle
 from fedcore.stream import choose, derive
 
 STATISTICS_BITS = 32  # of a unit mean: finer than any measurement
@@ -65,6 +65,7 @@ class TrainingPlan:
     stopping: Stopping | None = None
 
     def __post_init__(self) -> None:
+        settle(self)
         self.codec(TaskKind.MEAN)
         self.codec(TaskKind.TRAIN)
         self.shaping(1)

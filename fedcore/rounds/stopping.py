@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fedcore.errors import SettingError
 from fedcore.learner import Metrics
-from fedcore.settings import at_least
+from fedcore.settings import at_least, settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class Stopping:
     least: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         at_least(self, 1, "patience")
 
     def reason(self, evaluations: Sequence[Metrics]) -> str:

@@ -11,7 +11,7 @@ from fedcore.codec.clipping import AdaptiveClip
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.evaluation import federated
-from fedcore.learner import Learner, flatten
+from fedcore.learner import Learner, check_parameters, size_of
 from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, Weighting, sent
 from fedcore.rounds.plan import TrainingPlan
@@ -85,7 +85,7 @@ class Terms:
             passes=getattr(strategy, "passes", 0),
             schema=schema,
             classes=classes if schema is None else schema.classes,
-            size=flatten(sent(learner.initial(), asks)).size,
+            size=size_of(sent(check_parameters(learner.initial(), "learner.initial"), asks)),
         )
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedcore.rounds.instructions import Asks, UpdateKind
-from fedcore.settings import at_least
+from fedcore.settings import at_least, settle
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Vector
 
 
@@ -67,6 +67,7 @@ class FedProx(FedAvg):
     mu: float = 0.01
 
     def __post_init__(self) -> None:
+        settle(self)
         at_least(self, 0, "mu")
         FedAvg.__post_init__(self)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Parameters, unflatten
 from fedcore.rounds.instructions import Asks, UpdateKind
-from fedcore.settings import shown
+from fedcore.settings import settle, shown
 
 Vector: TypeAlias = NDArray[np.float64]
 State: TypeAlias = Mapping[str, NDArray[np.float64]]
@@ -98,6 +98,7 @@ class Strategy:
     ask: Asks = field(default_factory=Asks)
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.asks().update not in self.kinds:
             rule = f"{' or '.join(sorted(self.kinds))} with {type(self).__name__}"
             raise SettingError(f"update: must be {rule}, is {shown(self.asks().update)}")

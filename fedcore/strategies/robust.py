@@ -12,7 +12,7 @@ import numpy as np
 
 from fedcore.errors import CodecError, TaskError
 from fedcore.rounds.instructions import Asks, UpdateKind
-from fedcore.settings import at_least, positive
+from fedcore.settings import at_least, positive, settle
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Sums, Vector
 from secagg import RoundAbortedError
 
@@ -112,6 +112,7 @@ class GeometricMedian(Strategy):
     server_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "smoothing")
         at_least(self, 0, "passes")
         Strategy.__post_init__(self)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedcore.errors import TaskError
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
-from fedcore.settings import at_least, positive
+from fedcore.settings import at_least, positive, settle
 from fedcore.strategies.base import RoundUpdate, State, Strategy, Vector
 
 
@@ -31,6 +31,7 @@ class Scaffold(Strategy):
     control_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         at_least(self, 1, "sites")
         positive(self, "control_scale")
         Strategy.__post_init__(self)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,7 +176,8 @@ def test_equal_values_are_equal_bytes(one: Any, other: Any) -> None:
 
 def test_a_learner_is_told_with_its_model() -> None:
     table = to_json(LocalSGD(model=Perceptron(4, 3, hidden=(5,)), rate=1))
-    assert table["model"] == {"classes": 3, "features": 4, "hidden": [5], "penalty": 0.0, "seed": 0}
+    sizes: dict[str, Any] = {"classes": 3, "features": 4, "hidden": [5]}
+    assert table["model"] == {**sizes, "class_weights": [], "penalty": 0.0, "seed": 0}
     assert table["rate"] == 1.0
 
 
@@ -225,3 +229,47 @@ def test_what_is_no_toml_is_refused_with_its_path(tmp_path: Path, content: bytes
         path.write_bytes(content)
     with pytest.raises(SettingError, match=r"mine\.toml: not a recipe: "):
         load(path, "a recipe")
+
+
+OTHERS: tuple[Any, ...] = ("3", b"3", 3.5, True, 1j, Fraction(3), Decimal(3), [3], {"a": 3}, object())
+
+
+def _numbers(value: Any) -> list[str]:
+    """Fields that are one number, or none."""
+    return [
+        one.name
+        for one in fields(value)
+        if one.init and type(getattr(value, one.name)) in {int, float, bool} and one.name != "seed"
+    ]
+
+
+@pytest.mark.parametrize("value", SETTINGS, ids=lambda value: type(value).__name__)
+def test_every_number_of_numpy_is_as_good_as_pythons(value: Any) -> None:
+    for name in _numbers(value):
+        number = getattr(value, name)
+        kinds = {bool: (np.bool_,), int: (np.int64, np.int32), float: (np.float64,)}[type(number)]
+        for kind in kinds:
+            if type(number) is int and abs(number) >= 2**31:
+                continue
+            other = replace(value, **{name: kind(number)})
+            assert type(getattr(other, name)) is type(number), name
+            assert json.dumps(to_json(other)) == json.dumps(to_json(value)), name
+
+
+@pytest.mark.parametrize("value", SETTINGS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("wrong", OTHERS, ids=lambda wrong: type(wrong).__name__)
+def test_what_is_no_number_of_its_kind_is_refused_by_the_name_of_its_field(value: Any, wrong: Any) -> None:
+    for name in _numbers(value):
+        kind = str(next(one.type for one in fields(value) if one.name == name))
+        if type(wrong).__name__ in kind:
+            continue
+        with pytest.raises(SettingError, match=rf"^{name}: must be (a number|an integer|true or false), is "):
+            replace(value, **{name: wrong})
+
+
+@pytest.mark.parametrize("value", SETTINGS, ids=lambda value: type(value).__name__)
+def test_no_setting_is_not_a_number(value: Any) -> None:
+    for name in _numbers(value):
+        if type(getattr(value, name)) is float:
+            with pytest.raises(SettingError, match=f"^{name}: "):
+                replace(value, **{name: float("nan")})

@@ -21,16 +21,26 @@ from numpy.typing import NDArray
 from fedcore.evaluation.metrics import classification_metrics, regression_metrics
 from fedcore.learner import LocalFit, Metrics, Parameters, Steering
 from fedcore.learners.models import Examples
-from fedcore.learners.steering import batches, check_steering, reach
+from fedcore.learners.steering import batches, check_steering, reach, without_single
 from fedcore.learners.torch.state import Buffers, Module, Tensor, carried, read, running, trainable, write
 from fedcore.learners.torch.steps import OPTIMIZERS, Optimizer, Pull, named_optimizer, seeded
-from fedcore.settings import at_least, positive, require
+from fedcore.settings import at_least, positive, require, settle
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over all that has a class, of rows or of places in their sequences."""
+    if outputs.ndim > 2 and outputs.shape[:-1] == targets.shape:
+        outputs, targets = outputs.flatten(0, -2), targets.flatten()
+    return torch.nn.functional.cross_entropy(outputs, targets)
+
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": torch.nn.functional.cross_entropy,
+    "cross_entropy": _cross_entropy,
     "mse": torch.nn.functional.mse_loss,
 }
 
+_BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the base of all that need two rows
+_NO_CLASS = -100  # torch's word for it
 _CHUNK = 1024  # rows that are evaluated together
 
 
@@ -39,8 +49,9 @@ class TorchLearner:
     """A steerable learner over a module, with class probabilities if it has classes.
 
     module        makes the module, always of the same names and shapes
-    classes       outputs are their logits; None: a regression, whose outputs (rows,) or (rows, 1) are
-                  the guesses
+    classes       outputs are their logits, (rows, classes), or (rows, length, classes) of sequences, where
+                  a target of -100 is of no class and counts nowhere; None: a regression, whose outputs
+                  (rows,) or (rows, 1) are the guesses
     loss          mean loss of outputs and targets, "cross_entropy" or "mse"; default: by `classes`
     optimizer     "sgd", "adam", "adamw", or a function of the parameters that returns one; `rate`,
                   `momentum` and `weight_decay` are for those with a name. It starts anew in every round
@@ -77,6 +88,7 @@ class TorchLearner:
     _kept: Parameters = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        settle(self)
         positive(self, "rate")
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
         at_least(self, 0, "weight_decay")
@@ -120,11 +132,15 @@ class TorchLearner:
         module = self._loaded(parameters)
         check_steering(parameters, steering)
         plan = batches(len(rows), self.batch_size, seed, epochs=self.epochs)
+        if any(isinstance(part, _BatchNorm) for part in module.modules()):
+            plan = without_single(plan)
         rate = self.rate * steering.rate
         with seeded(self.device, seed), torch.enable_grad():
             self._train(module.train(), (rows.take(batch) for batch in plan), parameters, steering)
         after = read(carried(module, self.buffers))
         if bad := [name for name, array in after.items() if not np.isfinite(array).all()]:
+            if bad[0] in running(module):
+                raise TaskError(f'{bad[0]}: is not finite: it is a buffer, say buffers="local"')
             raise TaskError(f"rate: {bad[0]} is not finite after {len(plan)} steps of {rate}")
         if self.buffers == "local":
             self._kept.update(read(running(module)))
@@ -154,6 +170,9 @@ class TorchLearner:
             if not math.isfinite(loss.item()):
                 raise TaskError(f"training: the loss is not finite after step {step}")
             loss.backward()
+            for tensor in moving.values():  # of nn.Embedding(sparse=True)
+                if tensor.grad is not None and tensor.grad.is_sparse:
+                    tensor.grad = tensor.grad.to_dense()
             pull.add()
             optimizer.step()
             write(still, fixed)  # the forward pass has moved them
@@ -170,7 +189,7 @@ class TorchLearner:
         out = {name: np.zeros_like(array) for name, array in parameters.items()}
         for name, tensor in trainable(module).items():
             if tensor.requires_grad:
-                slope = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+                slope = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad.to_dense()
                 out[name] = read({name: slope})[name] + self._penalty * parameters[name]
         return out
 
@@ -192,7 +211,10 @@ class TorchLearner:
         return classification_metrics(targets, outputs)
 
     def scores(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
-        """Return class probabilities, (rows, classes). Raises TaskError for a regression."""
+        """Return class probabilities, (rows, classes); of sequences: of all places with a class, in order.
+
+        Raises TaskError for a regression.
+        """
         if self.classes is None:
             raise TaskError("scores: a regression has none")
         return self._outputs(parameters, rows)[0]
@@ -205,7 +227,7 @@ class TorchLearner:
 
     def _outputs(self, parameters: Parameters, rows: Examples) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return class probabilities, or guesses of a regression, and the targets."""
-        shape = (len(rows),) if self.classes is None else (len(rows), self.classes)
+        shape: tuple[int, ...] = (len(rows),) if self.classes is None else (len(rows), self.classes)
         if not len(rows):
             return np.zeros(shape), np.zeros(0, np.int64)
         module, outputs, targets = self._loaded(parameters).eval(), [], []
@@ -214,12 +236,15 @@ class TorchLearner:
                 part = rows.take(np.arange(at, min(at + _CHUNK, len(rows))))
                 result, target = self._forward(module, part)
                 result = result.double()
+                if self.classes is not None and result.ndim > 2 and result.shape[:-1] == target.shape:
+                    known = target != _NO_CLASS
+                    result, target = result[known], target[known]
                 outputs.append((result if self.classes is None else result.softmax(-1)).cpu().numpy())
                 targets.append(target.cpu().numpy())
-        found = np.concatenate(outputs)
-        if found.shape != shape:
+        found, labels = np.concatenate(outputs), np.concatenate(targets)
+        if found.shape not in {shape, (len(labels), *shape[1:])}:
             raise TaskError(f"module: outputs must be of shape {shape}, are {found.shape}")
-        return found, np.concatenate(targets)
+        return found, labels
 
     def _forward(self, module: Module, rows: Examples) -> tuple[Tensor, Tensor]:
         """Return outputs and targets, on the device."""

@@ -95,7 +95,7 @@ def test_least_squares_are_found_where_the_gradient_vanishes() -> None:
         (lambda: LinearRegression(3, penalty=-1.0), r"penalty: must be finite and at least 0, is -1\.0"),
         (lambda: SoftmaxRegression(-5, 2), "features: must be at least 1, is -5"),
         (lambda: SoftmaxRegression(3, 1), "classes: must be at least 2, is 1"),
-        (lambda: SoftmaxRegression(3, 2, float("nan")), "penalty: must be finite and at least 0, is nan"),
+        (lambda: SoftmaxRegression(3, 2, float("nan")), "penalty: must be a number, is nan"),
         (
             lambda: Perceptron(3, 2, hidden=(4, 0)),
             r"hidden: must be at least 1 unit each, is \(4, 0\)",

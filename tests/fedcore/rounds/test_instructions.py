@@ -43,7 +43,7 @@ def test_asks_come_back_from_json(
 @pytest.mark.parametrize("name", [*NUMBERS, "control"])
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 def test_numbers_out_of_range_are_refused(name: str, bad: float) -> None:
-    with pytest.raises(SettingError, match=rf"{name}: must be finite and at least 0"):
+    with pytest.raises(SettingError, match=rf"{name}: must be (finite and at least 0|a number)"):
         Asks(**{name: bad})  # type: ignore[arg-type]
 
 

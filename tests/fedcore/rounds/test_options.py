@@ -89,19 +89,19 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "initial is nothing": (
         lambda s: replace(s, learner=Odd(started=lambda: None)),
-        "the learner failed with AttributeError",
+        "learner.initial: must be arrays by name, are NoneType",
     ),
     "nothing returned": (
         lambda s: replace(s, learner=Odd(lambda _: None)),
-        "the learner failed with AttributeError",
+        "the learner's result: must be arrays by name, are NoneType",
     ),
     "lists returned": (
         lambda s: replace(s, learner=Odd(lambda p: {n: a.tolist() for n, a in p.items()})),
-        "the learner failed with AttributeError",
+        "the learner's result: coefficients must be an array of numpy, is list",
     ),
     "text returned": (
         lambda s: replace(s, learner=Odd(lambda p: {n: np.full(a.shape, "x") for n, a in p.items()})),
-        "the learner failed with",
+        "the learner's result: coefficients must be float32 or float64, is <U1",
     ),
     "a parameter less": (
         lambda s: replace(s, learner=Odd(lambda p: {"intercepts": p["intercepts"]})),

@@ -102,7 +102,7 @@ def test_a_site_contributes_the_same_to_a_decoded_task() -> None:
         ({"cohort": 0}, "cohort: must be in 1..12"),
         ({"cohort": 13}, "cohort: must be in 1..12"),
         ({"decay": 0.0}, "decay: must be positive"),
-        ({"decay": float("nan")}, "decay: must be positive"),
+        ({"decay": float("nan")}, "decay: must be a number, is nan"),
         ({"evaluate_every": -1}, "evaluate_every"),
         ({"keep": 0.0}, "keep: must be in"),
         ({"bits": 0}, "bits: must be in"),

@@ -398,3 +398,78 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str)
 def test_a_module_in_the_place_of_its_maker_is_refused() -> None:
     with pytest.raises(SettingError, match="module: must be a function that makes the module"):
         learner(module=nn.Linear(2, 2))
+
+
+def test_batch_statistics_never_come_from_a_single_row() -> None:
+    one = learner(normed, batch_size=16, epochs=2)  # 49 rows: three batches and a single row
+    after = one.fit(one.initial(), clouds(rows=49), 0)
+    assert one.evaluate(after, clouds(rows=49))["accuracy"] > 0.3
+    from fedcore.learners.steering import batches, without_single
+
+    plan = without_single(batches(49, 16, 0, epochs=2))
+    assert [len(batch) for batch in plan] == [16, 16, 17, 16, 16, 17]
+    assert sorted(np.concatenate(plan[:3]).tolist()) == list(range(49))
+    assert [len(batch) for batch in without_single(batches(1, 16, 0, epochs=1))] == [1]
+
+
+def test_sparse_gradients_of_an_embedding_train_like_dense_ones() -> None:
+    def module(sparse: bool) -> Any:
+        return nn.Sequential(nn.Embedding(4, 6, sparse=sparse), nn.Flatten(), nn.Linear(24, 3))
+
+    def words(rows: Any) -> Any:
+        ids = torch.tensor(np.argsort(rows.features, axis=1))
+        return ids, torch.tensor(rows.labels)
+
+    steering = Steering(proximal=0.1)
+    found = [
+        learner(lambda s=s: module(s), input=words).fit_steered(
+            learner(lambda s=s: module(s), input=words).initial(), clouds(), 0, steering
+        )
+        for s in (False, True)
+    ]
+    assert_close(found[0].parameters, found[1].parameters, 1e-6)
+    slopes = [
+        learner(lambda s=s: module(s), input=words).gradient(
+            learner(lambda s=s: module(s), input=words).initial(), clouds()
+        )
+        for s in (False, True)
+    ]
+    assert_close(slopes[0], slopes[1], 1e-6)
+
+
+def test_a_buffer_that_is_not_finite_says_what_helps() -> None:
+    def masked() -> Any:
+        module = nn.Linear(4, 3)
+        module.register_buffer("mask", torch.full((3,), -np.inf))
+        return module
+
+    with pytest.raises(TaskError, match='mask: is not finite: it is a buffer, say buffers="local"'):
+        learner(masked).fit(learner(masked).initial(), clouds(), 0)
+    local = learner(masked, buffers="local")
+    assert "mask" not in local.fit(local.initial(), clouds(), 0)
+
+
+def _sequences(rows: Any) -> Any:
+    """Three places a row: the row's class, the next one, and none."""
+    labels = torch.tensor(rows.labels)
+    targets = torch.stack([labels, (labels + 1) % 3, torch.full_like(labels, -100)], dim=1)
+    return torch.tensor(rows.features, dtype=torch.float32), targets
+
+
+def test_sequences_are_trained_and_evaluated_at_the_places_that_have_a_class() -> None:
+    def module() -> Any:
+        return nn.Sequential(nn.Linear(4, 9), nn.Unflatten(1, (3, 3)))
+
+    one = learner(module, input=_sequences, epochs=20)
+    rows = clouds(rows=1100)  # more than one chunk
+    after = one.fit(one.initial(), rows, 0)
+    found, scores = one.evaluate(after, rows), one.scores(after, rows)
+    assert scores.shape == (2 * len(rows), 3)
+    wanted = np.stack([rows.labels, (rows.labels + 1) % 3], axis=1).ravel()
+    assert found["accuracy"] == pytest.approx(float((scores.argmax(axis=1) == wanted).mean()))
+    assert found["accuracy"] > 0.8
+    with torch.no_grad():  # the loss is that of the places, one by one
+        logits, targets = torch.randn(5, 3, 3), _sequences(clouds(rows=5))[1]
+        loss: Any = learners.torch.learner._cross_entropy
+        places = torch.nn.functional.cross_entropy(logits[:, :2].reshape(-1, 3), targets[:, :2].reshape(-1))
+        assert float(loss(logits, targets)) == pytest.approx(float(places))
