@@ -59,7 +59,14 @@ FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("settings", "names", "stream", "arrays", "learner", "history", "foreign"),
     ("data", "codec"),
-    ("privacy.accounting", "privacy.samplers", "privacy.noise", "privacy.plan", "statistics.standardizer"),
+    (
+        "privacy.accounting",
+        "privacy.samplers",
+        "privacy.noise",
+        "privacy.plan",
+        "statistics.standardizer",
+        "statistics.moments",
+    ),
     ("rounds.instructions", "rounds.model", "rounds.questions", "rounds.encoding", "rounds.task"),
     (
         *("strategies", "learners", "statistics.sums", "privacy.guard"),

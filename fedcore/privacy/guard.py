@@ -70,14 +70,16 @@ class PrivacyGuard:
         then.spend(release)
         return then
 
-    def demand(self, task: Task) -> None:
+    def demand(self, task: Task, expected: float = 0.0) -> None:
         """Refuse a task that gives this site less privacy than its own plan. Raises TaskError.
 
+        expected  rows by which this site's learner divides, where it bounds the part of a person
         The server's word does not count: what the noise must be follows from the task's codec and norm.
         """
         encoding = task.encoding
         given, shaping, asks = encoding.noise, encoding.shaping, encoding.asks
-        if task.kind is not TaskKind.TRAIN or given is None or shaping.norm is None:
+        moments = self.plan.statistics and task.kind is TaskKind.MOMENTS
+        if not (moments or task.kind is TaskKind.TRAIN) or given is None or shaping.norm is None:
             raise TaskError(f"task.noise: {task.name} has none, this site's plan demands it")
         if asks.weighting is not Weighting.UNIFORM or encoding.codec.weight_cap != 1:
             raise TaskError("task.asks.weighting: must be uniform where noise is added")
@@ -86,10 +88,14 @@ class PrivacyGuard:
                 "task.again, task.precise, task.codec.bits: one noisy vector a round, of 2 bits or more, "
                 "and nothing beside it"
             )
-        self._demand_of_persons(encoding)
+        if moments:
+            plan = self.plan.of_moments(shaping.norm, expected)
+        else:
+            self._demand_of_persons(encoding)
+            plan = self.plan
         longest = shaping.norm * math.hypot(1.0, encoding.quantile)
         try:
-            wanted = self.plan.noise(encoding.codec, longest, encoding.sent, rotate=shaping.rotate)
+            wanted = plan.noise(encoding.codec, longest, encoding.sent, rotate=shaping.rotate)
         except ParameterError as error:
             raise TaskError(f"task.shaping.norm, task.codec.clip: {error}") from error
         if given.mechanism is not wanted.mechanism or given.smallest < self.plan.smallest:

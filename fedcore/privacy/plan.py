@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fedcore.codec.codec import Codec
@@ -31,6 +31,8 @@ class PrivacyPlan:
                     server may have kept their sums
     smallest        fewest survivors of a round with a result
     colluders       among them that may subtract their own noise
+    statistics      one release more, of the moments of the columns, gives the standardizer, and `rounds`
+                    counts it; else it is that of the public bounds
     sensitivity     L2 norm of what one person adds to a site's vector; None: a whole vector is protected
     raises          SettingError
     Noise of every site: variance for `smallest - colluders` sites to be enough together. A site counts
@@ -44,6 +46,7 @@ class PrivacyPlan:
     colluders: int = 0
     mechanism: Mechanism = Mechanism.SKELLAM
     sensitivity: float | None = None
+    statistics: bool = False
 
     def __post_init__(self) -> None:
         settle(self)
@@ -65,6 +68,17 @@ class PrivacyPlan:
     def budget(self) -> Budget:
         """Budget of all rounds together."""
         return Budget(self.epsilon, self.delta)
+
+    def of_moments(self, norm: float, expected: float) -> PrivacyPlan:
+        """Return the plan of the release of moments: of a person in it, if persons are protected.
+
+        norm  that no person passes; expected: rows by which the sum over persons is divided
+        """
+        if self.sensitivity is None:
+            return self
+        if not expected:
+            raise SettingError("privacy.statistics: false for a learner that says no expected number of rows")
+        return replace(self, sensitivity=norm / expected)
 
     def noise(self, codec: Codec, norm: float, dimension: int, *, rotate: bool = False) -> Noise:
         """Return what each site adds.

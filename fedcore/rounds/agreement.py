@@ -230,8 +230,9 @@ class Agreement:
         """Return the plan with its noise and budget; usual: fields where the file does not say."""
         if self.privacy is None:
             return plan
-        rounds = {"rounds": max(plan.rounds, 1)}
-        return replace(plan, privacy=read(PrivacyPlan, {**usual, **self.privacy}, "privacy", rounds))
+        said = {"statistics": plan.standardize, **usual, **self.privacy}
+        rounds = {"rounds": max(plan.rounds, 1) + (said["statistics"] is True)}
+        return replace(plan, privacy=read(PrivacyPlan, said, "privacy", rounds))
 
     def learner_json(self, schema: Schema, seed: int = 0) -> dict[str, Any]:
         """Return what is said of the learner, defaults included, as JSON values. Raises SettingError."""

@@ -147,10 +147,12 @@ class Consent:
             return {}
         if fault := given.impossible(schema):
             raise TaskError(f"task.{fault}")
-        if plan.privacy is not None:
+        if plan.privacy is not None and not plan.privacy.statistics:
             public = from_bounds(schema)
             if (public.mean != given.mean).any() or (public.deviation != given.deviation).any():
-                raise TaskError("task.mean, task.deviation: must follow from the public bounds under privacy")
+                raise TaskError(
+                    "task.mean, task.deviation: must follow from the bounds, privacy.statistics is false"
+                )
         if isinstance(question, Covariance):  # about a mean of its own
             return {}
         found = {"mean": _digest_of(given.mean)}

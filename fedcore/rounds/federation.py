@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,11 +22,12 @@ from fedcore.rounds.attempts import Attempts, OnRound, RoundRecord
 from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks, Weighting, sent
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.questions import Deviation, Evaluate, Mean, Question, Sites, Train
+from fedcore.rounds.questions import Deviation, Evaluate, Mean, Moments, Question, Sites, Train
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from fedcore.rounds.terms import Terms
 from fedcore.settings import differences, to_json
+from fedcore.statistics.moments import from_moments
 from fedcore.statistics.standardizer import Standardizer, from_bounds, to_mean, to_standardizer
 from fedcore.strategies import FedAvg, RoundUpdate, Strategy
 from fedcore.strategies.named import strategy_json
@@ -168,6 +170,8 @@ class _Run:
         if federation.schema is not None and plan.standardize and not self.now.standardizer.deviation.size:
             if self.guard is None:
                 self._standardize(federation.schema)
+            elif self.guard.plan.statistics:
+                self._standardize_privately(federation.schema)
             else:  # exact statistics would be outside the budget
                 self.now = replace(self.now, standardizer=from_bounds(federation.schema))
         self._evaluate_when_due()
@@ -226,10 +230,22 @@ class _Run:
         self.now = replace(self.now, standardizer=standardizer, weight=second.mean.weight)
         self._between_sums()
 
+    def _standardize_privately(self, schema: Schema) -> None:
+        """One sum with noise, which is a release of the budget."""
+        found = self._sum(Moments())
+        codec, noise = found.task.encoding.codec, found.task.encoding.noise
+        variance = 0.0 if noise is None else noise.variance / found.fewest
+        deviation = math.sqrt(variance) * codec.clip / codec.levels
+        standardizer = from_moments(found.mean.mean, deviation, schema)
+        account = None if self.guard is None else self.guard.accountant.state()
+        self.now = replace(self.now, standardizer=standardizer, accountant=account)
+        self._between_sums()
+
     def _sum(self, question: Question) -> GroupSum:
         """One sum that does not change the model."""
         found = self.attempt(question, None)
-        self._report(RoundRecord(found.task, found, "", self.now.parameters))
+        epsilon = self.spend(found.task, found.fewest)
+        self._report(RoundRecord(found.task, found, "", self.now.parameters, epsilon))
         return found
 
     def _refuse_vanishing(self, encoding: Encoding) -> None:

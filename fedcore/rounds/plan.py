@@ -35,7 +35,7 @@ class TrainingPlan:
     norm         L2 norm that updates are clipped to: a number, or adaptive; None: coordinates alone are
     rotate       before rounding, and keep: share of the coordinates that are sent, see Shaping
     cohort       sites drawn for each round; None: all
-    standardize  where there is a schema: by two secure sums, with privacy by its public bounds alone
+    standardize  where there is a schema: by two secure sums, with privacy by one with noise, or by the bounds
     decay        factor of the local learning rate from round to round
     final_rate   factor of it that is reached linearly in the last round
     seed         public: cohorts, groups, rotations and kept coordinates follow from it
@@ -80,6 +80,8 @@ class TrainingPlan:
             self._check_private(self.privacy)
 
     def _check_private(self, privacy: PrivacyPlan) -> None:
+        if privacy.statistics and not self.standardize:
+            raise SettingError("privacy.statistics: is for plan.standardize, which is false")
         if self.norm is None:
             raise SettingError("privacy: needs a norm, noise hides only what is bounded")
         asked = self.clients if self.cohort is None else self.cohort
@@ -162,6 +164,14 @@ class TrainingPlan:
         sent = shaping.length(dimension) + bool(asks.quantile)
         longest = shaping.norm * math.hypot(1.0, asks.quantile)
         noise = self.privacy.noise(codec, longest, sent, rotate=shaping.rotate)
+        return replace(codec, headroom=noise.headroom(codec.clients)), noise
+
+    def moments_codec(self, norm: float, dimension: int, expected: float) -> tuple[Codec, Noise]:
+        """Return the codec of the noisy sum of moments, and the noise; see `round_codec`."""
+        if self.privacy is None:
+            raise SettingError("privacy: is missing, moments are summed with noise")
+        codec = replace(self.codec(TaskKind.TRAIN), clip=norm, weight_cap=1)
+        noise = self.privacy.of_moments(norm, expected).noise(codec, norm, dimension)
         return replace(codec, headroom=noise.headroom(codec.clients)), noise
 
     def cohort_of(self, names: Sequence[str], number: int) -> tuple[str, ...]:

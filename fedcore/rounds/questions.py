@@ -27,6 +27,7 @@ class TaskKind(StrEnum):
 
     MEAN = "mean"  # of the columns, in units of their bounds
     DEVIATION = "deviation"  # mean squared deviation, likewise
+    MOMENTS = "moments"  # of the columns, with noise: the standardizer under a budget
     CUMULATIVE = "cumulative"  # share of rows at or below given edges, by column
     COVARIANCE = "covariance"  # mean products of deviations, upper triangle, in units of the bounds
     COUNT = "count"  # share of rows with given values in given columns
@@ -75,6 +76,13 @@ class Mean(Question):
     """Means of the columns."""
 
     kind = TaskKind.MEAN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Moments(Question):
+    """Offsets and squares of the columns, with noise (`fedcore.statistics.moments`)."""
+
+    kind = TaskKind.MOMENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -203,11 +211,9 @@ class Train(AboutModel):
 
 
 QUESTIONS: dict[TaskKind, type[Question]] = {
-    one.kind: one for one in (Mean, Deviation, Cumulative, Covariance, Count, Train, Evaluate, Sites)
+    one.kind: one for one in (Mean, Deviation, Moments, Cumulative, Covariance, Count, Train, Evaluate, Sites)
 }
-STATISTICS = frozenset(
-    {TaskKind.MEAN, TaskKind.DEVIATION, TaskKind.CUMULATIVE, TaskKind.COVARIANCE, TaskKind.COUNT}
-)
+STATISTICS = frozenset(one.kind for one in QUESTIONS.values() if not issubclass(one, AboutModel))
 
 
 def take_model(arrays: Arrays) -> tuple[Parameters, Standardizer]:

@@ -32,9 +32,10 @@ from fedcore.rounds.local_training import (
     weight_of,
     weiszfeld_weight,
 )
-from fedcore.rounds.questions import STATISTICS, AboutModel, TaskKind, Train
+from fedcore.rounds.questions import STATISTICS, AboutModel, Moments, TaskKind, Train
 from fedcore.rounds.task import Task
 from fedcore.statistics import sums
+from fedcore.statistics.moments import moments_norm
 from secagg.kernels import UIntArray, lane_dtype
 
 _LOG = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Site:
         state = self.state
         if self.guard is not None:
             self._check_sensitivity(self.guard)
-            self.guard.demand(task)
+            self.guard.demand(task, self._expected)
         try:
             return self._encoded(task, compute())
         except CodecError as error:  # no rounding within the norm
@@ -284,10 +285,19 @@ class Site:
         if not isinstance(table := self.table, Table):
             kind = type(table).__name__
             raise TaskError(f"{self.name}: statistics need a table, not a {kind}")
-        compute = sums.answer(task.question, self.schema)
-        return lambda: self._weighted(task, compute(table))
+        if isinstance(task.question, Moments) and task.encoding.shaping.norm != moments_norm(self.schema):
+            raise TaskError("task.shaping.norm: not that of rows within the bounds of this site's schema")
+        compute = sums.answer(task.question, self.schema, self._expected)
+        shape = task.encoding.shaping.shape  # within a norm, where there is one
+        return lambda: self._weighted(task, shape(compute(table))[0])
 
-    def _weighted(self, task: Task, values: NDArray[np.float64]) -> Contribution:
+    @property
+    def _expected(self) -> float:
+        """Rows of a site, publicly, by which sums are divided where the part of a person is bounded."""
+        bounded = self.guard is not None and self.guard.plan.sensitivity is not None
+        return float(getattr(self.learner, "expected", 0.0)) if bounded else 0.0
+
+    def _weighted(self, task: Task, values: NDArray[np.floating[Any]]) -> Contribution:
         return Contribution(values, np.zeros(0), self._weight(task, values, len(self._rows(task))))
 
     def _weight(self, task: Task, shaped: NDArray[np.floating[Any]], rows: int) -> int:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fedcore.codec.clipping import AdaptiveClip
+from fedcore.codec.shaping import Shaping
 from fedcore.data.schema import Schema
 from fedcore.errors import TaskError
 from fedcore.evaluation import federated
@@ -22,12 +23,14 @@ from fedcore.rounds.questions import (
     Cumulative,
     Deviation,
     Mean,
+    Moments,
     Question,
     TaskKind,
     Train,
 )
 from fedcore.rounds.task import Task
 from fedcore.settings import require
+from fedcore.statistics.moments import moments_asked, moments_norm
 from fedcore.statistics.standardizer import means_asked
 from fedcore.strategies import Strategy
 
@@ -50,6 +53,7 @@ class Terms:
     before    statistics that may be asked ahead of training: (kind, how often)
     values    most numbers of such a statistic
     after     what may be asked of the final model, likewise
+    expected  rows of a site, publicly, by which a learner divides that bounds persons; 0: none does
     """
 
     plan: TrainingPlan
@@ -61,6 +65,7 @@ class Terms:
     before: tuple[tuple[TaskKind, int], ...] = ()
     values: int = 4096
     after: tuple[tuple[TaskKind, int], ...] = ()
+    expected: float = 0.0
 
     def __post_init__(self) -> None:
         if self.schema is not None and self.schema.filled.size:
@@ -86,6 +91,7 @@ class Terms:
             schema=schema,
             classes=classes if schema is None else schema.classes,
             size=size_of(sent(check_parameters(learner.initial(), "learner.initial"), asks)),
+            expected=getattr(learner, "expected", 0.0),
         )
 
     @cached_property
@@ -99,6 +105,8 @@ class Terms:
             yield from (Place(kind, number) for number in range(1, count + 1))
         if self.schema is not None and plan.standardize and plan.privacy is None:
             yield from (Place(kind, 1) for kind in (TaskKind.MEAN, TaskKind.DEVIATION))
+        if self.schema is not None and plan.privacy is not None and plan.privacy.statistics:
+            yield Place(TaskKind.MOMENTS, 1)
         for number in range(1, plan.rounds + 1):
             yield Place(TaskKind.TRAIN, number)
             if plan.evaluate_every and number % plan.evaluate_every == 0:
@@ -125,6 +133,8 @@ class Terms:
         """Return the form of the answers. Raises CodecError, ParameterError, TaskError."""
         if isinstance(question, Train):
             return self._training(question)
+        if isinstance(question, Moments):
+            return self._moments()
         uniform = question.kind is TaskKind.SITES
         asks = Asks(weighting=Weighting.UNIFORM if uniform else Weighting.ROWS)
         if isinstance(question, AboutModel):
@@ -157,6 +167,21 @@ class Terms:
                 return columns
             case _:
                 raise TaskError(f"task.kind: {question.kind} has no known number of values")
+
+    def _moments(self) -> Encoding:
+        if self.schema is None:
+            raise TaskError("task.kind: moments need a schema with public bounds")
+        norm, dimension = moments_norm(self.schema), moments_asked(self.schema)
+        codec, noise = self.plan.moments_codec(norm, dimension, self.expected)
+        return Encoding(
+            dimension=dimension,
+            codec=codec,
+            shaping=Shaping(norm=norm),
+            noise=noise,
+            asks=Asks(weighting=Weighting.UNIFORM),
+            schema=self.schema,
+            classes=self.classes,
+        )
 
     def _training(self, question: Train) -> Encoding:
         asks = self.plan.asks(self.asks, question.number)

@@ -15,16 +15,24 @@ from numpy.typing import NDArray
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
 from fedcore.errors import DataError, TaskError
-from fedcore.rounds.questions import Count, Covariance, Cumulative, Deviation, Mean, Question
+from fedcore.rounds.questions import Count, Covariance, Cumulative, Deviation, Mean, Moments, Question
+from fedcore.statistics.moments import site_moments
 from fedcore.statistics.standardizer import from_mean, unit_deviations, unit_means
 
 LABEL = -1  # as a column: the label
 
 
-def answer(question: Question, schema: Schema) -> Callable[[Table], NDArray[np.float64]]:
-    """Return what computes a site's part from its table. Raises TaskError, whatever the rows are."""
+def answer(
+    question: Question, schema: Schema, expected: float = 0.0
+) -> Callable[[Table], NDArray[np.float64]]:
+    """Return what computes a site's part from its table. Raises TaskError, whatever the rows are.
+
+    expected  rows of a site, where the part of a person must be bounded (`site_moments`)
+    """
     columns = len(schema.columns)
     match question:
+        case Moments():
+            return lambda table: site_moments(table, schema, expected)
         case Mean():
             return lambda table: unit_means(table, schema)
         case Deviation(mean=mean):

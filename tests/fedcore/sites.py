@@ -13,6 +13,7 @@ from fedcore.data.schema import Column, Schema
 from fedcore.data.table import Table
 from fedcore.learner import Learner, Parameters
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.encoding import Encoding
 from fedcore.rounds.instructions import Asks
 from fedcore.rounds.plan import TrainingPlan
@@ -67,13 +68,16 @@ def make_question(kind: TaskKind, number: int = 1, **changes: Any) -> Question:
         values["edges"] = np.array([[25.0, 75.0], [-1.0, 1.0], [0.5, 1.0]])
     elif kind is TaskKind.COUNT:
         values["cells"] = np.array([[-1.0, 1.0], [2.0, 1.0]])
-    elif kind is not TaskKind.MEAN:
+    elif kind not in {TaskKind.MEAN, TaskKind.MOMENTS}:
         values |= {"model": LEARNER.initial(), "standardizer": Standardizer(**MIDDLE)}
     return QUESTIONS[kind](**(values | changes))
 
 
 def make_task(kind: TaskKind, plan: TrainingPlan | None = None, number: int = 1, **changes: Any) -> Task:
     """A task as the federation would make it; changes are of the question."""
+    if plan is None and kind is TaskKind.MOMENTS:
+        privacy = PrivacyPlan(epsilon=9.0, delta=1e-3, rounds=4, smallest=4, statistics=True)
+        plan = replace(make_plan(), norm=1.0, bits=14, privacy=privacy)
     return make_terms(plan).task(make_question(kind, number, **changes))
 
 

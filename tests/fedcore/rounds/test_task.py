@@ -34,6 +34,7 @@ from fedcore.rounds.questions import (
     Deviation,
     Evaluate,
     Mean,
+    Moments,
     Question,
     Sites,
     TaskKind,
@@ -134,7 +135,7 @@ def questions(draw: st.DrawFn) -> Question:
         values["edges"] = draw(vectors(2))
     elif kind is TaskKind.COUNT:
         values["cells"] = draw(vectors(2))
-    elif kind is not TaskKind.MEAN:
+    elif kind not in {TaskKind.MEAN, TaskKind.MOMENTS}:
         values |= draw(models())
     if kind is TaskKind.TRAIN:
         values["norm"] = draw(st.none() | st.floats(1e-300, 1e300))
@@ -186,6 +187,7 @@ def test_the_order_of_a_models_parameters_does_not_matter() -> None:
 EMPTY = np.zeros(0)
 CHANGED: dict[type[Question], list[dict[str, Any]]] = {
     Mean: [],
+    Moments: [],
     Deviation: [{"mean": np.full(3, 1e-9)}, {"mean": EMPTY}, {"mean": -np.zeros(3)}],
     Covariance: [{"mean": np.full(3, 1e-9)}],
     Cumulative: [{"edges": np.zeros((3, 3))}, {"edges": np.ones((3, 2))}],
@@ -486,6 +488,7 @@ def test_a_task_under_the_name_of_another_kind_is_that_kind_or_refused(
     payload = TASKS[one].encode()
     task = decode_or_task_error(changed(payload, header_of(payload) | {"kind": str(other)}))
     twins = [{TaskKind.DEVIATION, TaskKind.COVARIANCE}, {TaskKind.EVALUATE, TaskKind.SITES}]
-    bare = one is TaskKind.MEAN and other in {TaskKind.EVALUATE, TaskKind.SITES}  # a model of no parameters
+    empty = {TaskKind.MEAN, TaskKind.MOMENTS}  # or a model of no parameters
+    bare = one in empty and other in {TaskKind.EVALUATE, TaskKind.SITES, *empty}
     assert (task is not None) == (one is other or bare or {one, other} in twins)
     assert task is None or task.kind is other
