@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -33,6 +33,21 @@ def _list(names: list[str]) -> str:
     return (", ".join(names[:_NAMES]) or "none") + more
 
 
+def _finished(event: dict[str, Any]) -> str:
+    why = f": {event['reason']}" if "reason" in event else ""
+    return f"the run is over after {event['rounds']} of {event['planned']} rounds{why}"
+
+
+_SAID: dict[str, Callable[[dict[str, Any]], str]] = {  # events of one line
+    "finished": _finished,
+    "killed": lambda event: f"SIGKILL to {event['client']}, {event['line']}",
+    "report": lambda event: f"written: {event['file']}",
+    "waiting": lambda event: _waiting(event["here"], event["missing"], event["needed"]),
+    "warning": lambda event: f"WARNING: {event['text']}",
+}
+_STYLES = {"killed": "red", "warning": "yellow"}
+
+
 class Progress:
     """One line per round, the current phase in the status line."""
 
@@ -59,15 +74,8 @@ class Progress:
             case "round":
                 self._line(f"{event['task']:<12} no result: {event['reason']}")
                 self._times.clear()
-            case "waiting":
-                self._line(_waiting(event["here"], event["missing"], event["needed"]))
-            case "finished":
-                why = f": {event['reason']}" if "reason" in event else ""
-                self._line(f"the run is over after {event['rounds']} of {event['planned']} rounds{why}")
-            case "report":
-                self._line(f"written: {event['file']}")
-            case "killed":
-                self._line(f"SIGKILL to {event['client']}, {event['line']}", style="red")
+            case name if name in _SAID:
+                self._line(_SAID[name](event), style=_STYLES.get(name))
             case _:
                 pass
 

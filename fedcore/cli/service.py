@@ -394,13 +394,14 @@ def explain(
     from dataclasses import asdict
 
     from fedcore.data.schema import Schema
-    from fedcore.rounds.levers import levers
+    from fedcore.rounds.levers import drowned, levers
 
     run = _agreed(Schema.load(schema, classes_of(classes)), Registry.load(registry), {"training": training})
-    found = levers(run)
+    found, warning = levers(run), drowned(run)
     console = Console()
     if as_json:
-        said = {"agreement": run.digest.hex(), "levers": [asdict(lever) for lever in found]}
+        said: dict[str, Any] = {"agreement": run.digest.hex(), "levers": [asdict(lever) for lever in found]}
+        said["warnings"] = [warning] if warning else []
         console.print_json(json.dumps(said))
         return
     title = f"agreement {run.digest.hex()}"
@@ -409,6 +410,8 @@ def explain(
         words = (lever.name, lever.chosen, lever.remains or "nothing", lever.remedy)
         table.add_row(*(Text(word, overflow="fold") for word in words))  # [privacy] is no markup
     console.print(table, highlight=False)
+    if warning:
+        console.print(f"WARNING: {warning}", style="yellow", highlight=False, markup=False)
 
 
 def add_commands(app: typer.Typer) -> None:

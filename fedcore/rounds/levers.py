@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.instructions import Weighting
+from fedcore.rounds.questions import Train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,30 @@ def levers(run: Run) -> tuple[Lever, ...]:
         )
     )
     return tuple(found)
+
+
+def drowned(run: Run) -> str:
+    """Return what noise of this size does to learning, and what helps, if it is too much; empty: it is not.
+
+    Over T rounds, updates add up to T times their norm at most, and noise to sqrt(T) times its length.
+    """
+    plan, privacy = run.plan, run.plan.privacy
+    if privacy is None:
+        return ""
+    encoding = run.terms.encoding(Train(model={}, norm=plan.first_norm if run.terms.adapts else None))
+    codec, noise, norm = encoding.codec, encoding.noise, encoding.shaping.norm
+    if noise is None or norm is None:
+        return ""
+    sites = plan.cohort or len(run.members)
+    length = codec.clip / codec.levels * math.sqrt(noise.variance * encoding.sent / sites)
+    share = length / (norm * math.sqrt(max(plan.rounds, 1)))
+    if share < 1:
+        return ""
+    persons = "" if privacy.sensitivity is not None else ", privacy of persons (learner.person_clip)"
+    return (
+        f"[privacy] drowns what is learned: the noise of all rounds is {share:.1f} times as long as all "
+        f"updates can be together; more sites, a larger epsilon, fewer parameters{persons} help"
+    )
 
 
 def _noise_counts(run: Run) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from fedcore.errors import DataError, FedcoreError, TaskError
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.consent import Consent
-from fedcore.rounds.levers import levers
+from fedcore.rounds.levers import drowned, levers
 from fedcore.rounds.model import Model, unpack_model
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site
@@ -193,6 +193,8 @@ def _warnings(options: JoinOptions, store: Store) -> Iterator[str]:
         yield f"this site writes its plain updates to {options.reveal}"
     if not store.durable:
         yield "without --store, what this site signed is forgotten when it ends"
+    if useless := drowned(options.run):
+        yield useless
     if options.run.plan.privacy is not None:
         return
     for lever in levers(options.run):

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.federation import Federation
+from fedcore.rounds.levers import drowned
 from fedcore.rounds.model import pack_model
 from fedcore.rounds.state import RunState
 from fedcore.service.options import ServeOptions
@@ -50,6 +51,8 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
     await server.start()
     host = options.address.rsplit(":", 1)[0]
     listening = {"address": f"{host}:{server.port}", "pid": os.getpid()}
+    if useless := drowned(options.run):
+        recorder.write("warning", text=useless)
     recorder.write("listening", **listening, agreement=options.run.digest.hex(), durable=store.durable)
     loop = asyncio.get_running_loop()
     aggregator = ServiceSum(

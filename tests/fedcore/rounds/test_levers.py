@@ -9,9 +9,9 @@ import pytest
 
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.privacy.plan import PrivacyPlan
-from fedcore.rounds.agreement import ConsentRules, EvaluationRules, Run, Security, StatisticsRules
+from fedcore.rounds.agreement import Agreement, ConsentRules, EvaluationRules, Run, Security, StatisticsRules
 from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.levers import Lever, levers
+from fedcore.rounds.levers import Lever, drowned, levers
 from fedcore.strategies import FedAvg, GeometricMedian
 from secagg import IdentityKey
 from tests.fedcore.sites import LEARNER, SCHEMA, make_plan
@@ -72,3 +72,30 @@ def test_what_an_agreement_takes_away_is_not_said_to_remain() -> None:
     assert "standardizer" not in found
     assert "epsilon 3, delta 0.001" in found["model of a step"].remains
     assert found["who is in a sum"].remains == "nothing beyond the budget"
+
+
+def noisy(epsilon: float | None) -> Run:
+    tables: dict[str, Any] = {"plan": {"rounds": 4, "norm": 1.0, "bits": 9}}
+    if epsilon is not None:
+        tables["privacy"] = {"epsilon": epsilon, "delta": 1e-3, "smallest": 7, "colluders": 1}
+        tables["security"] = {"minimum_cohort": 8}
+    return Run.of(Agreement.parse(tables), SCHEMA, MEMBERS)
+
+
+@pytest.mark.parametrize(("epsilon", "warned"), [(0.5, True), (1.0, True), (300.0, False), (None, False)])
+def test_noise_that_drowns_what_is_learned_is_told_with_what_helps(
+    epsilon: float | None, warned: bool
+) -> None:
+    said = drowned(noisy(epsilon))
+    assert bool(said) is warned
+    if warned:
+        assert share_of(said) >= 1
+        assert "more sites, a larger epsilon, fewer parameters, privacy of persons" in said
+
+
+def share_of(said: str) -> float:
+    return float(said.split("noise of all rounds is ")[1].split(maxsplit=1)[0])
+
+
+def test_a_larger_epsilon_drowns_less() -> None:
+    assert share_of(drowned(noisy(0.5))) > 1.5 * share_of(drowned(noisy(1.0)))
