@@ -79,7 +79,8 @@ FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("rounds.aggregation", "rounds.attempts", "rounds.state", "rounds.central", "rounds.federation"),
     (
         *("rounds.agreement", "rounds.consent", "rounds.levers", "statistics.analyst", "adversaries"),
-        *("evaluation.personal", "evaluation.baselines", "evaluation.prediction", "evaluation.export"),
+        *("evaluation.personal", "evaluation.baselines", "evaluation.prediction"),
+        *("evaluation.onnx_graph", "evaluation.export"),
     ),
     ("experiments", "service"),
     ("demo",),

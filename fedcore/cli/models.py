@@ -112,7 +112,7 @@ def show(
 
 def export(
     model: ModelArgument,
-    out: Annotated[Path, typer.Argument(help="File: .joblib, .skops (scikit-learn), .pt (torch).")],
+    out: Annotated[Path, typer.Argument(help="File: .joblib, .skops (scikit-learn), .onnx, .pt (torch).")],
 ) -> None:
     """Write a model for another tool, which takes the features of `fedcore model show`, in their order.
 

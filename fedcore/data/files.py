@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,31 @@ def inspect(path: Path, schema: Schema, label: str = "label", *, answers: bool =
         case _:
             raw = _read_npz(path, wanted, schema, layout)
     return Reader(raw, layout, answers=answers).read()
+
+
+def inspect_records(records: Sequence[Mapping[str, Any]], schema: Schema, source: str = "rows") -> Reading:
+    """Read rows of values by column, such as JSON objects, without their label, as `inspect` reads files.
+
+    Values are numbers or texts, in the notation of the layout; None, or no value, is missing. A column that
+    no row has is missing everywhere. Raises DataError: there are no rows, or one is no table.
+    """
+    layout = schema.layout_with("label")
+    if bad := [i for i, one in enumerate(records, 1) if not isinstance(one, Mapping)]:
+        raise DataError(f"{source}, row {bad[0]}: must be values by column")
+    if not records:
+        raise DataError(f"{source}: has no rows")
+    given = {one.name: [record.get(one.name) for record in records] for one in layout.columns}
+    there = dict.fromkeys(str(name) for record in records for name in record)
+    others: dict[str, Cells] = {name: () for name in there if name not in given}
+    columns = {name: _of_json(values) for name, values in given.items()} | others
+    return Reader(Raw(source=source, columns=columns, rows=len(records)), layout, answers=False).read()
+
+
+def _of_json(values: list[Any]) -> Cells:
+    """Return numbers as numbers, where all are; the rest as texts."""
+    if all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in values):
+        return np.array([np.nan if one is None else float(one) for one in values])
+    return [None if one is None else str(one) for one in values]
 
 
 def read_table(path: Path, schema: Schema, label: str = "label") -> Table:

@@ -16,7 +16,7 @@ from fedcore.learners.models import LinearRegression, Perceptron, PoissonRegress
 from fedcore.learners.per_person import PersonClipped
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 
-SUFFIXES = (".joblib", ".skops", ".pt")
+SUFFIXES = (".joblib", ".skops", ".pt", ".onnx")
 
 
 def to_pipeline(predictor: Predictor) -> Any:  # noqa: ANN401 - of scikit-learn, which has no types
@@ -106,6 +106,7 @@ def export(predictor: Predictor, path: Path) -> None:
 
     .joblib  scikit-learn pipeline; loading it runs code: for files that you made yourself
     .skops   the same, loaded safely by skops.io.load(FILE, trusted=["numpy.dtype"])
+    .onnx    graph of features to prediction and probabilities (`fedcore.evaluation.onnx_graph`)
     .pt      {"state_dict", "mean", "deviation"} for torch.load(weights_only=True): the parameters, and what
              the features are standardized by
     raises   DataError
@@ -128,6 +129,10 @@ def export(predictor: Predictor, path: Path) -> None:
                 name: torch.from_numpy(getattr(model.standardizer, name)) for name in ("mean", "deviation")
             }
             torch.save({"state_dict": named, **scale}, path)
+        elif path.suffix == ".onnx":
+            from fedcore.evaluation.onnx_graph import to_onnx
+
+            path.write_bytes(to_onnx(predictor))
         else:
             raise DataError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
     except ImportError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.data.files import inspect
+from fedcore.data.files import inspect, inspect_records
 from fedcore.data.reading import Reading
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table
@@ -34,6 +34,13 @@ class Predictions:
     classes: tuple[str, ...]
     scores: NDArray[np.float64]
     values: NDArray[np.float64]
+
+    def said(self, i: int) -> dict[str, Any]:
+        """Return one as JSON values: `prediction`, and of classes their `probabilities`."""
+        if not self.classes:
+            return {"prediction": float(self.values[i])}
+        shares = dict(zip(self.classes, map(float, self.scores[i]), strict=True))
+        return {"prediction": self.classes[int(self.values[i])], "probabilities": shares}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +86,10 @@ class Predictor:
     def read(self, path: Path, label: str = "label", *, answers: bool = False) -> Reading:
         """Read rows, without their label unless `answers`. Raises DataError."""
         return inspect(path, self.schema, label, answers=answers)
+
+    def read_records(self, records: Sequence[Mapping[str, Any]]) -> Reading:
+        """Read rows of values by column, such as JSON objects, without their label. Raises DataError."""
+        return inspect_records(records, self.schema)
 
     def scaled(self, table: Table) -> Table:
         """Return rows as the model wants them."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import onnxruntime
 import pytest
 import skops.io
 import torch
@@ -113,8 +114,47 @@ def test_parameters_are_a_state_dict_of_torch(tmp_path: Path) -> None:
     assert {name: tensor.numpy().tolist() for name, tensor in state.items()} == {
         name: array.tolist() for name, array in model.parameters.items()
     }
-    with pytest.raises(DataError, match=r"a\.h5: must end in one of \.joblib, \.skops, \.pt"):
+    with pytest.raises(DataError, match=r"a\.h5: must end in one of \.joblib, \.skops, \.pt, \.onnx"):
         export(Predictor.of(model), tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(("table", "schema"), KINDS, ids=NAMES)
+def test_an_onnx_graph_predicts_the_same(tmp_path: Path, table: dict[str, Any], schema: Schema) -> None:
+    predictor = Predictor.of(model_of(table, schema))
+    export(predictor, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    found = predictor.predict(rows())
+    said, *scores = session.run(None, {"features": rows().features})
+    if schema.target is not None:
+        assert said == pytest.approx(found.values)
+        return
+    assert scores[0] == pytest.approx(found.scores, abs=1e-9)
+    assert said.tolist() == [schema.classes[int(one)] for one in found.values]
+
+
+def test_a_model_that_was_not_standardized_has_a_graph_too(tmp_path: Path) -> None:
+    model = replace(model_of(*KINDS[2]), standardizer=Standardizer.none())
+    predictor = Predictor.of(model)
+    export(predictor, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    features = np.nan_to_num(rows().features) / 100
+    found = predictor.predict(Table(features, np.zeros(len(features), np.int64)))
+    assert session.run(["probabilities"], {"features": features})[0] == pytest.approx(found.scores, abs=1e-9)
+
+
+def test_records_are_read_as_files_are() -> None:
+    predictor = Predictor.of(model_of({"kind": "softmax"}, TWO))
+    reading = predictor.read_records([{"ward": "a", "age": 30, "other": 1}, {"ward": "c"}, {"age": "40"}])
+    assert (reading.kept.tolist(), reading.dropped, reading.filled) == ([0, 1], {"ward": 1}, {"age": 1})
+    assert reading.unused == ("other",)
+    for records, fault in (
+        ([], "rows: has no rows"),
+        ([{"ward": "z", "age": 1}], "rows, row 1, column ward: "),
+        ([{"ward": "a", "age": 200}], "rows, row 1, column age: "),
+        ([{"ward": "a"}, 3], "rows, row 2: must be values by column"),
+    ):
+        with pytest.raises(DataError, match=fault):
+            predictor.read_records(records).complete()  # type: ignore[arg-type]
 
 
 def test_rows_of_a_file_are_predicted_without_their_labels_and_none_is_lost(tmp_path: Path) -> None:
