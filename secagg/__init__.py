@@ -8,57 +8,62 @@ bytes into effects; `plan` and `explain` say beforehand what a round needs and w
 can verify), `secagg.kernels` (the C core).
 """
 
-from secagg.effects import (
-    Aborted,
-    AbortReason,
-    Aggregate,
-    Blame,
-    BlameReason,
-    Breach,
-    Completed,
-    Dropped,
-    DropReason,
-    Effect,
-    Frame,
-    InputWanted,
-    PhaseClosed,
-    Progress,
-    RefusalReason,
-    Refused,
-    RosterAccepted,
-    Send,
-    SignWanted,
-    Traffic,
-)
-from secagg.errors import (
-    ConsentError,
-    InfeasibleParameters,
-    LocalProtocolError,
-    ParameterError,
-    RemoteProtocolError,
-    RoundAbortedError,
-    SecAggError,
-    StaleSnapshotError,
-)
-from secagg.explanation import Statement, explain
-from secagg.local import LocalAggregate, aggregate
-from secagg.params import (
-    Adversary,
-    Buffer,
-    Entropy,
-    GraphParameters,
-    Identity,
-    Phase,
-    Policy,
-    RoundParameters,
-    Signer,
-    ThreatModel,
-)
-from secagg.planning import Plan, Risk, plan
-from secagg.primitives.bounds import check_parameters, choose_parameters, harary_parameters
-from secagg.primitives.labels import context_digest
-from secagg.primitives.signatures import IdentityKey, check_identity
-from secagg.protocol import ClientSession, ServerSession
+from typing import TYPE_CHECKING
+
+from secagg.lazy import attributes
+
+if TYPE_CHECKING:
+    from secagg.effects import (
+        Aborted,
+        AbortReason,
+        Aggregate,
+        Blame,
+        BlameReason,
+        Breach,
+        Completed,
+        Dropped,
+        DropReason,
+        Effect,
+        Frame,
+        InputWanted,
+        PhaseClosed,
+        Progress,
+        RefusalReason,
+        Refused,
+        RosterAccepted,
+        Send,
+        SignWanted,
+        Traffic,
+    )
+    from secagg.errors import (
+        ConsentError,
+        InfeasibleParameters,
+        LocalProtocolError,
+        ParameterError,
+        RemoteProtocolError,
+        RoundAbortedError,
+        SecAggError,
+        StaleSnapshotError,
+    )
+    from secagg.explanation import Statement, explain
+    from secagg.local import LocalAggregate, aggregate
+    from secagg.params import (
+        Adversary,
+        Buffer,
+        Entropy,
+        GraphParameters,
+        Identity,
+        Phase,
+        Policy,
+        RoundParameters,
+        Signer,
+        ThreatModel,
+    )
+    from secagg.planning import Plan, Risk, plan
+    from secagg.primitives.bounds import check_parameters, choose_parameters, harary_parameters
+    from secagg.primitives.labels import context_digest
+    from secagg.primitives.signatures import IdentityKey, check_identity
+    from secagg.protocol import ClientSession, ServerSession
 
 __all__ = [
     "AbortReason",
@@ -115,3 +120,62 @@ __all__ = [
     "harary_parameters",
     "plan",
 ]
+
+__getattr__ = attributes(
+    __name__,
+    {
+        "AbortReason": "effects",
+        "Aborted": "effects",
+        "Adversary": "params",
+        "Aggregate": "effects",
+        "Blame": "effects",
+        "BlameReason": "effects",
+        "Breach": "effects",
+        "Buffer": "params",
+        "ClientSession": "protocol",
+        "Completed": "effects",
+        "ConsentError": "errors",
+        "DropReason": "effects",
+        "Dropped": "effects",
+        "Effect": "effects",
+        "Entropy": "params",
+        "Frame": "effects",
+        "GraphParameters": "params",
+        "Identity": "params",
+        "IdentityKey": "primitives.signatures",
+        "InfeasibleParameters": "errors",
+        "InputWanted": "effects",
+        "LocalAggregate": "local",
+        "LocalProtocolError": "errors",
+        "ParameterError": "errors",
+        "Phase": "params",
+        "PhaseClosed": "effects",
+        "Plan": "planning",
+        "Policy": "params",
+        "Progress": "effects",
+        "RefusalReason": "effects",
+        "Refused": "effects",
+        "RemoteProtocolError": "errors",
+        "Risk": "planning",
+        "RosterAccepted": "effects",
+        "RoundAbortedError": "errors",
+        "RoundParameters": "params",
+        "SecAggError": "errors",
+        "Send": "effects",
+        "ServerSession": "protocol",
+        "SignWanted": "effects",
+        "Signer": "params",
+        "StaleSnapshotError": "errors",
+        "Statement": "explanation",
+        "ThreatModel": "params",
+        "Traffic": "effects",
+        "aggregate": "local",
+        "check_identity": "primitives.signatures",
+        "check_parameters": "primitives.bounds",
+        "choose_parameters": "primitives.bounds",
+        "context_digest": "primitives.labels",
+        "explain": "explanation",
+        "harary_parameters": "primitives.bounds",
+        "plan": "planning",
+    },
+)

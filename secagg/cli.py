@@ -11,10 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-from secagg import InfeasibleParameters, ParameterError, Plan, SecAggError, check_identity
-from secagg import explain as explain_plan
-from secagg import plan as plan_round
-from secagg.kernels import usable_cpus
+from secagg import InfeasibleParameters, ParameterError, SecAggError
 
 try:
     import typer
@@ -141,6 +138,9 @@ def plan(
         "correctness_bits": correctness_bits,
         "grinding_bits": grinding_bits,
     }
+    from secagg import Plan
+    from secagg import plan as plan_round
+
     plans: list[Plan | InfeasibleParameters] = []
     for adversary in ("passive", "active"):
         try:
@@ -179,6 +179,8 @@ def explain(
     plaintext: Annotated[bool, typer.Option("--plaintext", help="The links are not encrypted.")] = False,
 ) -> None:
     """Print what each party of a round learns, and the test that backs each statement."""
+    from secagg import explain as explain_plan
+    from secagg import plan as plan_round
     from secagg.reports import show_statements
 
     planned = plan_round(
@@ -215,6 +217,8 @@ def verify(
     registry: Annotated[Path | None, typer.Option(help="Registry file: who may be in it.")] = None,
 ) -> None:
     """Verify the transcript of a round, offline; exit status 1 when anything in it is wrong."""
+    from secagg import check_identity
+    from secagg.kernels import usable_cpus
     from secagg.reports import show_transcript
     from secagg.service import Registry
     from secagg.transcript import verify as verify_transcript

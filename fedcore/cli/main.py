@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from fedcore.errors import needs
 
 try:
-    import msgspec  # noqa: F401 - only to say which extra is missing
     import typer
     from rich.console import Console
+
+    if find_spec("msgspec") is None:
+        raise ImportError("No module named 'msgspec'")  # noqa: TRY301 - loaded later, missed now
 except ImportError as error:
     print(f"fedcore: {needs('this command', 'fedcore', error)}", file=sys.stderr)  # noqa: T201 - the command's own message
     sys.exit(2)
@@ -20,7 +23,6 @@ from fedcore.cli import models, service, tables
 from fedcore.cli.progress import Progress
 from fedcore.cli.service import ClassesOption, LabelOption, classes_of
 from fedcore.experiments.commands import add_commands
-from secagg import Phase
 from secagg.cli import SETTINGS, VersionOption, run
 
 app = typer.Typer(**SETTINGS)
@@ -79,6 +81,8 @@ def _drop(text: str | None, rounds: int) -> Any:  # noqa: ANN401 - Hold is impor
 
     if text == "none":
         return None
+    from secagg import Phase
+
     text = text or Phase.MASKED_INPUT_COLLECTION.name.lower()
     return Hold.parse(text if ":" in text else f"{(rounds + 1) // 2}:{text}")
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
-from secagg import Phase
-
-_PHASES = {
-    phase.name.lower(): short
-    for phase, short in zip(Phase, ("keys", "share", "masked", "check", "unmask"), strict=True)
+_PHASES = {  # by the names that the history has
+    "advertise_keys": "keys",
+    "share_keys": "share",
+    "masked_input_collection": "masked",
+    "consistency_check": "check",
+    "unmasking": "unmask",
 }
 
 _NAMES = 12  # of sites, in a line

@@ -16,12 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedcore.cli.progress import Progress, told
-from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from fedcore.rounds.plan import TrainingPlan
-from fedcore.settings import defaults
+from fedcore.experiments.usual import CLIP, EPOCHS, LEARNING_RATE, PLAN
 from secagg import ParameterError
-from secagg.service import Deadlines, Registry, ServerCredentials, host_and_port, outdated, read_identity
-from secagg.store import SqliteStore
 
 if TYPE_CHECKING:
     from fedcore.data.reading import Reading
@@ -31,9 +27,9 @@ if TYPE_CHECKING:
     from fedcore.rounds.agreement import Run
     from fedcore.rounds.model import Model
     from fedcore.rounds.site import Site
+    from secagg.service import Registry
 
 _MOST_HELD_OUT = 0.9  # share of the rows
-PLAN, LOGISTIC = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
 
 RegistryOption = Annotated[Path, typer.Option("--registry", help="Registry file (TOML): who is enrolled.")]
 CertificateOption = Annotated[Path, typer.Option("--certificate", help="The server's certificate (PEM).")]
@@ -48,18 +44,14 @@ LabelOption = Annotated[
 # What all parties must agree on: in a training file, or by the same options.
 RoundsOption = Annotated[int | None, typer.Option(min=1, help=f"Rounds of training; {PLAN['rounds']}.")]
 ClipOption = Annotated[
-    float | None, typer.Option(help=f"Largest change of a parameter in a round; {PLAN['clip']:g}.")
+    float | None, typer.Option(help=f"Largest change of a parameter in a round; {CLIP:g}.")
 ]
 BitsOption = Annotated[int | None, typer.Option(help=f"Bits of a quantized value; {PLAN['bits']}.")]
 WeightCapOption = Annotated[
     int | None, typer.Option(help=f"Most rows that count for a site; {PLAN['weight_cap']}.")
 ]
-EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help=f"Passes over the rows in a round; {LOGISTIC['epochs']}.")
-]
-LearningRateOption = Annotated[
-    float | None, typer.Option(help=f"Of local training; {LOGISTIC['learning_rate']:g}.")
-]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help=f"Passes over the rows in a round; {EPOCHS}.")]
+LearningRateOption = Annotated[float | None, typer.Option(help=f"Of local training; {LEARNING_RATE:g}.")]
 CorruptOption = Annotated[float | None, typer.Option(help="Share of those enrolled that may collude; 0.1.")]
 DropoutOption = Annotated[float | None, typer.Option(help="Share of those enrolled that may drop out; 0.1.")]
 MinimumCohortOption = Annotated[
@@ -189,6 +181,8 @@ def serve(
     from fedcore.data.schema import Schema
     from fedcore.service.options import ServeOptions
     from fedcore.service.serve import serve as run_server
+    from secagg.service import Deadlines, Registry, ServerCredentials, host_and_port, outdated, read_identity
+    from secagg.store import SqliteStore
 
     enrolled = Registry.load(registry)
     columns = Schema.load(schema, classes_of(classes))
@@ -270,6 +264,8 @@ def join(
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions
     from fedcore.service.join import join as run_client
+    from secagg.service import Registry, ServerCredentials, host_and_port, read_identity
+    from secagg.store import SqliteStore
 
     host_and_port(server, "server")
     enrolled = Registry.load(registry)
@@ -395,6 +391,7 @@ def explain(
 
     from fedcore.data.schema import Schema
     from fedcore.rounds.levers import drowned, levers
+    from secagg.service import Registry
 
     run = _agreed(Schema.load(schema, classes_of(classes)), Registry.load(registry), {"training": training})
     found, warning = levers(run), drowned(run)

@@ -9,12 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from fedcore.rounds.instructions import Asks, Weighting
-from fedcore.rounds.plan import TrainingPlan
-from fedcore.settings import convert, defaults
+from fedcore.experiments.usual import CLIP, KEEP, PLAN, WEIGHTING
 from secagg import ParameterError
 
-PLAN = defaults(TrainingPlan)
 OutOption = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
 Number = TypeVar("Number", int, float)
 
@@ -127,16 +124,16 @@ def upload(
     parameters: Annotated[int, typer.Option(min=1, help="Parameters of the model.")],
     clients: Annotated[int, typer.Option(min=1, help="Sites of a sum at most.")],
     bits: Annotated[int, typer.Option(help="Bits of a rounded value.")] = PLAN["bits"],
-    weighting: Annotated[str, typer.Option(help="rows or uniform.")] = str(defaults(Asks)["weighting"]),
+    weighting: Annotated[str, typer.Option(help="rows or uniform.")] = WEIGHTING,
     weight_cap: Annotated[int, typer.Option(min=1, help="Most rows that count for a site.")] = PLAN[
         "weight_cap"
     ],
-    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = PLAN["clip"],
+    clip: Annotated[float, typer.Option(help="Largest change of a parameter in a round.")] = CLIP,
     norm: Annotated[
         float | None, typer.Option(help="L2 norm of an update; with --epsilon 1, if not given.")
     ] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="Rotate before rounding.")] = False,
-    keep: Annotated[float, typer.Option(help="Share of the coordinates that are sent.")] = PLAN["keep"],
+    keep: Annotated[float, typer.Option(help="Share of the coordinates that are sent.")] = KEEP,
     epsilon: Annotated[float | None, typer.Option(help="Privacy of all rounds together.")] = None,
     delta: Annotated[float, typer.Option(help="Belongs to --epsilon.")] = 1e-5,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that share the privacy.")] = PLAN["rounds"],
@@ -148,6 +145,9 @@ def upload(
     """Print what a client uploads in a training round."""
     from fedcore.experiments import upload as planning
     from fedcore.privacy.plan import PrivacyPlan
+    from fedcore.rounds.instructions import Weighting
+    from fedcore.rounds.plan import TrainingPlan
+    from fedcore.settings import convert
 
     privacy = None
     if epsilon is not None:

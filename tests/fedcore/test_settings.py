@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedcore.cli import progress
 from fedcore.codec.clipping import AdaptiveClip
 from fedcore.errors import FedcoreError, SettingError
+from fedcore.experiments import usual
 from fedcore.experiments.commands import upload
 from fedcore.experiments.tables import DataTable, DropoutTable
 from fedcore.learners import LocalSGD, Perceptron, PersonClipped
@@ -30,9 +32,7 @@ from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.stopping import Stopping
 from fedcore.settings import defaults, load, read, require, to_json
 from fedcore.strategies import STRATEGIES, FedAvg
-from tests.lazy import Lazy
-
-commands: Any = Lazy("fedcore.cli.main")
+from secagg import Phase
 
 
 class Shade(StrEnum):
@@ -208,18 +208,19 @@ def test_every_constructor_of_a_setting_raises_the_one_error(make: Callable[[], 
         make()
 
 
-@pytest.mark.parametrize(
-    ("command", "kind", "names"),
-    [
-        (lambda: upload, TrainingPlan, ("rounds", "clip", "bits", "weight_cap", "keep")),
-        (lambda: upload, Asks, ("weighting",)),
-    ],
-)
-def test_the_command_line_has_the_defaults_of_the_declarations(
-    command: Callable[[], Callable[..., None]], kind: type[Any], names: tuple[str, ...]
-) -> None:
-    options = inspect.signature(command()).parameters
-    assert {name: options[name].default for name in names} == {name: defaults(kind)[name] for name in names}
+def test_the_command_line_has_the_defaults_of_the_declarations() -> None:
+    plan, learner = defaults(TrainingPlan), defaults(LogisticRegressionLearner)
+    assert {name: plan[name] for name in usual.PLAN} == usual.PLAN
+    assert (plan["clip"], plan["keep"]) == (usual.CLIP, usual.KEEP)
+    assert defaults(Asks)["weighting"] == usual.WEIGHTING
+    assert (learner["epochs"], learner["learning_rate"]) == (usual.EPOCHS, usual.LEARNING_RATE)
+    options = inspect.signature(upload).parameters
+    names = ("rounds", "clip", "bits", "weight_cap", "keep")
+    assert {name: options[name].default for name in names} == {name: plan[name] for name in names}
+
+
+def test_the_columns_of_the_console_are_the_phases() -> None:
+    assert list(progress._PHASES) == [phase.name.lower() for phase in Phase]
 
 
 @pytest.mark.parametrize("content", [b"a = [", b"\xff", None])

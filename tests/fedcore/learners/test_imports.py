@@ -50,3 +50,12 @@ def test_the_command_without_its_extra_says_so_in_one_line_with_status_2() -> No
     )
     assert "rich.console" in done.stderr  # the import that failed, which may be another one's
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", ["fedcore.cli.main", "secagg.cli"])
+def test_a_help_text_loads_nothing_that_it_does_not_need(command: str) -> None:
+    names = "numpy grpc cryptography msgspec sklearn torch matplotlib"
+    code = f"import {command}, sys; print([name for name in '{names}'.split() if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
