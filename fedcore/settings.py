@@ -110,7 +110,7 @@ def refuse_unknown(table: Mapping[str, Any], names: Collection[str], where: str)
 def load(file: Path, what: str) -> tuple[str, dict[str, Any]]:
     """Return the text of a TOML file, and what it says. Raises SettingError: it is not `what`."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         return text, tomllib.loads(text)
     except OSError as error:
         raise SettingError(f"{file}: not {what}: {error.strerror or error}") from error

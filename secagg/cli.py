@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -247,6 +249,8 @@ def run(application: typer.Typer, program: str) -> None:
     Exit status 0: done; 1: what was looked at is not as it should be; 2: bad input; 3: bad luck, such as a
     server that cannot be reached or a round without result; 130: interrupted.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open is closed
     try:
         status = application(prog_name=program, standalone_mode=False)
     except _UsageError as error:

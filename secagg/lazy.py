@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+__all__ = ["attributes"]
+
 
 def attributes(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a package's `__getattr__` (PEP 562): each name is found in a module of the package."""

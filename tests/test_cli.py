@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import json
+import signal
 import stat
 import subprocess
 import sys
@@ -14,7 +16,11 @@ from pathlib import Path
 import pytest
 
 import secagg.cli
+from fedcore.codec.codec import Codec
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.privacy import guard as guard_module
+from fedcore.privacy.guard import PrivacyGuard
+from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.model import Model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.service.join import JoinOptions
@@ -319,7 +325,7 @@ def test_serve_says_in_one_line_which_file_is_bad(
     ("option", "value", "message"),
     [
         ("classes", "no", "schema: needs two classes or more"),
-        ("listen", "nowhere.invalid:x", "address: cannot listen on 'nowhere.invalid:x'"),
+        ("listen", "nowhere.invalid:x", "--listen: must be host:port with a port in 0..65535"),
         ("weight_cap", 0, "plan.weight_cap: must be in 1..2^62, is 0"),
         ("weight_cap", 2**63, "plan.weight_cap: must be in 1..2^62"),
         ("corrupt", 1.0, "corrupt: must be in [0, 1), is 1.0"),
@@ -338,12 +344,21 @@ def test_serve_says_in_one_line_which_option_is_bad(
     call("fedcore", *serve(party, **{option: value})).refused("fedcore", message)
 
 
-def test_a_run_to_which_nobody_comes_ends_with_one_line(party: Path, call: Call) -> None:
-    outcome = call("fedcore", *serve(party))
-    assert outcome.out.startswith("listening on 127.0.0.1:")
-    Outcome(outcome.status, "", outcome.err).refused(
-        "fedcore", "cohort too small: minimum_cohort: 4 are needed, 0"
-    )
+@pytest.mark.process
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_to_which_nobody_comes_says_whom_it_waits_for_until_it_is_stopped(
+    party: Path, by: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "fedcore", *map(str, serve(party))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        said = [server.stdout.readline() for _ in range(3)]
+        server.send_signal(by)
+        _, errors = server.communicate(timeout=60)
+    assert said[0].startswith("listening on 127.0.0.1:")
+    missing = "missing: site-1, site-2, site-3, site-4"
+    assert said[2] == f"waits for 4 more: 0 of 4 needed are here (none), {missing}\n"
+    assert (server.returncode, errors) == (130, "")
 
 
 @pytest.mark.parametrize(
@@ -578,3 +593,56 @@ def test_what_a_training_file_says_is_not_said_by_an_option_beside_it(party: Pat
     for name, value in (("rounds", 3), ("corrupt", 0.2), ("minimum_cohort", 4), ("epochs", 1)):
         done = call("fedcore", *join(party, training=party / "run.toml", **{name: value}))
         done.refused("fedcore", f"--{name.replace('_', '-')}: is said by the training file")
+
+
+def test_an_account_is_told_in_a_line_and_as_json(tmp_path: Path, call: Call) -> None:
+    guard = PrivacyGuard(
+        PrivacyPlan(epsilon=8.0, delta=1e-3, rounds=3, smallest=4), tmp_path / "site.account"
+    )
+    noise = guard.plan.noise(Codec(clip=1.0, bits=14, weight_cap=1, clients=4), 1.0, 10)
+    for _ in range(2):
+        guard.after(noise, 10, None)
+    guard_module._write(tmp_path / "site.account", guard.accountant)
+    agreed = "[plan]\nrounds = 3\nnorm = 1.0\n[privacy]\nepsilon = 8.0\ndelta = 1e-3\nsmallest = 4\n"
+    (tmp_path / "a.toml").write_text(agreed, encoding="utf-8")
+    said = call("fedcore", "account", tmp_path / "site.account", "--training", tmp_path / "a.toml").out
+    spent = guard.accountant.epsilon
+    assert said.splitlines() == [
+        f"2 noisy sums: epsilon {spent:.4g} at delta 0.001",
+        f"of epsilon 8, {8 - spent:.4g} are left",
+    ]
+    found = json.loads(call("fedcore", "account", tmp_path / "site.account", "--json").out)
+    assert found == {"epsilon": guard.accountant.epsilon, "delta": 1e-3, "sums": 2}
+    (tmp_path / "b.toml").write_text(agreed.replace("1e-3", "1e-5"), encoding="utf-8")
+    call("fedcore", "account", tmp_path / "site.account", "--training", tmp_path / "b.toml").refused(
+        "fedcore", "b.toml: is for delta 1e-05, the account for 0.001"
+    )
+    call("fedcore", "account", tmp_path / "none").refused("fedcore", "none: not an account")
+
+
+def test_files_with_a_byte_order_mark_are_read(party: Path, call: Call) -> None:
+    for name in ("r.toml", "server.crt", "site-1.key", "schema.csv"):
+        content = (party / name).read_bytes()
+        (party / name).write_bytes(codecs.BOM_UTF8 + content)
+    (party / "a.toml").write_bytes(codecs.BOM_UTF8 + b"[plan]\nrounds = 2\n")
+    assert len(Registry.load(party / "r.toml").identities) == 4
+    assert ServerCredentials.load(party / "server.crt", party / "server.key").digest
+    assert read_identity(party / "site-1.key").identity in Registry.load(party / "r.toml").identities
+    files = [f"--schema={party / 'schema.csv'}", f"--registry={party / 'r.toml'}"]
+    shown = call("fedcore", "explain", party / "a.toml", *files, "--json")
+    assert json.loads(shown.out)["warnings"] == []
+
+
+def test_serve_and_join_refuse_before_they_make_anything(party: Path, call: Call) -> None:
+    (party / "bad.toml").write_text("[plan]\nrounds = 0\nbits = 99\n", encoding="utf-8")
+    before = sorted(path.name for path in party.iterdir())
+    call(
+        "fedcore", *serve(party, training=party / "bad.toml", store=party / "s.db", classes="no,yes")
+    ).refused("fedcore", "bits")
+    assert sorted(path.name for path in party.iterdir()) == before
+
+
+def test_watching_needs_a_file_to_evaluate_on(party: Path, call: Call) -> None:
+    more = {"held_out": 0.5}
+    done = call("fedcore", *join(party, **more), "--watch")
+    done.refused("fedcore", "--held-out: must be a file with --watch")

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 EVERYBODY = {"errors", "params", "effects"}  # may be imported by all above them
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "lazy": set(),
     "params": {"errors"},
     "effects": {"params"},
     "kernels": EVERYBODY,
@@ -42,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "explanation",
     }
     | EVERYBODY,
-    "__init__": {"primitives", "protocol", "local", "planning", "explanation"} | EVERYBODY,
+    "__init__": {"lazy", "primitives", "protocol", "local", "planning", "explanation"} | EVERYBODY,
 }
 ABOVE = {"service", "cli"}  # with sockets, clocks and threads
 NEVER_BELOW_SERVICE = {
@@ -51,7 +52,7 @@ NEVER_BELOW_SERVICE = {
 EXEMPT = {"kernels": {"os", "concurrent"}, "local": {"os"}, "store": {"os", "sqlite3", "threading"}}
 FACES = {
     "secagg",
-    *(f"secagg.{name}" for name in ("cli", "kernels", "service", "store", "transcript")),
+    *(f"secagg.{name}" for name in ("cli", "kernels", "lazy", "service", "store", "transcript")),
 }  # for fedcore
 
 # fedcore, from below: a module imports only from its own line and those above it in this table.

@@ -20,6 +20,7 @@ except ImportError as error:
     sys.exit(2)
 
 from fedcore.cli import models, service, tables
+from fedcore.cli.account import account
 from fedcore.cli.progress import Progress
 from fedcore.cli.service import ClassesOption, LabelOption, classes_of
 from fedcore.experiments.commands import add_commands
@@ -91,6 +92,7 @@ add_commands(app)
 service.add_commands(app)
 tables.add_commands(app)
 models.add_commands(app)
+app.command()(account)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(help="Of two classes: probability from which on the second is said; 0.5.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
 ) -> None:
     """Predict with a model, by what its own file says: columns, rules for missing values, standardization.
 
@@ -53,6 +55,11 @@ def predict(
         raise DataError(f"{out}: exists")
     layout = predictor.schema.layout
     write_predictions(out, reading, found, "prediction" if layout is None else layout.label.name)
+    if as_json:
+        counts = {name: dict(getattr(reading, name)) for name in ("dropped", "filled", "clipped")}
+        said = {"file": str(out), "rows": reading.rows, "predicted": len(table), **counts}
+        print(json.dumps(said))  # noqa: T201 - the result
+        return
     console = Console()
     for line in reading.rules():
         console.print(line, soft_wrap=True, markup=False)
@@ -130,12 +137,17 @@ def export(
     Console().print(f"written to {out}", soft_wrap=True, markup=False)
 
 
+def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
 def compare(
     first: ModelArgument,
     second: Annotated[Path, typer.Argument(help="File of another model.")],
     rows: Annotated[Path, typer.Argument(help="Rows with labels (.csv, .parquet, .npz).")],
     *,
     label: LabelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Evaluate two models on the same rows.
 
@@ -149,6 +161,10 @@ def compare(
         raise DataError(f"{second}: is of another schema than {first}, there are no rows for both")
     table = predictors[0].read(rows, predictors[0].schema.label_column(label), answers=True).complete()
     found = [one.evaluate(table) for one in predictors]
+    if as_json:
+        said = {"rows": len(table), "metrics": [_finite(one) for one in found]}
+        print(json.dumps(said))  # noqa: T201 - the result
+        return
     lines = Lines("metric", *(escape(str(path)) for path in (first, second)))
     for name in found[0]:
         lines.add_row(name, *(f"{one.get(name, float('nan')):.4f}" for one in found))

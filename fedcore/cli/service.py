@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedcore.cli.progress import Progress, told
+from fedcore.errors import DataError
 from fedcore.experiments.usual import CLIP, EPOCHS, LEARNING_RATE, PLAN
 from secagg import ParameterError
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from fedcore.data.reading import Reading
     from fedcore.data.schema import Schema
     from fedcore.data.table import Table as Rows
+    from fedcore.data.watch import Watched
     from fedcore.privacy.guard import PrivacyGuard
     from fedcore.rounds.agreement import Run
     from fedcore.rounds.model import Model
@@ -83,6 +87,7 @@ RowsOption = Annotated[
     str | None,
     typer.Option(help="Names the state of the rows: under a new name sites sign for other members again."),
 ]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")]
 StoreOption = Annotated[
     Path | None,
     typer.Option(help="File (SQLite, mode 0600) of what was signed and accepted; kept from run to run."),
@@ -121,6 +126,10 @@ def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> R
             raise ParameterError(f"--{key}: is said by the training file, consent.{key}")
     agreed = replace(agreed, consent=replace(agreed.consent, **said))
     return Run.of(agreed, schema, enrolled.identities)
+
+
+def _print_json(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)  # noqa: T201 - the result
 
 
 def classes_of(text: str | None) -> tuple[str, ...] | None:
@@ -176,6 +185,7 @@ def serve(
     grace: Annotated[
         float, typer.Option(help="Seconds to wait for the rest once enough have answered, within --deadline.")
     ] = 10.0,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Serve one training run to the parties of a registry."""
     from fedcore.data.schema import Schema
@@ -202,7 +212,7 @@ def serve(
         out=out,
         start_s=start,
         deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
-        show=Progress(Console()).show,
+        show=_print_json if as_json else Progress(Console()).show,
         signer=signer,
         keep_inputs=keep_inputs,
         keep=keep,
@@ -241,6 +251,10 @@ def join(
     held_out: Annotated[
         str, typer.Option(help="Rows to evaluate with: a share of the rows, whole persons, or a file.")
     ] = "0",
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="When --data changes, the next sum uses its new rows."),
+    ] = False,
     account: Annotated[
         Path | None,
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
@@ -257,10 +271,12 @@ def join(
     hold: Annotated[
         str | None, typer.Option(help="For drills: ROUND:PHASE before whose answer to stop.")
     ] = None,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Take part in a training run with the rows of one party."""
     from fedcore.data.check import look
     from fedcore.data.schema import Schema
+    from fedcore.data.watch import Watched
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions
     from fedcore.service.join import join as run_client
@@ -268,6 +284,8 @@ def join(
     from secagg.store import SqliteStore
 
     host_and_port(server, "server")
+    if watch and held_out != "0" and not Path(held_out).exists():
+        raise ParameterError("--held-out: must be a file with --watch, a share would be drawn anew")
     enrolled = Registry.load(registry)
     signer = read_identity(key)
     if signer.identity not in enrolled.identities:
@@ -292,11 +310,12 @@ def join(
         hold=None if hold is None else Hold.parse(hold),
         patience_s=math.inf if patience is None else patience,
     )
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    say = _printer(as_json=as_json)
+    if watch:
+        watched = Watched(data, columns, columns.label_column(label))
+        with suppress(DataError):
+            watched.news()  # what was read just now
+        options = replace(options, renew=lambda: _renewed(watched, say))
     found = look(reading, columns, run.plan.weight_cap)
     for line in (f"{data}: {reading.rows} rows, {len(reading.table)} can be used", *reading.rules()):
         say(line)
@@ -306,6 +325,32 @@ def join(
     if run.plan.rounds and not site.trained:
         say("this site's rows are in no training sum of this run: see above why it sat out")
         raise typer.Exit(1)
+
+
+def _printer(*, as_json: bool) -> Callable[[str], None]:
+    """Return what prints a line, or a JSON object a line."""
+    console = Console()
+
+    def say(text: str) -> None:
+        if as_json:
+            print(json.dumps({"at": round(time.time(), 3), "said": text}), flush=True)  # noqa: T201 - the result
+        else:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    return say
+
+
+def _renewed(watched: Watched, say: Callable[[str], None]) -> Rows | None:
+    """Return new rows, if there are any that can be used, and say so."""
+    try:
+        reading = watched.news()
+        rows = None if reading is None else reading.complete()
+    except DataError as error:
+        say(f"{watched.path} has changed and cannot be used, the rows before stay: {error}")
+        return None
+    if rows is not None:
+        say(f"{watched.path} has changed: {len(rows)} rows from here on")
+    return rows
 
 
 def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | None:
@@ -386,7 +431,6 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Print who may choose what in a run, and what a lying server still gains by it."""
-    import json
     from dataclasses import asdict
 
     from fedcore.data.schema import Schema

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcore.data import (
@@ -85,14 +85,22 @@ def _dataset(table: DataTable, folder: Path) -> Dataset:
     """Load a named set, one file, or a folder with a file for each site."""
     if table.name != "files":
         return load_set(table.name)
-    path, described = folder / str(table.path), folder / str(table.schema)
+    described = folder / str(table.schema)
     schema = Schema.load(described, table.classes)
     label = schema.label_column(table.label)
+    whole = _of_files(folder / str(table.path), "data.path", schema, label, described)
+    if table.test is None:
+        return whole
+    test = _of_files(folder / table.test, "data.test", schema, label, described)
+    return replace(whole, test=test.parts)
+
+
+def _of_files(path: Path, key: str, schema: Schema, label: str, described: Path) -> Dataset:
     if not path.exists():
-        raise DataError(f"data.path: must be a file or a folder, {path} is not there")
+        raise DataError(f"{key}: must be a file or a folder, {path} is not there")
     if path.is_dir():
         try:
             return read_folder(path, schema, label, without=described)
         except DataError as error:
-            raise DataError(f"data.path: {error}") from error
+            raise DataError(f"{key}: {error}") from error
     return Dataset(path.stem, {WHOLE: read_table(path, schema, label)}, schema, label)

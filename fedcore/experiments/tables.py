@@ -37,6 +37,7 @@ class DataTable:
     partition  natural: by hospital, writer, party or file; the others are those of fedcore.data
     clients    sites; with natural: only the first so many; None: all
     alpha, shards_per_client, concentration, column, overlap  of the partition that they belong to
+    test       of files: a file, or a folder of files, that everything is evaluated on
     held_out   share of the rows that everything is evaluated on; not for sets with test rows of their own
     evaluate   rows: on all held-out rows together; parts: the mean over those of each natural part
     """
@@ -56,6 +57,7 @@ class DataTable:
     schema: str | None = None
     label: str | None = None
     classes: tuple[str, ...] | None = None
+    test: str | None = None
 
     def __post_init__(self) -> None:
         settle(self)
@@ -65,6 +67,10 @@ class DataTable:
             object.__setattr__(self, "partition", usual)
         self._check_partition(natural=usual == "natural")
         self._check_files()
+        if self.test is not None and self.name != "files":
+            raise SettingError(f"test: is for files, data.name is {self.name}")
+        if self.test is not None and self.held_out is not None:
+            raise SettingError(f"held_out: excludes test, the rows to evaluate on, is {self.held_out}")
         if has_test and self.held_out is not None:
             raise SettingError(f"held_out: {self.name} has test rows of its own, is {self.held_out}")
         if self.held_out is not None:

@@ -53,7 +53,10 @@ class PrivacyGuard:
         if self.account is not None:
             self._held = _locked(self.account)
         if self.account is not None and self.account.exists():
-            self.accountant = _read(self.account, self.plan.delta)
+            self.accountant = read_account(self.account)
+            if self.accountant.delta != self.plan.delta:
+                there, plan = self.accountant.delta, self.plan.delta
+                raise DataError(f"{self.account}: an account for delta {there}, the plan's is {plan}")
 
     def __del__(self) -> None:
         if getattr(self, "_held", None) is not None:
@@ -148,14 +151,12 @@ def _locked(path: Path) -> IO[str]:
     return held
 
 
-def _read(path: Path, delta: float) -> Accountant:
+def read_account(path: Path) -> Accountant:
+    """Read the file of an account. Raises DataError."""
     try:
-        found = Accountant.restore(json.loads(path.read_text(encoding="utf-8")))
+        return Accountant.restore(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not an account: {error}") from error
-    if found.delta != delta:
-        raise DataError(f"{path}: an account for delta {found.delta}, the plan's is {delta}")
-    return found
 
 
 def _write(path: Path, accountant: Accountant) -> None:

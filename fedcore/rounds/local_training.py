@@ -31,7 +31,6 @@ from fedcore.rounds.task import Task
 
 # A vector's weight in a pass of the geometric median is its weight times a share of this.
 GRAIN = 1024
-_SAID = 300  # characters of a learner's exception, for the site's own log: nobody else hears of it
 
 
 @dataclass(slots=True)
@@ -130,8 +129,7 @@ def training(learner: Learner[Any], task: Task, state: SiteState) -> Callable[[R
         except TaskError as error:
             raise LearnerFailedError(str(error)) from error
         except Exception as error:  # a learner is foreign code
-            said = f"the learner failed with {type(error).__name__}: {error}"
-            raise LearnerFailedError(f"{site}: {said[:_SAID]}") from error
+            raise LearnerFailedError(f"{site}: the learner failed with {type(error).__name__}") from error
 
     return train
 
@@ -155,8 +153,7 @@ def starting_point(learner: Learner[Any], model: Parameters, asks: Asks, state: 
     try:
         given = learner.initial()
     except Exception as error:  # a learner is foreign code
-        said = f"the learner failed with {type(error).__name__}: {error}"
-        raise TaskError(f"task.model: {said[:_SAID]}") from error
+        raise TaskError(f"task.model: the learner failed with {type(error).__name__}") from error
     initial = check_parameters(given, "learner.initial")
     personal = {name for name in initial if name not in model}
     parameters = {

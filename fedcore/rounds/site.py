@@ -39,6 +39,7 @@ from fedcore.statistics.moments import moments_norm
 from secagg.kernels import UIntArray, lane_dtype
 
 _LOG = logging.getLogger(__name__)
+_WORDS = 300  # characters of a foreign exception
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,13 @@ def whole(answer: UIntArray | EncodedVector, task: Task) -> UIntArray:
     return out
 
 
+def with_cause(said: str, error: BaseException) -> str:
+    """Return what was said of an error, with the words of foreign code behind it: for a site's own log."""
+    cause = error.__cause__ if isinstance(error, FedcoreError) else error
+    words = "" if cause is None or isinstance(cause, FedcoreError) else " ".join(str(cause).split())
+    return f"{said}: {words[:_WORDS]}" if words else said
+
+
 @dataclass(slots=True)
 class Site:
     """One party's data and model.
@@ -75,6 +83,7 @@ class Site:
               whatever the server says, and so are statistics and evaluation, which have none
     raises    DataError, OutOfBoundsError: rows that do not fit the schema
     trouble   why its last vector says nothing; for its own log: whether it does may tell about the rows
+    cause     the same with the words of a learner's own exception, which may quote rows
     notes     what was lost of its last vector, and how much; likewise
     trained   training sums that its vectors are in, by what its own session proved
 
@@ -92,6 +101,7 @@ class Site:
     guard: PrivacyGuard | None = field(default=None, repr=False)
     state: SiteState = field(default_factory=SiteState, repr=False)
     trouble: str = field(default="", repr=False)
+    cause: str = field(default="", repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
     trained: int = field(default=0, repr=False)
 
@@ -99,6 +109,12 @@ class Site:
         for rows, what in ((self.table, self.name), (self.held_out, f"{self.name}, held out")):
             if self.schema is not None and isinstance(rows, Table):
                 self.schema.check_table(rows, what)
+
+    def renew(self, rows: Rows) -> None:
+        """Go on with other rows of the same party, under the same account. Raises as the constructor does."""
+        if self.schema is not None and isinstance(rows, Table):
+            self.schema.check_table(rows, self.name)
+        self.table = rows
 
     def contribute(self, task: Task) -> UIntArray:
         """Return this site's encoded vector, (task.encoding.length,). Raises TaskError, CodecError."""
@@ -141,7 +157,7 @@ class Site:
             compute = self._statistic(task)
 
         def answer() -> Contribution:
-            self.trouble, self.notes = "", ()
+            self.trouble, self.cause, self.notes = "", "", ()
             try:
                 return self._sound(task, compute)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears that there was any
@@ -179,6 +195,7 @@ class Site:
         """Say why, and keep what this round began from: its vector says nothing."""
         said = str(error) if isinstance(error, FedcoreError) else f"failed with {type(error).__name__}"
         self.trouble = said.removeprefix(f"{self.name}: ")
+        self.cause = with_cause(self.trouble, error)
         _LOG.warning("%s: %s: sends zeros: %s", self.name, task.name, self.trouble)
         if isinstance(task.question, Train) and not task.question.again:
             state.propose(task.name, {})

@@ -13,12 +13,13 @@ from typing import TypeVar
 import numpy as np
 
 from fedcore.errors import DataError, FedcoreError, TaskError
+from fedcore.learner import Rows
 from fedcore.rounds.agreement import Run
 from fedcore.rounds.consent import Consent
 from fedcore.rounds.levers import drowned, levers
 from fedcore.rounds.model import Model, unpack_model
 from fedcore.rounds.questions import TaskKind
-from fedcore.rounds.site import Site
+from fedcore.rounds.site import Site, with_cause
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from secagg import ParameterError, Phase, RoundParameters, Signer
@@ -58,6 +59,7 @@ class JoinOptions:
     run     what this site agreed to: it takes part in nothing else
     store   keeps what it answered, signed and accepted; None: in memory, and forgotten with the process
     patience_s  how long to try to reach the server, without a word of it; math.inf: for ever
+    renew   called before each answer: rows to go on with, if there are new ones
     reveal  private folder for the quantized updates, so that a drill can check the sums; None: never
     """
 
@@ -69,6 +71,7 @@ class JoinOptions:
     store: Store | None = None
     reveal: Path | None = None
     hold: Hold | None = None
+    renew: Callable[[], Rows | None] = lambda: None
     patience_s: float = math.inf
 
     def __post_init__(self) -> None:
@@ -130,11 +133,11 @@ async def _rounds(client: AggregationClient, consent: Consent, options: JoinOpti
             name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
             told = _told(outcome.reason)
             if options.site.trouble:  # nobody else hears of it
-                say(f"{name}: sends zeros: {options.site.trouble}")
+                say(f"{name}: sends zeros: {options.site.cause}")
             lost = f" ({'; '.join(options.site.notes)})" if options.site.notes else ""
             say(f"{name}: {'done' if outcome.survivors else told}{lost}")
         except (FedcoreError, ParameterError) as error:
-            say(f"sits this round out: {error}")
+            say(f"sits this round out: {with_cause(str(error), error)}")
             await asyncio.sleep(1.0)
 
 
@@ -224,7 +227,10 @@ def _final(options: JoinOptions, payload: bytes) -> Model:
 def _compute(
     options: JoinOptions, consent: Consent, payload: bytes, parameters: RoundParameters
 ) -> UIntArray | VectorSource:
-    answer = options.site.answer(consent.admit(payload, parameters))
+    task = consent.admit(payload, parameters)
+    if (rows := options.renew()) is not None:
+        options.site.renew(rows)
+    answer = options.site.answer(task)
     if options.reveal is not None:
         _reveal(options.reveal, parameters, answer)
     return answer

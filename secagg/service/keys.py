@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import ipaddress
 import os
@@ -50,7 +51,7 @@ def read_private(path: Path) -> bytes:
             )  # of what is read, whatever the path is by now
             if mode & 0o077:
                 raise KeyFileError(f"{path}: mode must be 0600, is {mode:04o}")
-            return file.read()
+            return file.read().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from error
 
@@ -87,7 +88,7 @@ class ServerCredentials:
     def load(cls, certificate: Path, private_key: Path | None = None) -> ServerCredentials:
         """Read PEM files. Raises KeyFileError."""
         try:
-            pem = certificate.read_bytes()
+            pem = certificate.read_bytes().removeprefix(codecs.BOM_UTF8)
             public = x509.load_pem_x509_certificate(pem).public_key()
         except (OSError, ValueError) as error:
             raise KeyFileError(f"{certificate}: not a certificate: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedcore.data import breast_cancer, write_table
-from fedcore.errors import DataError
+from fedcore.errors import DataError, SettingError
 from fedcore.experiments.data import load_data
 from fedcore.experiments.tables import DataTable
 from fedcore.settings import read
@@ -123,3 +124,22 @@ def test_a_folder_without_tables_or_with_two_of_one_name_is_refused(folder: Path
     (folder / "rows" / "site-0.npz").write_bytes((folder / "rows" / "site-2.npz").read_bytes())
     with pytest.raises(DataError, match="has two files for one site"):
         load_data(files(), 0, folder)
+
+
+def test_files_may_have_rows_of_their_own_to_evaluate_on(tmp_path: Path) -> None:
+    (tmp_path / "sites").mkdir()
+    for i in range(3):
+        (tmp_path / "sites" / f"site-{i}.csv").write_text(f"a,y\n{i},0\n{i},1\n", encoding="utf-8")
+    (tmp_path / "test.csv").write_text("a,y\n7,1\n8,0\n9,1\n", encoding="utf-8")
+    (tmp_path / "schema.csv").write_text("column,low,high\na,0,9\n", encoding="utf-8")
+    files: dict[str, Any] = {"name": "files", "path": "sites", "schema": "schema.csv", "label": "y"}
+    table = DataTable(**files, classes=("0", "1"), test="test.csv")
+    data = load_data(table, 0, tmp_path)
+    assert {name: len(rows) for name, rows in data.sites.items()} == {f"site-{i}": 2 for i in range(3)}
+    assert [part.features[:, 0].tolist() for part in data.held_out] == [[7, 8, 9]]
+    with pytest.raises(DataError, match=r"data\.test: must be a file or a folder, .* is not there"):
+        load_data(replace(table, test="none.csv"), 0, tmp_path)
+    with pytest.raises(SettingError, match="held_out: excludes test"):
+        replace(table, held_out=0.2)
+    with pytest.raises(SettingError, match="test: is for files, data.name is digits"):
+        DataTable(name="digits", test="test.csv", clients=3)
