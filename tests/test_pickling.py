@@ -46,7 +46,7 @@ ARGUMENTS: dict[str, Any] = {  # of constructors, by the names of their paramete
 def _modules() -> Iterator[Any]:
     for package in (secagg, fedcore):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith(("__main__", "flax_learner")):
+            if not found.name.endswith(("__main__", "flax_learner", "serving")):
                 yield importlib.import_module(found.name)
 
 

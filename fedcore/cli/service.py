@@ -411,7 +411,7 @@ def _finish(final: Model, site: Site, run: Run, path: Path | None, say: Callable
             save_model(path, replace(final, parameters=own))
     if site.held_out is not None:
         try:
-            ours, alone = beside_alone(now, own, site, run.plan.rounds)
+            ours, alone = beside_alone(now, own, site, run.plan)
         except Exception as error:  # noqa: BLE001 - a learner is foreign code, and the model is kept
             say(f"the model could not be evaluated here: {type(error).__name__}: {error}")
         else:

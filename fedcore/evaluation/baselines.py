@@ -17,7 +17,7 @@ import numpy as np
 from fedcore.data.schema import Schema
 from fedcore.data.table import Table, join_tables
 from fedcore.evaluation.metrics import mean_metrics, worst_metrics
-from fedcore.evaluation.personal import fine_tune
+from fedcore.evaluation.personal import train_alone
 from fedcore.learner import Learner, Metrics, Parameters
 from fedcore.rounds.aggregation import FloatSum, GroupSum, PlainSum, SecureSum, SumAggregator, real_mean
 from fedcore.rounds.attempts import OnRound
@@ -89,8 +89,8 @@ class Trial:
         standardizer = Standardizer.none()
         if self.schema is not None and self.plan.standardize:
             standardizer = Standardizer.of(rows)
-        initial, scaled = self.learner.initial(), standardizer.apply(rows)
-        parameters = fine_tune(self.learner, initial, scaled, self.seed, self.plan.rounds)
+        scaled = standardizer.apply(rows)
+        parameters = train_alone(self.learner, self.plan, scaled, self.seed)
         return RunState.of(self.plan.rounds, parameters, standardizer)
 
     def federation(

@@ -20,6 +20,7 @@ from fedcore.errors import TaskError
 from fedcore.learner import Abilities, Learner, Metrics, Parameters, Rows, Steering
 from fedcore.names import select
 from fedcore.rounds.agreement import FineTuningRules
+from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.site import Site
 from fedcore.rounds.state import RunState
 from fedcore.statistics.standardizer import Standardizer
@@ -75,6 +76,21 @@ def fine_tune(
     return after
 
 
+def train_alone(learner: Learner[Any], plan: TrainingPlan, rows: Rows, seed: int) -> Parameters:
+    """Train in one place, as many rounds as a plan has, at the rates of its rounds.
+
+    rows    standardized, if they are to be
+    raises  TaskError: a learner whose rate cannot change, where the plan's does
+    """
+    able, parameters = Abilities.of(learner), learner.initial()
+    for number in range(1, plan.rounds + 1):
+        one, rate = learner, plan.rate(number)
+        if rate != 1 and able.steerable is None and able.rated is not None:
+            one, rate = able.rated.at_rate(able.rated.rate * rate), 1.0
+        parameters = fine_tune(one, parameters, rows, seed + number - 1, rate=rate)
+    return parameters
+
+
 def trained_on(model: RunState, site: Site, rules: FineTuningRules) -> Parameters:
     """Return the site's whole model, trained on at the site as was agreed. Raises TaskError."""
     rows, seed = model.standardizer.apply(site.table), model.number
@@ -83,12 +99,12 @@ def trained_on(model: RunState, site: Site, rules: FineTuningRules) -> Parameter
 
 
 def beside_alone(
-    model: RunState, parameters: Parameters, site: Site, rounds: int
+    model: RunState, parameters: Parameters, site: Site, plan: TrainingPlan
 ) -> tuple[Metrics, Metrics | None]:
     """Return the metrics of a site's model on its held-out rows, and of one trained on its rows alone.
 
     parameters  of the site's model, such as `personal_model` or `trained_on` of `model`
-    rounds      of training alone; None for the second: the learner does not train alone
+    plan        of training alone, too; None for the second: the learner does not train alone
     Raises TaskError: the site holds nothing out, or the model is not its learner's.
     """
     if site.held_out is None:
@@ -99,7 +115,7 @@ def beside_alone(
     if model.standardizer.mean.size and isinstance(rows, Table):
         own = Standardizer.of(rows)
     try:
-        alone = fine_tune(learner, learner.initial(), own.apply(rows), 0, rounds)
+        alone = train_alone(learner, plan, own.apply(rows), 0)
     except TaskError:
         return ours, None
     return ours, learner.evaluate(alone, own.apply(site.held_out))

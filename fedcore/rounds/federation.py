@@ -69,6 +69,10 @@ class Federation:
     about: Mapping[str, Any] | None = None
     terms: Terms | None = None
 
+    def __post_init__(self) -> None:
+        if type(self.strategy).step is Strategy.step:
+            raise SettingError(f"strategy: {type(self.strategy).__name__} has no step, see fedcore.Strategy")
+
     def run(self, resume: RunState | None = None) -> RunState:
         """Train, from the start or from a checkpoint. A round without a result is tried again.
 

@@ -125,11 +125,14 @@ class TrainingPlan:
         """Return the norm of the next round, from this one's and the share of sites within it."""
         return self.norm.following(norm, within) if isinstance(self.norm, AdaptiveClip) else norm
 
+    def rate(self, number: int) -> float:
+        """Return the factor of the local learning rate in a round."""
+        done = (number - 1) / max(self.rounds - 1, 1)
+        return self.decay ** (number - 1) * (1 - done * (1 - self.final_rate))
+
     def asks(self, asks: Asks, number: int) -> Asks:
         """Add what the plan asks. Raises SettingError where that and the strategy's exclude each other."""
-        if self.decay != 1 or self.final_rate != 1:
-            done = (number - 1) / max(self.rounds - 1, 1)
-            factor = self.decay ** (number - 1) * (1 - done * (1 - self.final_rate))
+        if (factor := self.rate(number)) != 1:
             asks = replace(asks, rate=asks.rate * factor)
         if isinstance(self.norm, AdaptiveClip):
             asks = replace(asks, quantile=self.norm.share)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.errors import DataError
 from fedcore.history import History
 from fedcore.learner import Metrics
 from fedcore.rounds.aggregation import GroupSum
@@ -133,7 +134,11 @@ class Recorder:
         if result is None:
             self.write("round", **fields, completed=False, reason=record.reason)
             return
-        np.save(self._out / "sums" / f"{round_id.hex()}.npy", result.total)
+        path = self._out / "sums" / f"{round_id.hex()}.npy"
+        try:
+            np.save(path, result.total)
+        except OSError as error:  # NumPy does not say which file
+            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
         if isinstance(task.question, Train):
             now = RunState.of(task.number, record.parameters, task.question.standardizer)
             model = self._run.model_of(now, record.epsilon)

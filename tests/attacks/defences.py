@@ -13,6 +13,7 @@ from tests.attacks import (
     defences_state,
     defences_tables,
     defences_training,
+    defences_ways,
 )
 from tests.attacks.defence import Defence
 
@@ -27,4 +28,5 @@ DEFENCES: tuple[Defence, ...] = (
     *defences_sites.DEFENCES,
     *defences_runs.DEFENCES,
     *defences_tables.DEFENCES,
+    *defences_ways.DEFENCES,
 )

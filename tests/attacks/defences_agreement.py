@@ -59,15 +59,15 @@ DEFENCES = (
     Defence(
         "agreement: statistics in the digest",
         _AGREEMENT,
-        '"statistics", "evaluation")',
-        '"evaluation")',
+        '"statistics", "evaluation", "fine_tuning")',
+        '"evaluation", "fine_tuning")',
         "runs with other statistics have other contexts",
     ),
     Defence(
         "agreement: evaluation in the digest",
         _AGREEMENT,
-        '"statistics", "evaluation")',
-        '"statistics",)',
+        '"statistics", "evaluation", "fine_tuning")',
+        '"statistics", "fine_tuning")',
         "runs with other evaluations have other contexts",
     ),
     Defence(

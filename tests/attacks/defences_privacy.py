@@ -42,8 +42,8 @@ DEFENCES = (
     Defence(
         "account: of its delta",
         _GUARD,
-        "    if found.delta != delta:\n",
-        "    if False:\n",
+        "            if self.accountant.delta != self.plan.delta:\n",
+        "            if False:\n",
         "an account is gone on with by the plan that it is for",
     ),
     Defence(
@@ -84,7 +84,7 @@ DEFENCES = (
     Defence(
         "guard: training alone",
         _GUARD,
-        "task.kind is not TaskKind.TRAIN or ",
+        "not (moments or task.kind is TaskKind.TRAIN) or ",
         "",
         "what has no noise is not answered",
     ),
@@ -196,7 +196,9 @@ DEFENCES = (
     Defence(
         "noise: room in the ring",
         _PLAN,
+        "        noise = self.privacy.noise(codec, longest, sent, rotate=shaping.rotate)\n"
         "        return replace(codec, headroom=noise.headroom(codec.clients)), noise\n",
+        "        noise = self.privacy.noise(codec, longest, sent, rotate=shaping.rotate)\n"
         "        return codec, noise\n",
         "a ring has room for the noise of all",
     ),

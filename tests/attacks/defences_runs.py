@@ -22,8 +22,8 @@ DEFENCES = (
     Defence(
         "join: consent before a vector",
         _JOIN,
-        "options.site.answer(consent.admit(payload, parameters))",
-        "options.site.answer(_task(options.run, payload))",
+        "    task = consent.admit(payload, parameters)\n",
+        "    task = _task(options.run, payload)\n",
         "nothing is computed for a task that was not agreed on",
     ),
     Defence(

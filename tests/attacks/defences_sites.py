@@ -53,7 +53,7 @@ DEFENCES = (
     Defence(
         "site: guard is asked",
         _SITE,
-        "            self.guard.demand(task)\n",
+        "            self.guard.demand(task, self._expected)\n",
         "            pass\n",
         "a site with an account answers what its account allows",
     ),

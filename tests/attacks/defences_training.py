@@ -87,7 +87,7 @@ DEFENCES = (
     Defence(
         "consent: public standardizer",
         _CONSENT,
-        "        if plan.privacy is not None:\n            public",
+        "        if plan.privacy is not None and not plan.privacy.statistics:\n            public",
         "        if False:\n            public",
         "under noise rows are standardized by public bounds alone",
     ),

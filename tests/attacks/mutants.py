@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.attacks import defences_tables
+from tests.attacks import defences_tables, defences_ways
 from tests.attacks.defence import Defence
 from tests.attacks.defences import DEFENCES
 
@@ -72,6 +72,19 @@ _TABLES = (
     "tests/fedcore/rounds/test_losses.py",
     "tests/fedcore/evaluation/test_prediction.py",
     "tests/fedcore/evaluation/test_numbers.py",
+)
+_WAYS = (
+    *(f"tests/fedcore/statistics/test_{name}.py" for name in ("moments",)),
+    *(
+        f"tests/fedcore/rounds/test_{name}.py"
+        for name in ("parameter_types", "state", "options", "lying_server")
+    ),
+    *(f"tests/fedcore/service/test_{name}.py" for name in ("resuming", "waiting", "renewed", "join")),
+    "tests/fedcore/strategies/test_averaging.py",
+    "tests/fedcore/data/test_watch.py",
+    "tests/fedcore/test_foreign.py",
+    "tests/fedcore/test_settings.py",
+    "tests/service/test_reach.py",
 )
 _FOUND = 3  # attacks that are kept per defence
 _TIMEOUT_S = 900
@@ -166,6 +179,8 @@ def _suite(defence: Defence) -> tuple[str, ...]:
     """All attacks, first those that are most likely to meet the defence."""
     if defence in defences_tables.DEFENCES:
         return (*_TABLES, "tests/service/test_registry.py", *_TRAINING)
+    if defence in defences_ways.DEFENCES:
+        return _WAYS
     if defence.module.startswith("fedcore.") or defence.module.endswith(".context"):
         return _TRAINING
     if ".service." in defence.module:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from fedcore.errors import DataError
 from fedcore.history import History, read_history
 
 
@@ -60,3 +62,13 @@ def test_a_second_run_appends(tmp_path: Path) -> None:
 def test_an_empty_file_has_no_events(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").touch()
     assert list(read_history(tmp_path / "history.jsonl")) == []
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    history._file.close()
+    history._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+    with pytest.raises(DataError, match=r"history\.jsonl: cannot be written: No space left on device"):
+        history.write("first", text="x" * 100_000)
+    with suppress(OSError):
+        history.close()

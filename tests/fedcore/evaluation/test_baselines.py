@@ -13,7 +13,9 @@ from fedcore.evaluation.baselines import Mode, Trial, compare, run
 from fedcore.evaluation.metrics import mean_metrics, worst_metrics
 from fedcore.learner import flatten
 from fedcore.learners import LocalSGD, SoftmaxRegression
+from fedcore.rounds.instructions import Asks
 from fedcore.rounds.plan import TrainingPlan
+from fedcore.statistics.standardizer import Standardizer
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +85,20 @@ def test_metrics_of_several_parts_are_averaged(trial: Trial, parts: tuple[Table,
     assert both == mean_metrics([one, other])
     worst = worst_metrics([{"accuracy": 0.5, "mse": 1.0}, {"accuracy": 0.7, "mse": 2.0}])
     assert worst == {"accuracy": 0.5, "mse": 2.0}
+
+
+@pytest.mark.parametrize("changes", [{"decay": 0.5}, {"final_rate": 0.1}, {}])
+@pytest.mark.parametrize("mode", [Mode.LOCAL, Mode.POOLED])
+def test_training_alone_follows_the_rates_of_the_plan(
+    trial: Trial, parts: tuple[Table, Table], mode: Mode, changes: dict[str, float]
+) -> None:
+    plan = replace(trial.plan, **changes)  # type: ignore[arg-type]
+    one = replace(trial, rows={"all": parts[0]}, plan=plan)
+    standardizer = Standardizer.of(parts[0])
+    now = one.learner.initial()
+    for number in range(1, plan.rounds + 1):
+        factor = plan.asks(Asks(), number).rate  # what the sites of the federation are asked for
+        learner = replace(trial.learner, rate=0.1 * factor)  # type: ignore[type-var]
+        now = learner.fit(now, standardizer.apply(parts[0]), one.seed + number - 1)
+    wanted = one.evaluate(now, standardizer)
+    assert run(one, mode).metrics["log_loss"] == pytest.approx(wanted["log_loss"], rel=1e-9)

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from fedcore.errors import SettingError, TaskError
 from fedcore.learner import Metrics, Parameters
+from fedcore.learners import LocalSGD, SoftmaxRegression
+from fedcore.rounds.aggregation import PlainSum
+from fedcore.rounds.federation import Federation
 from fedcore.rounds.instructions import Asks, UpdateKind, Weighting
 from fedcore.strategies import (
     STRATEGIES,
@@ -193,3 +196,11 @@ def test_a_plain_learner_is_enough_for_plain_averaging(kind: str) -> None:
     aggregator: Any = KINDS[kind](sites)
     ran = run_over(aggregator, sites, FedAvg(ask=Asks(weighting=Weighting.UNIFORM)), toy_plan(rounds=2))
     assert all(record.result is not None and not record.result.failures for record in ran.records)
+
+
+def test_a_strategy_without_a_step_is_refused_before_the_first_round() -> None:
+    class Idle(Strategy):
+        pass
+
+    with pytest.raises(SettingError, match="strategy: Idle has no step"):
+        Federation(PlainSum({}), None, LocalSGD(model=SoftmaxRegression(2, 2)), toy_plan(), Idle())
