@@ -337,13 +337,12 @@ class Run:
     def stands_on(self) -> dict[str, Any]:
         """Return what a checkpoint of this run can be gone on with, as JSON values.
 
-        Without a budget a run may have more rounds than was agreed on first: all agree anew, and go on.
+        It may have more rounds than were agreed on first: all agree anew. A budget is for its rounds.
         """
         said = self.to_json() | {"members": sorted(member.hex() for member in self.members)}
         with suppress(ValueError):  # of a learner that is foreign code
             said["learner"] = json.loads(self.words)
-        if self.plan.privacy is None:
-            del said["plan"]["rounds"]
+        del said["plan"]["rounds"]
         return said
 
     @cached_property

@@ -9,7 +9,6 @@ _GUARD = "fedcore.privacy.guard"
 _PLAN = "fedcore.rounds.plan"
 _SITE = "fedcore.rounds.site"
 _FEDERATION = "fedcore.rounds.federation"
-_AGREEMENT = "fedcore.rounds.agreement"
 _LEARNER = "fedcore.learner"
 _FOREIGN = "fedcore.foreign"
 _REACH = "secagg.service.reach"
@@ -69,13 +68,6 @@ DEFENCES = (
         "        if others:\n",
         "        if False:\n",
         "a checkpoint goes on with what it stands on",
-    ),
-    Defence(
-        "resume: a budget is for its rounds",
-        _AGREEMENT,
-        "        if self.plan.privacy is None:\n            del",
-        "        if True:\n            del",
-        "under a budget no rounds are added later",
     ),
     Defence(
         "rounds: wait before an attempt is spent",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedcore.service import join as joining
 from fedcore.service import sums
 from fedcore.service.join import join
 from fedcore.service.serve import serve
+from secagg.service import ServiceError
 from tests.fedcore.service.test_join import PATIENT, Run, told
 from tests.fedcore.sites import make_sites
 from tests.service.cohort import settle
@@ -64,17 +66,26 @@ def test_a_server_waits_for_enough_names_who_is_missing_and_spends_no_attempt(tm
     assert {tuple(event["survivors"]) for event in run.events()} == {tuple(names[:4])}
 
 
-def test_a_server_that_waits_can_be_stopped(tmp_path: Path) -> None:
-    run = Run(tmp_path, make_sites(4), PATIENT)
+def test_a_wait_ends_with_its_server(tmp_path: Path) -> None:
+    run, ended = Run(tmp_path, make_sites(4), PATIENT), list[str]()
 
-    async def go() -> None:
-        serving = asyncio.create_task(serve(run.serve_options()))
-        await _listening(run, serving)
-        serving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await serving
+    class Nobody:
+        connected = frozenset[bytes]()
 
-    asyncio.run(go())  # returns: no thread waits any more
+    options = run.serve_options()
+    parts: Any = (Nobody(), None, options, {}, {}, None, None, None)
+    sums_ = sums.ServiceSum(*parts)
+
+    def wait() -> None:
+        with pytest.raises(ServiceError, match="the server was stopped while it waited"):
+            sums_.ready()
+        ended.append("it did")
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    sums_.close()
+    waiting.join(20)
+    assert ended == ["it did"]
 
 
 def test_a_site_waits_for_the_server_and_says_so_every_minute(

@@ -100,7 +100,7 @@ def federation(
     kind: Any, statistics: bool, **changes: Any
 ) -> tuple[Federation, list[RoundRecord], PrivacyPlan]:
     privacy = PrivacyPlan(
-        epsilon=4.0,
+        epsilon=30.0,
         delta=1e-3,
         rounds=12 + statistics,
         smallest=4,
@@ -153,6 +153,7 @@ def test_the_guard_takes_no_less_noise_and_nothing_that_was_not_agreed() -> None
     assert len(site.contribute(task)) == task.encoding.length
     noise = task.encoding.noise
     assert noise is not None
+    assert task.encoding.codec.headroom == noise.headroom(4)  # a sum wraps nowhere
     less = replace(task, encoding=replace(task.encoding, noise=replace(noise, variance=noise.variance / 2)))
     with pytest.raises(TaskError, match="task.noise: variance must be"):
         site.contribute(less)
