@@ -23,10 +23,12 @@ USUAL := not exhaustive and not soak and not fuzz and not peers
 unexport PYTHONDONTWRITEBYTECODE
 ARM_CC ?= aarch64-linux-gnu-gcc
 FUZZ_SECONDS ?= 60
+# Other Pythons: of pyenv, or given.
+PYTHONS ?= $(wildcard $(addprefix $(HOME)/.pyenv/versions/3.,$(addsuffix .*/bin/python3.*[0-9],12 13 14)))
 DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store service transcript) \
 	fedcore $(addprefix fedcore.,rounds strategies codec learners data statistics evaluation privacy adversaries experiments)
 
-.PHONY: demo test test-fast test-exhaustive docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
+.PHONY: demo test test-fast test-exhaustive test-lowest test-pythons docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
 .SECONDARY:
 
 demo: $(DEMO_STAMP)
@@ -42,6 +44,15 @@ test-fast: $(STAMP) build/plain/test_kernels
 # More of the same: further phases, sizes and real data.
 test-exhaustive: $(STAMP)
 	$(PYTEST) -m exhaustive
+
+# What is installed works with the lowest versions that are declared, and with every Python that is here.
+test-lowest:
+	mkdir -p build
+	$(PYTHON) .ci/lowest.py > build/lowest.txt
+	.ci/installed $(PYTHON) build/lowest build/lowest.txt service,fedcore,dp,parquet,tensorboard,export
+
+test-pythons:
+	for python in $(PYTHONS); do .ci/installed $$python build/pythons/$$(basename $$python) || exit 1; done
 
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak

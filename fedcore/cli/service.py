@@ -114,10 +114,10 @@ def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> R
         table: {key: options[key] for key in keys if options.get(key) is not None}
         for table, keys in _AGREED.items()
     }
-    if (training := options.get("training")) is not None:
+    if (training := options.get("training")) is not None:  # Typer before 0.20: a text
         for key in (key for values in given.values() for key in values):
             raise ParameterError(f"--{key.replace('_', '-')}: is said by the training file, --training")
-        agreed = Agreement.load(training)
+        agreed = Agreement.load(Path(training))
     else:
         agreed = Agreement.parse(given | {"learner": {"kind": "logistic"} | given["learner"]})
     said = {key: options[key] for key in ("name", "rows") if options.get(key) is not None}

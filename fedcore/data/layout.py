@@ -35,7 +35,7 @@ class Missing(StrEnum):
 
     REFUSE = "refuse"  # the file is not read
     DROP = "drop"  # its row is left out
-    MEAN = "mean"  # of all sites, by the secure statistics; with [privacy] the middle of the bounds
+    MEAN = "mean"  # of all sites, by the secure statistics
     CONSTANT = "constant"  # the column's `constant`
     CATEGORY = "category"  # one of its own
 
