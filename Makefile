@@ -49,10 +49,12 @@ test-exhaustive: $(STAMP)
 test-lowest:
 	mkdir -p build
 	$(PYTHON) .ci/lowest.py > build/lowest.txt
-	.ci/installed $(PYTHON) build/lowest build/lowest.txt service,fedcore,dp,parquet,tensorboard,export
+	.ci/installed $(PYTHON) build/lowest build/lowest.txt fedcore,dp,parquet,tensorboard,export
 
 test-pythons:
-	for python in $(PYTHONS); do .ci/installed $$python build/pythons/$$(basename $$python) || exit 1; done
+	for python in $(PYTHONS); do \
+		.ci/installed $$python build/pythons/$$(basename $$python) /dev/null fedcore,dp,parquet || exit 1; \
+	done
 
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from fedcore.experiments.usual import CLIP, KEEP, PLAN, WEIGHTING
 from secagg import ParameterError
 
 OutOption = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
+_EVERY_S = 10.0  # between two lines of progress, without a terminal
 Number = TypeVar("Number", int, float)
 
 
@@ -30,6 +32,7 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Go on in this folder of an interrupted run of the same file.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Run an experiment: every point of its grid and every seed; report.md compares.
 
@@ -45,31 +48,56 @@ def run(
         raise ParameterError(f"--resume: must name a folder, {resume} is none")
     check_tools(read)
     folder = new_folder(out) if resume is None else resume
-    console = Console()
+    console = Console(stderr=as_json)
     console.print(f"in {folder} (after an interruption: --resume {folder})", highlight=False, soft_wrap=True)
     with console.status("loading") as status:
-        run_experiment(read, folder, lambda event: _show(event, read.metric, console, status))
+        shown = _Shown(read.metric, console, status)
+        run_experiment(read, folder, _print_json if as_json else shown.show)
     report = write_report(folder)
+    if as_json:
+        if any(outcome.failure for outcome in read_outcomes(folder)):
+            raise typer.Exit(1)
+        return
     print_report(folder, console)
     console.print(f"{report}: report; results.jsonl beside it", highlight=False, soft_wrap=True)
     if any(outcome.failure for outcome in read_outcomes(folder)):
         raise typer.Exit(1)  # the table says which and why
 
 
-def _show(event: dict[str, Any], metric: str, console: Console, status: Any) -> None:  # noqa: ANN401
-    """One line for each point and outcome, the current round in the status line."""
-    match event["event"]:
-        case "cell":
-            label = f"{event['label']}, " if event["label"] else ""
-            text = f"{label}seed {event['seed']}, {event['sites']} sites"
-        case "result":
-            value = event["metrics"].get(metric)
-            shown = "no model" if value is None else f"{metric} {value:.4f}"
-            text = f"  {event['mode']:<10}{shown}  {event['seconds']:.1f} s  {event['failure']}".rstrip()
-        case _:
-            status.update(f"{event['mode']}: round {event['number']}/{event['rounds']}")
-            return
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+def _print_json(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)  # noqa: T201 - the result
+
+
+class _Shown:
+    """A line for each point and outcome; rounds in the status line, or every few seconds without one."""
+
+    def __init__(self, metric: str, console: Console, status: Any) -> None:  # noqa: ANN401 - rich's
+        self._metric, self._console, self._status = metric, console, status
+        self._last = time.monotonic()
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show an event of `run_experiment`."""
+        match event["event"]:
+            case "cell":
+                label = f"{event['label']}, " if event["label"] else ""
+                self._line(f"{label}seed {event['seed']}, {event['sites']} sites")
+            case "result":
+                shown = self._value(event["metrics"]) or "no model"
+                seconds = f"{event['seconds']:.1f} s"
+                self._line(f"  {event['mode']:<10}{shown}  {seconds}  {event['failure']}".rstrip())
+            case _:
+                text = f"{event['mode']}: round {event['number']}/{event['rounds']}  {self._value(event)}"
+                self._status.update(text)
+                if not self._console.is_terminal and time.monotonic() - self._last > _EVERY_S:
+                    self._line(f"  {text}")
+
+    def _value(self, metrics: dict[str, Any]) -> str:
+        value = metrics.get(self._metric)
+        return "" if value is None else f"{self._metric} {value:.4f}"
+
+    def _line(self, text: str) -> None:
+        self._last = time.monotonic()
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def convergence(

@@ -24,13 +24,15 @@ from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from secagg import ParameterError, Phase, RoundParameters, Signer
 from secagg.kernels import UIntArray, VectorSource, lane_dtype
-from secagg.service import AggregationClient, ServerCredentials, write_private
+from secagg.service import AggregationClient, ServerCredentials, StreamError, write_private
 from secagg.store import MemoryStore, ParticipationLedger, Store
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
 QUIET_S = 60.0  # after which a waiting site says what for
 _LOOK_S = 0.5
+_REST_S = 1.0  # after a round that this site sat out
+_FALSE_ENDS = 10  # running: a server that never has a model of this run is not asked for ever
 _CHUNK = 1 << 16  # entries of a plain update that are written at a time
 
 
@@ -120,7 +122,7 @@ async def join(options: JoinOptions, say: Say) -> Model:
 
 
 async def _rounds(client: AggregationClient, consent: Consent, options: JoinOptions, talk: _Talk) -> Model:
-    say = talk.say
+    say, false_ends = talk.say, 0
     while True:
         try:
             outcome = await client.take_part(
@@ -129,7 +131,9 @@ async def _rounds(client: AggregationClient, consent: Consent, options: JoinOpti
             if outcome.survivors and outcome.payload and not outcome.finished:
                 consent.counted(outcome.payload, outcome.survivors)
             if outcome.finished:
+                false_ends += 1
                 return _final(options, outcome.payload)
+            false_ends = 0
             name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
             told = _told(outcome.reason)
             if options.site.trouble:  # nobody else hears of it
@@ -137,8 +141,12 @@ async def _rounds(client: AggregationClient, consent: Consent, options: JoinOpti
             lost = f" ({'; '.join(options.site.notes)})" if options.site.notes else ""
             say(f"{name}: {'done' if outcome.survivors else told}{lost}")
         except (FedcoreError, ParameterError) as error:
+            if false_ends == _FALSE_ENDS:
+                raise StreamError(
+                    f"the server ended the run {false_ends} times without its model: {error}"
+                ) from error
             say(f"sits this round out: {with_cause(str(error), error)}")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_REST_S)
 
 
 class _Talk:

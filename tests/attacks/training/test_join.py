@@ -23,7 +23,7 @@ from fedcore.service.join import JoinOptions, join
 from fedcore.statistics.standardizer import Standardizer
 from fedcore.strategies import Scaffold
 from secagg import IdentityKey
-from secagg.service import RoundOutcome
+from secagg.service import RoundOutcome, StreamError
 from secagg.store import LedgerError, MemoryStore, ParticipationLedger
 from tests.attacks.training.test_consent import MEMBERS, first_of, named, parameters_of, run_of, tasks_of
 from tests.fedcore.service.test_training import LEARNER
@@ -176,6 +176,21 @@ def test_what_is_no_model_does_not_end_a_run(
     (line,) = (one for one in drive(monkeypatch, run_of(), act) if one.startswith("sits"))
     assert line.startswith(f"sits this round out: the final model: {said}")
     assert not list(ends)
+
+
+def test_a_server_that_never_has_a_model_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[RoundOutcome] = []
+
+    async def act(_client: Driven, _compute: Any) -> RoundOutcome:
+        ends.append(over(final({"other": np.zeros(3)})))
+        return ends[-1]
+
+    monkeypatch.setattr(joining, "_REST_S", 0.0)
+    with pytest.raises(
+        StreamError, match="ended the run 10 times without its model: the final"
+    ):
+        drive(monkeypatch, run_of(), act)
+    assert len(ends) == 10
 
 
 @contextmanager
