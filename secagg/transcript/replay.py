@@ -130,11 +130,11 @@ class Replay:
             raise WrongEntryError(str(error)) from error
         if self.facts.server in admitted:
             raise WrongEntryError("the server signs with the identity of a client")
-        if self._known is not None and (strangers := admitted - self._known):
-            raise WrongEntryError(f"admitted: {listed(strangers)} not in the registry")
         self._fits(parameters.vector_length * lane_dtype(parameters.ring_bits).itemsize)
         self.facts.parameters, self.facts.admitted = parameters, admitted
         self._phase = AdvertiseKeys(parameters, admitted)
+        if self._known is not None and (strangers := admitted - self._known):  # the rest can be replayed
+            raise WrongEntryError(f"admitted: {listed(strangers)} not in the registry")
 
     def _asked(self, party: Identity) -> ServerPhase:
         phase = self._phase

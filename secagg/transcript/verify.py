@@ -95,6 +95,7 @@ class _Verifier:
     findings: list[Finding] = field(default_factory=list)
     addresses: list[bytes] = field(default_factory=list)
     seal: Seal | None = None
+    unread: int = 0  # entries that follow no header
 
     def run(self, server: Identity | None) -> Report:
         replay = self.replay
@@ -103,7 +104,7 @@ class _Verifier:
         if self.file.read(len(MAGIC)) != MAGIC:
             self.findings.append(Finding(None, "the first line is not that of a transcript"))
         left -= len(MAGIC)
-        while left > 0 and self.seal is None and len(self.findings) < _MOST_FINDINGS:
+        while left > 0 and self.seal is None and len(self.findings) + self.unread < _MOST_FINDINGS:
             place = len(self.addresses)
             length = int.from_bytes(self.file.read(LENGTH_BYTES), "big")
             left -= LENGTH_BYTES
@@ -114,9 +115,11 @@ class _Verifier:
             left -= length
         if self.seal is not None and left:
             self._find(len(self.addresses), f"{left} bytes follow the seal")
-        if len(self.findings) >= _MOST_FINDINGS:
+        if len(self.findings) + self.unread >= _MOST_FINDINGS:
             self.findings.append(Finding(None, "too much is wrong to go on"))
         self._check_seal(replay.facts.server, server)
+        if self.unread:
+            self.findings.append(Finding(None, f"{self.unread} entries cannot be replayed without a header"))
         if replay.running:
             self.findings.append(Finding(None, "the record ends before the round"))
         order = sorted(self.findings, key=lambda f: (f.place is None, f.place or 0))
@@ -141,6 +144,9 @@ class _Verifier:
             self.addresses.append(address(data))
             return
         self.addresses.append(address(data))
+        if place and self.findings and replay.facts.parameters is None and entry.kind != EntryKind.HEADER:
+            self.unread += 1  # what is wrong is the header: one cause, one line
+            return
         try:
             replay.take(entry)
         except WrongEntryError as error:

@@ -513,7 +513,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "transcript: no end of findings",
         _VERIFY,
-        "len(self.findings) < _MOST_FINDINGS:",
+        "len(self.findings) + self.unread < _MOST_FINDINGS:",
         "True:",
         "a hostile record does not take all time",
     ),

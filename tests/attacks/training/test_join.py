@@ -186,9 +186,7 @@ def test_a_server_that_never_has_a_model_is_not_asked_for_ever(monkeypatch: pyte
         return ends[-1]
 
     monkeypatch.setattr(joining, "_REST_S", 0.0)
-    with pytest.raises(
-        StreamError, match="ended the run 10 times without its model: the final"
-    ):
+    with pytest.raises(StreamError, match="ended the run 10 times without its model: the final"):
         drive(monkeypatch, run_of(), act)
     assert len(ends) == 10
 
