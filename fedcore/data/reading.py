@@ -72,6 +72,7 @@ class Reading:
 
     table    rows without a fault, after all rules
     rows     in the file; dropped: left out by a rule, by column; filled, clipped: values, likewise
+             in rows that are used
     kept     which rows of the file the table's are, from 0
     unused   columns of the file that the layout does not name; blank: records without any text
     """
@@ -114,7 +115,8 @@ class Reader:
         self._raw, self._layout, self._answers = raw, layout, answers
         self._faults = list(raw.faults)
         self._out = np.zeros(raw.rows, bool)  # rows that are not in the table
-        self._counts: dict[str, dict[str, int]] = {"dropped": {}, "filled": {}, "clipped": {}}
+        self._dropped: dict[str, int] = {}
+        self._changed: dict[str, dict[str, NDArray[np.bool_]]] = {"filled": {}, "clipped": {}}
 
     def read(self) -> Reading:
         """Return what there is."""
@@ -140,8 +142,14 @@ class Reader:
             faults=tuple(self._faults),
             unused=unused,
             blank=raw.blank,
-            **self._counts,
+            dropped=self._dropped,
+            **{what: self._kept_of(marks) for what, marks in self._changed.items()},
         )
+
+    def _kept_of(self, marks: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
+        """Count by column the values that a rule changed in rows that are used."""
+        counts = {column: int(np.count_nonzero(where & ~self._out)) for column, where in marks.items()}
+        return {column: count for column, count in counts.items() if count}
 
     def _fault(
         self, where: NDArray[np.int64], column: str, problem: str, cure: str = "", *, bounds: bool = False
@@ -163,12 +171,10 @@ class Reader:
             )
         )
 
-    def _count(self, what: str, column: str, count: int) -> None:
-        if count:
-            self._counts[what][column] = self._counts[what].get(column, 0) + count
-
     def _drop(self, where: NDArray[np.bool_], column: str) -> None:
-        self._count("dropped", column, int(np.count_nonzero(where & ~self._out)))
+        count = int(np.count_nonzero(where & ~self._out))
+        if count:
+            self._dropped[column] = self._dropped.get(column, 0) + count
         self._out |= where
 
     def _column(self, one: AnyField) -> NDArray[np.float64]:
@@ -193,9 +199,9 @@ class Reader:
             case Missing.DROP:
                 self._drop(gaps, one.name)
             case Missing.MEAN:
-                self._count("filled", one.name, int(np.count_nonzero(gaps)))
+                self._changed["filled"][one.name] = gaps
             case Missing.CONSTANT | Missing.CATEGORY:
-                self._count("filled", one.name, int(np.count_nonzero(gaps)))
+                self._changed["filled"][one.name] = gaps
                 values = np.where(gaps, np.nan if one.filling is None else one.filling, values)
         return values
 
@@ -209,7 +215,7 @@ class Reader:
             case Outside.DROP:
                 self._drop(beyond, one.name)
             case Outside.CLIP:
-                self._count("clipped", one.name, int(np.count_nonzero(beyond)))
+                self._changed["clipped"][one.name] = beyond
                 values = np.clip(values, low, high)
             case Outside.MISSING:
                 values = np.where(beyond, np.nan, values)

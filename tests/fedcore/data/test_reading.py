@@ -438,3 +438,19 @@ def test_tables_with_and_without_ids_are_not_joined() -> None:
     joined = join_tables([one, one])
     assert joined.persons is not None
     assert joined.persons.tolist() == [0, 0, 1, 1]
+
+
+def test_what_is_filled_is_counted_in_the_rows_that_are_used(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b,y\n,1,0\n,,1\n5,9,0\n", encoding="utf-8")
+    layout = Layout.parse(
+        {
+            "column": [
+                {"name": "a", "low": 0, "high": 9, "missing": "mean"},
+                {"name": "b", "low": 0, "high": 5, "missing": "drop", "outside": "clip"},
+            ],
+            "label": {"name": "y", "classes": ["0", "1"]},
+        }
+    )
+    found = inspect(path, Schema.of(layout))
+    assert (found.dropped, found.filled, found.clipped) == ({"b": 1}, {"a": 1}, {"b": 1})
