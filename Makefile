@@ -53,7 +53,7 @@ test-lowest:
 
 test-pythons:
 	for python in $(PYTHONS); do \
-		.ci/installed $$python build/pythons/$$(basename $$python) /dev/null fedcore,dp,parquet || exit 1; \
+		.ci/installed $$python build/pythons/$$(basename $$python) /dev/null fedcore,dp,parquet,export || exit 1; \
 	done
 
 test-soak: $(STAMP)
