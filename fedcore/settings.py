@@ -220,7 +220,10 @@ def _plain_number(value: Any, kinds: frozenset[type], name: str) -> Any:  # noqa
 @cache
 def _numbers(kind: type[Any]) -> tuple[tuple[str, frozenset[type], bool, tuple[type, ...]], ...]:
     """Return the fields that are numbers: name, types, whether there are several, other types."""
-    hints, out = get_type_hints(kind), []
+    try:
+        hints, out = get_type_hints(kind), []
+    except NameError:  # of foreign code, whose names are there for a type checker alone
+        return ()
     for one in fields(kind):
         hint = hints[one.name]
         several = get_origin(hint) is tuple

@@ -11,13 +11,30 @@ __all__ = ["attributes"]
 
 
 def attributes(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a package's `__getattr__` (PEP 562): each name is found in a module of the package."""
+    """Return a package's `__getattr__` (PEP 562), which finds names in its modules, and these.
+
+    The package also lists the names, so that they are completed.
+    """
+    there = sys.modules[package]
 
     def load(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
-        if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{names[name]}"), name)
-        setattr(sys.modules[package], name, value)
+        if name in names:
+            value = getattr(import_module(f"{package}.{names[name]}"), name)
+        else:
+            value = None if name.startswith("_") else _submodule(package, name)
+            if value is None:
+                raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(there, name, value)
         return value
 
+    there.__dir__ = lambda: sorted({*vars(there), *names})  # type: ignore[method-assign]
     return load
+
+
+def _submodule(package: str, name: str) -> Any:  # noqa: ANN401 - a module
+    try:
+        return import_module(f"{package}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{package}.{name}":
+            raise
+        return None

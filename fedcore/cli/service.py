@@ -284,7 +284,7 @@ def join(
     from secagg.store import SqliteStore
 
     host_and_port(server, "server")
-    if watch and held_out != "0" and not Path(held_out).exists():
+    if watch and _share(held_out):
         raise ParameterError("--held-out: must be a file with --watch, a share would be drawn anew")
     enrolled = Registry.load(registry)
     signer = read_identity(key)
@@ -345,6 +345,8 @@ def _renewed(watched: Watched, say: Callable[[str], None]) -> Rows | None:
     try:
         reading = watched.news()
         rows = None if reading is None else reading.complete()
+        if rows is not None:
+            watched.schema.check_table(rows, str(watched.path))
     except DataError as error:
         say(f"{watched.path} has changed and cannot be used, the rows before stay: {error}")
         return None
@@ -368,6 +370,14 @@ def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | N
     return PrivacyGuard(run.plan.privacy, account)
 
 
+def _share(held_out: str) -> float | None:
+    """Read --held-out: a share; None: it names a file."""
+    try:
+        return float(held_out)
+    except ValueError:
+        return None
+
+
 def _own_rows(
     data: Path, columns: Schema, label: str | None, held_out: str
 ) -> tuple[Reading, Rows, Rows | None]:
@@ -377,9 +387,8 @@ def _own_rows(
 
     reading = inspect(data, columns, columns.label_column(label))
     whole = reading.complete()
-    try:
-        share = float(held_out)
-    except ValueError:
+    share = _share(held_out)
+    if share is None:
         return reading, whole, inspect(Path(held_out), columns, columns.label_column(label)).complete()
     if not 0 <= share <= _MOST_HELD_OUT:
         raise ParameterError(f"--held-out: must be in 0..{_MOST_HELD_OUT}, or a file, is {held_out}")

@@ -67,8 +67,12 @@ def inspect_records(records: Sequence[Mapping[str, Any]], schema: Schema, source
     no row has is missing everywhere. Raises DataError: there are no rows, or one is no table.
     """
     layout = schema.layout_with("label")
-    if bad := [i for i, one in enumerate(records, 1) if not isinstance(one, Mapping)]:
-        raise DataError(f"{source}, row {bad[0]}: must be values by column")
+    for i, one in enumerate(records, 1):
+        if not isinstance(one, Mapping):
+            raise DataError(f"{source}, row {i}: must be values by column")
+        for name, value in one.items():
+            if not isinstance(value, str | bool | int | float | None):
+                raise DataError(f"{source}, row {i}, column {name}: must be a number or a text")
     if not records:
         raise DataError(f"{source}: has no rows")
     given = {one.name: [record.get(one.name) for record in records] for one in layout.columns}
@@ -78,10 +82,18 @@ def inspect_records(records: Sequence[Mapping[str, Any]], schema: Schema, source
     return Reader(Raw(source=source, columns=columns, rows=len(records)), layout, answers=False).read()
 
 
+def _finite(value: float) -> float:
+    """Return a float; of an integer that is none, infinity, which no bounds hold."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
 def _of_json(values: list[Any]) -> Cells:
     """Return numbers as numbers, where all are; the rest as texts."""
     if all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in values):
-        return np.array([np.nan if one is None else float(one) for one in values])
+        return np.array([np.nan if one is None else _finite(one) for one in values])
     return [None if one is None else str(one) for one in values]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,15 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> bytes:
+        """Return 32 bytes, equal for equal rows."""
+        hashed = hashlib.sha256()
+        for array in (self.features, self.labels, self.persons):
+            if array is not None:
+                hashed.update(f"{array.dtype.str} {array.shape}".encode())
+                hashed.update(np.ascontiguousarray(array).data)
+        return hashed.digest()
 
     def take(self, rows: NDArray[np.int64]) -> Table:
         """Return these rows."""

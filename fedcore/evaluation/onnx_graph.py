@@ -11,7 +11,13 @@ from fedcore.errors import DataError
 from fedcore.evaluation.prediction import Predictor
 from fedcore.learner import Parameters
 from fedcore.learners.local_sgd import LocalSGD
-from fedcore.learners.models import LinearRegression, Perceptron, PoissonRegression, SoftmaxRegression
+from fedcore.learners.models import (
+    LARGEST_LOG,
+    LinearRegression,
+    Perceptron,
+    PoissonRegression,
+    SoftmaxRegression,
+)
 from fedcore.learners.per_person import PersonClipped
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 
@@ -90,7 +96,9 @@ def to_onnx(predictor: Predictor) -> bytes:
         shape: list[str | int | None] = ["rows", len(classes)]
         outputs.append(helper.make_tensor_value_info("probabilities", TensorProto.DOUBLE, shape))
     else:
-        now = add(last, [now], "mean") if last else now
+        if last:
+            now = add("Min", [now, constant("largest", np.array(LARGEST_LOG))], "line")
+            now = add(last, [now], "mean")
         flat = constant("flat", np.array([-1], np.int64))
         add("Reshape", [now, flat], "prediction")
     kind = TensorProto.STRING if classes else TensorProto.DOUBLE

@@ -41,6 +41,8 @@ def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed:
     require(fits, "learner.kind", f"one of {', '.join(REGRESSIONS)} for a label that is a number", kind)
     facts = {"features": features, "classes": classes, "seed": seed}
     if ":" in kind:
+        if taken := sorted(facts.keys() & options.keys()):
+            raise SettingError(f"learner.options.{taken[0]}: is given by the schema and the run")
         return _own(kind, facts | options)
     if kind == "logistic":
         from fedcore.learners.sklearn_epochs import LogisticRegressionLearner

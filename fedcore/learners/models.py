@@ -17,7 +17,7 @@ from fedcore.evaluation.metrics import classification_metrics, regression_metric
 from fedcore.learner import Labelled, Metrics, Parameters
 from fedcore.settings import at_least, require, settle
 
-_LARGEST_LOG = 30.0  # of a count's mean: a step too far stays finite
+LARGEST_LOG = 30.0  # of a count's mean: a step too far stays finite
 
 
 class Examples(Labelled, Protocol):
@@ -157,7 +157,7 @@ class PoissonRegression(_Line):
 
     def predict(self, parameters: Parameters, rows: Examples) -> NDArray[np.float64]:
         """Return means, (rows,)."""
-        return np.exp(np.minimum(self.line(parameters, rows), _LARGEST_LOG))
+        return np.exp(np.minimum(self.line(parameters, rows), LARGEST_LOG))
 
     def loss(self, parameters: Parameters, rows: Examples) -> float:
         """Negative log likelihood, but for what depends on the labels alone, and the penalty."""

@@ -33,13 +33,15 @@ def batches(
 
 
 def without_single(plan: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    """Return the same batches, but one of a single row is joined to the batch before it.
+    """Return the same batches, but a single row at an epoch's end is joined to the batch before it.
 
-    The statistics of a batch (Ioffe and Szegedy, ICML 2015) need two rows.
+    The statistics of a batch (Ioffe and Szegedy, ICML 2015) need two rows; where all batches are of one row
+    there is nothing to join.
     """
+    size = max(map(len, plan), default=0)
     out: list[NDArray[np.int64]] = []
     for batch in plan:
-        if len(batch) == 1 and out:
+        if len(batch) == 1 and size > 1 and out and len(out[-1]) == size:
             out[-1] = np.concatenate([out[-1], batch])
         else:
             out.append(batch)

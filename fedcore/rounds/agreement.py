@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from fedcore.data.schema import Schema
 from fedcore.errors import SettingError, TaskError
-from fedcore.foreign import import_beside
+from fedcore.foreign import code_digest, import_beside
 from fedcore.learner import Abilities, Learner, Parameters, flatten
 from fedcore.learners.kinds import REGRESSIONS, learner_json, read_learner, split
 from fedcore.learners.models import is_regression
@@ -28,7 +28,7 @@ from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.instructions import Asks, sent
 from fedcore.rounds.model import Model
 from fedcore.rounds.plan import TrainingPlan
-from fedcore.rounds.questions import TaskKind, Train
+from fedcore.rounds.questions import Moments, TaskKind, Train
 from fedcore.rounds.state import RunState
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.terms import Terms
@@ -198,6 +198,17 @@ class Agreement:
                 import_beside(tables[table].get(key), path.parent, f"{table}.{key}")
         return cls.parse(tables)
 
+    def code(self) -> dict[str, Any]:
+        """Return what is said of code of one's own, and its digest, by "module:name"; {}: there is none."""
+        out: dict[str, Any] = {}
+        for table, key in FOREIGN:
+            said = getattr(self, table)
+            named = str(said.get(key, ""))
+            if ":" in named:
+                digest = code_digest(named, f"{table}.{key}")
+                out[table] = {"name": named, "options": said.get("options", {}), "sha256": digest}
+        return out
+
     def make_learner(self, schema: Schema, seed: int = 0) -> Learner[Any]:
         """Return the learner, with the same initial parameters at every party. Raises SettingError."""
         features, classes = len(schema.columns), len(schema.classes)
@@ -246,6 +257,7 @@ class Run:
 
     words     of the learner, as its table says: learners are foreign code
     members   who is enrolled
+    code      of one's own that the file names: `Agreement.code`
     raises    SettingError
     """
 
@@ -260,6 +272,7 @@ class Run:
     statistics: StatisticsRules = field(default_factory=StatisticsRules)
     evaluation: EvaluationRules = field(default_factory=EvaluationRules)
     fine_tuning: FineTuningRules = field(default_factory=FineTuningRules)
+    code: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         privacy, after = self.plan.privacy, self.evaluation
@@ -298,6 +311,8 @@ class Run:
         if privacy is not None:
             try:
                 self.terms.encoding(Train(model={}, norm=self.plan.first_norm if self.terms.adapts else None))
+                if privacy.statistics:
+                    self.terms.encoding(Moments())
             except ParameterError as error:
                 raise SettingError(f"privacy: {error}; fewer plan.bits need less noise") from error
 
@@ -315,6 +330,7 @@ class Run:
             strategy=agreed.make_strategy(clients),
             plan=plan,
             words=json.dumps(agreed.learner_json(schema), sort_keys=True),
+            code=agreed.code(),
             members=members,
             security=agreed.security,
             consent=agreed.consent,
@@ -326,6 +342,8 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """Return all that is agreed on but who the members are, as JSON values: equal for equal runs."""
         rules = {name: to_json(getattr(self, name)) for name in _RULES}
+        if self.code:
+            rules |= {"asks": to_json(self.strategy.asks()), "code": dict(self.code)}
         return {
             "learner": self.words,
             "plan": to_json(self.plan),

@@ -178,6 +178,30 @@ class Consent:
             )
         return {"norm": (question.number, question.norm)}
 
+    def answered_before(self, task: Task) -> bool:
+        """Tell whether rows were used for what a task is about: it is to be answered with these again."""
+        return any(self.store.get(name) is not None for name in self._rows_of(task))
+
+    def fix_rows(self, task: Task) -> None:
+        """Keep with which rows a task is answered: never again with others, whoever asks, in whatever run.
+
+        Two sums over the same members about other rows differ by what has changed, which may be one row.
+        raises  TaskError: it was answered with other rows
+        """
+        version, names = self.site.version(task), self._rows_of(task)
+        with self.store.transaction():
+            if any(self.store.get(name) not in {None, version} for name in names):
+                raise TaskError(
+                    f"{task.name}: sums about this were answered with other rows, or others were held out; "
+                    "when rows have changed, all parties agree on another --rows NAME"
+                )
+            self.store.put(dict.fromkeys(names, version))
+
+    def _rows_of(self, task: Task) -> list[str]:
+        if task.encoding.noise is not None:  # what sums tell together is within the budget
+            return []
+        return [f"rows/{task.kind}/{subject.hex()}" for subject in self.run.subjects(self.store).all_of(task)]
+
     # --- before the vector and a signature leave, and after
 
     def question_of(self, payload: bytes, parameters: RoundParameters) -> LedgerQuestion:

@@ -104,6 +104,7 @@ class Site:
     cause: str = field(default="", repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
     trained: int = field(default=0, repr=False)
+    _version: bytes = field(default=b"", init=False, repr=False)
 
     def __post_init__(self) -> None:
         for rows, what in ((self.table, self.name), (self.held_out, f"{self.name}, held out")):
@@ -114,7 +115,18 @@ class Site:
         """Go on with other rows of the same party, under the same account. Raises as the constructor does."""
         if self.schema is not None and isinstance(rows, Table):
             self.schema.check_table(rows, self.name)
-        self.table = rows
+        self.table, self._version = rows, b""
+
+    def version(self, task: Task) -> bytes:
+        """Return what tells the rows that a task is about from others; b"" where they are no table."""
+        rows = self._rows(task)
+        if not (isinstance(rows, Table) and isinstance(rows.features, np.ndarray)):
+            return b""
+        if rows is not self.table:
+            return rows.digest()
+        if not self._version:
+            self._version = rows.digest()
+        return self._version
 
     def contribute(self, task: Task) -> UIntArray:
         """Return this site's encoded vector, (task.encoding.length,). Raises TaskError, CodecError."""
@@ -149,22 +161,28 @@ class Site:
         # A copy for this task: what a computation keeps whose round was given up meanwhile is kept nowhere.
         self.state = state = copy(self.state)
         state.go_on(task.name)
-        if isinstance(task.question, Train):
-            compute = self._training(task, task.question)
-        elif isinstance(task.question, AboutModel):
-            compute = self._evaluation(task, task.question)
-        else:
-            compute = self._statistic(task)
+        ours = copy(self)  # its rows stay those of this task, whatever comes in meanwhile
+        compute = ours._computation(task)  # noqa: SLF001 - it is we
 
         def answer() -> Contribution:
             self.trouble, self.cause, self.notes = "", "", ()
             try:
-                return self._sound(task, compute)
+                found = ours._sound(task, compute)  # noqa: SLF001
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears that there was any
                 self._in_trouble(task, error, state)
-            return self._nothing(task)  # once the error has let go of what was computed
+            else:
+                self.notes = ours.notes
+                return found
+            return ours._nothing(task)  # noqa: SLF001 - once the error has let go of what was computed
 
         return answer
+
+    def _computation(self, task: Task) -> Callable[[], Contribution]:
+        if isinstance(task.question, Train):
+            return self._training(task, task.question)
+        if isinstance(task.question, AboutModel):
+            return self._evaluation(task, task.question)
+        return self._statistic(task)
 
     def _sound(self, task: Task, compute: Callable[[], Contribution]) -> Contribution:
         """Compute. Raises TaskError: there are no rows; CodecError: what came out is not finite."""

@@ -30,6 +30,7 @@ from secagg.store import MemoryStore, ParticipationLedger, Store
 Say = Callable[[str], None]
 _T = TypeVar("_T")
 QUIET_S = 60.0  # after which a waiting site says what for
+_AGAIN_S = 5.0  # between two causes of the same wait
 _LOOK_S = 0.5
 _REST_S = 1.0  # after a round that this site sat out
 _FALSE_ENDS = 10  # running: a server that never has a model of this run is not asked for ever
@@ -173,6 +174,7 @@ class _Talk:
         while True:
             trouble = client.trouble
             new = bool(trouble) and trouble != before
+            new = new and (not before or time.monotonic() - self._spoke >= _AGAIN_S)
             if new or (trouble != "" and time.monotonic() - self._spoke >= QUIET_S):
                 mine = "its own computation" if self._computing else "the others"
                 self.say(f"waits for {f'the server at {trouble}' if trouble else mine}")
@@ -236,8 +238,10 @@ def _compute(
     options: JoinOptions, consent: Consent, payload: bytes, parameters: RoundParameters
 ) -> UIntArray | VectorSource:
     task = consent.admit(payload, parameters)
-    if (rows := options.renew()) is not None:
+    # New rows wait for a question that was never answered: its sums say nothing beside those of the old ones.
+    if not consent.answered_before(task) and (rows := options.renew()) is not None:
         options.site.renew(rows)
+    consent.fix_rows(task)
     answer = options.site.answer(task)
     if options.reveal is not None:
         _reveal(options.reveal, parameters, answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Recorder:
     """Writes the run's record: history.jsonl, sums/<round>.npy, models/<number>.safetensors, report.md.
 
     keep    models and sums that stay, the newest; None: all
+    names   of all sites, for the report
     raises  ParameterError: the folder holds a run; StoreBusyError: another server writes there
     """
 
@@ -59,6 +61,7 @@ class Recorder:
         *,
         resume: bool = False,
         keep: int | None = None,
+        names: Collection[str] = (),
     ) -> None:
         for name in ("sums", "models"):
             (out / name).mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ class Recorder:
         if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
             self._lock.release()
             raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")
-        self._out, self._run, self._keep = out, run, keep
+        self._out, self._run, self._keep, self._names = out, run, keep, names
         self._show = show
         self._history = History(out / "history.jsonl")
         self._task = ""
@@ -181,11 +184,17 @@ class Recorder:
         state.save(self._out / CHECKPOINT)
 
     def finish(self, rounds: int, reason: str = "") -> None:
-        """Record the end of the run, and why it ended early; write its report."""
+        """Record the end of the run, and why it ended early."""
         early = {"reason": reason} if reason else {}
         self.write("finished", rounds=rounds, planned=self._run.plan.rounds, **early)
-        for path in write_report(self._out, self._run):
-            self._show({"event": "report", "file": str(path)})
+
+    def report(self) -> None:
+        """Write report.md and its plot; without them the run is as good."""
+        try:
+            for path in write_report(self._out, self._run, self._names):
+                self._show({"event": "report", "file": str(path)})
+        except Exception as error:  # noqa: BLE001 - of a plot, a font, a disk
+            self.write("warning", text=f"there is no report: {type(error).__name__}: {error}")
 
     def _forget(self) -> None:
         """Remove models and sums but the last ones, where that is wanted."""

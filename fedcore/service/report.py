@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,19 @@ Event = dict[str, Any]
 REPORT, PLOT = "report.md", "report.png"
 
 
-def write_report(out: Path, run: Run) -> tuple[Path, ...]:
-    """Write both files beside a run's history; returns their paths."""
+def write_report(out: Path, run: Run, names: Collection[str] = ()) -> tuple[Path, ...]:
+    """Write both files beside a run's history; returns their paths. names: of all sites."""
     events = list(read_history(out / "history.jsonl"))
     done = [event for event in events if event["event"] == "round" and event["completed"]]
     drawn = _plot(out / PLOT, done)
-    text = "\n".join(_lines(events, done, run, drawn=drawn))
+    text = "\n".join(_lines(events, done, run, names, drawn=drawn))
     (out / REPORT).write_text(text + "\n", encoding="utf-8")
     return (out / REPORT, out / PLOT) if drawn else (out / REPORT,)
 
 
-def _lines(events: Sequence[Event], done: Sequence[Event], run: Run, *, drawn: bool) -> Iterator[str]:
+def _lines(
+    events: Sequence[Event], done: Sequence[Event], run: Run, names: Collection[str], *, drawn: bool
+) -> Iterator[str]:
     last = next((event for event in reversed(events) if event["event"] == "finished"), None)
     yield "# Federated training"
     yield ""
@@ -41,7 +43,7 @@ def _lines(events: Sequence[Event], done: Sequence[Event], run: Run, *, drawn: b
     yield from _evaluations(done)
     if drawn:
         yield from ("", f"![metrics and bytes by round]({PLOT})")
-    yield from _participation(done)
+    yield from _participation(done, names)
     yield from (
         "",
         "## Sums",
@@ -76,11 +78,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _participation(done: Sequence[Event]) -> Iterator[str]:
+def _participation(done: Sequence[Event], names: Collection[str]) -> Iterator[str]:
     counts = Counter(name for event in done if event["kind"] == "train" for name in event["survivors"])
     total = sum(event["kind"] == "train" for event in done)
     yield from ("", "## Who took part", "", f"| site | of {total} training sums |", "|---|---|")
-    yield from (f"| {name} | {counts[name]} |" for name in sorted(counts))
+    yield from (f"| {name} | {counts[name]} |" for name in sorted({*names, *counts}))
 
 
 def _troubles(events: Sequence[Event]) -> Iterator[str]:
@@ -93,7 +95,9 @@ def _troubles(events: Sequence[Event]) -> Iterator[str]:
     )
     if said:
         yield from ("", "## What went wrong", "")
-        yield from (f"- {text}" + (f" ({count} times)" if count > 1 else "") for text, count in said.items())
+        for text, count in said.items():
+            line = " ".join(text.split()).replace("<", "&lt;")
+            yield f"- {line}" + (f" ({count} times)" if count > 1 else "")
 
 
 def _plot(path: Path, done: Sequence[Event]) -> bool:

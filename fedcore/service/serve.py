@@ -23,7 +23,14 @@ _FAREWELL_S = 10.0
 
 async def serve(options: ServeOptions) -> RunState:
     """Run a whole training run. Raises RoundAbortedError, ParameterError, CodecError."""
-    recorder = Recorder(options.out, options.run, options.show, resume=options.resume, keep=options.keep)
+    recorder = Recorder(
+        options.out,
+        options.run,
+        options.show,
+        resume=options.resume,
+        keep=options.keep,
+        names=options.registry.names.values(),
+    )
     try:
         return await _serve(options, recorder)
     finally:
@@ -90,6 +97,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         server.finish(_final(options, model))
         recorder.finish(model.number, model.stopped)
         await _farewell(server)
+        await asyncio.to_thread(recorder.report)
         return model
     finally:
         aggregator.close()
@@ -105,6 +113,7 @@ async def _end_early(server: AggregationServer, options: ServeOptions, recorder:
     server.finish(_final(options, now))
     recorder.finish(now.number, why)
     await _farewell(server)
+    await asyncio.to_thread(recorder.report)
 
 
 async def _farewell(server: AggregationServer) -> None:

@@ -62,16 +62,20 @@ class ServiceSum:
     def ready(self, among: Sequence[str] | None = None) -> None:
         """Return when enough are connected for an attempt: one without them would be spent for nothing.
 
-        The first also waits for the rest, but not for ever. Raises ServiceError: the server was stopped.
+        The first also waits for the rest, but not for ever, and so do sums of some of the sites.
+        raises  ServiceError: the server was stopped
         """
         asked = self._asked(among)
         needed = min(self.options.run.minimum_cohort, len(asked))
         enough_at: float | None = None
         told, when = frozenset(asked), time.monotonic()
+        began = when
         while True:
             here, now = asked & self.server.connected, time.monotonic()
             if len(here) < needed:
                 enough_at = None
+                if among is not None and now - began >= self.options.deadlines.advertise_s:
+                    return
             elif self._started or here == asked:
                 return
             else:

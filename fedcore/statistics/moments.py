@@ -62,7 +62,7 @@ def from_moments(mean: NDArray[np.float64], deviation: float, schema: Schema) ->
     """Return the standardizer that follows from the mean of the sites' vectors, under its noise.
 
     deviation  standard deviation of the noise of each number in `mean`
-    Where noise outweighs what it hides, means move to the middle of the bounds, and deviations are no smaller
+    Where noise outweighs what it hides, means move to the middle of the bounds, and variances are no smaller
     than twice their error: at the worst the result is that of the bounds alone.
     """
     columns, count = len(schema.columns), float(mean[-1]) / _COUNT
@@ -70,7 +70,8 @@ def from_moments(mean: NDArray[np.float64], deviation: float, schema: Schema) ->
         return from_bounds(schema)
     offsets, squares, shares = np.split(mean[:-1] / count, [columns, 2 * columns])
     known = np.ones(columns)
-    known[schema.filled] = np.clip(shares / _COUNT, 1 / 16, 1.0)
+    sure = max(3 * deviation / (count * _COUNT), 1e-6)  # a share below says nothing
+    known[schema.filled] = np.clip(shares / _COUNT, sure, 1.0)
     error = deviation / (count * known)
     offsets = np.clip(offsets / known * (_PRIOR / (_PRIOR + error**2)), -0.5, 0.5)
     spread = (squares / known + 0.5) / 4 - offsets**2

@@ -42,6 +42,8 @@ def read_strategy(table: Mapping[str, Any], *, clients: int, private: bool) -> S
         )
     if foreign:
         options = convert(own.get("options", {}), dict[str, Any], "strategy.options")
+        if "ask" in options:
+            raise SettingError("strategy.options.ask: is said by weighting, update, shared and personal")
         made = _own(name, {"ask": ask, **options})
     else:
         made = read(STRATEGIES[name], own, "strategy", {"ask": ask})
@@ -54,7 +56,8 @@ def read_strategy(table: Mapping[str, Any], *, clients: int, private: bool) -> S
 def strategy_json(strategy: Strategy) -> dict[str, Any]:
     """Return a strategy's name and fields, defaults included, as JSON values.
 
-    raises  SettingError: a field of foreign code that is none
+    Of foreign code this may not be all: an agreement also has its options and its digest.
+    raises  SettingError: a field of foreign code that is no setting
     """
     kind = type(strategy)
     name = kind.__name__ if kind in STRATEGIES.values() else f"{kind.__module__}:{kind.__qualname__}"

@@ -19,7 +19,7 @@ from secagg.service.clock import Clock, SystemClock
 from secagg.service.errors import ConnectionLostError, HelloError, StreamError
 from secagg.service.hello import make_hello
 from secagg.service.keys import SERVER_NAME, ServerCredentials
-from secagg.service.reach import Obstacle, host_and_port, is_loopback, obstacle, outdated
+from secagg.service.reach import Obstacle, host_and_port, is_loopback, obstacle, outdated, printable
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
 from secagg.service.seat import (
     BeforeAnswer,
@@ -161,10 +161,13 @@ class AggregationClient:
         if isinstance(error, grpc.aio.AioRpcError):
             details = str(error.details())
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                raise HelloError(details) from error
+                raise HelloError(printable(details)) from error
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                raise StreamError(details) from error
-            found = obstacle(details, self._address)
+                raise StreamError(printable(details)) from error
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                found = obstacle(details, self._address)
+            else:  # in the server's own words, which decide nothing
+                found = Obstacle(f"{self._address}: {printable(details)}", passes=True)
         else:
             found = Obstacle(f"{self._address}: the stream broke", passes=True)
         self._trouble = found.cause
@@ -206,7 +209,7 @@ class AggregationClient:
             case RecordType.FRAME:
                 await seat.take_frame(record.content, stream)
             case RecordType.REFUSED:
-                self._settings.on_refusal(bytes(record.content).decode(errors="replace"))
+                self._settings.on_refusal(printable(bytes(record.content).decode(errors="replace")))
             case RecordType.ENDED:
                 seat.end(*_read_outcome(record.content))
             case RecordType.FINISHED:
@@ -219,7 +222,7 @@ def _read_outcome(content: Buffer) -> tuple[bool, str]:
     """Return whether the round was completed, and why not. Raises StreamError."""
     try:
         outcome = json.loads(bytes(content))
-        words = [outcome[key] for key in ("reason", "detail") if key in outcome]
+        words = [printable(outcome[key]) for key in ("reason", "detail") if key in outcome]
         return outcome["outcome"] == "completed", ": ".join(words)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise StreamError("record: ENDED is not an outcome") from error

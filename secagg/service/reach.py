@@ -15,6 +15,7 @@ from secagg.service.keys import ServerCredentials
 
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # that gRPC looks at, in its order
 _MOST_PORT = 65535
+_MOST_WORDS = 300  # characters of a peer's words
 
 
 def host_and_port(address: str, name: str = "address") -> tuple[str, int]:
@@ -101,11 +102,18 @@ _SIGNS = (
 )
 
 
+def printable(text: str) -> str:
+    """Return words of a peer as one short line that no terminal takes for anything else."""
+    line = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+    return line if len(line) <= _MOST_WORDS else f"{line[:_MOST_WORDS]}..."
+
+
 def obstacle(details: str, address: str) -> Obstacle:
     """Return what gRPC's details of a call without a stream mean.
 
     address  that was called; where a proxy leads to it, it is named
     """
+    details = printable(details)
     cause, passes = next(
         ((said, passes) for signs, said, passes in _SIGNS if any(sign in details for sign in signs)),
         (details, True),

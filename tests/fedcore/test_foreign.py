@@ -43,6 +43,10 @@ from fedcore.learners import LocalSGD, SoftmaxRegression
 
 def make(features, classes, seed, rate=0.1):
     return LocalSGD(model=SoftmaxRegression(features, classes), rate=rate)
+
+class Other:
+    def __init__(self, ask):
+        pass
 """
 
 EXPERIMENT = """
@@ -65,7 +69,7 @@ options = { share = 0.25 }
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
-    for name in ("our_strategy", "our_learner", "broken"):
+    for name in ("our_strategy", "our_learner", "our_factory", "our_parts", "our_whole", "broken"):
         sys.modules.pop(name, None)
 
 
@@ -102,6 +106,47 @@ def test_options_of_code_beside_an_agreement_are_in_its_digest(folder: Path) -> 
     assert runs[2].stands_on()["strategy"]["share"] == 0.25
 
 
+def test_code_is_agreed_on_and_so_is_what_it_hides_from_its_fields(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "our_strategy.py").write_text(STRATEGY.replace("self.share *", "-self.share *"))
+    factory = STRATEGY + "\ndef hidden(ask, boost=1.0):\n    made = Half(ask=ask)\n    return made\n"
+    (folder / "our_factory.py").write_text(factory)
+    text = '[strategy]\nname = "{}"\noptions = {{ {} }}'
+    agreements = [
+        agreed(folder, text.format("our_strategy:Half", "")),
+        agreed(other, text.format("our_strategy:Half", "")),
+    ]
+    digests = [
+        Run.of(agreed(folder, text.format("our_factory:hidden", f"boost = {boost}")), SCHEMA, MEMBERS).digest
+        for boost in (1.0, 50.0)
+    ]
+    assert digests[0] != digests[1]
+    runs = []
+    for one, where in zip(agreements, (folder, other), strict=True):
+        agreed(where, text.format("our_strategy:Half", ""))
+        runs.append(Run.of(one, SCHEMA, MEMBERS))
+    assert runs[0].digest != runs[1].digest
+
+
+def test_what_the_run_says_is_no_option(folder: Path) -> None:
+    with pytest.raises(SettingError, match=r"strategy\.options\.ask: is said by weighting"):
+        agreed(folder, '[strategy]\nname = "our_strategy:Half"\noptions = { ask = 1 }')
+    learner = agreed(folder, '[learner]\nkind = "our_learner:make"\noptions = { seed = 5 }')
+    with pytest.raises(SettingError, match=r"learner\.options\.seed: is given by the schema and the run"):
+        learner.make_learner(SCHEMA)
+
+
+def test_a_module_may_import_another_that_lies_beside_it(folder: Path) -> None:
+    (folder / "our_parts.py").write_text("SHARE = 0.75\n")
+    text = "from our_parts import SHARE\n" + STRATEGY.replace("= 0.5", "= SHARE")
+    (folder / "our_whole.py").write_text(text)
+    made = agreed(folder, '[strategy]\nname = "our_whole:Half"').make_strategy(5)
+    assert getattr(made, "share", 0) == 0.75
+    assert str(folder) not in sys.path
+
+
 def test_files_of_the_same_name_in_two_folders_are_two_modules(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -118,7 +163,11 @@ def test_files_of_the_same_name_in_two_folders_are_two_modules(
         ("our_strategy:Idle", "our_strategy:Idle makes a Idle, which has no step"),
         ("our_strategy:Other", "there is no our_strategy:Other: AttributeError"),
         ("our_learner:make", "our_learner:make cannot be made: TypeError"),
-        ("builtins:dict", "builtins:dict makes a dict, which is no fedcore.Strategy"),
+        ("our_learner:Other", "our_learner:Other makes a Other, which is no fedcore.Strategy"),
+        ("builtins:dict", "builtins:dict must be defined in a module that uses fedcore"),
+        ("logging:basicConfig", "logging:basicConfig must be defined in a module that uses fedcore"),
+        ("fedcore.data.sample:write_sample", "must be defined in a module that uses fedcore"),
+        ("tests.fedcore.test_foreign:run_experiment", "must be defined in a module that uses fedcore"),
         ("not_there:Half", "there is no not_there:Half: ModuleNotFoundError: No module named 'not_there'"),
         ("broken:Half", "broken.py cannot be imported: ZeroDivisionError: division by zero"),
     ],

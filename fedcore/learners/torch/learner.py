@@ -236,7 +236,7 @@ class TorchLearner:
                 part = rows.take(np.arange(at, min(at + _CHUNK, len(rows))))
                 result, target = self._forward(module, part)
                 result = result.double()
-                if self.classes is not None and result.ndim > 2 and result.shape[:-1] == target.shape:
+                if self.classes is not None and result.shape[:-1] == target.shape:
                     known = target != _NO_CLASS
                     result, target = result[known], target[known]
                 outputs.append((result if self.classes is None else result.softmax(-1)).cpu().numpy())
