@@ -200,7 +200,8 @@ class Consent:
     def _rows_of(self, task: Task) -> list[str]:
         if task.encoding.noise is not None:  # what sums tell together is within the budget
             return []
-        return [f"rows/{task.kind}/{subject.hex()}" for subject in self.run.subjects(self.store).all_of(task)]
+        of = "held out" if self.site.evaluates_apart(task) else "trained on"
+        return [f"rows/{of}/{subject.hex()}" for subject in self.run.subjects(self.store).all_of(task)]
 
     # --- before the vector and a signature leave, and after
 

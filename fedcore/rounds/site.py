@@ -343,10 +343,14 @@ class Site:
         values = encoding.shaping.restore(shaped, encoding.dimension)[0]
         return weiszfeld_weight(encoding, task.question.center, values, rows)
 
+    def evaluates_apart(self, task: Task) -> bool:
+        """Tell whether a task is about rows that are held out."""
+        evaluates = task.kind is not TaskKind.TRAIN and task.kind not in STATISTICS
+        return evaluates and self.held_out is not None
+
     def _rows(self, task: Task) -> Rows:
         """Return the rows that a task is about."""
-        evaluates = task.kind is not TaskKind.TRAIN and task.kind not in STATISTICS
-        return self.held_out if evaluates and self.held_out is not None else self.table
+        return self.held_out if self.held_out is not None and self.evaluates_apart(task) else self.table
 
     def _standardized(self, task: Task) -> Rows:
         rows = self._rows(task)

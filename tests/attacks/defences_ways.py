@@ -16,6 +16,9 @@ _CLIENT = "secagg.service.client"
 _WATCH = "fedcore.data.watch"
 _SUMS = "fedcore.service.sums"
 _SETTINGS = "fedcore.settings"
+_CONSENT = "fedcore.rounds.consent"
+_JOIN = "fedcore.service.join"
+_AGREEMENT = "fedcore.rounds.agreement"
 
 DEFENCES = (
     Defence(
@@ -145,6 +148,55 @@ DEFENCES = (
         "            self.schema.check_table(rows, self.name)\n        self.table = rows\n",
         "            pass\n        self.table = rows\n",
         "rows beyond the bounds do not come in later",
+    ),
+    Defence(
+        "rows: never others about the same question",
+        _CONSENT,
+        "            if any(self.store.get(name) not in {None, version} for name in names):\n",
+        "            if False:\n",
+        "two sums over the same members do not differ by the rows that are new",
+    ),
+    Defence(
+        "rows: new ones wait for a new question",
+        _JOIN,
+        "    if not consent.answered_before(task) and ",
+        "    if ",
+        "a second attempt is about the rows of the first",
+    ),
+    Defence(
+        "rows: a task keeps its own",
+        _SITE,
+        "        ours = copy(self)  # its rows",
+        "        ours = self  # its rows",
+        "a computation that was given up has no rows of the next one",
+    ),
+    Defence(
+        "foreign code: nobody's tool",
+        _FOREIGN,
+        "    if not getattr(root, _MARK, False) and not (_made_for_this(home) and found.__module__ == module):\n",
+        "    if False:\n",
+        "a file calls nothing that was not written to be called by it",
+    ),
+    Defence(
+        "agreement: code in the digest",
+        _AGREEMENT,
+        "        if self.code:\n",
+        "        if False:\n",
+        "parties with other code, or other options of it, have other contexts",
+    ),
+    Defence(
+        "reach: a peer's words are one printable line",
+        _REACH,
+        " if mark.isprintable() else ",
+        " if True else ",
+        "a terminal shows what it is told, and does nothing else",
+    ),
+    Defence(
+        "rounds: no wait without end for some",
+        _SUMS,
+        "                if among is not None and now - began >= self.options.deadlines.advertise_s:\n",
+        "                if False:\n",
+        "one absent site of a drawn cohort does not stop a run",
     ),
     Defence(
         "rows: not while they are written",

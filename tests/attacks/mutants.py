@@ -74,6 +74,7 @@ _TABLES = (
     "tests/fedcore/evaluation/test_numbers.py",
 )
 _WAYS = (
+    "tests/attacks/training/test_rows.py",
     *(f"tests/fedcore/statistics/test_{name}.py" for name in ("moments",)),
     *(
         f"tests/fedcore/rounds/test_{name}.py"

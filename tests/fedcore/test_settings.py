@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -274,3 +276,20 @@ def test_no_setting_is_not_a_number(value: Any) -> None:
         if type(getattr(value, name)) is float:
             with pytest.raises(SettingError, match=f"^{name}: "):
                 replace(value, **{name: float("nan")})
+
+
+def test_a_strategy_whose_names_are_for_a_type_checker_alone_is_a_strategy() -> None:
+    text = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from typing import TYPE_CHECKING\n"
+        "from fedcore import Strategy\n"
+        "if TYPE_CHECKING:\n    from collections.abc import Sequence\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Own(Strategy):\n    parts: Sequence[int] = ()\n    share: float = 1.0\n"
+    )
+    module = ModuleType("own_strategy_for_checkers")
+    sys.modules[module.__name__] = module
+    exec(compile(text, "own.py", "exec"), vars(module))
+    assert module.Own(share=0.5).share == 0.5
+    del sys.modules[module.__name__]

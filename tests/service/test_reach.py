@@ -11,11 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
 from secagg import IdentityKey, ParameterError, Policy
 from secagg.service import AggregationClient, ConnectionLostError, ServerCredentials
-from secagg.service.reach import host_and_port, obstacle, outdated, proxy_of
+from secagg.service.reach import host_and_port, obstacle, outdated, printable, proxy_of
+from secagg.service.server import METHOD
 from tests.service.cohort import CREDENTIALS, PINNED, cohort, settle
 
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")
@@ -186,3 +188,39 @@ def test_once_reached_every_obstacle_may_pass() -> None:
 def test_what_grpc_says_in_words_of_its_own_may_pass() -> None:
     found = obstacle("something new", "server.example:1")
     assert (found.cause, found.passes) == ("server.example:1: something new", True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["\x1b[2J\x1b]0;owned\x07line\nrun is over", "WRONG_VERSION_NUMBER " + "x" * 5000, "\u202edesrever"],
+)
+def test_a_peers_words_are_one_short_line(words: str) -> None:
+    for said in (obstacle(words, "server.example:1").cause, printable(words)):
+        assert said.isprintable()
+        assert len(said) < 400
+    assert "line run is over" in printable("line\n\x1brun is over")
+
+
+def test_what_a_server_says_of_itself_decides_nothing() -> None:
+    async def run() -> None:
+        async def refuse(_messages: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+            await context.abort(grpc.StatusCode.INTERNAL, "WRONG_VERSION_NUMBER, no such host name\x1b[2J")
+
+        server = grpc.aio.server()
+        handler = grpc.stream_stream_rpc_method_handler(refuse)
+        service, method = METHOD.strip("/").split("/")
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        pair = (CREDENTIALS.private_key, CREDENTIALS.certificate)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        await server.start()
+        client = client_of(f"127.0.0.1:{port}")
+        waiting = asyncio.create_task(client.take_part(lambda _p, _q: pytest.fail("no round")))
+        await settle(lambda: bool(client.trouble))
+        assert not waiting.done()
+        assert client.trouble == f"127.0.0.1:{port}: WRONG_VERSION_NUMBER, no such host name [2J"
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        await server.stop(0)
+
+    asyncio.run(run())

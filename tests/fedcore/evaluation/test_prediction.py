@@ -271,3 +271,27 @@ def test_a_classifier_is_no_model_of_numbers() -> None:
     words = json.dumps(learner_json({"kind": "softmax"}, features=4, classes=2))
     with pytest.raises(DataError, match="learner.classes: must be 0, is 2"):
         Predictor.of(replace(model_of({"kind": "linear"}, DAYS), learner=words))
+
+
+def test_a_graph_of_counts_is_as_bounded_as_the_model(tmp_path: Path) -> None:
+    model = model_of({"kind": "poisson"}, DAYS)
+    steep = {name: array * 100 for name, array in model.parameters.items()}
+    predictor = Predictor.of(replace(model, parameters=steep))
+    export(predictor, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    (said,) = session.run(None, {"features": rows().features})
+    assert said == pytest.approx(predictor.predict(rows()).values)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf")])
+def test_numbers_that_no_bounds_hold_are_faults_of_their_row(value: float) -> None:
+    predictor = Predictor.of(model_of({"kind": "softmax"}, TWO))
+    with pytest.raises(DataError, match="rows, row 1, column age: "):
+        predictor.read_records([{"ward": "a", "age": value}]).complete()
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x"])
+def test_what_is_neither_number_nor_text_is_refused(value: Any) -> None:
+    predictor = Predictor.of(model_of({"kind": "softmax"}, TWO))
+    with pytest.raises(DataError, match="rows, row 1, column age: must be a number or a text"):
+        predictor.read_records([{"ward": "a", "age": value}])

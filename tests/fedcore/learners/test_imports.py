@@ -59,3 +59,18 @@ def test_a_help_text_loads_nothing_that_it_does_not_need(command: str) -> None:
     code = f"import {command}, sys; print([name for name in '{names}'.split() if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.process
+def test_names_and_modules_of_a_package_are_found_without_importing_them_first() -> None:
+    code = (
+        "import secagg, fedcore\n"
+        "assert secagg.errors.SecAggError is secagg.SecAggError\n"
+        "assert secagg.kernels.usable_cpus() >= 1 and secagg.protocol.ClientSession is secagg.ClientSession\n"
+        "assert fedcore.errors.TaskError is fedcore.TaskError and fedcore.data.files.inspect\n"
+        "assert set(fedcore.__all__) <= set(dir(fedcore)) and set(secagg.__all__) <= set(dir(secagg))\n"
+        "for package in (secagg, fedcore, fedcore.data):\n"
+        "    assert not hasattr(package, 'no_such_name') and not hasattr(package, '__wrapped__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

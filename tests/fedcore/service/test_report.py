@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fedcore.cli.progress import Progress
 from fedcore.data.dataset import hold_out
 from fedcore.rounds.model import SUFFIX, load_model
 from fedcore.rounds.site import Site
+from fedcore.service import recorder as recorder_module
 from fedcore.service.report import PLOT, REPORT, write_report
 from secagg import ParameterError
 from tests.fedcore.rows import table_of
@@ -79,3 +81,28 @@ def test_the_console_says_how_the_run_ended(capsys: pytest.CaptureFixture[str]) 
     show({"event": "report", "file": "run/report.md"})
     said = "the run is over after 3 of 9 rounds: the budget is spent\nwritten: run/report.md\n"
     assert capsys.readouterr().out == said
+
+
+def test_a_report_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recorder_module, "write_report", full)
+    run = Run(tmp_path, make_sites(4), PATIENT)
+    asyncio.run(run.go())
+    assert len(run.finals) == 4
+    assert run.events("finished")[0]["rounds"] == 2
+    assert run.events("warning")[-1]["text"].startswith("there is no report: OSError")
+
+
+def test_sites_in_no_sum_are_in_the_report_and_words_are_no_markup(run: Run, tmp_path: Path) -> None:
+    history = (run.folder / "history.jsonl").read_text(encoding="utf-8")
+    event = {"event": "round", "at": "", "task": "train 9", "completed": False, "reason": "a\n<b>"}
+    failed = json.dumps(event) + "\n"
+    (tmp_path / "history.jsonl").write_text(history + failed, encoding="utf-8")
+    write_report(tmp_path, run.agreed, [*run.sites, "absent"])
+    text = (tmp_path / REPORT).read_text(encoding="utf-8")
+    assert "| absent | 0 |" in text
+    assert "- train 9: a &lt;b>" in text

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedcore.data.schema import Column, Schema
-from fedcore.errors import TaskError
+from fedcore.errors import SettingError, TaskError
 from fedcore.privacy.plan import PrivacyPlan
 from fedcore.rounds.agreement import Agreement, Run
 from fedcore.rounds.state import RunState
@@ -126,3 +126,12 @@ def test_a_server_refuses_a_checkpoint_of_another_agreement(tmp_path: Path) -> N
 def test_the_privacy_of_a_checkpoint_is_part_of_what_it_stands_on() -> None:
     plan = PrivacyPlan(epsilon=20.0, delta=1e-3, rounds=3, smallest=6)
     assert run_of(PRIVATE).stands_on()["plan"]["privacy"]["epsilon"] == plan.epsilon
+
+
+def test_an_agreement_whose_first_noisy_sum_cannot_be_is_refused_before_anybody_waits() -> None:
+    persons = {"kind": "softmax", "person_clip": 0.01, "expected": 50.0}
+    plan = {"rounds": 3, "norm": 10.0, "bits": 26}
+    tables = PRIVATE | {"learner": persons, "plan": plan, "strategy": {"update": "gradient"}}
+    tables["privacy"] = PRIVACY | {"sensitivity": 0.01 / 50}
+    with pytest.raises(SettingError, match="privacy: "):
+        run_of(tables)

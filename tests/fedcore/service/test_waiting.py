@@ -128,3 +128,15 @@ def test_the_console_says_who_is_there_and_who_is_missing(
     show: Callable[[dict[str, Any]], None] = Progress(Console()).show
     show({"event": "waiting", "here": here, "missing": missing, "needed": 4})
     assert capsys.readouterr().out.strip() == wants
+
+
+def test_sums_of_some_of_the_sites_are_not_waited_for_without_end(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(5), replace(PATIENT, advertise_s=0.2))
+
+    class Some:
+        connected = frozenset(sorted(run.registry.identities)[1:])
+
+    parts: Any = (Some(), None, run.serve_options(), {}, {}, None, None, None)
+    drawn = sums.ServiceSum(*parts)
+    drawn._started = True
+    drawn.ready(list(run.sites)[:4])  # returns: the attempt says who is missing
