@@ -67,8 +67,8 @@ DEFENCES = (
     Defence(
         "site: zeros instead of a refusal",
         _SITE,
-        "                self._in_trouble(task, error, state)\n            return self._nothing(task)  # ",
-        "                raise\n            return self._nothing(task)  # ",
+        "                self._in_trouble(task, error, state)\n            else:\n",
+        "                raise\n            else:\n",
         "nobody hears that a computation failed",
     ),
     Defence(

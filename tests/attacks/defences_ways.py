@@ -145,8 +145,8 @@ DEFENCES = (
     Defence(
         "rows: new ones are checked",
         _SITE,
-        "            self.schema.check_table(rows, self.name)\n        self.table = rows\n",
-        "            pass\n        self.table = rows\n",
+        "            self.schema.check_table(rows, self.name)\n        self.table, ",
+        "            pass\n        self.table, ",
         "rows beyond the bounds do not come in later",
     ),
     Defence(
@@ -173,8 +173,8 @@ DEFENCES = (
     Defence(
         "foreign code: nobody's tool",
         _FOREIGN,
-        "    if not getattr(root, _MARK, False) and not (_made_for_this(home) and found.__module__ == module):\n",
-        "    if False:\n",
+        " and not (_made_for_this(home) and found.__module__ == module):\n",
+        " and False:\n",
         "a file calls nothing that was not written to be called by it",
     ),
     Defence(
