@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -80,11 +82,24 @@ def _made_for_this(home: ModuleType) -> bool:
     return any(isinstance(one, str) and one.partition(".")[0] == "fedcore" for one in used)
 
 
-def call_named(named: str, key: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Call what "module:name" is. Raises SettingError, with what it said."""
+def call_named(
+    named: str,
+    key: str,
+    arguments: Mapping[str, Any],
+    offered: Mapping[str, Any] = {},
+) -> Any:  # noqa: ANN401
+    """Call what "module:name" is.
+
+    offered  further arguments, of which it gets those that it takes
+    raises   SettingError, with what it said
+    """
     function = load_named(named, key)
     try:
-        return function(**arguments)
+        takes = inspect.signature(function).parameters.values()
+        everything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes)
+        names = {one.name for one in takes}
+        taken = {name: value for name, value in offered.items() if everything or name in names}
+        return function(**arguments, **taken)
     except Exception as error:
         raise SettingError(f"{key}: {named} cannot be made: {_said(error)}") from error
 

@@ -152,21 +152,33 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:  # noq
                 yield f"{inside}: was missing, is {shown(now[name])}"
             else:
                 yield from differences(before[name], now[name], inside)
-    elif _named(before) and _named(now):
-        old, new = ({one["name"]: one for one in ones} for ones in (before, now))
-        yield from differences(old, new, where)
-        if list(old) != list(new) and old.keys() == new.keys():
-            yield f"{where}: are in another order"
+    elif isinstance(before, list) and isinstance(now, list):
+        yield from _of_lists(before, now, where)
     elif before != now:
         yield f"{where}: was {shown(before)}, is {shown(now)}"
 
 
-def _named(value: Any) -> bool:  # noqa: ANN401
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in value)
-    )
+def _of_lists(before: list[Any], now: list[Any], where: str) -> Iterator[str]:
+    old, new = _by_name(before), _by_name(now)
+    if old is None or new is None:
+        if before != now:
+            yield f"{where}: was {shown(before)}, is {shown(now)}"
+        return
+    if any(isinstance(one, Mapping) for one in (*old.values(), *new.values())):
+        yield from differences(old, new, where)
+    else:
+        yield from (f"{where}: {shown(name)} is new" for name in new if name not in old)
+        yield from (f"{where}: {shown(name)} is missing" for name in old if name not in new)
+    if list(old) != list(new) and old.keys() == new.keys():
+        yield f"{where}: are in another order"
+
+
+def _by_name(values: list[Any]) -> dict[str, Any] | None:
+    """Return named tables by their names, and texts by themselves; None: it is a list of something else."""
+    if all(isinstance(one, str) for one in values):
+        return {one: one for one in values}
+    named = all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in values)
+    return {one["name"]: one for one in values} if named else None
 
 
 def defaults(kind: type[Any]) -> dict[str, Any]:

@@ -352,12 +352,13 @@ def test_a_server_to_which_nobody_comes_says_whom_it_waits_for_until_it_is_stopp
     command = [sys.executable, "-m", "fedcore", *map(str, serve(party))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        said = [server.stdout.readline() for _ in range(3)]
+        said = [server.stdout.readline() for _ in range(4)]
         server.send_signal(by)
         _, errors = server.communicate(timeout=60)
     assert said[0].startswith("listening on 127.0.0.1:")
     missing = "missing: site-1, site-2, site-3, site-4"
-    assert said[2] == f"waits for 4 more: 0 of 4 needed are here (none), {missing}\n"
+    assert said[2].startswith("WARNING: without --store")
+    assert said[3] == f"waits for 4 more: 0 of 4 needed are here (none), {missing}\n"
     assert (server.returncode, errors) == (130, "")
 
 
@@ -609,6 +610,7 @@ def test_an_account_is_told_in_a_line_and_as_json(tmp_path: Path, call: Call) ->
     spent = guard.accountant.epsilon
     assert said.splitlines() == [
         f"2 noisy sums: epsilon {spent:.4g} at delta 0.001",
+        "counted with the fewest sites in a sum, and every attempt: a server may say less",
         f"of epsilon 8, {8 - spent:.4g} are left",
     ]
     found = json.loads(call("fedcore", "account", tmp_path / "site.account", "--json").out)

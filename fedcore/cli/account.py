@@ -14,7 +14,7 @@ def account(
     file: Annotated[Path, typer.Argument(help="File of the account (join --account).")],
     *,
     training: Annotated[
-        Path | None, typer.Option(help="Training file with [privacy]: also say what is left of its budget.")
+        Path | None, typer.Option(help="Training file with a budget: also say what is left of it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
@@ -42,6 +42,7 @@ def account(
     console.print(
         f"{spent.rounds} noisy sums: epsilon {spent.epsilon:.4g} at delta {spent.delta:g}", highlight=False
     )
+    console.print("counted with the fewest sites in a sum, and every attempt: a server may say less")
     if "budget" in said:
         left = max(0.0, said["budget"] - spent.epsilon)
         console.print(f"of epsilon {said['budget']:g}, {left:.4g} are left", highlight=False)

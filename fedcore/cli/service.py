@@ -253,7 +253,7 @@ def join(
     ] = "0",
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="When --data changes, the next sum uses its new rows."),
+        typer.Option("--watch", help="New rows of --data are used from the next question on."),
     ] = False,
     account: Annotated[
         Path | None,
@@ -283,7 +283,8 @@ def join(
     from secagg.service import Registry, ServerCredentials, host_and_port, read_identity
     from secagg.store import SqliteStore
 
-    host_and_port(server, "server")
+    if not host_and_port(server, "server")[1]:
+        raise ParameterError(f"server: must be host:port with a port in 1..65535, is {server!r}")
     if watch and _share(held_out):
         raise ParameterError("--held-out: must be a file with --watch, a share would be drawn anew")
     enrolled = Registry.load(registry)
@@ -322,9 +323,17 @@ def join(
     for note in found.warnings:
         say(f"note: {note}")
     _finish(asyncio.run(run_client(options, say)), site, run, model, say)
-    if run.plan.rounds and not site.trained:
-        say("this site's rows are in no training sum of this run: see above why it sat out")
+    if run.plan.rounds and not _took_part(site, say):
         raise typer.Exit(1)
+
+
+def _took_part(site: Site, say: Callable[[str], None]) -> bool:
+    """Say where a site's rows are in no training sum, or said nothing; return whether they did."""
+    if not site.trained:
+        say("this site's rows are in no training sum of this run: see above why it sat out")
+    elif site.silent:
+        say(f"in {site.silent} of {site.trained} training sums this site said nothing: see above why")
+    return site.silent < site.trained
 
 
 def _printer(*, as_json: bool) -> Callable[[str], None]:
@@ -348,8 +357,12 @@ def _renewed(watched: Watched, say: Callable[[str], None]) -> Rows | None:
         if rows is not None:
             watched.schema.check_table(rows, str(watched.path))
     except DataError as error:
-        say(f"{watched.path} has changed and cannot be used, the rows before stay: {error}")
+        if str(error) != watched.fault:  # told once
+            watched.fault = str(error)
+            say(f"{watched.path} has changed and cannot be used, the rows before stay: {error}")
         return None
+    if reading is not None:
+        watched.fault = ""
     if rows is not None:
         say(f"{watched.path} has changed: {len(rows)} rows from here on")
     return rows
@@ -367,7 +380,11 @@ def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | N
         raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
     if account is None:
         raise ParameterError("--account: is missing, a site must not spend its budget anew with [privacy]")
-    return PrivacyGuard(run.plan.privacy, account)
+    guard = PrivacyGuard(run.plan.privacy, account)
+    task = run.terms.first_noisy()
+    if task.noise is not None:  # an account that has no room for one sum: said before anybody waits
+        guard.before(task.noise, task.sent)
+    return guard
 
 
 def _share(held_out: str) -> float | None:
@@ -388,6 +405,8 @@ def _own_rows(
     reading = inspect(data, columns, columns.label_column(label))
     whole = reading.complete()
     share = _share(held_out)
+    if share is None and Path(held_out).resolve() == data.resolve():
+        raise ParameterError("--held-out: is --data: a model is not evaluated on what it was trained on")
     if share is None:
         return reading, whole, inspect(Path(held_out), columns, columns.label_column(label)).complete()
     if not 0 <= share <= _MOST_HELD_OUT:
@@ -428,7 +447,7 @@ def _finish(final: Model, site: Site, run: Run, path: Path | None, say: Callable
             if alone is not None:
                 say(f"a model trained on this site's rows alone: {told(alone)}")
     kept = "give --model FILE to keep its model" if path is None else f"its model is in {path}"
-    say(f"the run is over after {final.number} rounds: {kept}")
+    say(f"the run is over after {final.number} of {run.plan.rounds} rounds: {kept}")
 
 
 def explain(

@@ -85,16 +85,12 @@ def check(
     from fedcore.data.check import look
     from fedcore.data.files import inspect
     from fedcore.data.schema import Schema
-    from fedcore.rounds.agreement import ANY_NUMBER, Agreement
-    from fedcore.rounds.terms import Terms
+    from fedcore.rounds.agreement import Agreement
 
     columns = Schema.load(schema, classes_of(classes))
     cap = None
     if training is not None:
-        agreed = Agreement.load(training)
-        plan = agreed.make_plan(ANY_NUMBER)
-        Terms.of(plan, agreed.make_strategy(ANY_NUMBER), agreed.make_learner(columns), columns)
-        cap = plan.weight_cap
+        cap = Agreement.load(training).tried(columns).plan.weight_cap
     reading = inspect(rows, columns, columns.label_column(label), answers=answers)
     found = look(reading, columns, cap, answers=answers)
     if as_json:

@@ -145,8 +145,8 @@ def _column(
     pairs = {(cell, who) for cell, who in zip(cells, whose, strict=True) if cell not in _EMPTY}
     counts = Counter(cell for cell, _ in pairs)  # by how many people
     gaps = any(cell in _EMPTY for cell in cells)
-    notes = ["some are missing: refuse, drop, mean, constant, category"] * gaps
     numbers = _known(cells, notation)
+    notes = [f"some are missing: refuse, drop, mean, constant{', category' * (numbers is None)}"] * gaps
     common = tuple(sorted(text for text, count in counts.items() if count >= _COMMON))
     if len(common) >= 2 and len(counts) <= (2 if numbers is not None else _CATEGORIES):
         notes += ["rare texts are not listed"] * (len(counts) > len(common))

@@ -18,6 +18,7 @@ class Watched:
     path: Path
     schema: Schema
     label: str
+    fault: str = ""  # that was told of it last
     _seen: tuple[int, ...] = field(default=(), repr=False)
 
     def news(self) -> Reading | None:

@@ -43,7 +43,7 @@ def read_learner(table: Mapping[str, Any], *, features: int, classes: int, seed:
     if ":" in kind:
         if taken := sorted(facts.keys() & options.keys()):
             raise SettingError(f"learner.options.{taken[0]}: is given by the schema and the run")
-        return _own(kind, facts | options)
+        return _own(kind, facts, options)
     if kind == "logistic":
         from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 
@@ -88,9 +88,9 @@ def learner_json(table: Mapping[str, Any], *, features: int, classes: int, seed:
     return {"kind": kind, "options": options}
 
 
-def _own(kind: str, arguments: dict[str, Any]) -> Learner[Any]:
-    """Call a function of a module that can be imported."""
-    made: Learner[Any] = call_named(kind, "learner.kind", arguments)
+def _own(kind: str, facts: Mapping[str, Any], options: Mapping[str, Any]) -> Learner[Any]:
+    """Call what "module:name" is with the options, and with those facts that it takes."""
+    made: Learner[Any] = call_named(kind, "learner.kind", dict(options), facts)
     missing = [name for name in ("initial", "fit", "evaluate") if not callable(getattr(made, name, None))]
     if missing:
         what = f"{type(made).__name__} has no {missing[0]}"

@@ -245,6 +245,13 @@ class Agreement:
         rounds = {"rounds": max(plan.rounds, 1) + (said["statistics"] is True)}
         return replace(plan, privacy=read(PrivacyPlan, said, "privacy", rounds))
 
+    def tried(self, schema: Schema) -> Run:
+        """Return a run of it before it is known who takes part, as many as it needs. Raises SettingError."""
+        given = (self.security.minimum_cohort, self.plan.get("cohort"), (self.privacy or {}).get("smallest"))
+        fewest = max([10, *(int(one) for one in given if isinstance(one, int))])
+        members = frozenset(Identity(i.to_bytes(32, "big")) for i in range(fewest))
+        return Run.of(self, schema, members)
+
     def learner_json(self, schema: Schema, seed: int = 0) -> dict[str, Any]:
         """Return what is said of the learner, defaults included, as JSON values. Raises SettingError."""
         features, classes = len(schema.columns), len(schema.classes)
@@ -303,7 +310,10 @@ class Run:
             raise SettingError(f"{name}: must be {rule}, is {sites}: {fault}")
         if self.regroups:
             _ = self.cell
-        select(self.learner.initial(), self.fine_tuning.only, "fine_tuning.only")
+        names, asks = self.learner.initial(), self.strategy.asks()
+        select(names, self.fine_tuning.only, "fine_tuning.only")
+        select(names, asks.personal, "strategy.personal")
+        select(names, asks.shared, "strategy.shared")
         steers = self.fine_tuning.only or self.fine_tuning.rate != 1
         if self.fine_tuning.rounds and steers and Abilities.of(self.learner).steerable is None:
             kind = type(self.learner).__name__

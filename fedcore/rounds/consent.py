@@ -264,7 +264,9 @@ class Consent:
         self.site.state.count(task.name, [one.hex() for one in survivors])
         if kept := self.site.state.kept():
             self.store.put({self._site_name: pack_site(kept)})
-        self.site.trained += isinstance(task.question, Train)
+        if isinstance(task.question, Train):
+            self.site.trained += 1
+            self.site.silent += bool(self.site.trouble)
 
 
 def _scale_of(question: Question) -> Standardizer | None:

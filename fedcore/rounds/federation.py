@@ -85,10 +85,7 @@ class Federation:
 
     def _check(self, resume: RunState) -> None:
         """Refuse a checkpoint that this run cannot go on from."""
-        others = list(differences(resume.about, self.stands_on())) if resume.about else []
-        if others:
-            more = f" (and {len(others) - _SHOWN} more)" if len(others) > _SHOWN else ""
-            raise TaskError(f"resume: a checkpoint of another run: {'; '.join(others[:_SHOWN])}{more}")
+        refuse_other(resume, self.stands_on(), self.plan)
         asks = self.strategy.asks()
         wanted = sent(self.learner.initial(), Asks(personal=asks.personal))
         if _shapes(resume.parameters) != _shapes(wanted):
@@ -121,6 +118,18 @@ class Federation:
     ) -> SiteSpread:
         """Count the sites by bins of their own accuracy by one secure sum."""
         return _Run(self, RunState.of(number, parameters, standardizer)).spread()
+
+
+def refuse_other(checkpoint: RunState, about: Mapping[str, Any], plan: TrainingPlan) -> None:
+    """Raise TaskError where a checkpoint is of another run, or behind the end of this one."""
+    others = list(differences(checkpoint.about, dict(about))) if checkpoint.about else []
+    if others:
+        more = f" (and {len(others) - _SHOWN} more)" if len(others) > _SHOWN else ""
+        raise TaskError(f"resume: a checkpoint of another run: {'; '.join(others[:_SHOWN])}{more}")
+    if checkpoint.number > plan.rounds:
+        raise TaskError(
+            f"plan.rounds: must be at least the {checkpoint.number} that are done, is {plan.rounds}"
+        )
 
 
 def _told(strategy: Strategy) -> dict[str, Any]:

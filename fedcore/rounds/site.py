@@ -85,7 +85,8 @@ class Site:
     trouble   why its last vector says nothing; for its own log: whether it does may tell about the rows
     cause     the same with the words of a learner's own exception, which may quote rows
     notes     what was lost of its last vector, and how much; likewise
-    trained   training sums that its vectors are in, by what its own session proved
+    trained   training sums that its vectors are in, by what its own session proved; silent: of these, those
+              in which they say nothing
 
     A task is accepted or refused on grounds that do not depend on rows. Once it is accepted a vector is
     sent: where the computation fails or gives what is not finite, no change under the site's usual weight,
@@ -104,6 +105,7 @@ class Site:
     cause: str = field(default="", repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
     trained: int = field(default=0, repr=False)
+    silent: int = field(default=0, repr=False)
     _version: bytes = field(default=b"", init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -147,6 +147,13 @@ class Terms:
             classes=self.classes,
         )
 
+    def first_noisy(self) -> Encoding:
+        """Return the form of the first sum that has noise, under a budget."""
+        private = self.plan.privacy
+        if private is not None and private.statistics and self.schema is not None:
+            return self._moments()
+        return self._training(Train(model={}, norm=self.plan.first_norm if self.adapts else None))
+
     def _values(self, question: Question) -> int:
         """Return the numbers of an answer that is no training."""
         columns = 0 if self.schema is None else len(self.schema.columns)

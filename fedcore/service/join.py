@@ -31,6 +31,7 @@ Say = Callable[[str], None]
 _T = TypeVar("_T")
 QUIET_S = 60.0  # after which a waiting site says what for
 _AGAIN_S = 5.0  # between two causes of the same wait
+_SETTLES_S = 2.0  # without a word, after which a site says that it is connected
 _LOOK_S = 0.5
 _REST_S = 1.0  # after a round that this site sat out
 _FALSE_ENDS = 10  # running: a server that never has a model of this run is not asked for ever
@@ -171,14 +172,18 @@ class _Talk:
 
     async def waits(self, client: AggregationClient) -> None:
         before: str | None = ""
+        connected = False
         while True:
             trouble = client.trouble
+            if trouble is None and not connected and time.monotonic() - self._spoke >= _SETTLES_S:
+                connected = True
+                self.say("is connected, and waits for the others")
             new = bool(trouble) and trouble != before
             new = new and (not before or time.monotonic() - self._spoke >= _AGAIN_S)
             if new or (trouble != "" and time.monotonic() - self._spoke >= QUIET_S):
                 mine = "its own computation" if self._computing else "the others"
                 self.say(f"waits for {f'the server at {trouble}' if trouble else mine}")
-            before = trouble
+            before, connected = trouble, connected and trouble is None
             await asyncio.sleep(_LOOK_S)
 
 
@@ -226,6 +231,9 @@ def _final(options: JoinOptions, payload: bytes) -> Model:
     raises  DataError, TaskError: not one of this learner
     """
     run, model, guard = options.run, unpack_model(payload), options.site.guard
+    theirs, ours = model.agreement[:16], run.digest.hex()[:16]
+    if theirs not in {"", ours}:
+        raise StreamError(f"the server's run has another agreement, {theirs}, and no model of ours, {ours}")
     if not run.fits(model.parameters):
         raise TaskError("the final model: not the shapes of this site's learner")
     if fault := model.fault(run.schema):

@@ -67,6 +67,9 @@ class Recorder:
             (out / name).mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(out / ".lock")
         past = out / "history.jsonl"
+        if resume and not past.exists():
+            self._lock.release()
+            raise ParameterError(f"--resume: {out} has no run to go on with")
         if not resume and past.exists() and past.stat().st_size:  # empty: the server never listened
             self._lock.release()
             raise ParameterError(f"out: {out} already holds a run; --resume goes on with it")

@@ -40,6 +40,8 @@ def _lines(
         yield f"- privacy spent: epsilon {spent[-1]:.4g}"
     without = sum(event["event"] == "round" and not event["completed"] for event in events)
     yield f"- {len(done)} sums, {without} attempts without a result"
+    for text in dict.fromkeys(event["text"] for event in events if event["event"] == "warning"):
+        yield f"- WARNING: {text}"
     yield from _evaluations(done)
     if drawn:
         yield from ("", f"![metrics and bytes by round]({PLOT})")

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 
 from fedcore.privacy.accounting import BudgetExceededError
-from fedcore.rounds.federation import Federation
+from fedcore.rounds.federation import Federation, refuse_other
 from fedcore.rounds.levers import drowned
 from fedcore.rounds.model import pack_model
 from fedcore.rounds.state import RunState
@@ -45,6 +45,10 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         transcripts = Transcripts(folder=folder, signer=options.signer, keep_inputs=options.keep_inputs)
     store = MemoryStore() if options.store is None else options.store
     ledger = ParticipationLedger(store)
+    kept = options.out / CHECKPOINT
+    resume = RunState.load(kept) if options.resume and kept.exists() else None
+    if resume is not None:  # before anybody hears of it
+        refuse_other(resume, options.run.stands_on(), options.run.plan)
     server = AggregationServer(
         address=options.address,
         credentials=options.credentials,
@@ -58,9 +62,11 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
     await server.start()
     host = options.address.rsplit(":", 1)[0]
     listening = {"address": f"{host}:{server.port}", "pid": os.getpid()}
+    recorder.write("listening", **listening, agreement=options.run.digest.hex(), durable=store.durable)
     if useless := drowned(options.run):
         recorder.write("warning", text=useless)
-    recorder.write("listening", **listening, agreement=options.run.digest.hex(), durable=store.durable)
+    if not store.durable:
+        recorder.write("warning", text="without --store, what was summed is forgotten with this server")
     loop = asyncio.get_running_loop()
     aggregator = ServiceSum(
         server,
@@ -72,6 +78,7 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         subjects=options.run.subjects(store),
         ledger=ledger,
         on_waiting=recorder.on_waiting,
+        on_warning=lambda text: recorder.write("warning", text=text),
     )
     federation = Federation(
         aggregator,
@@ -86,8 +93,6 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         about=options.run.stands_on(),
         terms=options.run.terms,
     )
-    kept = options.out / CHECKPOINT
-    resume = RunState.load(kept) if options.resume and kept.exists() else None
     try:
         try:
             model = await asyncio.to_thread(federation.run, resume)

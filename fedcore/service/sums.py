@@ -32,6 +32,7 @@ class ServiceSum:
     """A SumAggregator whose sites are clients of an aggregation server. Called outside its event loop.
 
     traffic     bytes up and down by round; gone: who dropped out of it
+    on_warning  told what the server's console should say
     on_waiting  told who is there, who is missing and how many are needed, when that changes and every minute
     """
 
@@ -44,6 +45,7 @@ class ServiceSum:
     subjects: Subjects
     ledger: ParticipationLedger
     on_waiting: OnWaiting = lambda _here, _missing, _needed: None
+    on_warning: Callable[[str], None] = lambda _text: None
     _over: threading.Event = field(default_factory=threading.Event)
     _started: bool = False
     _guilty: set[Identity] = field(default_factory=set)  # left out from then on
@@ -130,6 +132,9 @@ class ServiceSum:
             self._guilty.update(map(Identity, error.guilty))
             self._likely.update(map(Identity, error.likely))
             self._silent(parameters, asked, frozenset(map(Identity, error.blamed)))
+            if apart := self._names_of(asked & self.server.connected & self._away):
+                said = "connected, and took no part: their logs say why, such as another agreement"
+                self.on_warning(f"{', '.join(apart)}: {said}")
             raise
         except LedgerError as error:
             raise RoundAbortedError(error.concerns[0].kind, str(error)) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import os
-import urllib.parse
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -44,8 +43,8 @@ def proxy_of(address: str) -> str:
     excepted = next((os.environ[name] for name in ("no_grpc_proxy", "no_proxy") if os.environ.get(name)), "")
     if not proxy or any(_covers(one.strip(), host) for one in excepted.split(",")):
         return ""
-    parts = urllib.parse.urlsplit(proxy)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    scheme, there, rest = proxy.rpartition("://")
+    return printable(f"{scheme}{there}{rest.rpartition('@')[2]}")
 
 
 def _covers(excepted: str, host: str) -> bool:

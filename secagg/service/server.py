@@ -283,6 +283,7 @@ class AggregationServer:
     ) -> None:
         connection = _Connection(hello.identity)
         if (former := self._connections.get(hello.identity)) is not None:
+            former.send(RecordType.REFUSED, b"another process is connected with this identity by now")
             former.close()  # the newest stream of a client counts
         if self._final is not None:
             connection.send(RecordType.FINISHED, self._final)

@@ -138,8 +138,8 @@ DEFENCES = (
     Defence(
         "reach: no password of a proxy",
         _REACH,
-        "{parts.netloc.rpartition('@')[2]}",
-        "{parts.netloc}",
+        "{rest.rpartition('@')[2]}",
+        "{rest}",
         "no secret is in an error",
     ),
     Defence(

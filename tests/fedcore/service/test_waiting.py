@@ -139,4 +139,7 @@ def test_sums_of_some_of_the_sites_are_not_waited_for_without_end(tmp_path: Path
     parts: Any = (Some(), None, run.serve_options(), {}, {}, None, None, None)
     drawn = sums.ServiceSum(*parts)
     drawn._started = True
-    drawn.ready(list(run.sites)[:4])  # returns: the attempt says who is missing
+    waiting = threading.Thread(target=drawn.ready, args=(list(run.sites)[:4],), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert not waiting.is_alive()  # the attempt says who is missing
