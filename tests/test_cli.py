@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 import secagg.cli
+from fedcore.cli import service
 from fedcore.codec.codec import Codec
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
 from fedcore.privacy import guard as guard_module
 from fedcore.privacy.guard import PrivacyGuard
 from fedcore.privacy.plan import PrivacyPlan
+from fedcore.rounds.agreement import Agreement
 from fedcore.rounds.model import Model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.service.join import JoinOptions
@@ -28,6 +30,7 @@ from fedcore.settings import defaults
 from fedcore.statistics.standardizer import Standardizer
 from secagg import kernels
 from secagg.service import Registry, ServerCredentials, read_identity
+from tests.fedcore.sites import make_sites
 
 ROWS = "age,dose,answer\n30,1.5,no\n40,-2,yes\n"
 
@@ -648,3 +651,71 @@ def test_watching_needs_a_file_to_evaluate_on(party: Path, call: Call) -> None:
     more = {"held_out": 0.5}
     done = call("fedcore", *join(party, **more), "--watch")
     done.refused("fedcore", "--held-out: must be a file with --watch")
+
+
+def test_what_serve_refuses_check_refuses(party: Path, call: Call) -> None:
+    faults = {
+        "evaluate_every": "[plan]\nrounds = 2\nnorm = 1.0\nbits = 12\nevaluate_every = 1\n"
+        "[privacy]\nepsilon = 9.0\ndelta = 1e-3\nsmallest = 4\n[security]\nminimum_cohort = 4\n",
+        "fine_tuning.only": '[fine_tuning]\nrounds = 1\nonly = ["nosuch*"]\n',
+        "strategy.personal": '[strategy]\npersonal = ["nosuch*"]\n',
+    }
+    schema = f"--schema={party / 'schema.csv'}"
+    for key, text in faults.items():
+        (party / "a.toml").write_text(f'[learner]\nkind = "softmax"\n{text}', encoding="utf-8")
+        files = (f"--training={party / 'a.toml'}", "--classes=no,yes")
+        call("fedcore", "check", party / "rows.csv", schema, *files, "--label=answer").refused("fedcore", key)
+        registry = f"--registry={party / 'r.toml'}"
+        call("fedcore", "explain", party / "a.toml", schema, registry, "--classes=no,yes").refused(
+            "fedcore", key
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"address": "127.0.0.1:0"}, "server: must be host:port with a port in 1..65535"),
+        ({"held_out": "DATA"}, "--held-out: is --data"),
+    ],
+)
+def test_join_refuses_what_cannot_be_meant(
+    party: Path, call: Call, changes: dict[str, str], message: str
+) -> None:
+    given = {name: str(party / "rows.csv") if value == "DATA" else value for name, value in changes.items()}
+    arguments = join(party, **{name: value for name, value in given.items() if name != "address"})
+    if "address" in given:
+        arguments[1] = given["address"]
+    call("fedcore", *arguments).refused("fedcore", message)
+
+
+def test_an_account_without_room_for_one_sum_ends_a_site_at_once(party: Path, call: Call) -> None:
+    text = "[plan]\nrounds = 2\nnorm = 1.0\nbits = 12\n[privacy]\nepsilon = {}\ndelta = 1e-3\nsmallest = 4\n"
+    agreed = text + "[security]\nminimum_cohort = 4\ncorrupt = 0.0\n"
+    (party / "a.toml").write_text(agreed.format(30.0), encoding="utf-8")
+    plan = Agreement.load(party / "a.toml").make_plan(4)
+    assert plan.privacy is not None
+    guard = PrivacyGuard(plan.privacy, party / "site.account")
+    noise = guard.plan.noise(Codec(clip=1.0, bits=12, weight_cap=1, clients=4), 1.0, 10)
+    for _ in range(2):
+        guard.after(noise, 10, None)
+    guard_module._write(party / "site.account", guard.accountant)
+    del guard
+    gc.collect()  # lets go of the account
+    (party / "a.toml").write_text(agreed.format(0.5), encoding="utf-8")
+    done = call("fedcore", *join(party, training=party / "a.toml", account=party / "site.account"))
+    assert done.status == 3
+    assert "epsilon: is " in done.err
+    assert ", limit 0.5" in done.err
+
+
+def test_a_learner_that_never_says_anything_is_no_success() -> None:
+    said: list[str] = []
+    site = make_sites(4)["site-0"]
+    for trained, silent, fine in ((0, 0, False), (3, 0, True), (3, 1, True), (3, 3, False)):
+        site.trained, site.silent = trained, silent
+        assert service._took_part(site, said.append) is fine
+    assert said == [
+        "this site's rows are in no training sum of this run: see above why it sat out",
+        "in 1 of 3 training sums this site said nothing: see above why",
+        "in 3 of 3 training sums this site said nothing: see above why",
+    ]

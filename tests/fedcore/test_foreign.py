@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from fedcore.data.schema import Column, Schema
 from fedcore.errors import SettingError
+from fedcore.examples import own_learner
 from fedcore.experiments.config import load_experiment
 from fedcore.experiments.run import run_experiment
 from fedcore.rounds.agreement import Agreement, Run
@@ -217,3 +219,11 @@ def test_a_fault_of_the_table_is_told_before_its_code_is_made() -> None:
     values: dict[str, Any] = {"name": 3}
     with pytest.raises(SettingError, match=r"strategy.name: must be a text, is 3"):
         read_strategy(values, clients=4, private=False)
+
+
+def test_a_learner_gets_those_facts_that_it_takes(tmp_path: Path) -> None:
+    source = Path(own_learner.__file__).read_text(encoding="utf-8")
+    (tmp_path / "our_learner.py").write_text(source)
+    text = '[learner]\nkind = "our_learner:PoissonRegression"\noptions = { steps = 3 }'
+    made = agreed(tmp_path, text).make_learner(replace(SCHEMA, classes=(), target=Column("y", 0, 9)))
+    assert (made.features, made.steps) == (1, 3)  # type: ignore[attr-defined]

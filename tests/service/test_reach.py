@@ -117,6 +117,8 @@ def test_a_server_on_this_machine_is_reached_whatever_proxy_is_set(monkeypatch: 
         ({"https_proxy": "http://p:8", "no_proxy": "10.0.0.0/8"}, "10.1.2.3:1", ""),
         ({"https_proxy": "http://p:8", "no_proxy": "10.0.0.0/8"}, "11.1.2.3:1", "http://p:8"),
         ({"https_proxy": "http://p:8", "no_proxy": ""}, "server.example:1", "http://p:8"),
+        ({"https_proxy": "http://u:secret@p:8"}, "server.example:1", "http://p:8"),
+        ({"https_proxy": "rubbish"}, "server.example:1", "rubbish"),
         ({"https_proxy": "http://p:8"}, "localhost:1", ""),
         ({"https_proxy": "http://p:8"}, "[::1]:1", ""),
     ],
@@ -222,5 +224,20 @@ def test_what_a_server_says_of_itself_decides_nothing() -> None:
         with suppress(asyncio.CancelledError):
             await waiting
         await server.stop(0)
+
+    asyncio.run(run())
+
+
+def test_a_second_process_with_one_identity_is_told_to_the_first() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            first = asyncio.create_task(c.take_part(0))
+            await settle(lambda: bool(c.server.connected))
+            second = asyncio.create_task(c.take_part(0))
+            await settle(lambda: bool(c.refusals))
+            assert c.refusals[0] == "another process is connected with this identity by now"
+            for task in (first, second):
+                task.cancel()
+            await asyncio.gather(first, second, return_exceptions=True)
 
     asyncio.run(run())

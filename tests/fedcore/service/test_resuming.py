@@ -18,7 +18,7 @@ from fedcore.rounds.state import RunState
 from fedcore.service.recorder import CHECKPOINT
 from fedcore.service.serve import serve
 from fedcore.settings import differences
-from secagg import IdentityKey
+from secagg import IdentityKey, ParameterError
 from tests.fedcore.service.test_join import PATIENT
 from tests.fedcore.service.test_join import Run as Served
 from tests.fedcore.sites import make_sites
@@ -136,3 +136,26 @@ def test_an_agreement_whose_first_noisy_sum_cannot_be_is_refused_before_anybody_
     tables["privacy"] = PRIVACY | {"sensitivity": 0.01 / 50}
     with pytest.raises(SettingError, match="privacy: "):
         run_of(tables)
+
+
+def test_fewer_rounds_than_are_done_are_refused_before_anybody_hears_of_it(tmp_path: Path) -> None:
+    run = Served(tmp_path, make_sites(4), PATIENT)
+    asyncio.run(run.go())
+    history = (tmp_path / "history.jsonl").read_bytes()
+    fewer = replace(run.agreed, plan=replace(run.agreed.plan, rounds=1))
+    with pytest.raises(TaskError, match="plan.rounds: must be at least the 2 that are done, is 1"):
+        asyncio.run(serve(run.serve_options(run=fewer, resume=True)))
+    assert (tmp_path / "history.jsonl").read_bytes() == history
+
+
+def test_a_folder_without_a_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    run = Served(tmp_path, make_sites(4), PATIENT)
+    with pytest.raises(ParameterError, match="--resume: .* has no run to go on with"):
+        asyncio.run(serve(run.serve_options(resume=True)))
+
+
+def test_lists_of_names_say_what_is_new_and_what_is_missing() -> None:
+    assert list(differences(["a", "b"], ["b", "c"], "x")) == ["x: 'c' is new", "x: 'a' is missing"]
+    assert list(differences(["a", "b"], ["b", "a"], "x")) == ["x: are in another order"]
+    assert list(differences([1, 2], [2, 1], "x")) == ["x: was [1, 2], is [2, 1]"]
+    assert not list(differences([], [], "x"))
