@@ -22,6 +22,7 @@ STUDIES = {
     "ner-neural": "ner_neural",
     "privacy": "private_heart",
     "users": "private_writers",
+    "scale": "private_scale",
     "bytes": "compression",
 }
 

@@ -74,6 +74,14 @@ def test_privacy_of_users_is_measured_beside_a_trusted_server(capsys: pytest.Cap
     assert row["ring_bits"] > 10
 
 
+@needs_data
+def test_standardization_under_privacy_is_measured_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = last_line("scale", capsys)["rows"]
+    assert [row["epsilon"] for row in rows] == [1.0, 3.0, 10.0]
+    for row in rows:
+        assert all(0.4 < row[name] <= 1 for name in ("none", "bounds", "moments"))
+
+
 def test_bytes_are_measured_and_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = last_line("bytes", capsys)["rows"]
     assert {row["codec"] for row in rows} >= {"float32", "8 bits", "8 bits, rotated"}
