@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from fedcore.rounds.model import Model
     from fedcore.rounds.site import Site
     from secagg.service import Registry
+    from secagg.store import Store
 
 _MOST_HELD_OUT = 0.9  # share of the rows
 
@@ -296,26 +296,26 @@ def join(
     columns = Schema.load(schema, classes_of(classes))
     run = _agreed(columns, enrolled, context.params)
     guard = _guard(run, seed, account)
-    reading, table, kept = _own_rows(data, columns, label, held_out)
+    watched = Watched(data, columns, columns.label_column(label))
+    reading, table, kept = _own_rows(watched, held_out)
     site = Site(
         enrolled.name_of(signer.identity), table, columns, run.learner, seed, held_out=kept, guard=guard
     )
+    durable = None if store is None else SqliteStore(store)
+    _check_room(guard, run, durable)
     options = JoinOptions(
         address=server,
         credentials=ServerCredentials.load(certificate),
         signer=signer,
         site=site,
         run=run,
-        store=None if store is None else SqliteStore(store),
+        store=durable,
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
         patience_s=math.inf if patience is None else patience,
     )
     say = _printer(as_json=as_json)
     if watch:
-        watched = Watched(data, columns, columns.label_column(label))
-        with suppress(DataError):
-            watched.news()  # what was read just now
         options = replace(options, renew=lambda: _renewed(watched, say))
     found = look(reading, columns, run.plan.weight_cap)
     for line in (f"{data}: {reading.rows} rows, {len(reading.table)} can be used", *reading.rules()):
@@ -380,11 +380,18 @@ def _guard(run: Run, seed: int | None, account: Path | None) -> PrivacyGuard | N
         raise ParameterError("--seed: noise that can be repeated hides nothing, [privacy] excludes it")
     if account is None:
         raise ParameterError("--account: is missing, a site must not spend its budget anew with [privacy]")
-    guard = PrivacyGuard(run.plan.privacy, account)
-    task = run.terms.first_noisy()
-    if task.noise is not None:  # an account that has no room for one sum: said before anybody waits
-        guard.before(task.noise, task.sent)
-    return guard
+    return PrivacyGuard(run.plan.privacy, account)
+
+
+def _check_room(guard: PrivacyGuard | None, run: Run, store: Store | None) -> None:
+    """Refuse an account without room for one sum before anybody waits. Raises BudgetExceededError.
+
+    A site that was in the run may come back for its model.
+    """
+    first = None if guard is None else run.terms.first_noisy()
+    known = store is not None and store.get(run.store_name) is not None
+    if guard is not None and first is not None and first.noise is not None and not known:
+        guard.before(first.noise, first.sent)
 
 
 def _share(held_out: str) -> float | None:
@@ -395,20 +402,18 @@ def _share(held_out: str) -> float | None:
         return None
 
 
-def _own_rows(
-    data: Path, columns: Schema, label: str | None, held_out: str
-) -> tuple[Reading, Rows, Rows | None]:
+def _own_rows(watched: Watched, held_out: str) -> tuple[Reading, Rows, Rows | None]:
     """Read this party's rows: what the file gave, rows to train on, and rows that are held out."""
     from fedcore.data.dataset import hold_out
     from fedcore.data.files import inspect
 
-    reading = inspect(data, columns, columns.label_column(label))
+    reading = watched.read()
     whole = reading.complete()
     share = _share(held_out)
-    if share is None and Path(held_out).resolve() == data.resolve():
+    if share is None and Path(held_out).resolve() == watched.path.resolve():
         raise ParameterError("--held-out: is --data: a model is not evaluated on what it was trained on")
     if share is None:
-        return reading, whole, inspect(Path(held_out), columns, columns.label_column(label)).complete()
+        return reading, whole, inspect(Path(held_out), watched.schema, watched.label).complete()
     if not 0 <= share <= _MOST_HELD_OUT:
         raise ParameterError(f"--held-out: must be in 0..{_MOST_HELD_OUT}, or a file, is {held_out}")
     if not share:

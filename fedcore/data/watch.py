@@ -26,9 +26,11 @@ class Watched:
 
         A file that changes while it is read is read again the next time.
         """
+        return None if self._now() == self._seen else self.read()
+
+    def read(self) -> Reading:
+        """Read the file. Raises DataError."""
         before = self._now()
-        if before == self._seen:
-            return None
         found = inspect(self.path, self.schema, self.label)
         if self._now() != before:
             raise DataError(f"{self.path}: is being written")

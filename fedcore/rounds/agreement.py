@@ -379,6 +379,11 @@ class Run:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return context_digest(b"agreement", text.encode(), *sorted(self.members))
 
+    @property
+    def store_name(self) -> str:
+        """Name under which a site's store keeps what it answered in this run."""
+        return f"runs/{self.digest.hex()}"
+
     @cached_property
     def terms(self) -> Terms:
         """The order and the form of every sum."""

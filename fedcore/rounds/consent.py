@@ -111,7 +111,7 @@ class Consent:
 
     @property
     def _name(self) -> str:
-        return f"runs/{self.run.digest.hex()}"
+        return self.run.store_name
 
     @property
     def _site_name(self) -> str:

@@ -68,9 +68,23 @@ DEFENCES = (
     Defence(
         "resume: the same run",
         _FEDERATION,
-        "        if others:\n",
-        "        if False:\n",
+        "    if others:\n",
+        "    if False:\n",
         "a checkpoint goes on with what it stands on",
+    ),
+    Defence(
+        "resume: not behind the end",
+        _FEDERATION,
+        "    if (done := checkpoint.number) > plan.rounds:\n",
+        "    if False:\n",
+        "a run is not ended early by fewer rounds",
+    ),
+    Defence(
+        "join: the model of this agreement",
+        _JOIN,
+        '    if theirs not in {"", ours}:\n',
+        "    if False:\n",
+        "no model of another run is taken for ours",
     ),
     Defence(
         "rounds: wait before an attempt is spent",

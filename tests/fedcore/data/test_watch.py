@@ -42,7 +42,7 @@ def test_a_file_that_is_being_written_is_read_the_next_time(
     path = tmp_path / "rows.csv"
     write(path, "age,label\n30,no\n", 1)
     watched = Watched(path, SCHEMA, "label")
-    now = iter([(1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)])
+    now = iter([(1, 1, 1), (1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)])
     monkeypatch.setattr(Watched, "_now", lambda _self: next(now))
     with pytest.raises(DataError, match="is being written"):
         watched.news()
