@@ -126,10 +126,8 @@ def refuse_other(checkpoint: RunState, about: Mapping[str, Any], plan: TrainingP
     if others:
         more = f" (and {len(others) - _SHOWN} more)" if len(others) > _SHOWN else ""
         raise TaskError(f"resume: a checkpoint of another run: {'; '.join(others[:_SHOWN])}{more}")
-    if checkpoint.number > plan.rounds:
-        raise TaskError(
-            f"plan.rounds: must be at least the {checkpoint.number} that are done, is {plan.rounds}"
-        )
+    if (done := checkpoint.number) > plan.rounds:
+        raise TaskError(f"plan.rounds: must be at least the {done} that are done, is {plan.rounds}")
 
 
 def _told(strategy: Strategy) -> dict[str, Any]:
