@@ -76,7 +76,7 @@ def test_a_draft_says_what_it_cannot_tell_and_rounds_bounds_outward(tmp_path: Pa
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     text = draft(path, "died", "who")
-    assert "# age: some are missing: refuse, drop, mean, constant, category" in text
+    assert "# age: some are missing: refuse, drop, mean, constant\n" in text
     assert "# Numbers were taken to have a decimal comma: see [file]." in text
     assert "# text: left out, for it is no number, day or one of few texts that 5 persons share" in text
     assert "# day: read as %d.%m.%Y" in text

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fedcore.cli.progress import Progress
 from fedcore.service import join as joining
+from fedcore.service import serve as serve_module
 from fedcore.service import sums
 from fedcore.service.join import join
 from fedcore.service.serve import serve
@@ -29,6 +30,7 @@ GRACEFUL = replace(PATIENT, grace_s=0.2, advertise_grace_s=0.2)  # who is absent
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sums, "_SETTLES_S", 0.1)
+    monkeypatch.setattr(serve_module, "_FAREWELL_S", 0.5)  # who never came is not told of the end
 
 
 async def _listening(run: Run, serving: asyncio.Task[Any]) -> str:
