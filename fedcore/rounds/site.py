@@ -331,8 +331,7 @@ class Site:
     @property
     def _expected(self) -> float:
         """Rows of a site, publicly, by which sums are divided where the part of a person is bounded."""
-        bounded = self.guard is not None and self.guard.plan.sensitivity is not None
-        return float(getattr(self.learner, "expected", 0.0)) if bounded else 0.0
+        return float(getattr(self.learner, "expected", 0.0))
 
     def _weighted(self, task: Task, values: NDArray[np.floating[Any]]) -> Contribution:
         return Contribution(values, np.zeros(0), self._weight(task, values, len(self._rows(task))))
