@@ -177,3 +177,12 @@ def test_what_cannot_be_is_refused_before_anything_is_summed() -> None:
     learner = LocalSGD(model=SoftmaxRegression(3, 2))
     with pytest.raises(SettingError, match="privacy.statistics: false for a learner that says no expected"):
         Terms.of(plan, GRADIENTS, learner, SCHEMA).task(Moments())
+
+
+def test_a_site_without_its_own_guard_bounds_a_persons_part_as_well() -> None:
+    made, _, _ = federation(PlainSum, statistics=True)
+    task = Terms.of(made.plan, made.strategy, made.learner, WIDE).task(Moments())
+    few = rows(20)  # far fewer than expected: a mean of them would move by 10 times as much
+    found = Site("a", few, WIDE, PERSONS, None).compute(task).coordinates
+    np.testing.assert_allclose(found, site_moments(few, WIDE, PERSONS.expected), rtol=1e-6)
+    assert not np.allclose(found, site_moments(few, WIDE, 0.0))
