@@ -25,7 +25,7 @@ ARM_CC ?= aarch64-linux-gnu-gcc
 FUZZ_SECONDS ?= 60
 # Other Pythons: of pyenv, or given.
 PYTHONS ?= $(wildcard $(addprefix $(HOME)/.pyenv/versions/3.,$(addsuffix .*/bin/python3.*[0-9],12 13 14)))
-DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store service transcript) \
+DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store store.sql audit service transcript) \
 	fedcore $(addprefix fedcore.,rounds strategies codec learners data statistics evaluation privacy adversaries experiments)
 
 .PHONY: demo test test-fast test-exhaustive test-lowest test-pythons docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
@@ -49,11 +49,11 @@ test-exhaustive: $(STAMP)
 test-lowest:
 	mkdir -p build
 	$(PYTHON) .ci/lowest.py > build/lowest.txt
-	.ci/installed $(PYTHON) build/lowest build/lowest.txt fedcore,dp,parquet,tensorboard,export
+	.ci/installed $(PYTHON) build/lowest build/lowest.txt fedcore,postgresql,dp,parquet,tensorboard,export
 
 test-pythons:
 	for python in $(PYTHONS); do \
-		.ci/installed $$python build/pythons/$$(basename $$python) /dev/null fedcore,dp,parquet,export || exit 1; \
+		.ci/installed $$python build/pythons/$$(basename $$python) /dev/null fedcore,postgresql,dp,parquet,export || exit 1; \
 	done
 
 test-soak: $(STAMP)
@@ -85,9 +85,9 @@ fuzz: build/fuzz/fuzz_kernels
 	mkdir -p build/fuzz/corpus
 	build/fuzz/fuzz_kernels -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 build/fuzz/corpus
 
-# Decoders and sessions, guided by coverage; the corpus is kept in build/fuzz/python.
+# Decoders and sessions, guided by coverage (the corpus is kept in build/fuzz/python), and a running server.
 fuzz-py: $(STAMP)
-	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz tests/service/kill
 
 check: lint type build/plain/test_kernels
 

@@ -17,7 +17,7 @@ from bench.harness import FULL, NORMAL, TINY, Effort
 from bench.machine import RESULTS, describe, machine_class
 from bench.plots import draw
 from bench.report import write_tables
-from bench.suites import beside, contribution, kernels, phases, primitives, scaling, training
+from bench.suites import beside, contribution, kernels, phases, primitives, scaling, service, training
 
 SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "kernels": kernels.run,
@@ -27,6 +27,7 @@ SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "scaling": scaling.run,
     "training": training.run,
     "contribution": contribution.run,
+    "service": service.run,
 }
 
 

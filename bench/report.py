@@ -27,6 +27,7 @@ def tables(folder: Path) -> str:
         "scaling": _scaling,
         "training": _training,
         "contribution": _contribution,
+        "service": _service,
     }
     lines: list[str] = []
     for name, make in makers.items():
@@ -379,6 +380,76 @@ def _contribution(report: Report) -> list[str]:
     keys = ("form", "learner", "model", "before", "bytes_per_value", "ratio")
     head = ("contribution", "learner's type", "model's type", "before", "now", "before over now")
     return lines + _table(head, (tuple(row[key] for key in keys) for row in report["rows"]))
+
+
+def _service(report: Report) -> list[str]:
+    found = report["figures"]
+    uploads, recovery, rounds = found["uploads"], found["recovery"], found["rounds"]
+    connected, strangers = found["connected"], found["strangers"]
+    size = f"{uploads['bytes_each'] / 1e6:.3g} MB"
+    rows = [
+        (
+            f"{uploads['uploads']} uploads of {size}, on disk: MB/s",
+            f"{uploads['megabytes_a_second']:.0f}",
+            "500",
+        ),
+        ("the same over writing these bytes with fsync", f"{uploads['of_fsync']:.2f}", "0.6"),
+        ("CPU of the server for a MB, ms", f"{_cpu_per_megabyte(uploads):.1f}", ""),
+        (
+            f"memory with {connected['parties']} parties, {connected['uploads']} of which upload: MiB",
+            f"{connected['server_peak_mib']:.0f}",
+            "1536",
+        ),
+        ("a connected party, KiB", f"{connected['kib_a_connection']:.0f}", ""),
+        (
+            f"rounds a minute, {rounds['parties']} parties, d = {rounds['length']}",
+            f"{rounds['rounds_a_minute']:.1f}",
+            "",
+        ),
+        ("the same over rounds in one process", f"{rounds['of_in_process']:.2f}", "0.5"),
+        (
+            f"from kill -9 with {recovery['uploads']} uploads spooled to the same phase: s",
+            f"{recovery['recovery_seconds']:.2f}",
+            "3",
+        ),
+        ("a connection that says nothing: KiB", f"{strangers['kib_a_silent_connection']:.0f}", "100"),
+        ("the same: ms of CPU", f"{strangers['ms_cpu_a_silent_connection']:.2f}", "1"),
+        ("a stream that says no hello: KiB", f"{strangers['kib_a_stream_without_hello']:.0f}", "100"),
+        ("the same: ms of CPU", f"{strangers['ms_cpu_a_stream_without_hello']:.2f}", "1"),
+        (
+            f"a party gets in beside {strangers['connections']} of each: s",
+            f"{strangers['seconds_until_a_party_is_in']:.2f}",
+            "2",
+        ),
+    ]
+    if (table := found.get("full_table")) is not None:
+        rows += [
+            (
+                f"a party gets in while {table['connections']} connections come and say nothing, at most: s",
+                f"{table['seconds_until_a_party_is_in_at_most']:.2f}",
+                "2",
+            ),
+            ("memory meanwhile: MiB", f"{table['server_peak_mib']:.0f}", ""),
+        ]
+    if (beside := found.get("beside")) is not None:
+        junk = f"{beside['streams']} streams of junk"
+        silent = f"{beside['idle_connections']} silent connections"
+        waves = f"{junk} every {beside['wave_s']:g} s and {silent}"
+        rows += [
+            (f"a round beside {waves}, over one alone", f"{beside['slower']:.2f}", "2"),
+            ("memory meanwhile: MiB", f"{beside['server_peak_mib']:.0f}", ""),
+            (f"the same, {junk} without a pause", f"{beside['slower_without_pause']:.2f}", ""),
+            ("memory meanwhile: MiB", f"{beside['server_peak_mib_without_pause']:.0f}", ""),
+        ]
+    about = (
+        "Server and parties share the cores; uploads come all at once, each is written, synced and summed."
+    )
+    return [about, "", *_table(("what", "found", "aim"), rows)]
+
+
+def _cpu_per_megabyte(uploads: Report) -> float:
+    megabytes = uploads["uploads"] * uploads["bytes_each"] / 1e6
+    return float(1000 * uploads["server_cpu_seconds"] / megabytes)
 
 
 def _training(report: Report) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedcore.errors import DataError
+from secagg.store import replace_file
 
 _HEADER = "header"  # the one key of the metadata
 _DIGEST = "sha256"  # in the header of a file
@@ -55,13 +55,8 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, A
 
     The header gets a digest of everything, so that a file which a disk has changed is noticed.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(pack(arrays, {**header, _DIGEST: _digest(arrays, header)}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, pack(arrays, {**header, _DIGEST: _digest(arrays, header)}))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 

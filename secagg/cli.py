@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import statistics
@@ -27,6 +28,7 @@ __all__ = ["SETTINGS", "VersionOption", "app", "main", "run"]
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are ours to tell, in one line
 
+_DAY_S = 86_400
 _MEASURE_S = 0.02  # per figure of `plan`
 
 SETTINGS: dict[str, Any] = {
@@ -239,6 +241,33 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: secagg purge --store server.db --older-than 30")
+def purge(
+    *,
+    store: Annotated[
+        str, typer.Option(help="File (SQLite) or postgresql://USER:PASSWORD@HOST/NAME of a server.")
+    ],
+    older_than: Annotated[float, typer.Option(min=0, help="Days since the round ended.")] = 30.0,
+    spool: Annotated[
+        Path | None, typer.Option(help="Folder of uploads and sums; default: as `serve` has it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Forget rounds that ended long ago, and their sums. What opened them is gone since each one's end."""
+    from secagg.store.sql import Database, spool_of
+    from secagg.store.sql import purge as purge_rounds
+
+    if "://" not in store and not Path(store).exists():
+        raise ParameterError(f"--store: there is no database {store}")
+    with Database(store) as database:
+        before = database.now() - older_than * _DAY_S
+        rounds, sums = purge_rounds(database, spool_of(database, spool), before)
+    if as_json:
+        print(json.dumps({"rounds": rounds, "sums": sums}))  # noqa: T201 - for programs
+    else:
+        Console().print(f"forgot {rounds} rounds and {sums} sums; ledgers and the audit log stay")
+
+
 # Typer's usage errors; their class is click's, which newer versions of Typer carry within themselves.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -269,6 +298,14 @@ def run(application: typer.Typer, program: str) -> None:
 
 def _complain(program: str, message: str) -> None:
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - the command's own message
+
+
+# Only now that Typer is known to be there.
+from secagg.cli_audit import app as _audit  # noqa: E402
+from secagg.cli_registry import add_to  # noqa: E402
+
+app.add_typer(_audit, name="audit")
+add_to(app)
 
 
 def main() -> None:

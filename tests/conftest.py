@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads of BLAS would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +10,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads of B
 
 import pytest
 from hypothesis import settings
+
+from tests.postgresql import Cluster, cluster
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
@@ -27,3 +29,10 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL of this worker."""
+    with cluster() as one:
+        yield one

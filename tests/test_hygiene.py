@@ -186,7 +186,7 @@ def test_nothing_secret_is_logged_by_the_service(caplog: pytest.LogCaptureFixtur
     async def run() -> list[bytes]:
         async with cohort(observer=lambda event: seen.append(repr(event))) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
-            await c.server.run_round(c.parameters(), PAYLOAD, Deadlines())
+            await c.run.round(c.parameters(), PAYLOAD, Deadlines())
             await asyncio.gather(*tasks)
             return [key.seed for key in c.keys] + [vector.tobytes() for vector in c.vectors]
 

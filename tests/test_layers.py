@@ -25,13 +25,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": {"kernels", "primitives", "messages"} | EVERYBODY,
     "local": {"kernels", "primitives", "protocol"} | EVERYBODY,
     "transcript": {"kernels", "primitives", "messages", "protocol"} | EVERYBODY,
-    "store": {"primitives"} | EVERYBODY,
-    "service": {"kernels", "primitives", "messages", "protocol", "local", "store", "transcript"} | EVERYBODY,
+    "audit": {"lazy", "primitives", "messages"} | EVERYBODY,
+    "store": {"primitives", "messages", "audit"} | EVERYBODY,
+    "service": {"kernels", "primitives", "messages", "protocol", "local", "store", "transcript", "audit"}
+    | EVERYBODY,
     "costs": {"kernels", "primitives"} | EVERYBODY,
     "planning": {"kernels", "primitives", "messages", "costs"} | EVERYBODY,
     "explanation": {"planning"} | EVERYBODY,
     "reports": {"transcript", "planning", "explanation"} | EVERYBODY,
+    "cli_audit": {"primitives", "service", "store", "audit"} | EVERYBODY,
     "cli": {
+        "audit",
+        "cli_audit",
         "kernels",
         "service",
         "store",
@@ -41,18 +46,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         "planning",
         "costs",
         "explanation",
+        "cli_registry",
     }
     | EVERYBODY,
+    "cli_registry": {"service", "store", "secagg"} | EVERYBODY,
     "__init__": {"lazy", "primitives", "protocol", "local", "planning", "explanation"} | EVERYBODY,
 }
-ABOVE = {"service", "cli"}  # with sockets, clocks and threads
+ABOVE = {"service", "cli", "cli_registry"}  # with sockets, clocks and threads
 NEVER_BELOW_SERVICE = {
     *("asyncio", "concurrent", "grpc", "os", "random", "secrets", "socket", "sqlite3", "threading", "time")
 }
-EXEMPT = {"kernels": {"os", "concurrent"}, "local": {"os"}, "store": {"os", "sqlite3", "threading"}}
+EXEMPT = {"kernels": {"os", "concurrent"}, "local": {"os"}, "store": {"os", "sqlite3", "threading", "time"}}
 FACES = {
     "secagg",
-    *(f"secagg.{name}" for name in ("cli", "kernels", "lazy", "service", "store", "transcript")),
+    *(f"secagg.{name}" for name in ("audit", "cli", "kernels", "lazy", "service")),
+    *(f"secagg.{name}" for name in ("store", "store.sql", "transcript")),
 }  # for fedcore
 
 # fedcore, from below: a module imports only from its own line and those above it in this table.

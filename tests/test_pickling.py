@@ -26,10 +26,12 @@ from fedcore.rounds.attempts import RoundRecord
 from fedcore.rounds.federation import Federation
 from fedcore.rounds.model import Model
 from secagg import RoundAbortedError, SecAggError
+from secagg.audit import Finding, Report, SignedHead
 from secagg.store.concerns import Concern, ConcernKind
 from tests.fedcore.sites import LEARNER, SCHEMA, make_plan, make_sites, make_table
 
 ROWS = {f"site-{i}": make_table(20, i) for i in range(4)}
+HEAD = SignedHead(bytes(32), 3, bytes(32), 4, bytes(64))
 ARGUMENTS: dict[str, Any] = {  # of constructors, by the names of their parameters
     "breaches": ("one", "two"),
     "blamed": (b"b" * 32,),
@@ -40,13 +42,16 @@ ARGUMENTS: dict[str, Any] = {  # of constructors, by the names of their paramete
     "failures": {"a": "why"},
     "index": 3,
     "value": float("inf"),
+    "seen": HEAD,
+    "shown": HEAD,
+    "report": Report(b"", 0, 0, (), HEAD, {}, (Finding(None, "why"),)),
 }
 
 
 def _modules() -> Iterator[Any]:
     for package in (secagg, fedcore):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith(("__main__", "flax_learner", "serving")):
+            if not found.name.endswith(("__main__", "flax_learner", "serving", "migrations.env")):
                 yield importlib.import_module(found.name)
 
 

@@ -45,6 +45,10 @@ def demo(
     drop: Annotated[
         str | None, typer.Option(help="[ROUND:]PHASE in which a process is killed, or none.")
     ] = None,
+    kill_server: Annotated[
+        bool,
+        typer.Option("--kill-server", help="Kill the server, too, once in every phase, and start it again."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, training and rounding.")] = 0,
     data: Annotated[
         Path | None, typer.Option(help="Folder: one table per hospital, and schema.toml, or schema.csv.")
@@ -56,6 +60,7 @@ def demo(
     """Train across hospitals, one of which is killed, and compare; every party is a process."""
     from fedcore.demo.report import print_result, write_report
     from fedcore.demo.run import DemoOptions, run_demo
+    from secagg import Phase
 
     console = Console()
     options = DemoOptions(
@@ -68,6 +73,7 @@ def demo(
         label=label,
         classes=classes_of(classes),
         out=out,
+        kill_server=tuple(Phase) if kill_server else (),
     )
     with console.status("starting the processes") as status:
         shown = Progress(console, status)

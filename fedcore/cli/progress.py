@@ -41,6 +41,11 @@ def _finished(event: dict[str, Any]) -> str:
 
 _SAID: dict[str, Callable[[dict[str, Any]], str]] = {  # events of one line
     "finished": _finished,
+    "resumed": lambda event: (
+        f"{event['task'] or 'a round'} goes on in {event['phase']}, {event['taken']} messages stand"
+    ),
+    "lost": lambda event: f"a message of {event['client']} is lost, and asked for again: {event['reason']}",
+    "store_failed": lambda event: f"the store fails: {event['reason']}",
     "killed": lambda event: f"SIGKILL to {event['client']}, {event['line']}",
     "report": lambda event: f"written: {event['file']}",
     "waiting": lambda event: _waiting(event["here"], event["missing"], event["needed"]),

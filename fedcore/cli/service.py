@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from fedcore.rounds.agreement import Run
     from fedcore.rounds.model import Model
     from fedcore.rounds.site import Site
-    from secagg.service import Registry
+    from secagg.service import PartyCredentials, Registry, ServerCredentials
     from secagg.store import Store
 
 _MOST_HELD_OUT = 0.9  # share of the rows
@@ -81,7 +82,8 @@ TrainingOption = Annotated[
     ),
 ]
 NameOption = Annotated[
-    str | None, typer.Option(help="Of the run: one that begins anew with the same stores needs another.")
+    str | None,
+    typer.Option(help="Name of the run; one that starts over with the same stores needs a new one."),
 ]
 RowsOption = Annotated[
     str | None,
@@ -145,6 +147,10 @@ def serve(
     key: Annotated[Path, typer.Option(help="The server's private key (PEM, mode 0600).")],
     schema: SchemaOption,
     out: Annotated[Path, typer.Option(help="Folder for history.jsonl, sums and models.")],
+    authority: Annotated[
+        Path | None,
+        typer.Option(help="Certificate of the operator's authority: who has none of its own is kept out."),
+    ] = None,
     classes: ClassesOption = None,
     listen: Annotated[str, typer.Option(help="Address, host:port; port 0: any.")] = "127.0.0.1:0",
     rounds: RoundsOption = None,
@@ -161,7 +167,17 @@ def serve(
     training: TrainingOption = None,
     name: NameOption = None,
     rows: RowsOption = None,
-    store: StoreOption = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="File (SQLite) or postgresql://USER:PASSWORD@HOST/NAME that keeps rounds, and who was "
+            "summed with whom."
+        ),
+    ] = None,
+    spool: Annotated[
+        Path | None,
+        typer.Option(help="Folder where uploads wait; default: beside the file, or in the database."),
+    ] = None,
     signing_key: Annotated[
         Path | None,
         typer.Option(help="The server's identity (mode 0600): sign a transcript of each round with it."),
@@ -191,8 +207,17 @@ def serve(
     from fedcore.data.schema import Schema
     from fedcore.service.options import ServeOptions
     from fedcore.service.serve import serve as run_server
-    from secagg.service import Deadlines, Registry, ServerCredentials, host_and_port, outdated, read_identity
-    from secagg.store import SqliteStore
+    from secagg.service import (
+        Deadlines,
+        Registry,
+        ServerCredentials,
+        accept_file,
+        check_issued,
+        host_and_port,
+        outdated,
+        read_identity,
+    )
+    from secagg.store.sql import Database, spool_of
 
     enrolled = Registry.load(registry)
     columns = Schema.load(schema, classes_of(classes))
@@ -203,13 +228,18 @@ def serve(
     credentials = ServerCredentials.load(certificate, key)
     if cause := outdated(credentials, time.time()):
         raise ParameterError(f"--certificate: {cause}")
+    issuer = None if authority is None else ServerCredentials.load(authority).certificate
+    if issuer is not None:
+        check_issued(credentials.certificate, issuer, time.time(), "--certificate")
     run = _agreed(columns, enrolled, context.params)
     options = ServeOptions(
         address=listen,
         credentials=credentials,
         registry=enrolled,
+        registry_file=registry,
         run=run,
         out=out,
+        authority=issuer,
         start_s=start,
         deadlines=Deadlines(advertise_s=deadline, phase_s=deadline, grace_s=grace, advertise_grace_s=grace),
         show=_print_json if as_json else Progress(Console()).show,
@@ -219,16 +249,27 @@ def serve(
         resume=resume,
     )
     out.mkdir(parents=True, exist_ok=True)  # only now: what is refused leaves nothing behind
-    asyncio.run(run_server(replace(options, store=None if store is None else SqliteStore(store))))
+    with nullcontext() if store is None else Database(store) as database:
+        if database is not None:
+            for change in accept_file(registry, database):
+                Console(stderr=True).print(f"{registry}: {change}", highlight=False, markup=False)
+            options = replace(options, database=database, spool=spool_of(database, spool))
+        asyncio.run(run_server(options))
 
 
 def join(
     context: typer.Context,
-    server: Annotated[str, typer.Argument(help="The server's address, host:port.")],
+    server: Annotated[
+        list[str], typer.Argument(help="Address, host:port; several, of servers of one database.")
+    ],
     *,
-    registry: RegistryOption,
-    certificate: CertificateOption,
-    key: Annotated[Path, typer.Option(help="This party's key file (mode 0600).")],
+    party: Annotated[
+        Path | None,
+        typer.Option(help="Folder that `secagg enroll` made: instead of --registry, --certificate, --key."),
+    ] = None,
+    registry: Annotated[Path | None, typer.Option(help="Registry file (TOML): who is enrolled.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="The server's certificate (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="This party's key file (mode 0600).")] = None,
     data: Annotated[Path, typer.Option(help="This party's rows (.csv, .parquet, .npz).")],
     schema: SchemaOption,
     label: LabelOption = None,
@@ -260,11 +301,21 @@ def join(
         typer.Option(help="File of the privacy that this party has spent; kept from run to run."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Write the final model here (safetensors).")] = None,
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(help="File (mode 0600) with a passphrase that seals --store; default: the key does."),
+    ] = None,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Seal a --store of an earlier version, which is in the clear.")
+    ] = False,
     patience: Annotated[
         float | None,
         typer.Option(min=0, help="Seconds to try to reach the server before giving up; for ever."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeatable training and rounding, for drills.")] = None,
+    receipts: Annotated[
+        Path | None, typer.Option(help="Keep the server's receipts here: proof that a round is in its log.")
+    ] = None,
     reveal: Annotated[
         Path | None, typer.Option(help="UNSAFE, for drills: write plain updates to this folder.")
     ] = None,
@@ -280,13 +331,15 @@ def join(
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions
     from fedcore.service.join import join as run_client
-    from secagg.service import Registry, ServerCredentials, host_and_port, read_identity
-    from secagg.store import SqliteStore
+    from secagg.service import Registry, accept_file, follow_file, read_identity
 
-    if not host_and_port(server, "server")[1]:
-        raise ParameterError(f"server: must be host:port with a port in 1..65535, is {server!r}")
+    _check_addresses(server)
+    credentials = _credentials(party, certificate)
+    registry, key = _own_file(party, registry, "registry"), _own_file(party, key, "key")
     if watch and _share(held_out):
         raise ParameterError("--held-out: must be a file with --watch, a share would be drawn anew")
+    if party is not None:
+        follow_file(party / _OF_PARTY["registry"], registry)
     enrolled = Registry.load(registry)
     signer = read_identity(key)
     if signer.identity not in enrolled.identities:
@@ -301,20 +354,23 @@ def join(
     site = Site(
         enrolled.name_of(signer.identity), table, columns, run.learner, seed, held_out=kept, guard=guard
     )
-    durable = None if store is None else SqliteStore(store)
+    say = _printer(as_json=as_json)
+    durable = None if store is None else _sealed(store, key, passphrase_file, adopt=seal)
+    for change in [] if durable is None else accept_file(registry, durable):
+        say(f"{registry}: {change}")
     _check_room(guard, run, durable)
     options = JoinOptions(
         address=server,
-        credentials=ServerCredentials.load(certificate),
+        credentials=credentials,
         signer=signer,
         site=site,
         run=run,
         store=durable,
+        receipts=receipts,
         reveal=reveal,
         hold=None if hold is None else Hold.parse(hold),
         patience_s=math.inf if patience is None else patience,
     )
-    say = _printer(as_json=as_json)
     if watch:
         options = replace(options, renew=lambda: _renewed(watched, say))
     found = look(reading, columns, run.plan.weight_cap)
@@ -325,6 +381,50 @@ def join(
     _finish(asyncio.run(run_client(options, say)), site, run, model, say)
     if run.plan.rounds and not _took_part(site, say):
         raise typer.Exit(1)
+
+
+_OF_PARTY = {"registry": "registry.toml", "key": "party.key"}  # as `secagg enroll` calls them
+
+
+def _own_file(party: Path | None, given: Path | None, option: str) -> Path:
+    if given is not None:
+        return given
+    if party is None:
+        raise ParameterError(f"--{option}: is needed, or --party with the folder that `secagg enroll` made")
+    return party / _OF_PARTY[option]
+
+
+def _credentials(party: Path | None, certificate: Path | None) -> ServerCredentials | PartyCredentials:
+    """Return what tells a server: the certificate that was given, or those of a party's folder."""
+    from secagg.service import PartyCredentials, ServerCredentials, check_issued
+
+    if certificate is not None:
+        return ServerCredentials.load(certificate)
+    if party is None:
+        raise ParameterError("--certificate: is needed, or --party with the folder that `secagg enroll` made")
+    own = PartyCredentials.load(party / "party.crt", party / "tls.key", party / "authority.crt")
+    check_issued(own.certificate, own.authority, time.time(), str(party / "party.crt"))
+    return own
+
+
+def _check_addresses(addresses: list[str]) -> None:
+    from secagg.service import host_and_port
+
+    for address in addresses:
+        if not host_and_port(address, "server")[1]:
+            raise ParameterError(f"server: must be host:port with a port in 1..65535, is {address!r}")
+
+
+def _sealed(path: Path, key: Path, passphrase_file: Path | None, *, adopt: bool) -> Store:
+    """Open a site's store, sealed by its identity's key or a passphrase."""
+    from secagg.service import former_keys, read_identity, read_private, store_key
+    from secagg.store import SealedStore, SqliteStore
+
+    beneath = SqliteStore(path)
+    if passphrase_file is not None:
+        return SealedStore.with_passphrase(beneath, read_private(passphrase_file).strip())
+    former = [store_key(read_identity(one)) for one in former_keys(key)]
+    return SealedStore(beneath, store_key(read_identity(key)), former=former, adopt=adopt)
 
 
 def _took_part(site: Site, say: Callable[[str], None]) -> bool:

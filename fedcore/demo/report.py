@@ -54,7 +54,10 @@ def summary_lines(result: DemoResult) -> list[str]:
 
 
 def _after_kill(result: DemoResult) -> str:
-    killed = next((i for i, e in enumerate(result.events) if e["event"] == "killed"), None)
+    killed = next(
+        (i for i, e in enumerate(result.events) if e["event"] == "killed" and e["client"] == result.victim),
+        None,
+    )
     if killed is None:
         return "no kill happened"
     later = completed_rounds(result.events[killed:])

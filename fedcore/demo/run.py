@@ -28,7 +28,7 @@ from fedcore.rounds.model import SUFFIX, load_model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import RunState
 from fedcore.service.join import Hold
-from secagg import Identity
+from secagg import Identity, Phase
 from secagg.kernels import dequantize
 from secagg.service import Registry, ServerCredentials, write_identity
 
@@ -46,6 +46,7 @@ class DemoOptions:
     drop     which answer the killed site does not give any more; None: nobody is killed
     data     folder with a table per site and schema.toml or .csv; None: `dataset`, split over `clients`
     grace_s  seconds that the server waits for the others once enough have answered
+    kill_server  phases in which the server is killed, too, each in another round, and started again
     """
 
     dataset: str = "breast_cancer"
@@ -58,6 +59,7 @@ class DemoOptions:
     classes: tuple[str, ...] | None = None
     out: Path = Path("runs")
     grace_s: float = 2.0
+    kill_server: tuple[Phase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,10 @@ def _public(options: DemoOptions, folder: Path, setting: Setting) -> list[str]:
     ]
 
 
-def _serve_arguments(options: DemoOptions, setting: Setting, folder: Path) -> list[str]:
+def _serve_arguments(
+    options: DemoOptions, setting: Setting, folder: Path, *, again: str | None = None
+) -> list[str]:
+    """Return the command of the server; again: the address of the one that was killed."""
     return [
         "serve",
         *_public(options, folder, setting),
@@ -269,6 +274,7 @@ def _serve_arguments(options: DemoOptions, setting: Setting, folder: Path) -> li
         *("--out", str(folder)),
         *("--deadline", "20", "--grace", str(options.grace_s)),
         *("--store", str(folder / "private" / "server" / "store")),
+        *(() if again is None else ("--resume", "--listen", again)),
     ]
 
 
@@ -304,12 +310,25 @@ def _drive(
     logs.mkdir()
     processes.start("server", _serve_arguments(options, setting, folder), logs / "server.log")
     events: list[dict[str, Any]] = []
-    read = 0
+    read, away, killer = 0, False, _Killer(list(options.kill_server))
+
+    def happened(event: dict[str, Any]) -> None:
+        events.append(event)
+        show(event)
+
     for event in _follow(folder / "history.jsonl", processes):
         if event is not None:
-            events.append(event)
-            show(event)
-            if event["event"] == "listening":
+            happened(event)
+            if (phase := killer.due(event)) is not None:
+                processes.kill("server")
+                happened({"event": "killed", "client": "server", "line": f"in {phase.name.lower()}"})
+                arguments = _serve_arguments(options, setting, folder, again=_address(events))
+                processes.start("server", arguments, logs / "server.log")
+            if victim is not None and away and event["event"] in {"completed", "failed"}:
+                away = False  # only now: a site that is back in time goes on with its round
+                arguments = _join_arguments(options, setting, folder, _address(events), victim, hold=False)
+                processes.start(victim, arguments, logs / f"{victim}.log")
+            if event["event"] == "listening" and len(processes.running) == 1:
                 address = event["address"]
                 for name in setting.tables:
                     arguments = _join_arguments(options, setting, folder, address, name, hold=name == victim)
@@ -318,12 +337,31 @@ def _drive(
             read += 1
             if name == victim and line.startswith("holding before"):
                 processes.kill(name)
-                killed = {"event": "killed", "client": name, "line": line}
-                events.append(killed)
-                show(killed)
-                arguments = _join_arguments(options, setting, folder, _address(events), name, hold=False)
-                processes.start(name, arguments, logs / f"{name}.log")
+                happened({"event": "killed", "client": name, "line": line})
+                away = True
     return events
+
+
+@dataclass(slots=True)
+class _Killer:
+    """Tells when a server is in the phase that it is to be killed in next; a round is killed once."""
+
+    phases: list[Phase]
+    _spared: str = ""  # the round that was killed in last
+
+    def due(self, event: dict[str, Any]) -> Phase | None:
+        if not self.phases or event.get("round_id", self._spared) == self._spared:
+            return None
+        before = self.phases[0] - 1
+        begun = (
+            event["event"] == "round_opened"
+            if before < 0
+            else event.get("phase") == Phase(before).name.lower()
+        )
+        if not begun:
+            return None
+        self._spared = event["round_id"]
+        return self.phases.pop(0)
 
 
 def _address(events: list[dict[str, Any]]) -> str:

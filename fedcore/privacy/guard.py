@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from fedcore.rounds.instructions import UpdateKind, Weighting
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.task import Task
 from secagg import ParameterError
+from secagg.store import replace_file
 
 _SLACK = 1e-3  # the bisection of the calibration
 _SAME = 1e-9  # what is computed by formula
@@ -161,12 +161,7 @@ def read_account(path: Path) -> Accountant:
 
 def _write(path: Path, accountant: Accountant) -> None:
     """Replace the file at once, before anything that it accounts for is sent. Raises DataError."""
-    beside = path.with_name(path.name + ".new")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(accountant.state(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        replace_file(path, json.dumps(accountant.state()).encode())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error

@@ -57,7 +57,7 @@ class Consent:
         """Return the task of a payload, and keep that it is answered. Raises TaskError, CodecError."""
         task = self._read(payload, parameters)
         with self.store.transaction():
-            kept = self._following(task)
+            kept = self._following(task, parameters.round_id.hex())
             self.store.put({self._name: json.dumps(kept, sort_keys=True).encode()})
         return task
 
@@ -117,13 +117,18 @@ class Consent:
     def _site_name(self) -> str:
         return f"site/{self.run.digest.hex()}"
 
-    def _following(self, task: Task) -> dict[str, Any]:
-        """Return what is to be kept of this task. Raises TaskError unless it may follow what was answered."""
+    def _following(self, task: Task, round_id: str) -> dict[str, Any]:
+        """Return what is to be kept of this task. Raises TaskError unless it may follow what was answered.
+
+        The newest may be computed again in its own round, of which one vector leaves at most: by a process
+        that was started again.
+        """
         text = self.store.get(self._name)
         kept: dict[str, Any] = {} if text is None else json.loads(text)
         last = tuple(kept.get("last", (0, 0, 0)))
         now, digest = (task.step, task.attempt, task.question.passes), task.digest.hex()
-        if now <= last:
+        again = now == last and round_id == kept.get("round")
+        if now <= last and not again:
             raise TaskError(
                 f"task: {task.name} is step {now[0]}, attempt {now[1]}, and does not follow step {last[0]}, "
                 f"attempt {last[1]}, which was answered: a run that begins anew with this store needs "
@@ -131,7 +136,7 @@ class Consent:
             )
         if now[0] == last[0] and digest != kept["digest"]:
             raise TaskError(f"task: {task.name} was answered, and asks something else now")
-        out = kept | {"last": now, "digest": digest}
+        out = kept | {"last": now, "digest": digest, "round": round_id}
         return out | self._standardizer(task.question, kept) | self._norm(task.question, kept)
 
     def _standardizer(self, question: Question, kept: dict[str, Any]) -> dict[str, Any]:

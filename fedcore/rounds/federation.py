@@ -51,6 +51,8 @@ class Federation:
     every_sum      also before every attempt and after every sum: sites that keep what they answered do not
                    answer an earlier one again
     ready          called ahead of every attempt, of everybody or some: returns when it makes sense
+    known          tells whether the sum of a task, over all or some, was begun by an earlier process: it is
+                   gone on with
     about          what the run stands on, in its checkpoints; None: learner, schema and strategy
     terms          what the sites agreed to; None: what follows from the rest
     """
@@ -66,6 +68,7 @@ class Federation:
     on_checkpoint: Callable[[RunState], None] = lambda _state: None
     every_sum: bool = False
     ready: Callable[[Sequence[str] | None], None] = lambda _among: None
+    known: Callable[[Task, Sequence[str] | None], bool] = lambda _task, _among: False
     about: Mapping[str, Any] | None = None
     terms: Terms | None = None
 
@@ -165,7 +168,9 @@ class _Run:
                 self.guard.accountant = type(self.guard.accountant).restore(resume.accountant)
         step, last = now.tried
         now = replace(now, about=federation.stands_on())
-        self.now, self.tried = now, (step, last + 1)  # what was asked before is not asked again
+        self.now, self.tried = now, (step, last + 1)  # what was asked before is not asked again,
+        self._again = resume is not None  # but where the aggregator still has it, it is gone on with
+        self._gone_on: set[tuple[int, int]] = set()  # such attempts, by step: spent already
 
     @cached_property
     def terms(self) -> Terms:
@@ -278,6 +283,8 @@ class _Run:
             self._refuse_vanishing(task.encoding)
 
         def before(attempt: Task) -> None:
+            if self._goes_on(attempt, among):
+                return
             self.federation.ready(among)  # first: an attempt that waits is not spent
             self.tried = attempt.step, attempt.attempt
             self.now = now = replace(self.now, tried=self.tried)
@@ -290,7 +297,7 @@ class _Run:
             self.federation.on_checkpoint(now)
 
         def failed(attempt: Task, reason: str) -> None:
-            epsilon = self.spend(task, None)
+            epsilon = self.spend(attempt, None)
             if self.guard is not None and epsilon is not None:  # spent, whatever becomes of this run
                 self.now = replace(self.now, accountant=self.guard.accountant.state())
             norm = task.encoding.shaping.norm
@@ -298,13 +305,25 @@ class _Run:
 
         step, first = self.tried  # of all sums of a round: sites count its attempts, too
         done = first - 1 if task.step and step == task.step else 0
+        if done and self._goes_on(replace(task, attempt=done), among):
+            done -= 1
         aggregator, plan = self.federation.aggregator, self.plan
         return Attempts(aggregator, plan.attempts, plan.smallest_group, before, failed, done).sum(task, among)
+
+    def _goes_on(self, attempt: Task, among: Sequence[str] | None) -> bool:
+        """Return whether an attempt was begun before this run was gone on with; it is spent already."""
+        if self._again and attempt.step and self.federation.known(attempt, among):
+            self._gone_on.add((attempt.step, attempt.attempt))
+            return True
+        self._again = False  # what follows is new
+        return False
 
     def spend(self, task: Task, survivors: int | None) -> float | None:
         """Account for a sum, or for an attempt without one. Returns epsilon."""
         if self.guard is None or task.encoding.noise is None:
             return None
+        if (task.step, task.attempt) in self._gone_on:
+            return self.guard.accountant.epsilon
         return self.guard.after(task.encoding.noise, task.encoding.sent, survivors)
 
     def _report(self, record: RoundRecord) -> None:

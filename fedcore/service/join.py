@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -23,9 +24,10 @@ from fedcore.rounds.site import Site, with_cause
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
 from secagg import ParameterError, Phase, RoundParameters, Signer
+from secagg.audit import AuditError, Round, content_of, load_receipt
 from secagg.kernels import UIntArray, VectorSource, lane_dtype
-from secagg.service import AggregationClient, ServerCredentials, StreamError, write_private
-from secagg.store import MemoryStore, ParticipationLedger, Store
+from secagg.service import AggregationClient, PartyCredentials, ServerCredentials, StreamError, write_private
+from secagg.store import MemoryStore, ParticipationLedger, Store, replace_file
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
@@ -63,16 +65,18 @@ class JoinOptions:
     run     what this site agreed to: it takes part in nothing else
     store   keeps what it answered, signed and accepted; None: in memory, and forgotten with the process
     patience_s  how long to try to reach the server, without a word of it; math.inf: for ever
-    renew   called before each answer: rows to go on with, if there are new ones
+    renew   called before a question that was never answered: rows to go on with, if there are new ones
+    receipts  folder for the server's receipts, one a round; None: they are not kept
     reveal  private folder for the quantized updates, so that a drill can check the sums; None: never
     """
 
-    address: str
-    credentials: ServerCredentials = field(repr=False)
+    address: str | Sequence[str]
+    credentials: ServerCredentials | PartyCredentials = field(repr=False)
     signer: Signer
     site: Site
     run: Run
     store: Store | None = None
+    receipts: Path | None = None
     reveal: Path | None = None
     hold: Hold | None = None
     renew: Callable[[], Rows | None] = lambda: None
@@ -136,6 +140,8 @@ async def _rounds(client: AggregationClient, consent: Consent, options: JoinOpti
                 false_ends += 1
                 return _final(options, outcome.payload)
             false_ends = 0
+            if outcome.receipt and options.receipts is not None:
+                _keep_receipt(options.receipts, outcome.receipt, say)
             name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
             told = _told(outcome.reason)
             if options.site.trouble:  # nobody else hears of it
@@ -254,6 +260,22 @@ def _compute(
     if options.reveal is not None:
         _reveal(options.reveal, parameters, answer)
     return answer
+
+
+def _keep_receipt(folder: Path, receipt: bytes, say: Say) -> None:
+    """Keep a receipt under its round; what it proves, `secagg audit verify --receipt` says."""
+    try:
+        content = content_of(load_receipt(receipt).entry)
+    except AuditError as error:
+        say(f"the server's receipt is none: {error}")
+        return
+    if isinstance(content, Round):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{content.round_id.hex()}.receipt"
+        if path.exists() and path.read_bytes() != receipt:  # what was kept stays: both together prove a lie
+            path = path.with_suffix(f".{hashlib.sha256(receipt).hexdigest()[:16]}.receipt")
+            say(f"the server gave another receipt of a round that it gave one of before: kept as {path}")
+        replace_file(path, receipt)
 
 
 def _reveal(folder: Path, parameters: RoundParameters, answer: UIntArray | VectorSource) -> None:

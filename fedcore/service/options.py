@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from fedcore.rounds.agreement import Run
 from secagg import ParameterError, RoundParameters, Signer
 from secagg.service import Deadlines, Registry, ServerCredentials
-from secagg.store import Store
+from secagg.store.sql import Database, Spool
 
 Show: TypeAlias = Callable[[dict[str, Any]], None]
 
@@ -22,14 +22,18 @@ def show_nothing(_event: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """Of `serve`.
+    """What `serve` is to do.
 
+    registry_file  where the registry came from: who is revoked there while the run goes on has no more part
+               in it; None: the registry stays as it is
+    authority  certificate of the operator's authority: strangers end in the handshake; None: they do not
     start_s  how long the first round waits for the rest, once enough are there
     show     gets every event of the history as it is written
     signer   the server's own identity: it signs a transcript of every round, in out/transcripts
     keep_inputs  with the masked vectors in it
     run      what all parties agreed on
-    store    keeps who was summed with whom; None: in memory
+    database keeps rounds, uploads on their way and who was summed with whom; None: in memory
+    spool    where uploads wait; None: `secagg.store.sql.spool_of` the database
     keep     models and sums that stay in `out`, the newest; None: all
     resume    a run's folder is gone on with from its checkpoint instead of being refused
     """
@@ -37,8 +41,10 @@ class ServeOptions:
     address: str
     credentials: ServerCredentials = field(repr=False)
     registry: Registry
+    registry_file: Path | None = None
     run: Run
     out: Path
+    authority: bytes | None = field(default=None, repr=False)
     start_s: float = 60.0
     deadlines: Deadlines = field(default_factory=Deadlines)
     show: Show = show_nothing
@@ -46,7 +52,8 @@ class ServeOptions:
     keep_inputs: bool = False
     keep: int | None = None
     resume: bool = False
-    store: Store | None = None
+    database: Database | None = field(default=None, repr=False)
+    spool: Spool | None = None
 
     def __post_init__(self) -> None:
         """Refuse before anybody waits what every round would refuse."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -26,16 +27,19 @@ from secagg import ParameterError
 from secagg.service import (
     Event,
     LedgerNoted,
+    MessageLost,
     MessageRefused,
     PhaseDone,
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    RoundResumed,
+    StoreFailed,
     TranscriptFailed,
     TranscriptSealed,
     UploadTaken,
 )
-from secagg.store import FileLock
+from secagg.store import FileLock, replace_file
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -79,8 +83,14 @@ class Recorder:
         self._task = ""
         self._round_id = b""
         self._began = time.monotonic()
-        self.traffic: dict[bytes, tuple[int, int]] = {}
+        self.instance = self._named(out / ".instance")
         self.gone: dict[bytes, set[str]] = {}  # who dropped out of a round
+
+    def _named(self, path: Path) -> bytes:
+        """Return what tells this run from another one with the same agreement: drawn once, for its folder."""
+        if not path.exists():
+            replace_file(path, os.urandom(16).hex().encode())
+        return bytes.fromhex(path.read_text(encoding="ascii"))
 
     def write(self, event: str, **fields: object) -> None:
         """Append an event."""
@@ -102,8 +112,6 @@ class Recorder:
             case RoundOpened(vector_length=length, ring_bits=bits):
                 self.write("round_opened", **fields, vector_length=length, ring_bits=bits)
             case PhaseDone() as done:
-                up, down = self.traffic.get(event.round_id, (0, 0))
-                self.traffic[event.round_id] = (up + done.bytes_up, down + done.bytes_down)
                 self.gone.setdefault(event.round_id, set()).update(done.dropped)
                 self.write(
                     "phase",
@@ -124,12 +132,26 @@ class Recorder:
                 self.write("completed", **fields, survivors=survivors, suspects=suspects)
             case RoundFailed(reason=reason, detail=detail, suspects=suspects):
                 self.write("failed", **fields, reason=reason, detail=detail, suspects=suspects)
+            case _:
+                self._on_trouble(event, fields)
+
+    def _on_trouble(self, event: Event, fields: dict[str, Any]) -> None:
+        """Record what an operator should look at, and what became of transcripts."""
+        match event:
             case LedgerNoted(concern=concern, detail=detail, clients=clients):
                 self.write("ledger", **fields, concern=concern, detail=detail, clients=clients)
             case TranscriptSealed(file=file, address=address):
                 self.write("transcript", **fields, file=file, address=address.hex())
             case TranscriptFailed(reason=reason):
                 self.write("transcript_failed", **fields, reason=reason)
+            case RoundResumed(phase=phase, taken=taken):
+                self.write("resumed", **fields, phase=phase.name.lower(), taken=taken)
+            case MessageLost(client=client, reason=reason):
+                self.write("lost", **fields, client=client, reason=reason)
+            case StoreFailed(reason=reason):
+                self.write("store_failed", **fields, reason=reason)
+            case _:
+                pass
 
     def on_round(self, record: RoundRecord) -> None:
         """Keep the sum and the model after it."""

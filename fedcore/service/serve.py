@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+import time
+from pathlib import Path
 
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.federation import Federation, refuse_other
@@ -14,11 +15,24 @@ from fedcore.rounds.state import RunState
 from fedcore.service.options import ServeOptions
 from fedcore.service.recorder import CHECKPOINT, Recorder
 from fedcore.service.sums import ServiceSum
-from secagg.service import AggregationServer, Transcripts
-from secagg.store import MemoryStore, ParticipationLedger
+from secagg import SecAggError
+from secagg.service import (
+    AggregationServer,
+    Registry,
+    RunSettings,
+    ServedRun,
+    Transcripts,
+    accept_file,
+)
+from secagg.store import ParticipationLedger
+from secagg.store.sql import Database
 
 # Clients between two streams come back after half a second and hear then that the run is over.
 _FAREWELL_S = 10.0
+_SLOWEST_S = 600.0  # for a model over a slow line
+_LOOK_S = 0.1
+_REGISTRY_S = 1.0  # between two looks at its file
+_KEPT_SUMS = 64  # of the groups and passes of a round, which a server that was killed in it asks for again
 
 
 async def serve(options: ServeOptions) -> RunState:
@@ -31,19 +45,21 @@ async def serve(options: ServeOptions) -> RunState:
         keep=options.keep,
         names=options.registry.names.values(),
     )
+    store = Database("sqlite://") if options.database is None else options.database
     try:
-        return await _serve(options, recorder)
+        return await _serve(options, recorder, store)
     finally:
         recorder.close()
+        if options.database is None:
+            store.close()
 
 
-async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
+async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> RunState:
     transcripts = None
     if options.signer is not None:
         folder = options.out / "transcripts"
-        folder.mkdir(exist_ok=options.resume)
+        folder.mkdir(exist_ok=True)
         transcripts = Transcripts(folder=folder, signer=options.signer, keep_inputs=options.keep_inputs)
-    store = MemoryStore() if options.store is None else options.store
     ledger = ParticipationLedger(store)
     kept = options.out / CHECKPOINT
     resume = RunState.load(kept) if options.resume and kept.exists() else None
@@ -52,14 +68,79 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
     server = AggregationServer(
         address=options.address,
         credentials=options.credentials,
-        registry=options.registry,
-        observer=recorder.on_event,
-        transcripts=transcripts,
-        store=store,
-        ledger=ledger,
-        agreement=options.run.digest,
+        authority=options.authority,
+        database=store,
+        spool=options.spool,
+        auditor=options.signer,
     )
     await server.start()
+    try:
+        served = await server.open(
+            RunSettings(
+                registry=options.registry,
+                observer=recorder.on_event,
+                transcripts=transcripts,
+                ledger=ledger,
+                agreement=options.run.digest,
+                keep_sums=_KEPT_SUMS,
+            )
+        )
+        return await _train(options, recorder, store, server, served, ledger, resume)
+    finally:
+        await server.stop()
+
+
+async def _watch_registry(
+    options: ServeOptions, store: Database, served: ServedRun, recorder: Recorder, aggregator: ServiceSum
+) -> None:
+    """Let go of parties that the registry's file has no more; who is new there has a part in the next run."""
+    path = options.registry_file
+    if path is None:
+        return
+    seen: tuple[int, int] | None = None  # it may have changed since it was read
+    while True:
+        await asyncio.sleep(_REGISTRY_S)
+        if (now := _changed(path)) == seen:
+            continue
+        seen = now
+        try:
+            found = await asyncio.to_thread(_accepted, path, store)
+            names = {one: name for one, name in options.registry.names.items() if one in found.identities}
+            gone = sorted(name for one, name in served.registry.names.items() if one not in names)
+            await served.enrol(Registry(names))
+            aggregator.leave_out(options.registry.identities - served.registry.identities)
+        except SecAggError as error:
+            recorder.write("warning", text=f"goes on with the registry of before: {error}")
+            continue
+        if gone:
+            text = f"{', '.join(gone)}: not in {path} any more: no part in this run from now on"
+            recorder.write("warning", text=text)
+
+
+def _changed(path: Path) -> tuple[int, int]:
+    """Return what tells a file from an earlier one; a file that is away for a moment from all others."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns
+
+
+def _accepted(path: Path, store: Database) -> Registry:
+    if store.durable:
+        accept_file(path, store)
+    return Registry.load(path)
+
+
+async def _train(
+    options: ServeOptions,
+    recorder: Recorder,
+    store: Database,
+    server: AggregationServer,
+    served: ServedRun,
+    ledger: ParticipationLedger,
+    resume: RunState | None,
+) -> RunState:
     host = options.address.rsplit(":", 1)[0]
     listening = {"address": f"{host}:{server.port}", "pid": os.getpid()}
     recorder.write("listening", **listening, agreement=options.run.digest.hex(), durable=store.durable)
@@ -69,10 +150,10 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         recorder.write("warning", text="without --store, what was summed is forgotten with this server")
     loop = asyncio.get_running_loop()
     aggregator = ServiceSum(
-        server,
+        served,
         loop,
         options,
-        traffic=recorder.traffic,
+        instance=recorder.instance,
         gone=recorder.gone,
         on_task=recorder.on_task,
         subjects=options.run.subjects(store),
@@ -90,26 +171,28 @@ async def _serve(options: ServeOptions, recorder: Recorder) -> RunState:
         on_checkpoint=recorder.on_checkpoint,
         every_sum=True,
         ready=aggregator.ready,
+        known=aggregator.known,
         about=options.run.stands_on(),
         terms=options.run.terms,
     )
+    watching = asyncio.create_task(_watch_registry(options, store, served, recorder, aggregator))
     try:
         try:
             model = await asyncio.to_thread(federation.run, resume)
         except BudgetExceededError as error:
-            await _end_early(server, options, recorder, str(error))
+            await _end_early(served, options, recorder, str(error))
             raise
-        server.finish(_final(options, model))
+        served.finish(_final(options, model))
         recorder.finish(model.number, model.stopped)
-        await _farewell(server)
+        await _farewell(served)
         await asyncio.to_thread(recorder.report)
         return model
     finally:
         aggregator.close()
-        await server.stop()
+        watching.cancel()
 
 
-async def _end_early(server: AggregationServer, options: ServeOptions, recorder: Recorder, why: str) -> None:
+async def _end_early(server: ServedRun, options: ServeOptions, recorder: Recorder, why: str) -> None:
     """Hand out the model of the last round with a result: no later round of this run may be opened."""
     kept = options.out / CHECKPOINT
     if not kept.exists():
@@ -121,12 +204,16 @@ async def _end_early(server: AggregationServer, options: ServeOptions, recorder:
     await asyncio.to_thread(recorder.report)
 
 
-async def _farewell(server: AggregationServer) -> None:
-    """Wait until everybody has heard that the run is over, but not for ever."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_FAREWELL_S):
-            await server.everybody_told()
-    await asyncio.sleep(0.5)  # for the last streams to drain
+async def _farewell(server: ServedRun) -> None:
+    """Wait until everybody has heard that the run is over: not for ever, longer for who is being told."""
+    told = asyncio.create_task(server.everybody_told())
+    until = time.monotonic() + _FAREWELL_S
+    slowest = until + _SLOWEST_S
+    try:
+        while not told.done() and time.monotonic() < (slowest if server.telling else until):
+            await asyncio.wait({told}, timeout=_LOOK_S)
+    finally:
+        told.cancel()
 
 
 def _final(options: ServeOptions, now: RunState) -> bytes:

@@ -6,22 +6,32 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from fedcore.rounds.aggregation import GroupSum
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.task import Task
 from fedcore.service.options import ServeOptions
-from secagg import Aggregate, Identity, RoundAbortedError, RoundParameters
-from secagg.service import AggregationServer, ServiceError, round_context
-from secagg.store import Advice, ConcernKind, LedgerError, ParticipationLedger
+from secagg import Aggregate, Identity, RoundAbortedError, RoundParameters, context_digest
+from secagg.service import ServedRun, ServiceError, round_context
+from secagg.store import (
+    Advice,
+    ConcernKind,
+    LeaseLostError,
+    LedgerError,
+    ParticipationLedger,
+    StoreDamagedError,
+    StoreError,
+)
 
 _LOOK_S = 0.05  # between two looks at who is connected
 _SETTLES_S = 2.0  # clients come and go between rounds: what lasts is told
 QUIET_S = 60.0  # after which it is told again
+_STORE_S = 1.0  # between two looks at a store that failed
+_T = TypeVar("_T")
 _STRIKES = 3  # rounds running in which a site is silent or suspect, before it is asked last
 
 OnWaiting: TypeAlias = Callable[[list[str], list[str], int], None]
@@ -31,15 +41,16 @@ OnWaiting: TypeAlias = Callable[[list[str], list[str], int], None]
 class ServiceSum:
     """A SumAggregator whose sites are clients of an aggregation server. Called outside its event loop.
 
-    traffic     bytes up and down by round; gone: who dropped out of it
+    instance    tells this run from another one with the same agreement
+    gone        who dropped out of a round
     on_warning  told what the server's console should say
     on_waiting  told who is there, who is missing and how many are needed, when that changes and every minute
     """
 
-    server: AggregationServer
+    served: ServedRun
     loop: asyncio.AbstractEventLoop
     options: ServeOptions
-    traffic: Mapping[bytes, tuple[int, int]]
+    instance: bytes
     gone: Mapping[bytes, set[str]]
     on_task: Callable[[Task, bytes], None]
     subjects: Subjects
@@ -48,6 +59,7 @@ class ServiceSum:
     on_warning: Callable[[str], None] = lambda _text: None
     _over: threading.Event = field(default_factory=threading.Event)
     _started: bool = False
+    _revoked: frozenset[Identity] = frozenset()  # of another thread, replaced as a whole
     _guilty: set[Identity] = field(default_factory=set)  # left out from then on
     _likely: set[Identity] = field(default_factory=set)  # left out of the next attempt, if that is allowed
     _strikes: Counter[Identity] = field(default_factory=Counter)
@@ -73,7 +85,7 @@ class ServiceSum:
         told, when = frozenset(asked), time.monotonic()
         began = when
         while True:
-            here, now = asked & self.server.connected, time.monotonic()
+            here, now = asked & self.served.connected, time.monotonic()
             if len(here) < needed:
                 enough_at = None
                 if among is not None and now - began >= self.options.deadlines.advertise_s:
@@ -90,6 +102,10 @@ class ServiceSum:
             if self._over.wait(_LOOK_S):
                 raise ServiceError("the server was stopped while it waited")
 
+    def leave_out(self, revoked: frozenset[Identity]) -> None:
+        """Ask these no more; from any thread."""
+        self._revoked = revoked
+
     def close(self) -> None:
         """End a wait, whoever is missing."""
         self._over.set()
@@ -103,13 +119,16 @@ class ServiceSum:
         subject = None if encoding.noise is not None else self.subjects.of(task)
         asked = self._asked(among)
         cohort = None
+        ticket = self._ticket(task, among)
+        known = self._answer(lambda: self.served.known(ticket))
         if subject is not None:
             if options.run.regroups:
-                cohort, task = self._cohort(subject, asked, task)
-            asked = self._allowed(subject, asked, task)
+                cohort, task = self._cohort(subject, asked, task, wait=known is None)
+            if known is None:
+                asked = self._allowed(subject, asked, task)
         self._likely.clear()
         payload = task.encode()
-        parameters = options.parameters(
+        parameters = known or options.parameters(
             vector_length=encoding.length,
             ring_bits=encoding.codec.ring_bits,
             context=round_context(payload, options.run.digest),
@@ -117,28 +136,51 @@ class ServiceSum:
         )
         self._started = True
         self.on_task(task, parameters.round_id)
-        running = self.server.run_round(
-            parameters,
-            payload,
-            options.deadlines,
-            excluded=options.registry.identities - asked,
-            subject=subject,
-            cohort=cohort,
-            floor=options.run.floor if cohort is None else options.run.cell,
-        )
         try:
-            result = asyncio.run_coroutine_threadsafe(running, self.loop).result()
+            result = self._answer(
+                lambda: self.served.round(
+                    parameters,
+                    payload,
+                    options.deadlines,
+                    ticket=ticket,
+                    excluded=options.registry.identities - asked,
+                    subject=subject,
+                    cohort=cohort,
+                    floor=options.run.floor if cohort is None else options.run.cell,
+                )
+            )
         except RoundAbortedError as error:
             self._guilty.update(map(Identity, error.guilty))
             self._likely.update(map(Identity, error.likely))
             self._silent(parameters, asked, frozenset(map(Identity, error.blamed)))
-            if apart := self._names_of(asked & self.server.connected & self._away):
+            if apart := self._names_of(asked & self.served.connected & self._away):
                 said = "connected, and took no part: their logs say why, such as another agreement"
                 self.on_warning(f"{', '.join(apart)}: {said}")
             raise
         except LedgerError as error:
             raise RoundAbortedError(error.concerns[0].kind, str(error)) from error
         return self._counted(task, parameters, asked, result)
+
+    def known(self, task: Task, among: Sequence[str] | None) -> bool:
+        """Return whether a round about a task was begun before this server was started again."""
+        ticket = self._ticket(task, among)
+        return self._answer(lambda: self.served.known(ticket)) is not None
+
+    def _ticket(self, task: Task, among: Sequence[str] | None) -> bytes:
+        place = b"%d/%d/%d" % (task.step, task.attempt, task.group)
+        return context_digest(self.instance, place, *(name.encode() for name in sorted(among or ())))
+
+    def _answer(self, asking: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Wait for an answer of the server; where its store fails, until that is over."""
+        while True:
+            try:
+                return asyncio.run_coroutine_threadsafe(asking(), self.loop).result()
+            except (LeaseLostError, StoreDamagedError):  # waiting does not mend these
+                raise
+            except StoreError as error:
+                self.on_warning(f"waits for the store: {error}")
+                if self._over.wait(_STORE_S):
+                    raise
 
     def _counted(
         self, task: Task, parameters: RoundParameters, asked: frozenset[Identity], result: Aggregate
@@ -147,7 +189,7 @@ class ServiceSum:
         self._guilty.update(blame.client for blame in result.blamed if blame.guilty)
         self._silent(parameters, asked, frozenset(blame.client for blame in result.blamed))
         names = sorted(registry.name_of(identity) for identity in result.survivors)
-        up, down = self.traffic.get(parameters.round_id, (0, 0))
+        up, down = (sum(one.values()) for one in (result.traffic.up, result.traffic.down))
         return GroupSum.decoded(
             task, result.total, names, bytes_up=up, bytes_down=down, round_id=parameters.round_id
         )
@@ -159,7 +201,7 @@ class ServiceSum:
         registry, run = self.options.registry, self.options.run
         asked = frozenset(
             identity
-            for identity in registry.identities - self._guilty
+            for identity in registry.identities - self._guilty - self._revoked
             if among is None or registry.name_of(identity) in among
         )
         awake = asked - self._resting.keys()
@@ -188,13 +230,14 @@ class ServiceSum:
     # --- what the members' ledgers allow
 
     def _cohort(
-        self, subject: bytes, asked: frozenset[Identity], task: Task
+        self, subject: bytes, asked: frozenset[Identity], task: Task, *, wait: bool
     ) -> tuple[frozenset[Identity], Task]:
         """Return among whom a subject is summed, settled by its first attempt, and the task that says so."""
         run = self.options.run
-        self._wait_for(asked - self._away)
+        if wait:
+            self._wait_for(asked - self._away)
         if (settled := self.ledger.cohort(subject)) is None:
-            here = asked & self.server.connected
+            here = asked & self.served.connected
             cohort = here if len(here) >= max(run.minimum_cohort, run.cell) else asked
             self.ledger.join(subject, cohort=cohort, floor=run.cell)
         else:
@@ -206,7 +249,7 @@ class ServiceSum:
         """Wait until these are connected: clients come back after each round, first ones are starting."""
         longest = self.options.deadlines.advertise_s if self._started else self.options.start_s
         until = time.monotonic() + longest
-        while not expected <= self.server.connected and time.monotonic() < until:
+        while not expected <= self.served.connected and time.monotonic() < until:
             time.sleep(_LOOK_S)
 
     def _allowed(self, subject: bytes, asked: frozenset[Identity], task: Task) -> frozenset[Identity]:
@@ -215,7 +258,7 @@ class ServiceSum:
         raises  RoundAbortedError: the members of the earlier sum must be waited for
         """
         options = self.options
-        here = (asked & self.server.connected or asked) if options.run.regroups else asked
+        here = (asked & self.served.connected or asked) if options.run.regroups else asked
         advice: Advice | None = None
         unsuspected = here - self._likely
         if len(unsuspected) < min(options.run.minimum_cohort, len(here)):

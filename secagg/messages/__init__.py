@@ -1,6 +1,14 @@
 """The messages of the protocol as frozen dataclasses, and their one canonical encoding."""
 
-from secagg.messages.frames import decode_frame, encode_frame, parameters_from_wire, parameters_to_wire
+from secagg.messages.frames import (
+    Envelope,
+    decode_body,
+    decode_frame,
+    encode_frame,
+    open_frame,
+    parameters_from_wire,
+    parameters_to_wire,
+)
 from secagg.messages.rows import Octets, Rows, column, joined, split
 from secagg.messages.types import (
     KINDS,
@@ -27,6 +35,7 @@ __all__ = [
     "KINDS",
     "Advertisement",
     "Encoded",
+    "Envelope",
     "MaskedInput",
     "Message",
     "Octets",
@@ -46,11 +55,13 @@ __all__ = [
     "UploadProof",
     "column",
     "decode",
+    "decode_body",
     "decode_frame",
     "encode",
     "encode_frame",
     "encode_list",
     "joined",
+    "open_frame",
     "parameters_from_wire",
     "parameters_to_wire",
     "split",

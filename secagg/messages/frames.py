@@ -40,6 +40,21 @@ def decode_frame(data: Buffer) -> tuple[bytes, Message]:
 
     raises  RemoteProtocolError: MALFORMED, UNSUPPORTED_VERSION
     """
+    envelope = open_frame(data)
+    return envelope.round_id, decode_body(envelope)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A frame whose body was not decoded: reading it costs the same for every body."""
+
+    round_id: bytes
+    kind: int  # from 0, as in KINDS
+    body: Buffer
+
+
+def open_frame(data: Buffer) -> Envelope:
+    """Read what stands around a body. Raises RemoteProtocolError: MALFORMED, UNSUPPORTED_VERSION."""
     frame = decode(_FrameMessage, data)
     if frame.version != PROTOCOL_VERSION:
         raise RemoteProtocolError(
@@ -48,8 +63,12 @@ def decode_frame(data: Buffer) -> tuple[bytes, Message]:
         )
     if not 1 <= frame.kind <= len(KINDS):
         raise malformed(f"Frame.kind: must be in 1..{len(KINDS)}, is {frame.kind}")
-    body = cast("Message", decode(KINDS[frame.kind - 1], frame.body))
-    return frame.round_id, body
+    return Envelope(frame.round_id, frame.kind - 1, frame.body)
+
+
+def decode_body(envelope: Envelope) -> Message:
+    """Return the message. Large fields are views. Raises RemoteProtocolError: MALFORMED."""
+    return cast("Message", decode(KINDS[envelope.kind], envelope.body))
 
 
 def parameters_to_wire(parameters: RoundParameters) -> RoundParametersMessage:

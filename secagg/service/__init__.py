@@ -1,13 +1,15 @@
 """The service: sockets, clocks and configuration around the sessions. Needs the extra `service`."""
 
+from secagg.service.authority import CertificateError, PartyCredentials, check_issued
 from secagg.service.client import AggregationClient
 from secagg.service.clock import Clock, ManualClock, SystemClock
 from secagg.service.context import round_context
-from secagg.service.driver import Deadlines
 from secagg.service.errors import (
+    BusyError,
     ConnectionLostError,
     HelloError,
     KeyFileError,
+    NotHereError,
     RegistryError,
     ServiceError,
     StreamError,
@@ -15,27 +17,43 @@ from secagg.service.errors import (
 from secagg.service.events import (
     Event,
     LedgerNoted,
+    MessageLost,
     MessageRefused,
     Observer,
     PhaseDone,
     RoundCompleted,
     RoundFailed,
     RoundOpened,
+    RoundResumed,
+    StoreFailed,
     TranscriptFailed,
     TranscriptSealed,
     UploadTaken,
 )
-from secagg.service.keys import ServerCredentials, read_identity, write_identity, write_private
+from secagg.service.kept import Deadlines
+from secagg.service.keys import (
+    ServerCredentials,
+    former_keys,
+    read_identity,
+    read_private,
+    store_key,
+    write_identity,
+    write_private,
+)
 from secagg.service.reach import host_and_port, outdated
-from secagg.service.registry import Registry, check_name
+from secagg.service.registry import Registry, accept_file, check_name, follow_file
+from secagg.service.run import RunSettings, ServedRun
 from secagg.service.seat import BeforeSign, Question, RoundOutcome
-from secagg.service.server import AggregationServer
+from secagg.service.selection import Selection
+from secagg.service.server import AggregationServer, Limits, Refusal
 from secagg.service.transcripts import Transcripts
 
 __all__ = [
     "AggregationClient",
     "AggregationServer",
     "BeforeSign",
+    "BusyError",
+    "CertificateError",
     "Clock",
     "ConnectionLostError",
     "Deadlines",
@@ -43,30 +61,46 @@ __all__ = [
     "HelloError",
     "KeyFileError",
     "LedgerNoted",
+    "Limits",
     "ManualClock",
+    "MessageLost",
     "MessageRefused",
+    "NotHereError",
     "Observer",
+    "PartyCredentials",
     "PhaseDone",
     "Question",
+    "Refusal",
     "Registry",
     "RegistryError",
     "RoundCompleted",
     "RoundFailed",
     "RoundOpened",
     "RoundOutcome",
+    "RoundResumed",
+    "RunSettings",
+    "Selection",
+    "ServedRun",
     "ServerCredentials",
     "ServiceError",
+    "StoreFailed",
     "StreamError",
     "SystemClock",
     "TranscriptFailed",
     "TranscriptSealed",
     "Transcripts",
     "UploadTaken",
+    "accept_file",
+    "check_issued",
     "check_name",
+    "follow_file",
+    "former_keys",
     "host_and_port",
     "outdated",
     "read_identity",
+    "read_private",
     "round_context",
+    "store_key",
     "write_identity",
     "write_private",
 ]

@@ -6,7 +6,8 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,9 +16,10 @@ import grpc.aio
 from secagg.effects import Frame
 from secagg.errors import ParameterError
 from secagg.params import Buffer, Entropy, Policy, Signer
+from secagg.service.authority import CertificateError, PartyCredentials, check_issued
 from secagg.service.clock import Clock, SystemClock
-from secagg.service.errors import ConnectionLostError, HelloError, StreamError
-from secagg.service.hello import make_hello
+from secagg.service.errors import ConnectionLostError, HelloError, ServiceError, StreamError
+from secagg.service.hello import DEFAULT_PLACE, NONCE_BYTES, check_place, check_tags, make_hello
 from secagg.service.keys import SERVER_NAME, ServerCredentials
 from secagg.service.reach import Obstacle, host_and_port, is_loopback, obstacle, outdated, printable
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
@@ -33,10 +35,31 @@ from secagg.service.seat import (
 )
 from secagg.service.server import GRPC_OPTIONS, METHOD
 from secagg.service.tasks import end_tasks
-from secagg.store import Counter, MemoryStore, ParticipationLedger, Store, StoredCounter
+from secagg.store import (
+    Counter,
+    MemoryStore,
+    ParticipationLedger,
+    SealedStore,
+    Store,
+    StoredCounter,
+    StoreError,
+)
 
 _RECORD_LIMIT = 1 << 34  # a payload may be a large model
-_RETRY_S = 0.5
+_RETRY_S, _RETRY_MOST_S = 0.25, 10.0  # before another attempt, give or take a half
+
+_REFUSALS = 64  # of a server, on one stream: more would fill our log
+_MOST_PACED_S = 86_400.0  # a server may send us away for so long
+_GREETING_S = 15.0  # to connect, and to be challenged
+
+CLIENT_OPTIONS = (
+    *GRPC_OPTIONS,
+    ("grpc.use_local_subchannel_pool", 1),  # no waiting for what another channel failed at
+    ("grpc.keepalive_time_ms", 30_000),  # a stream that nobody holds any more is found
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # of a peer whose system still acknowledges; default: a minute
+    ("grpc.http2.max_pings_without_data", 0),  # any number: a round may wait for long
+)
 
 _Call: TypeAlias = Any  # gRPC's stream call has no public type
 
@@ -52,16 +75,19 @@ class _BrokenStreamError(Exception):
 class AggregationClient:
     """Takes part in rounds of one server.
 
-    address        host:port
-    credentials    the server's pinned certificate
+    address        host:port, or several: of the servers of one database, tried in turn
+    credentials    the server's pinned certificate; or, where an operator's authority lets parties in, our own
+                   certificate and key, and the authority's
     policy         what the client demands of a round; `known` comes from its own registry file
     entropy        for the secrets of each round
-    store          keeps the ids of accepted rounds; secrets of a round are in memory only: a client that is
-                   killed has no part in the rest of its round
-    counter        counts what was released; default: in the store
+    store          keeps the ids of accepted rounds. Of a `SealedStore` also the round that the client is in,
+                   with its secrets: a client that was killed goes on with it, without it is out of it
+    counter        counts what was released; default: in the store, which does not notice that it was set back
     ledger         what this client uploaded before, and how often; default: in the store, it warns only
     agreement      digest of what was agreed on before: in the context of every round, so that nobody takes
                    part who agreed to something else
+    place          FEDERATION/RUN, as the server calls it
+    tags           what the client says of itself, for servers that select by it
     question_of    what (payload, parameters) ask, for the ledger; default: the context is the subject
     before_answer  awaited with (phase, payload) before an answer is released; for drills and tests
     before_sign    called in a thread with (parameters, payload, finished, survivors) before the client signs
@@ -78,8 +104,8 @@ class AggregationClient:
     def __init__(
         self,
         *,
-        address: str,
-        credentials: ServerCredentials,
+        address: str | Sequence[str],
+        credentials: ServerCredentials | PartyCredentials,
         signer: Signer,
         policy: Policy,
         entropy: Entropy = os.urandom,
@@ -88,6 +114,8 @@ class AggregationClient:
         ledger: ParticipationLedger | None = None,
         question_of: QuestionOf = context_is_subject,
         agreement: bytes = b"",
+        place: str = DEFAULT_PLACE,
+        tags: Collection[str] = (),
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
         before_sign: BeforeSign | None = None,
@@ -95,13 +123,18 @@ class AggregationClient:
         patience_s: float = 60.0,
         most_bytes: int = _RECORD_LIMIT,
     ) -> None:
-        host, _ = host_and_port(address)
-        # gRPC asks the proxy of the environment even for a server on this machine.
-        self._options = GRPC_OPTIONS + ((("grpc.enable_http_proxy", 0),) if is_loopback(host) else ())
+        self._addresses = (address,) if isinstance(address, str) else tuple(address)
+        if not self._addresses:
+            raise ParameterError("address: must be one at least")
+        for one in self._addresses:
+            host_and_port(one)
         if math.isnan(patience_s) or patience_s < 0:
             raise ParameterError(f"patience_s: must be at least 0, is {patience_s}")
-        self._address = address
+        self._turn = 0  # of the address that is tried next
+        self._place, self._tags = check_place(place), check_tags(tags)
+        self._paced_s = 0.0  # until when the server has nothing for us
         self._reached = False  # the server said something, once
+        self._challenged: float | None = None  # when it did on this stream
         self._trouble: str | None = ""
         self._credentials = credentials
         self._clock = clock or SystemClock()
@@ -119,6 +152,8 @@ class AggregationClient:
             on_refusal=on_refusal,
             question_of=question_of,
             agreement=agreement,
+            place=place,
+            resumes=isinstance(store, SealedStore),
         )
         self._patience_s, self._most_bytes = patience_s, most_bytes
 
@@ -133,28 +168,57 @@ class AggregationClient:
         compute  (payload, parameters) -> vector (d,) below 2^ring_bits, or a VectorSource of it; called in a
                  thread, once the parameters are accepted. What it raises, or the source when it is read,
                  ends this client's round and is raised here.
-        raises   ConnectionLostError: with the cause; HelloError, StreamError
+        raises   ConnectionLostError: with the cause; HelloError, StreamError; StoreError: a later call goes
+                 on with the round
         """
-        if not self._reached and (cause := outdated(self._credentials, self._clock.wall())):
+        if not self._reached and (cause := self._outdated()):
             raise ConnectionLostError(f"{self._address}: {cause}")
         seat = Seat(self._settings, compute)
-        lost_at: float | None = None
+        seat.restore()
         try:
-            while True:
-                broken: grpc.aio.AioRpcError | _BrokenStreamError = _BrokenStreamError()
-                try:
-                    await self._connect(seat)
-                except (grpc.aio.AioRpcError, _BrokenStreamError) as error:
-                    broken = error
-                if seat.outcome is not None:
-                    return seat.outcome
-                now = self._clock.now()
-                lost_at = now if lost_at is None or seat.heard else lost_at
-                seat.heard = False
-                self._check_patience(broken, now - lost_at)
-                await self._clock.sleep(_RETRY_S)
+            return await self._stay(seat)
+        except (ServiceError, StoreError):
+            raise
+        except Exception:
+            seat.forget()  # what our caller could not do once it would not do again
+            raise
         finally:
             seat.leave()
+
+    def _outdated(self) -> str:
+        """Return why our certificate, or the pinned one, does not hold; "": it does."""
+        now = self._clock.wall()
+        if isinstance(self._credentials, PartyCredentials):
+            return self._credentials.outdated(now)
+        return outdated(self._credentials, now)
+
+    async def _stay(self, seat: Seat) -> RoundOutcome:
+        """Connect until the round is over."""
+        lost_at: float | None = None
+        wait_s = _RETRY_S
+        while True:
+            broken: grpc.aio.AioRpcError | _BrokenStreamError = _BrokenStreamError()
+            try:
+                await self._connect(seat)
+            except (grpc.aio.AioRpcError, _BrokenStreamError) as error:
+                broken = error
+            if seat.outcome is not None:
+                return seat.outcome
+            now = self._clock.now()
+            # A round was heard of, or the server held the stream for long: it was not lost until now.
+            held = seat.heard or (self._challenged is not None and now - self._challenged > _GREETING_S)
+            lost_at = now if lost_at is None or held else lost_at
+            wait_s = _RETRY_S if held else min(2 * wait_s, _RETRY_MOST_S)
+            seat.heard, self._challenged = False, None
+            self._check_patience(broken, now - lost_at)
+            self._turn += 1
+            wait_s, self._paced_s = max(wait_s, self._paced_s), 0.0
+            # So that a thousand clients of a server that was started again do not come at once.
+            await self._clock.sleep(wait_s * (0.5 + random.random()))  # noqa: S311 - no secret
+
+    @property
+    def _address(self) -> str:
+        return self._addresses[self._turn % len(self._addresses)]
 
     def _check_patience(self, error: grpc.aio.AioRpcError | _BrokenStreamError, lost_s: float) -> None:
         """Raise unless it makes sense to connect again."""
@@ -176,8 +240,16 @@ class AggregationClient:
 
     async def _connect(self, seat: Seat) -> None:
         """Hold one stream until it breaks or the round is over."""
-        credentials = grpc.ssl_channel_credentials(self._credentials.certificate)
-        options = (*self._options, ("grpc.ssl_target_name_override", SERVER_NAME))
+        own = self._credentials
+        credentials = (
+            grpc.ssl_channel_credentials(own.authority, own.private_key, own.certificate)
+            if isinstance(own, PartyCredentials)
+            else grpc.ssl_channel_credentials(own.certificate)
+        )
+        options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME)]
+        if is_loopback(host_and_port(self._address)[0]):
+            # gRPC asks the proxy of the environment even for a server on this machine.
+            options.append(("grpc.enable_http_proxy", 0))
         async with grpc.aio.secure_channel(self._address, credentials, options=options) as channel:
             stream = _Stream(channel.stream_stream(METHOD)(), self._most_bytes)
             reading = asyncio.create_task(self._read(seat, stream))
@@ -200,22 +272,68 @@ class AggregationClient:
     async def _on_record(self, seat: Seat, stream: _Stream, record: Record) -> None:
         match record.type:
             case RecordType.CHALLENGE:
-                self._reached, self._trouble = True, None
-                digest, nonce = self._credentials.digest, bytes(record.content)
-                hello = make_hello(self._settings.signer, digest, nonce, seat.round_id)
-                await stream.write(RecordType.HELLO, hello)
+                await self._say_hello(seat, stream, bytes(record.content))
             case RecordType.PAYLOAD:
                 seat.take_payload(bytes(record.content))
             case RecordType.FRAME:
                 await seat.take_frame(record.content, stream)
             case RecordType.REFUSED:
+                stream.refusals += 1
+                if stream.refusals > _REFUSALS:
+                    raise StreamError(f"record: more than {_REFUSALS} refusals on one stream")
                 self._settings.on_refusal(printable(bytes(record.content).decode(errors="replace")))
             case RecordType.ENDED:
                 seat.end(*_read_outcome(record.content))
             case RecordType.FINISHED:
                 seat.finish(bytes(record.content))
+            case RecordType.PACE | RecordType.RECEIPT | RecordType.TAKEN:
+                self._note(seat, record)
             case RecordType.HELLO:
                 raise StreamError("record: HELLO comes from clients only")
+
+    def _note(self, seat: Seat, record: Record) -> None:
+        """Keep what the server says beside the round."""
+        content = bytes(record.content)
+        if record.type is RecordType.PACE:
+            seat.heard = True
+            self._paced_s = min(int.from_bytes(content, "big") / 1000, _MOST_PACED_S)
+        elif record.type is RecordType.RECEIPT:
+            seat.take_receipt(content)
+        else:
+            seat.taken(content)
+
+    async def _say_hello(self, seat: Seat, stream: _Stream, challenge: bytes) -> None:
+        """Prove who we are, and take up what we were at."""
+        self._reached, self._trouble = True, None
+        self._challenged = self._clock.now()
+        nonce, certificate = challenge[:NONCE_BYTES], challenge[NONCE_BYTES:]
+        hello = make_hello(
+            self._settings.signer,
+            self._server_digest(certificate),
+            nonce,
+            place=self._place,
+            resume=seat.round_id,
+            tags=self._tags,
+        )
+        await stream.write(RecordType.HELLO, hello)
+        await seat.go_on(stream)
+
+    def _server_digest(self, certificate: bytes) -> bytes:
+        """Return the digest of the server's certificate. Raises HelloError: no authority of ours issued it.
+
+        TLS has checked what the server holds; gRPC does not show it, so that the server says it once more.
+        Who says another one is a server of the same authority: a hello that it passes on lets it carry our
+        frames, which are signed, and nothing else.
+        """
+        if isinstance(self._credentials, ServerCredentials):
+            return self._credentials.digest
+        try:
+            check_issued(
+                certificate, self._credentials.authority, self._clock.wall(), "the server's certificate"
+            )
+        except CertificateError as error:
+            raise HelloError(str(error)) from error
+        return ServerCredentials(certificate).digest
 
 
 def _read_outcome(content: Buffer) -> tuple[bool, str]:
@@ -234,12 +352,23 @@ class _Stream:
     def __init__(self, call: _Call, most_bytes: int) -> None:
         self._call, self._most_bytes = call, most_bytes
         self._writing = asyncio.Lock()
+        self.refusals = 0
 
     async def records(self) -> AsyncIterator[Record]:
         reader = RecordReader(self._most_bytes)
-        while (message := await self._call.read()) is not grpc.aio.EOF:
+        message = await self._first()
+        while message is not grpc.aio.EOF:
             for record in reader.feed(message):
                 yield record
+            message = await self._call.read()
+
+    async def _first(self) -> Any:  # noqa: ANN401 - a message, or the end
+        """Return the first message. Who listens and says nothing is given up for the next address."""
+        try:
+            async with asyncio.timeout(_GREETING_S):
+                return await self._call.read()
+        except TimeoutError:
+            raise _BrokenStreamError from None
 
     async def write(self, kind: RecordType, content: Buffer | Frame) -> None:
         async with self._writing:

@@ -1,290 +1,287 @@
-"""One round on the server: feeds the session, keeps deadlines, remembers what each client was sent last."""
+"""One round on the event loop: hands messages in, keeps deadlines, carries out what the steps lead to.
+
+What the session does and what the store writes happens on a thread, one step at a time (`DurableRound`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
-import numpy as np
-
-from secagg.effects import (
-    Aborted,
-    Aggregate,
-    Completed,
-    Dropped,
-    Effect,
-    Frame,
-    PhaseClosed,
-    Progress,
-    Refused,
-    Send,
-)
-from secagg.errors import InfeasibleParameters, RoundAbortedError
-from secagg.kernels import lane_dtype, packed_bytes, ring_mask, unpack_add, usable_cpus
-from secagg.messages import MaskedInput, decode_frame
-from secagg.params import Buffer, Identity, Phase, RoundParameters, require
-from secagg.protocol import ServerSession
-from secagg.service.clock import Clock
+from secagg.effects import Aggregate, Dropped, Effect, Frame, PhaseClosed, Progress, Refused, Send
+from secagg.errors import RoundAbortedError
+from secagg.params import Buffer, Identity, Phase
+from secagg.service.durable import DAMAGED, OVER, DurableRound, Ended, Incoming, Services, Standing, Step
 from secagg.service.errors import StreamError
-from secagg.service.events import (
-    LedgerNoted,
-    MessageRefused,
-    Observer,
-    PhaseDone,
-    RoundCompleted,
-    RoundFailed,
-    RoundOpened,
-    TranscriptFailed,
-    TranscriptSealed,
-    UploadTaken,
-)
-from secagg.service.registry import Registry
-from secagg.service.tasks import end_tasks
-from secagg.service.transcripts import Transcripts
-from secagg.store import Concern, LedgerError, ParticipationLedger, Store, floor_for
-from secagg.transcript import RecordedServerSession
+from secagg.service.events import MessageRefused, PhaseDone, StoreFailed
+from secagg.service.kept import RoundPlan
+from secagg.service.tasks import end_tasks, first_of, on_thread
+from secagg.store import LeaseLostError, StoreDamagedError, StoreError
+from secagg.store.sql import KeptRound
 
-_SHOWN = 8  # elements of an upload that observers see
 _REFUSALS = 16  # frames of one client in one round: a client that means well needs none
+_RETRY_S, _RETRY_MOST_S = 0.25, 5.0  # between two looks at a store that failed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """The time a phase waits for those who have not answered, in seconds of the service's clock.
+class Deliver(Protocol):
+    """The way to the clients."""
 
-    advertise_s  for AdvertiseKeys: clients may still be starting; phase_s: for the other phases
-    grace_s      once enough have answered for the round to go on, at most so long for the rest
-    advertise_grace_s  the same for AdvertiseKeys
-    """
+    def __call__(self, driver: RoundDriver, client: Identity, item: Frame | Refused) -> None:
+        """Send a frame or a refusal, where the client has a stream."""
 
-    advertise_s: float = 60.0
-    phase_s: float = 30.0
-    grace_s: float | None = None
-    advertise_grace_s: float | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("advertise_s", "phase_s", "grace_s", "advertise_grace_s"):
-            seconds = getattr(self, name)
-            if seconds is not None:
-                require(math.isfinite(seconds) and seconds > 0, name, "positive and finite", seconds)
+@dataclass(slots=True)
+class _Waiting:
+    """A frame in the inbox, and whoever waits to hear of it."""
+
+    incoming: Incoming
+    standing: asyncio.Future[Standing]
+
+    def settle(self, standing: Standing) -> None:
+        if not self.standing.done():
+            self.standing.set_result(standing)
 
 
 class RoundDriver:
-    """Owns the session of one round. `deliver` is called for every frame or refusal that goes out.
+    """Runs one round. `deliver` is called for every frame or refusal that goes out.
 
-    subject, cohort, floor  what the ledger is to know the round by, as in `ParticipationLedger.join`;
-                            default: its context, no cohort, `floor_for` the cohort or roster
+    payload  what the round is about
+    kept     the round as the store has it; None: it is a new one, of `ticket`
     """
 
     def __init__(
         self,
-        parameters: RoundParameters,
+        plan: RoundPlan,
+        services: Services,
         *,
-        registry: Registry,
-        clock: Clock,
-        store: Store,
-        observer: Observer,
-        deliver: Callable[[Identity, Frame | Refused], None],
-        ledger: ParticipationLedger,
-        excluded: Collection[Identity] = (),
-        transcripts: Transcripts | None = None,
-        subject: bytes | None = None,
-        cohort: Collection[Identity] | None = None,
-        floor: int = 0,
+        payload: Buffer,
+        deliver: Deliver,
+        kept: KeptRound | None = None,
+        ticket: bytes = b"",
     ) -> None:
-        self.parameters = parameters
-        self._subject = parameters.context if subject is None else subject
-        self._cohort, self._floor = cohort, floor
-        self._roster = 0  # clients that advertised keys
-        self._ledger = ledger
-        self._transcripts = transcripts
-        self._observer = observer
-        self._registry = registry
-        admitted = registry.identities - frozenset(excluded)
-        for concern in ledger.too_often(admitted, clock.wall()):
-            self._noted(concern)
-            admitted -= frozenset(map(Identity, concern.clients))
-        if transcripts is None:
-            self.session = ServerSession(parameters, admitted=admitted, threads=usable_cpus())
-        else:
-            self.session = transcripts.session(parameters, admitted, usable_cpus())
+        self.plan, self.parameters, self.payload = plan, plan.parameters, payload
+        self.ticket = ticket if kept is None else kept.ticket  # nothing: it ends when its caller is gone
         self.latest: dict[Identity, Frame] = {}  # the last frame for each client
-        self._clock = clock
-        self._store = store
-        self._deliver = deliver
+        self.progress = OVER
+        self.end: Ended | None = None
+        self.settled = asyncio.Event()  # the store has the round and its first frames are out, or it is over
+        self._services, self._deliver, self._id = services, deliver, plan.parameters.round_id
+        self._round = DurableRound(plan, services, payload, kept=kept is not None, ticket=self.ticket)
+        self._inbox: list[_Waiting] = []
         self._changed = asyncio.Event()
+        self._over = False  # nobody reads the inbox any more
         self._refusals: Counter[Identity] = Counter()
         self._up = self._down = 0  # bytes of the current phase
-        self._name = f"rounds/{parameters.round_id.hex()}/server"
 
-    def receive(self, sender: Identity, frame: Buffer) -> None:
-        """Feed a frame of an authenticated client. Raises StreamError when it sent too much nonsense."""
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the round is in; None before it has begun and when it is over."""
+        return self.progress.phase
+
+    @property
+    def known(self) -> bool:
+        """Whether the store has the round."""
+        return self._round.known
+
+    # --- from the streams
+
+    async def receive(
+        self, sender: Identity, frame: bytes | None = None, spooled: str | None = None
+    ) -> Standing:
+        """Feed a frame of an authenticated client; returns once its fate is on disk.
+
+        raises  StreamError when the client sent too much nonsense
+        """
+        if self._over:  # while the upload went to disk
+            await self._discard(spooled)
+            return Standing.STANDS
         if self.shuns(sender):
+            await self._discard(spooled)
             raise StreamError(f"frame: {_REFUSALS} of yours were refused in this round, no more are read")
-        before = self.session.taken
-        self._carry_out(self.session.receive(sender, frame))
-        if self.session.taken > before:
-            self._up += memoryview(frame).nbytes
-            self._changed.set()
-            if self.session.phase is Phase.MASKED_INPUT_COLLECTION:
-                self._ledger.uploaded(self._subject, self.parameters.round_id, sender, self._clock.wall())
-                self._observer(self._upload_seen(sender, frame))
+        waiting = _Waiting(Incoming(sender, frame, spooled), asyncio.get_running_loop().create_future())
+        self._inbox.append(waiting)
+        self._changed.set()
+        return await waiting.standing
 
     def shuns(self, client: Identity) -> bool:
-        """Return whether too many frames of a client were refused to hear it any more in this round."""
+        """Return whether too many frames of a client were refused to say or hear any more in this round."""
         return self._refusals[client] >= _REFUSALS
 
-    def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken:
-        message = decode_frame(frame)[1]
-        if not isinstance(message, MaskedInput):
-            raise TypeError("an upload is a MaskedInput")
-        bits = self.parameters.ring_bits
-        first = np.zeros(min(_SHOWN, self.parameters.vector_length), lane_dtype(bits))
-        unpack_add(first, message.packed[: packed_bytes(first.size, bits)], bits)
-        first &= first.dtype.type(ring_mask(bits))
-        return UploadTaken(
-            self.parameters.round_id, self._registry.name_of(sender), tuple(int(v) for v in first)
-        )
+    async def _discard(self, spooled: str | None) -> None:
+        await on_thread(self._services.executor, self._round.discard, [spooled])
 
-    def begin(self) -> None:
-        """Open the round. Raises InfeasibleParameters, LedgerError."""
-        try:
-            floor = self._floor or floor_for(self.parameters.threat_model, len(self._cohort or ()))
-            warnings = self._ledger.join(self._subject, cohort=self._cohort, floor=floor)
-            for concern in warnings + self._ledger.check_clients(self._subject, self.session.admitted):
-                self._noted(concern)
-            opening = self.session.start()
-        except (LedgerError, InfeasibleParameters):
-            self.leave()
-            raise
-        self._observer(
-            RoundOpened(self.parameters.round_id, self.parameters.vector_length, self.parameters.ring_bits)
-        )
-        self._carry_out(opening)
+    # --- the round
 
-    async def run(self, deadlines: Deadlines) -> Aggregate:
-        """Take the round through its phases. Raises RoundAbortedError."""
+    async def run(self) -> Aggregate:
+        """Take the round to its end.
+
+        raises  RoundAbortedError; LedgerError, InfeasibleParameters, StoreError: it could not be begun;
+                LeaseLostError: another server goes on with it
+        """
+        wait_s, damaged = _RETRY_S, False
         try:
             while True:
-                started = self._clock.now()
-                await self._wait(deadlines)
-                result = self._close(started)
-                if result is not None:
-                    return result
+                try:
+                    if self._round.live:
+                        await self._phases()
+                    elif damaged:
+                        await self._perform(partial(self._round.give_up, DAMAGED))
+                    else:
+                        damaged = not await self._open()
+                        wait_s = _RETRY_S
+                except LeaseLostError:
+                    raise
+                except StoreError as error:
+                    if not self._round.known:
+                        raise
+                    await self._suspend(error)
+                    await asyncio.sleep(wait_s)
+                    wait_s = min(2 * wait_s, _RETRY_MOST_S)
+                if self.end is not None:
+                    return _result(self.end)
         finally:
-            self.leave()
+            self.progress, self._over = OVER, True
+            self.settled.set()
+            await on_thread(self._services.executor, self._round.leave, self._empty_inbox())
 
-    def leave(self) -> None:
-        """Forget the round; its transcript stays if the round came to an end."""
-        self._store.put({self._name: None})
-        if self._transcripts is not None and isinstance(self.session, RecordedServerSession):
-            self._sealed(self._transcripts, self.session)
+    async def give_up(self, why: str) -> None:
+        """End a round that `run` has left: its caller does not wait for it any more. Raises StoreError."""
+        step = await on_thread(self._services.executor, self._round.give_up, why)
+        self._carry_out(step)
 
-    def _sealed(self, transcripts: Transcripts, session: RecordedServerSession) -> None:
+    async def _open(self) -> bool:
+        """Begin, or go on; returns whether that is possible."""
         try:
-            path = transcripts.finish(session)
-        except OSError as error:
-            self._observer(TranscriptFailed(self.parameters.round_id, str(error)))
-            return
-        if path is not None:
-            self._observer(TranscriptSealed(self.parameters.round_id, path.name, session.transcript))
+            await self._perform(self._round.open)
+        except StoreDamagedError as error:
+            if not self._round.known:
+                raise
+            await self._suspend(error)
+            return False
+        self.settled.set()
+        return True
 
-    async def _wait(self, deadlines: Deadlines) -> None:
-        """Return when everybody asked has answered, or the phase's time is over."""
-        advertising = self.session.phase is Phase.ADVERTISE_KEYS
-        until = self._clock.now() + (deadlines.advertise_s if advertising else deadlines.phase_s)
+    async def _phases(self) -> None:
+        while self.end is None:
+            started = self._services.clock.now()
+            await self._collect()
+            before = self.progress
+            up, down = self._up, self._down
+            self._up = self._down = 0
+            step = await self._perform(self._round.close_phase, deliver=False)
+            self._report(before, step.effects, up, down, started)
+            self._carry_out(step)
+
+    async def _collect(self) -> None:
+        """Take messages until everybody asked has answered, or the phase's time is over."""
+        clock, deadlines = self._services.clock, self.plan.deadlines
+        advertising = self.phase is Phase.ADVERTISE_KEYS
+        until = clock.now() + (deadlines.advertise_s if advertising else deadlines.phase_s)
         grace_s = deadlines.advertise_grace_s if advertising else deadlines.grace_s
-        while not (progress := self.session.progress).complete:
-            if grace_s is not None and progress.ready:
-                until, grace_s = min(until, self._clock.now() + grace_s), None
-            left = until - self._clock.now()
+        while True:
+            if self._inbox:
+                batch, self._inbox = self._inbox, []
+                await self._take_all(batch)
+            if self.progress.complete or self._enough():
+                return
+            if grace_s is not None and self.progress.ready:
+                until, grace_s = min(until, clock.now() + grace_s), None
+            left = until - clock.now()
             if left <= 0:
                 return
             self._changed.clear()
-            alarm = asyncio.create_task(self._clock.sleep(left))
+            if self._inbox:
+                continue
+            alarm = asyncio.create_task(clock.sleep(left))
             change = asyncio.create_task(self._changed.wait())
             try:
-                await asyncio.wait({alarm, change}, return_when=asyncio.FIRST_COMPLETED)
+                await first_of(alarm, change)
             finally:
                 await end_tasks(alarm, change)
 
-    def _close(self, started: float) -> Aggregate | None:
-        before = self.session.progress
-        up, down = self._up, self._down
-        self._up = self._down = 0
-        effects = self.session.close_phase()
-        if self.session.phase is not None:  # persist first, then release effects
-            self._store.put({self._name: self.session.snapshot()})
-        self._report(before, effects, up, down, started)
-        if before.phase is Phase.ADVERTISE_KEYS:
-            self._roster = before.received
-        if before.phase is Phase.MASKED_INPUT_COLLECTION and self.session.survivors:
-            self._check_sum(self.session.survivors)  # before anybody is asked to sign or to open it
-        return self._carry_out(effects)
+    def _enough(self) -> bool:
+        """Return whether the uploads that are wanted are there, and a sum over them can be opened."""
+        uploading = self.phase is Phase.MASKED_INPUT_COLLECTION
+        return uploading and 0 < self.plan.goal <= self.progress.received and self.progress.ready
 
-    def _check_sum(self, survivors: frozenset[Identity]) -> None:
-        """Keep that a sum over these clients may come out. Raises RoundAbortedError when it must not."""
-        round_id = self.parameters.round_id
-        floor = self._floor or floor_for(self.parameters.threat_model, self._roster)
+    async def _take_all(self, batch: list[_Waiting]) -> None:
         try:
-            concerns = self._ledger.sign(self._subject, round_id, survivors, floor=floor)
-        except LedgerError as error:
-            kind, detail = error.concerns[0].kind, str(error)
-            self._observer(RoundFailed(round_id, str(kind), detail, ()))
-            if isinstance(self.session, RecordedServerSession):
-                self.session.end(str(kind))
-            raise RoundAbortedError(kind, detail) from error
-        for concern in concerns:
-            self._noted(concern)
+            step = await self._perform(lambda: self._round.take([one.incoming for one in batch]))
+        except BaseException:
+            for waiting in batch:
+                waiting.settle(Standing.LOST)
+            raise
+        self._up += step.up
+        for waiting, standing in zip(batch, step.standings, strict=True):
+            if standing is Standing.REFUSED:
+                self._refusals[waiting.incoming.sender] += 1
+            waiting.settle(standing)
 
-    def _noted(self, concern: Concern) -> None:
-        names = self._names(map(Identity, concern.clients))
-        self._observer(LedgerNoted(self.parameters.round_id, str(concern.kind), concern.detail, names))
+    async def _perform(self, work: Callable[[], Step], *, deliver: bool = True) -> Step:
+        """Do a step on the thread, to its end even if this task is cancelled meanwhile."""
+        step = await on_thread(self._services.executor, work)
+        self.progress = self._round.progress
+        if deliver:
+            self._carry_out(step)
+        return step
+
+    def _carry_out(self, step: Step) -> None:
+        """Tell observers what happened, and deliver what goes out."""
+        self.end = step.end or self.end
+        for event in step.events:
+            self._services.observer(event)
+        for effect in step.effects:
+            match effect:
+                case Send(to=bytes() as client, frame=frame):
+                    self.latest[Identity(client)] = frame
+                    self._down += frame.size
+                    self._deliver(self, Identity(client), frame)
+                case Refused(sender=bytes() as sender, reason=reason, detail=detail):
+                    name = self._services.registry().name_of(sender)
+                    self._services.observer(MessageRefused(self._id, name, str(reason), detail))
+                    self._deliver(self, Identity(sender), effect)
+                case _:
+                    pass
+
+    async def _suspend(self, error: StoreError) -> None:
+        """Forget the session; the progress stays what clients know, who may come meanwhile."""
+        self._services.observer(StoreFailed(self._id, str(error)))
+        await on_thread(self._services.executor, self._round.leave, self._empty_inbox())
+
+    def _empty_inbox(self) -> list[str | None]:
+        """Let nobody wait; returns what was spooled."""
+        batch, self._inbox = self._inbox, []
+        for waiting in batch:
+            waiting.settle(Standing.LOST)
+        return [waiting.incoming.spooled for waiting in batch]
 
     def _report(self, before: Progress, effects: list[Effect], up: int, down: int, started: float) -> None:
         if before.phase is None or not any(isinstance(effect, PhaseClosed) for effect in effects):
             return
-        self._observer(
+        self._services.observer(
             PhaseDone(
-                self.parameters.round_id,
+                self._id,
                 before.phase,
                 before.received,
                 before.expected,
                 self._names(effect.client for effect in effects if isinstance(effect, Dropped)),
                 up,
                 down,
-                self._clock.now() - started,
+                self._services.clock.now() - started,
             )
         )
 
-    def _carry_out(self, effects: list[Effect]) -> Aggregate | None:
-        """Deliver what goes out. Returns the result; raises RoundAbortedError."""
-        round_id = self.parameters.round_id
-        for effect in effects:
-            match effect:
-                case Send(to=bytes() as client, frame=frame):
-                    self.latest[Identity(client)] = frame
-                    self._down += frame.size
-                    self._deliver(Identity(client), frame)
-                case Refused(sender=bytes() as sender, reason=reason, detail=detail):
-                    self._refusals[Identity(sender)] += 1
-                    name = self._registry.name_of(sender)
-                    self._observer(MessageRefused(round_id, name, str(reason), detail))
-                    self._deliver(Identity(sender), effect)
-                case Completed(result=Aggregate() as result):
-                    self._ledger.released(self._subject, round_id, result.survivors)
-                    suspects = self._names(blame.client for blame in result.blamed)
-                    self._observer(RoundCompleted(round_id, self._names(result.survivors), suspects))
-                    return result
-                case Aborted(reason=reason, blamed=blamed, detail=detail) as end:
-                    self._observer(RoundFailed(round_id, str(reason), detail, self._names(blamed)))
-                    raise RoundAbortedError(reason, detail, blamed, end.guilty, end.likely)
-                case _:
-                    pass
-        return None
-
     def _names(self, identities: Iterable[Identity]) -> tuple[str, ...]:
-        return tuple(sorted(self._registry.name_of(identity) for identity in identities))
+        registry = self._services.registry()
+        return tuple(sorted(registry.name_of(identity) for identity in identities))
+
+
+def _result(end: Ended) -> Aggregate:
+    """Return the result of a round. Raises RoundAbortedError."""
+    if isinstance(end.result, RoundAbortedError):
+        raise end.result
+    return end.result

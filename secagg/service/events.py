@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -97,6 +98,32 @@ class TranscriptFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class RoundResumed:
+    """A round goes on from the store: its server was started again, or the store failed and came back."""
+
+    round_id: bytes
+    phase: Phase
+    taken: int  # messages of this phase that stand
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLost:
+    """A message that was taken could not be read again; its client is asked once more."""
+
+    round_id: bytes
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """The store takes nothing at the moment: the round waits, nothing new is begun. No id: all of the run."""
+
+    round_id: bytes
+    reason: str
+
+
 Event: TypeAlias = (
     RoundOpened
     | PhaseDone
@@ -107,8 +134,24 @@ Event: TypeAlias = (
     | LedgerNoted
     | TranscriptSealed
     | TranscriptFailed
+    | RoundResumed
+    | MessageLost
+    | StoreFailed
 )
 Observer: TypeAlias = Callable[[Event], None]
+_log = logging.getLogger(__name__)
+
+
+def guarded(observer: Observer) -> Observer:
+    """Return an observer that raises nothing: a round must not end of it."""
+
+    def observe(event: Event) -> None:
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 - whatever somebody makes of it
+            _log.exception("an observer failed at %s", type(event).__name__)
+
+    return observe
 
 
 def ignore(_event: Event) -> None:

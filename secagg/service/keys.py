@@ -19,11 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from secagg.errors import ParameterError
+from secagg.primitives.labels import digest
 from secagg.primitives.signatures import IdentityKey
 from secagg.service.errors import KeyFileError
 
 SERVER_NAME = "secagg-server"  # in every server certificate: clients pin the certificate, not a host
 _VALID = dt.timedelta(days=825)
+_FORMER = ".was-"  # and the beginning of its identity: behind the name of a key that was rotated
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -38,8 +40,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 def create_private(path: Path) -> BinaryIO:
     """Open a new file for writing that was never readable by others. Raises OSError, also when it exists."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    return os.fdopen(descriptor, "wb")
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def read_private(path: Path) -> bytes:
@@ -70,6 +71,22 @@ def read_identity(path: Path) -> IdentityKey:
         return IdentityKey.from_seed(bytes.fromhex(text.decode("ascii").strip()))
     except ValueError:  # its text would quote the key
         raise KeyFileError(f"{path}: must hold 64 hexadecimal digits") from None
+
+
+def retire_key(path: Path) -> None:
+    """Keep the identity that a party had so far beside its new one: it opens what it has sealed."""
+    former = read_identity(path).identity.hex()[:16]
+    path.replace(path.with_name(f"{path.name}{_FORMER}{former}"))
+
+
+def former_keys(path: Path) -> list[Path]:
+    """Return the files of the identities that a party had before the one in this file."""
+    return sorted(path.parent.glob(f"{path.name}{_FORMER}*"))
+
+
+def store_key(identity: IdentityKey) -> bytes:
+    """Key for the store of a party (`secagg.store.SealedStore`), 32 bytes: who has its identity opens it."""
+    return digest("store key", identity.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +125,7 @@ class ServerCredentials:
         """Make a self-signed certificate (ECDSA P-256) for these hosts."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
-        names = [x509.DNSName(SERVER_NAME), *map(_general_name, hosts)]
+        names = [x509.DNSName(SERVER_NAME), *map(general_name, hosts)]
         now = dt.datetime.now(dt.UTC)
         certificate = (
             x509.CertificateBuilder()
@@ -140,7 +157,8 @@ class ServerCredentials:
             file.write(self.certificate)
 
 
-def _general_name(host: str) -> x509.GeneralName:
+def general_name(host: str) -> x509.GeneralName:
+    """Return a host as a certificate names it. Raises ParameterError: neither an address nor a name."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

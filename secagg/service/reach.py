@@ -55,7 +55,7 @@ def _covers(excepted: str, host: str) -> bool:
         return bool(excepted) and host.endswith(excepted.removeprefix("*"))
 
 
-def outdated(credentials: ServerCredentials, now: float) -> str:
+def outdated(credentials: ServerCredentials, now: float, whose: str = "the server's certificate") -> str:
     """Return why a certificate does not hold at a time, in seconds since 1970; "": it does."""
     certificate = x509.load_pem_x509_certificate(credentials.certificate)
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -63,7 +63,7 @@ def outdated(credentials: ServerCredentials, now: float) -> str:
     if first <= here <= last:
         return ""
     return (
-        f"the server's certificate holds from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, and by "
+        f"{whose} holds from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, and by "
         f"this machine's clock it is {here:%Y-%m-%d %H:%M}: set the clock, or get a new certificate"
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from secagg.audit import AuditError, content_of, load_receipt
+from secagg.audit import Round as AuditedRound
 from secagg.effects import (
     Aborted,
     Completed,
@@ -18,13 +20,22 @@ from secagg.effects import (
     Send,
     SignWanted,
 )
-from secagg.errors import ConsentError
+from secagg.errors import ConsentError, ParameterError
 from secagg.kernels import UIntArray, VectorSource
-from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer
+from secagg.params import ROUND_ID_BYTES, Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer
 from secagg.protocol import ClientSession
 from secagg.service.context import round_context
 from secagg.service.errors import StreamError
-from secagg.store import Counter, LedgerError, ParticipationLedger, Store, floor_for
+from secagg.service.hello import DEFAULT_PLACE
+from secagg.store import (
+    Counter,
+    LedgerError,
+    ParticipationLedger,
+    Store,
+    StoreDamagedError,
+    StoreError,
+    floor_for,
+)
 
 Computed: TypeAlias = UIntArray | VectorSource
 Compute: TypeAlias = Callable[[bytes, RoundParameters], Computed]
@@ -76,6 +87,8 @@ class Settings:
     before_answer: BeforeAnswer | None
     before_sign: BeforeSign | None = None
     on_refusal: Callable[[str], None]
+    place: str = DEFAULT_PLACE  # FEDERATION/RUN
+    resumes: bool = False  # whether the store keeps the secrets of a round, to go on with it
     agreement: bytes = b""  # digest of what was agreed on: in the context of every round
     question_of: QuestionOf = context_is_subject  # of (payload, parameters); may raise LedgerError
 
@@ -91,6 +104,7 @@ class RoundOutcome:
     finished: bool  # there are no more rounds; `payload` is the last word
     payload: bytes
     reason: str  # of a round that did not complete
+    receipt: bytes = b""  # of the server's audit log, if it keeps one; see secagg.audit.check_receipt
     survivors: frozenset[Identity] = frozenset()
 
 
@@ -107,9 +121,72 @@ class Seat:
         self._wanted = asyncio.Event()
         self._submitted = False
         self._released = 0  # steps of this session that were counted
+        self._pending: list[Effect] = []  # of a restored session
+        self._asked = False  # counter and ledger, about this round
         self._survivors: frozenset[Identity] = frozenset()  # that the session proved
         self.heard = False  # anything of a round since the stream was opened
+        self.receipt = b""
+        self.kept: frozenset[int] = frozenset()  # phases whose frame of ours the server has on disk
         self.outcome: RoundOutcome | None = None
+
+    def restore(self) -> None:
+        """Take the round up that an earlier process of ours was in, as it was when it last sent something.
+
+        A round that cannot be gone on with is forgotten: the counter keeps us from it.
+        """
+        settings = self._settings
+        if not settings.resumes:
+            return
+        try:
+            kept = settings.store.get(self._kept("session"))
+            payload = settings.store.get(self._kept("payload"))
+            if kept is None or payload is None:
+                return
+            session, effects = self._restored(kept)
+            parameters = session.parameters
+            if parameters is None or parameters.context != round_context(payload, settings.agreement):
+                raise ParameterError("snapshot: of a round about something else")  # noqa: TRY301
+            question = settings.question_of(payload, parameters)
+        except Exception as error:  # whatever our caller objects to
+            if isinstance(error, StoreError) and not isinstance(error, StoreDamagedError):
+                raise  # it may be there again
+            settings.on_refusal(f"the round that we were in cannot be gone on with: {error}")
+            self.forget()
+            return
+        self._payload, self._session, self._subject = payload, session, question.subject
+        self._asked = True
+        self._released = session.releases
+        if session.releases > settings.counter.value(name := _counter_name(parameters)):
+            settings.counter.advance(name, session.releases)  # we ended between the two
+        self._pending = [effect for effect in effects if not isinstance(effect, Send)]  # it is asked for
+
+    def _restored(self, kept: bytes) -> tuple[ClientSession, list[Effect]]:
+        """Return the session of a snapshot. Raises ParameterError: a newer one was released from."""
+        settings = self._settings
+        round_id, snapshot = kept[:ROUND_ID_BYTES], kept[ROUND_ID_BYTES:]
+        return ClientSession.restore(
+            snapshot,
+            signer=settings.signer,
+            policy=settings.policy,
+            seen=_Seen(settings.store),
+            releases=settings.counter.value(f"rounds/{round_id.hex()}"),
+        )
+
+    async def go_on(self, outlet: Outlet) -> None:
+        """Carry out what the restored session still wants."""
+        pending, self._pending = self._pending, []
+        session = self._session
+        if session is None or not pending:
+            return
+        self._compute_for(session)
+        await self._carry_out(session, pending, outlet)
+
+    def _compute_for(self, session: ClientSession) -> None:
+        """Start computing, once, where the vector is not on its way yet."""
+        parameters, answered = session.parameters, session.answered_phase
+        uploaded = answered is not None and answered >= Phase.MASKED_INPUT_COLLECTION
+        if parameters is not None and self._computing is None and not uploaded:
+            self._computing = asyncio.create_task(asyncio.to_thread(self._compute, self._payload, parameters))
 
     @property
     def round_id(self) -> bytes:
@@ -122,11 +199,11 @@ class Seat:
 
         A round whose end we missed is forgotten.
         """
-        self.leave()
+        self.forget()
         self.heard = True
         self._payload = payload
-        self._released = 0
-        self._survivors = frozenset()
+        self._released, self._asked, self.receipt = 0, False, b""
+        self._survivors, self.kept = frozenset(), frozenset()
         self._session = ClientSession(
             signer=self._settings.signer,
             context=round_context(payload, self._settings.agreement),
@@ -142,12 +219,11 @@ class Seat:
             raise StreamError("record: FRAME before PAYLOAD")
         self.heard = True
         effects = session.receive(content)
-        if session.parameters is not None and self._computing is None:
+        if session.parameters is not None and not self._asked:
             if not self._may_take_part(session.parameters):
                 return
-            self._computing = asyncio.create_task(
-                asyncio.to_thread(self._compute, self._payload, session.parameters)
-            )
+            self._asked = True
+        self._compute_for(session)
         await self._carry_out(session, effects, outlet)
 
     def _may_take_part(self, parameters: RoundParameters) -> bool:
@@ -195,15 +271,36 @@ class Seat:
         settings, parameters = self._settings, session.parameters
         if parameters is None or session.releases == self._released:
             return  # nothing new: it is sent again
-        for effect in effects:
-            if isinstance(effect, RosterAccepted):
-                settings.store.put({f"accepted/{effect.round_id.hex()}": b"\1"})
-        settings.counter.advance(_counter_name(parameters), session.releases)
-        self._released = session.releases
         new_frame = any(isinstance(effect, Send) for effect in effects)
         if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
+            # First: once the snapshot is kept, the upload leaves, whatever becomes of this process.
             me, now = settings.signer.identity, settings.wall()
             settings.ledger.uploaded(self._subject, parameters.round_id, me, now)
+        values: dict[str, bytes | None] = {
+            f"accepted/{effect.round_id.hex()}": b"\1"
+            for effect in effects
+            if isinstance(effect, RosterAccepted)
+        }
+        if settings.resumes:
+            values[self._kept("session")] = parameters.round_id + session.snapshot()
+            if not self._released:
+                values[self._kept("payload")] = self._payload
+        if values:
+            settings.store.put(values)
+        settings.counter.advance(_counter_name(parameters), session.releases)  # after the snapshot
+        self._released = session.releases
+
+    def _kept(self, what: str) -> str:
+        return f"seat/{self._settings.place}/{what}"
+
+    def forget(self) -> None:
+        """Leave the round for good: nothing of it is kept but that we were in it."""
+        self.leave()
+        self._unkeep()
+
+    def _unkeep(self) -> None:
+        if self._settings.resumes:
+            self._settings.store.put({self._kept("session"): None, self._kept("payload"): None})
 
     async def _carry_out(self, session: ClientSession, effects: list[Effect], outlet: Outlet) -> None:
         self._persist(session, effects)  # first; then release
@@ -249,21 +346,45 @@ class Seat:
             return False
         return session is self._session  # or the round was left meanwhile
 
+    def taken(self, content: bytes) -> None:
+        """Note that our frame of a phase is on the server's disk."""
+        self.heard = True
+        self.kept = self.kept | frozenset(content)
+
+    def take_receipt(self, content: bytes) -> None:
+        """Keep the receipt of this round; that of another one, or of none, is not."""
+        try:
+            entry = content_of(load_receipt(content).entry)
+        except AuditError as error:
+            self._settings.on_refusal(f"the server's receipt is none: {error}")
+            return
+        if isinstance(entry, AuditedRound) and entry.round_id == self.round_id:
+            self.receipt = content
+        else:
+            self._settings.on_refusal("the server's receipt is of another round")
+
     def end(self, completed: bool, reason: str) -> None:
         """Take the server's word about the round."""
         self._over(completed=completed, reason=reason)
 
     def finish(self, payload: bytes) -> None:
         """There are no more rounds."""
+        self._unkeep()
         self.outcome = RoundOutcome(completed=False, finished=True, payload=payload, reason="")
 
     def _over(self, *, completed: bool, reason: str) -> None:
+        self._unkeep()
         self.outcome = RoundOutcome(
-            completed, finished=False, payload=self._payload, reason=reason, survivors=self._survivors
+            completed,
+            finished=False,
+            payload=self._payload,
+            reason=reason,
+            survivors=self._survivors,
+            receipt=self.receipt,
         )
 
     def leave(self) -> None:
-        """Forget the round's secrets; what was computed but not wanted is thrown away."""
+        """Wipe the round's secrets from memory; what was computed but not wanted is thrown away."""
         if self._session is not None:
             self._session.close()
             self._session = None

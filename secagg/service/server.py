@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import resource
+import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from traceback import clear_frames
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from secagg.effects import Aggregate, Frame, Refused
-from secagg.errors import LocalProtocolError, ParameterError, RoundAbortedError
-from secagg.kernels import packed_bytes
-from secagg.params import Buffer, Identity, Phase, RoundParameters
+from secagg.errors import ParameterError
+from secagg.params import Identity, Signer, require
+from secagg.service.authority import CertificateError, party_of
 from secagg.service.clock import Clock, SystemClock
-from secagg.service.context import round_context
-from secagg.service.driver import Deadlines, RoundDriver
-from secagg.service.errors import HelloError, ServiceError, StreamError, code_of
-from secagg.service.events import Observer, ignore
-from secagg.service.hello import NONCE_BYTES, Hello, check_hello
+from secagg.service.connection import Intake
+from secagg.service.errors import (
+    BusyError,
+    CrowdedError,
+    HelloError,
+    LateError,
+    NotHereError,
+    ServiceError,
+    StreamError,
+    code_of,
+)
+from secagg.service.events import StoreFailed, guarded
+from secagg.service.hello import HELLO_BYTES, NONCE_BYTES, Hello, check_hello, read_hello
 from secagg.service.keys import ServerCredentials
 from secagg.service.reach import host_and_port
-from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
-from secagg.service.registry import Registry
-from secagg.service.tasks import end_tasks
-from secagg.service.transcripts import Transcripts
-from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store
-
-_QUEUED_RECORDS = 32  # a round has six for a client
-_DRAIN_S = 60.0  # without a message of 1 MiB taken
+from secagg.service.records import MESSAGE_BYTES, Record, RecordType, encode_record
+from secagg.service.run import RunSettings, ServedRun, Shared
+from secagg.service.strangers import Strangers
+from secagg.service.tasks import end_tasks, first_of, on_thread
+from secagg.store import StoreBusyError, StoreError, StoreFullError, StoreGoneError
+from secagg.store.sql import AuditLog, Database, Lease, Leases, Spool, spool_of, sweep_unknown
 
 METHOD = "/secagg.v1.Aggregation/Join"
-_HELLO_LIMIT = 1024
-_HELLO_S = 30.0  # real time: a stranger must not hold a stream
-# Around the packed vector of an upload: complaints and signature; around shares: both grow with n.
-_FRAME_ALLOWANCE = 4096
-_BYTES_PER_CLIENT = 400
+_OTHER_DESCRIPTORS = 256  # of files, threads, gRPC
+_MINUTE_S = 60.0
+_THREADS = 8
+_WATCH_S = 0.1  # between two looks at the connections
+_BURST = 4  # times as many strangers as may be may come meanwhile before descriptors are used up
+_LOOK_S = 0.5  # at a run that another server leads
 GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES + 1024),
     ("grpc.max_send_message_length", MESSAGE_BYTES + 1024),
@@ -45,45 +58,92 @@ GRPC_OPTIONS = (
 )
 
 
-class _Connection:
-    """The outgoing records of one client, in order. A client that does not read loses its stream."""
+_SERVER_OPTIONS = (
+    *GRPC_OPTIONS,
+    ("grpc.keepalive_time_ms", 30_000),  # clients that are gone are found, ours may ask us as often
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 60_000),  # without a stream
+)
 
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
-        self.waiting = True  # for the next round: it has no part in the current one, if there is one
-        self.dropped = asyncio.Event()
-        self.written = 0  # messages that the transport took
-        self.queue: asyncio.Queue[tuple[RecordType, Buffer | Frame] | None] = asyncio.Queue()
 
-    def send(self, kind: RecordType, content: Buffer | Frame) -> None:
-        if self.queue.qsize() >= _QUEUED_RECORDS:
-            self.dropped.set()
-        else:
-            self.queue.put_nowait((kind, content))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What strangers and parties may take of a server; `AggregationServer.refused` counts what was refused.
 
-    def close(self) -> None:
-        """End the stream once everything is sent, or as soon as the client stops reading."""
-        self.queue.put_nowait(None)
-        self._watch(-1)
+    connections   that this process has descriptors for; the limit of the system is raised to it if it can be
+    strangers     connections that nobody has said hello on: of more, the oldest end
+    greeting      streams that have not said hello yet: one more ends the oldest of whoever has most of them
+    hello_s       time for it
+    hellos        of one party in a minute: a client that means well comes back less often
+    streams       of one connection
+    """
 
-    def _watch(self, written_before: int) -> None:
-        if self.written == written_before:
-            self.dropped.set()
-        elif not self.dropped.is_set():
-            asyncio.get_running_loop().call_later(_DRAIN_S, self._watch, self.written)
+    connections: int = 4096
+    strangers: int = 1024
+    greeting: int = 64
+    hello_s: float = 10.0
+    hellos: int = 60
+    streams: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("connections", "strangers", "greeting", "hellos", "streams"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.hello_s > 0, "hello_s", "above 0", self.hello_s)
+
+    def raise_descriptors(self) -> None:
+        """Make room for this many connections. Raises ParameterError when the system's limit is below."""
+        wanted = self.connections + self.strangers + _OTHER_DESCRIPTORS
+        amply = wanted + _BURST * self.strangers
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft >= amply or soft == resource.RLIM_INFINITY:
+            return
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise ParameterError(
+                f"limits: {self.connections} connections and {self.strangers} strangers need {wanted} open "
+                f"files, the system allows {hard}: raise it (ulimit -n, LimitNOFILE), or allow fewer"
+            )
+        most = amply if hard == resource.RLIM_INFINITY else min(amply, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+class Refusal(StrEnum):
+    """Why a stream ended before it was anybody's."""
+
+    CONNECTION = "too many connections that nobody had said hello on"
+    GREETING = "too many streams had not said hello"
+    LATE = "no hello in time"
+    BAD_HELLO = "no hello of an enrolled party"
+    TOO_OFTEN = "a party came too often"
+    NOT_HERE = "its run is not here"
+    BAD_STREAM = "something else than records, or too much of it"
+    STORE = "the store takes nothing"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Greeting:
+    """A stream that has not said hello; pushed: it gives way to another."""
+
+    owner: str
+    connection: str
+    pushed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class AggregationServer:
-    """Runs rounds for the parties of a registry. Start it, then await `run_round` as often as needed.
+    """Listens for clients; its rounds are those of the runs that are opened on it.
 
     address      host:port to listen on; port 0 takes a free one, see `port`
-    registry     the enrolled parties; strangers are refused at hello
+    authority    certificate (PEM) of the operator's authority: whoever has none of its certificates ends in
+                 the TLS handshake. None: everybody may knock, and hello alone decides
     clock        decides deadlines
-    store        keeps the session of a round that is under way
-    observer     is told the public facts of each round
-    ledger       who was summed with whom; default: in the store, with its own defaults
-    transcripts  where to record the rounds; None: nowhere
-    agreement    digest of what all parties agreed on before: in the context of every round
+    database     keeps rounds, ledgers and leases; the caller closes it. None: in memory, and forgotten
+    spool        keeps uploads on their way and sums; None: `spool_of` the database. Servers of one database
+                 share it
+    auditor      the server's identity, which signs the audit log; None: none is kept
+    limits       for strangers and parties
+    lease_s      after which another server of the database takes over what this one led
     """
 
     def __init__(
@@ -91,265 +151,291 @@ class AggregationServer:
         *,
         address: str,
         credentials: ServerCredentials,
-        registry: Registry,
+        authority: bytes | None = None,
         clock: Clock | None = None,
-        store: Store | None = None,
-        observer: Observer = ignore,
-        ledger: ParticipationLedger | None = None,
-        transcripts: Transcripts | None = None,
-        agreement: bytes = b"",
+        database: Database | None = None,
+        spool: Spool | None = None,
+        auditor: Signer | None = None,
+        limits: Limits | None = None,
+        lease_s: float = 10.0,
     ) -> None:
         if credentials.private_key is None:
             raise ParameterError("credentials: the server needs its private key")
         self._address = address
         self._credentials = credentials
-        self._registry = registry
-        self._clock = clock or SystemClock()
-        self._store = store or MemoryStore()
-        self._ledger = ledger or ParticipationLedger(self._store)
-        self._transcripts = transcripts
-        self._agreement = agreement
-        self._observer = observer
-        self._connections: dict[Identity, _Connection] = {}
-        self._driver: RoundDriver | None = None
-        self._payload: Buffer = b""
-        self._final: Buffer | None = None
-        self._running: asyncio.Task[Aggregate] | None = None
+        self._authority = authority
+        self._served: ServerCredentials | None = None  # that gRPC knows of; None: it is to ask
+        self._executor = ThreadPoolExecutor(_THREADS, "secagg")
+        self._pulse = ThreadPoolExecutor(1, "secagg-lease")
+        self._own: Database | None = None  # to be closed with the server
+        if database is None:
+            database = self._own = Database("sqlite://")
+        self._shared = Shared(
+            database=database,
+            spool=spool_of(database) if spool is None else spool,
+            leases=Leases(database, holder=os.urandom(8).hex(), lease_s=lease_s),
+            clock=clock or SystemClock(),
+            executor=self._executor,
+            pulse=self._pulse,
+            audit=None if auditor is None else AuditLog(database, auditor, database.now),
+        )
+        self._limits = limits or Limits()
+        self.refused: Counter[Refusal] = Counter()
+        self._greeting: list[_Greeting] = []  # streams that have not said hello, oldest first
+        self._hellos: dict[Identity, deque[float]] = {}  # when a party came, in the last minute
+        self._runs: dict[str, ServedRun] = {}
+        self._places: set[str] = set()  # of these, and of those that are being opened
         self._grpc: grpc.aio.Server | None = None
-        self._untold = set(registry.identities)  # who has not heard that there are no more rounds
-        self._all_told = asyncio.Event()
+        self._strangers: Strangers | None = None
+        self._watch: asyncio.Task[None] | None = None
         self.port = 0
 
     async def start(self) -> None:
-        """Listen. Raises ParameterError when the address cannot be used."""
+        """Listen. Raises ParameterError: the address cannot be used, or there are too few descriptors."""
         host_and_port(self._address)
-        server = grpc.aio.server(options=GRPC_OPTIONS)
+        if not self._shared.database.shared:  # nobody else begins rounds
+            sweep_unknown(self._shared.database, self._shared.spool)
+        self._limits.raise_descriptors()
+        options = (*_SERVER_OPTIONS, ("grpc.max_concurrent_streams", self._limits.streams))
+        server = grpc.aio.server(options=options)
         handler = grpc.stream_stream_rpc_method_handler(self._join)  # bytes in, bytes out
         service, method = METHOD.strip("/").split("/")
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-        pair = (self._credentials.private_key, self._credentials.certificate)
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._configuration(), self._renewed, require_client_authentication=self._authority is not None
+        )
         try:
-            self.port = server.add_secure_port(self._address, grpc.ssl_server_credentials([pair]))
+            self.port = server.add_secure_port(self._address, credentials)
         except RuntimeError as error:
-            raise ParameterError(f"address: cannot listen on {self._address!r}") from error
+            raise ParameterError(
+                f"address: cannot listen on {self._address!r}: in use, or not of this machine"
+            ) from error
         await server.start()
         self._grpc = server
+        self._strangers = Strangers(self.port, self._limits.strangers)
+        self._watch = asyncio.create_task(self._watch_strangers(self._strangers))
+
+    def renew(self, credentials: ServerCredentials) -> None:
+        """Use another certificate for connections from now on; those that are there stay.
+
+        raises  ParameterError: without its private key
+        """
+        if credentials.private_key is None:
+            raise ParameterError("credentials: the server needs its private key")
+        self._credentials = credentials
+        self._served = None
+
+    def _configuration(self) -> Any:  # noqa: ANN401 - of gRPC
+        self._served = self._credentials
+        pair = (self._credentials.private_key, self._credentials.certificate)
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=self._authority)
+
+    def _renewed(self) -> Any:  # noqa: ANN401
+        """Tell gRPC, which asks at every handshake, of another certificate; None: it is the same."""
+        return None if self._served is not None else self._configuration()
+
+    async def open(self, settings: RunSettings, *, wait: bool = True) -> ServedRun:
+        """Lead a run, and go on with its rounds. While another server of the database leads it: wait.
+
+        raises  ParameterError: it is open here; NotHereError: another server leads it, and `wait` is false;
+                StoreError
+        """
+        if settings.place in self._places:
+            raise ParameterError(f"place: {settings.place} is open on this server already")
+        self._places.add(settings.place)
+        try:
+            run = ServedRun(settings, self._shared, await self._lease(settings, wait=wait))
+            try:
+                await run.start()
+            except BaseException:
+                await run.close()
+                raise
+        except BaseException:
+            self._places.discard(settings.place)
+            raise
+        self._runs[settings.place] = run
+        return run
+
+    async def _lease(self, settings: RunSettings, *, wait: bool) -> Lease:
+        """Take the lease; a server that stands by waits for the database as well, and says so once."""
+        place, observer = settings.place, guarded(settings.observer)
+        stands_by, trouble = False, ""
+        while True:
+            try:
+                lease = await on_thread(self._executor, self._shared.leases.take, place)
+                trouble = ""
+            except (StoreBusyError, StoreFullError, StoreGoneError) as error:  # these may pass
+                if not stands_by:
+                    raise
+                if str(error) != trouble:
+                    trouble = str(error)
+                    observer(StoreFailed(b"", trouble))
+                lease = None
+            if lease is not None:
+                return lease
+            if not wait:
+                raise NotHereError(f"{place}: another server leads it")
+            stands_by = True
+            await asyncio.sleep(_LOOK_S)
+
+    async def close(self, run: ServedRun) -> None:
+        """Leave a run; its rounds stay in the store, for who opens it next."""
+        self._runs.pop(run.place, None)
+        self._places.discard(run.place)
+        await run.close()
 
     async def stop(self) -> None:
-        """End a round that is running, close every stream and stop listening."""
-        if self._running is not None:
-            self._running.cancel()
-        for connection in self._connections.values():
-            connection.close()
+        """Leave every run, close every stream and stop listening. Rounds that go on stay in the store."""
+        for run in list(self._runs.values()):
+            await self.close(run)
+        if self._watch is not None:
+            await end_tasks(self._watch)
         if self._grpc is not None:
             await self._grpc.stop(grace=2.0)
+        self._executor.shutdown(wait=True)
+        self._pulse.shutdown(wait=True)
+        if self._own is not None:
+            self._own.close()
 
-    async def run_round(
-        self,
-        parameters: RoundParameters,
-        payload: bytes,
-        deadlines: Deadlines | None = None,
-        *,
-        excluded: Collection[Identity] = (),
-        subject: bytes | None = None,
-        cohort: Collection[Identity] | None = None,
-        floor: int = 0,
-    ) -> Aggregate:
-        """Run one round about `payload`, whose digest is the round's context.
-
-        excluded  enrolled parties that have no part in it: the guilty of an earlier attempt
-        subject   what the ledger is to know the round by; default: its context
-        cohort    among whom the subject is summed, in whole cells (`ParticipationLedger.join`)
-        floor     fewest members that sums may tell apart; 0: A + 2 of the cohort, or of the round's roster
-
-        raises  RoundAbortedError; LedgerError; InfeasibleParameters; ParameterError when the context is
-                another one, or too few may take part;
-                LocalProtocolError while another round runs; ServiceError when the server is stopped
-        """
-        if self._driver is not None:
-            raise LocalProtocolError("run_round: a round is running")
-        if parameters.context != round_context(payload, self._agreement):
-            raise ParameterError("parameters.context: must be round_context(payload, agreement)")
-        driver = RoundDriver(
-            parameters,
-            registry=self._registry,
-            clock=self._clock,
-            store=self._store,
-            observer=self._observer,
-            deliver=self._deliver,
-            ledger=self._ledger,
-            excluded=excluded,
-            transcripts=self._transcripts,
-            subject=subject,
-            cohort=cohort,
-            floor=floor,
-        )
-        self._payload = payload
-        self._driver = driver
-        for connection in self._connections.values():
-            connection.waiting = False
-            connection.send(RecordType.PAYLOAD, payload)
-        outcome = {"outcome": "aborted"}
-        try:
-            driver.begin()  # before anything else happens: who connects from now on is welcomed to it
-            self._running = asyncio.create_task(driver.run(deadlines or Deadlines()))
-            result = await self._running
-        except RoundAbortedError as error:
-            outcome |= {"reason": str(error.reason), "detail": error.detail}
-            raise
-        except LedgerError as error:
-            outcome |= {"reason": "the ledger refuses", "detail": str(error)}
-            raise
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                raise  # it is our caller that was cancelled
-            raise ServiceError("the server was stopped during a round") from None
-        else:
-            outcome = {"outcome": "completed", "survivors": str(len(result.survivors))}
-            return result
-        finally:
-            self._driver = self._running = None
-            self._end_streams(RecordType.ENDED, json.dumps(outcome).encode())
-
-    def finish(self, payload: bytes) -> None:
-        """Tell everybody, now or when it next connects, that there are no more rounds."""
-        self._final = payload
-        self._end_streams(RecordType.FINISHED, payload)
-
-    async def everybody_told(self) -> None:
-        """Return when every party of the registry has been sent the last payload of `finish`."""
-        await self._all_told.wait()
-
-    def _tell(self, client: Identity) -> None:
-        self._untold.discard(client)
-        if not self._untold:
-            self._all_told.set()
-
-    @property
-    def connected(self) -> frozenset[Identity]:
-        """The clients that have a stream at the moment."""
-        return frozenset(self._connections)
-
-    def _end_streams(self, kind: RecordType, content: Buffer) -> None:
-        """Tell those whose round is over and close their streams; the others wait for the next round."""
-        for connection in list(self._connections.values()):
-            if kind is RecordType.ENDED and connection.waiting:
-                continue
-            connection.send(kind, content)
-            connection.close()
-            del self._connections[connection.identity]
-            if kind is RecordType.FINISHED:
-                self._tell(connection.identity)
-
-    def _deliver(self, client: Identity, item: Frame | Refused) -> None:
-        connection = self._connections.get(client)
-        if connection is None or connection.waiting:
-            return  # the last frame is sent again when the client comes back and resumes
-        if isinstance(item, Frame):
-            connection.send(RecordType.FRAME, item)
-        else:
-            connection.send(RecordType.REFUSED, f"{item.reason}: {item.detail}".encode())
+    async def _watch_strangers(self, strangers: Strangers) -> None:
+        """End connections that are too many, as long as the server listens."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            # Not on our threads, which may all wait for the disk.
+            if ended := await asyncio.to_thread(strangers.look):
+                self.refused[Refusal.CONNECTION] += ended
 
     async def _join(
         self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
+        intake = Intake(messages, self._executor, HELLO_BYTES)
         try:
-            reader = RecordReader(_HELLO_LIMIT)
-            nonce = os.urandom(NONCE_BYTES)
-            for message in encode_record(RecordType.CHALLENGE, nonce):
-                await context.write(message)
-            records = _records(reader, messages)
-            try:
-                async with asyncio.timeout(_HELLO_S):
-                    first = await anext(records, None)
-            except TimeoutError:
-                raise HelloError(f"hello: none within {_HELLO_S:g} s") from None
-            if first is None:
-                return
-            if first.type is not RecordType.HELLO:
-                raise StreamError(f"record: HELLO is wanted, is {first.type.name}")
-            hello = check_hello(first.content, self._credentials.digest, nonce, self._registry)
-            await self._serve(hello, reader, records, context)
+            hello, run = await self._greet(intake, context)
+            with nullcontext() if self._strangers is None else self._strangers.greeted(context.peer()):
+                await run.serve(hello, intake, context)
         except ServiceError as error:
-            await context.abort(code_of(error), str(error))
-
-    async def _serve(
-        self,
-        hello: Hello,
-        reader: RecordReader,
-        records: AsyncIterator[Record],
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> None:
-        connection = _Connection(hello.identity)
-        if (former := self._connections.get(hello.identity)) is not None:
-            former.send(RecordType.REFUSED, b"another process is connected with this identity by now")
-            former.close()  # the newest stream of a client counts
-        if self._final is not None:
-            connection.send(RecordType.FINISHED, self._final)
-            connection.close()
-            self._tell(hello.identity)
-        else:
-            self._connections[hello.identity] = connection
-            self._welcome(connection, hello)
-        reading = asyncio.create_task(self._read(connection, reader, records))
-        writing = asyncio.create_task(_write(connection, context))
-        dropping = asyncio.create_task(connection.dropped.wait())
-        try:
-            await asyncio.wait({reading, writing, dropping}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()  # a StreamError ends the stream with its code
+            _let_go(error)
+            self.refused[_REFUSALS.get(type(error), Refusal.BAD_STREAM)] += 1
+            _end(context, code_of(error), str(error))
+        except StoreError as error:  # its words are for the operator
+            _let_go(error)
+            self.refused[Refusal.STORE] += 1
+            _end(context, grpc.StatusCode.UNAVAILABLE, "the server's store takes nothing at the moment")
         finally:
-            if self._connections.get(hello.identity) is connection:
-                del self._connections[hello.identity]
-            connection.dropped.set()
-            await end_tasks(reading, writing, dropping)
+            intake.close()
 
-    def _welcome(self, connection: _Connection, hello: Hello) -> None:
-        """Send what the client missed: its last frame when it resumes, the parameters when it is new."""
-        driver = self._driver
-        if driver is None or driver.session.phase is None or driver.shuns(hello.identity):
-            return
-        frame = driver.latest.get(hello.identity)
-        resumes = hello.resume == driver.parameters.round_id
-        fresh = (
-            driver.session.phase is Phase.ADVERTISE_KEYS and hello.identity in driver.session.progress.missing
-        )
-        if frame is not None and (resumes or fresh):
-            connection.waiting = False
-            if not resumes:
-                connection.send(RecordType.PAYLOAD, self._payload)
-            connection.send(RecordType.FRAME, frame)
+    async def _greet(
+        self, intake: Intake, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> tuple[Hello, ServedRun]:
+        """Return who speaks, and of which run. Raises HelloError, StreamError, BusyError, NotHereError."""
+        nonce, credentials = os.urandom(NONCE_BYTES), self._credentials
+        named = credentials.certificate if self._authority is not None else b""
+        first = await self._first(intake, context, nonce + named)
+        if first.type is not RecordType.HELLO:
+            raise StreamError(f"record: HELLO is wanted, is {first.type.name}")
+        hello = read_hello(first.content)
+        run = self._runs.get(hello.place)
+        if run is None:
+            raise NotHereError("hello: this run is not here at the moment")
+        check_hello(hello, credentials.digest, nonce, run.registry.identities)
+        if self._authority is not None:
+            _check_certificate(hello, context)
+        self._count_hello(hello.identity)
+        return hello, run
 
-    async def _read(
-        self, connection: _Connection, reader: RecordReader, records: AsyncIterator[Record]
-    ) -> None:
-        while True:
-            reader.limit = self._frame_limit()
-            record = await anext(records, None)
+    async def _first(
+        self, intake: Intake, context: grpc.aio.ServicerContext[Any, Any], challenge: bytes
+    ) -> Record:
+        """Challenge, and wait for the first record; of too many that wait one is given up."""
+        greeting = _Greeting(self._owner(context), context.peer())
+        if len(self._greeting) >= self._limits.greeting:
+            given_up = _least_worthy(self._greeting)
+            given_up.pushed.set()
+            self._greeting.remove(given_up)
+        self._greeting.append(greeting)
+        reading = asyncio.create_task(_asked(intake, context, challenge))
+        leaving = asyncio.create_task(greeting.pushed.wait())
+        try:
+            await first_of(reading, leaving, timeout_s=self._limits.hello_s)
+            if not reading.done():
+                if greeting.pushed.is_set():
+                    raise CrowdedError("hello: too many streams wait for theirs, come back")
+                raise LateError(f"hello: none within {self._limits.hello_s:g} s")
+            record = reading.result()
             if record is None:
-                return
-            if record.type is not RecordType.FRAME:
-                raise StreamError(f"record: FRAME is wanted, is {record.type.name}")
-            current = self._connections.get(connection.identity) is connection
-            if self._driver is not None and current and not connection.waiting:
-                self._driver.receive(connection.identity, record.content)
-            await asyncio.sleep(0)  # many small frames in one message must not starve the others
+                raise StreamError("hello: the stream ended without one")
+            return record
+        finally:
+            if greeting in self._greeting:
+                self._greeting.remove(greeting)
+            await end_tasks(reading, leaving)
 
-    def _frame_limit(self) -> int:
-        parameters = None if self._driver is None else self._driver.parameters
-        vector = 0 if parameters is None else packed_bytes(parameters.vector_length, parameters.ring_bits)
-        return vector + _FRAME_ALLOWANCE + _BYTES_PER_CLIENT * len(self._registry.identities)
+    def _owner(self, context: grpc.aio.ServicerContext[Any, Any]) -> str:
+        """Return who a stream is of: the party of its certificate, else the address that it comes from."""
+        if self._authority is not None:
+            with suppress(CertificateError):
+                return party_of(_certificate(context)).identity.hex()
+        return str(context.peer()).rpartition(":")[0]
+
+    def _count_hello(self, identity: Identity) -> None:
+        """Raise BusyError when a party comes more often than anybody who means well."""
+        now = time.monotonic()
+        came = self._hellos.setdefault(identity, deque())
+        while came and came[0] <= now - _MINUTE_S:
+            came.popleft()
+        if len(came) >= self._limits.hellos:
+            raise BusyError(f"hello: {len(came)} of yours in a minute, come back in one")
+        came.append(now)
 
 
-async def _records(reader: RecordReader, messages: AsyncIterator[bytes]) -> AsyncIterator[Record]:
-    async for message in messages:
-        for record in reader.feed(message):
-            yield record
+async def _asked(
+    intake: Intake, context: grpc.aio.ServicerContext[Any, Any], challenge: bytes
+) -> Record | None:
+    for message in encode_record(RecordType.CHALLENGE, challenge):
+        await context.write(message)
+    return await intake.next()
 
 
-async def _write(connection: _Connection, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    while (item := await connection.queue.get()) is not None:
-        for message in encode_record(*item):
-            await context.write(message)
-            connection.written += 1
+def _end(context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, details: str) -> None:
+    """End a stream when its handler returns: gRPC keeps the error of an abort, and with it our frame."""
+    context.set_code(code)
+    context.set_details(details)
+
+
+def _let_go(error: Exception) -> None:
+    """Free what the frames of an error hold, such as a message of 1 MiB.
+
+    Tasks keep their errors, errors their frames, and frames the tasks; nobody collects such circles in time.
+    """
+    clear_frames(error.__traceback__)
+
+
+def _least_worthy(greeting: Collection[_Greeting]) -> _Greeting:
+    """Return the oldest, of the connection with most streams, of the owner with most: it has others."""
+    owners = Counter(one.owner for one in greeting)
+    connections = Counter(one.connection for one in greeting)
+    return max(greeting, key=lambda one: (owners[one.owner], connections[one.connection]))
+
+
+def _certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    (pem, *_) = context.auth_context().get("x509_pem_cert", (b"",))
+    return bytes(pem)
+
+
+def _check_certificate(hello: Hello, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Raise HelloError unless the party that speaks is the one whose certificate the connection has."""
+    try:
+        party = party_of(_certificate(context))
+    except CertificateError as error:
+        raise HelloError("hello: the certificate of this connection is no party's") from error
+    if party.identity != hello.identity:
+        raise HelloError("hello: the certificate of this connection is another party's")
+
+
+_REFUSALS: dict[type[ServiceError], Refusal] = {
+    HelloError: Refusal.BAD_HELLO,
+    LateError: Refusal.LATE,
+    CrowdedError: Refusal.GREETING,
+    BusyError: Refusal.TOO_OFTEN,
+    NotHereError: Refusal.NOT_HERE,
+}

@@ -1,9 +1,13 @@
-"""Ending tasks without losing a cancellation of our own."""
+"""Ending tasks, and waiting for threads, without losing a cancellation of our own."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
@@ -11,3 +15,27 @@ async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def on_thread(executor: Executor, call: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401
+    """Do what waits for the disk on a thread, to its end: a cancellation of ours is raised after it."""
+    running = asyncio.get_running_loop().run_in_executor(executor, call, *arguments)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        running.exception()  # nobody asks for it any more
+        raise cancelled
+    try:
+        return running.result()
+    finally:
+        del running  # whose error would lead to this frame, and back
+
+
+async def first_of(*tasks: asyncio.Task[Any], timeout_s: float | None = None) -> set[asyncio.Task[Any]]:
+    """Wait until one of these is over; returns those that are."""
+    done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    return done

@@ -4,11 +4,20 @@ from secagg.store.advice import Advice
 from secagg.store.concerns import Concern, ConcernKind, LedgerError, Reaction
 from secagg.store.counter import Counter, StoredCounter
 from secagg.store.deal import cells, deal, is_cell
-from secagg.store.errors import StoreBusyError, StoreError, StoreFullError
+from secagg.store.errors import (
+    LeaseLostError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreGoneError,
+)
+from secagg.store.files import move_into_place, replace_file, sync_file, sync_folder
 from secagg.store.ledger import Participation, ParticipationLedger
 from secagg.store.lock import FileLock
 from secagg.store.memory import MemoryStore
 from secagg.store.rule import DEALT, floor_for
+from secagg.store.sealed import SealedStore
 from secagg.store.sqlite import SqliteStore
 from secagg.store.store import Store
 
@@ -19,19 +28,27 @@ __all__ = [
     "ConcernKind",
     "Counter",
     "FileLock",
+    "LeaseLostError",
     "LedgerError",
     "MemoryStore",
     "Participation",
     "ParticipationLedger",
     "Reaction",
+    "SealedStore",
     "SqliteStore",
     "Store",
     "StoreBusyError",
+    "StoreDamagedError",
     "StoreError",
     "StoreFullError",
+    "StoreGoneError",
     "StoredCounter",
     "cells",
     "deal",
     "floor_for",
     "is_cell",
+    "move_into_place",
+    "replace_file",
+    "sync_file",
+    "sync_folder",
 ]

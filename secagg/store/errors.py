@@ -6,7 +6,7 @@ from secagg.errors import SecAggError
 
 
 class StoreError(SecAggError):
-    """A store cannot be opened, read or written; the message names the file and the reason."""
+    """A store cannot be opened, read or written; the message names it and the reason."""
 
 
 class StoreBusyError(StoreError):
@@ -15,3 +15,15 @@ class StoreBusyError(StoreError):
 
 class StoreFullError(StoreError):
     """There is no room; nothing of the transaction was kept."""
+
+
+class StoreGoneError(StoreError):
+    """The file vanished, or the database cannot be reached; it may come back."""
+
+
+class StoreDamagedError(StoreError):
+    """What was kept is gone, or is something else: waiting does not mend it."""
+
+
+class LeaseLostError(StoreError):
+    """Another server leads here by now; nothing of the transaction was kept."""

@@ -28,7 +28,9 @@ class FileLock:
         except OSError as error:
             os.close(self._file)
             name = str(path).removesuffix(".lock")
-            raise StoreBusyError(f"{name}: is in use, by another process or twice by this one") from error
+            raise StoreBusyError(
+                f"{name}: is in use, by another process or twice by this one: stop it first"
+            ) from error
 
     def release(self) -> None:
         """Let the next one in."""

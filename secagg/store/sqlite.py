@@ -13,22 +13,23 @@ from types import TracebackType
 from typing import Self
 
 from secagg.store.errors import StoreBusyError, StoreError, StoreFullError
+from secagg.store.files import sync_folder
 from secagg.store.lock import FileLock
 
 SCHEMA = 1
-_APPLICATION = 0x5EC_A667  # marks the file as ours, in its header
+APPLICATION = 0x5EC_A667  # marks the file as ours, in its header
 _PATIENCE_S = 5.0  # for another process when the file is shared
 _MODE = 0o600
 
 _CREATE = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS entries (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL);
-PRAGMA application_id = {_APPLICATION};
+PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {SCHEMA};
 COMMIT;
 """
 # What was replaced or removed is overwritten in the file; FULL syncs the log at every commit.
-_SETTINGS = ("synchronous = FULL", "fullfsync = ON", "secure_delete = ON")
+SETTINGS = ("synchronous = FULL", "fullfsync = ON", "secure_delete = ON")
 
 
 class SqliteStore:
@@ -53,7 +54,7 @@ class SqliteStore:
         self._held = FileLock(self.path.with_name(self.path.name + ".lock")) if exclusive else None
         self._db: sqlite3.Connection | None = None
         try:
-            _make_private(self.path)
+            make_private(self.path)
             self._db = sqlite3.connect(
                 self.path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
             )
@@ -69,13 +70,13 @@ class SqliteStore:
         )
         empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
         new = (application, version) == (0, 0) and empty
-        if not new and application != _APPLICATION:
+        if not new and application != APPLICATION:
             raise StoreError(f"{self.path}: is a database of something else")
         if not new and version != SCHEMA:
             raise StoreError(f"{self.path}: has schema {version}, this program knows schema {SCHEMA}")
         if (mode := db.execute("PRAGMA journal_mode = WAL").fetchone()) != ("wal",):
             raise StoreError(f"{self.path}: a write-ahead log is not possible here (journal mode {mode[0]})")
-        for setting in _SETTINGS:
+        for setting in SETTINGS:
             db.execute(f"PRAGMA {setting}")
         if new:
             db.executescript(_CREATE)
@@ -138,7 +139,7 @@ class SqliteStore:
             try:
                 yield self._db
             except sqlite3.Error as error:
-                raise _KINDS.get(_primary(error), StoreError)(f"{self.path}: {error}") from error
+                raise KINDS.get(primary_code(error), StoreError)(f"{self.path}: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -152,18 +153,19 @@ class SqliteStore:
         return f"SqliteStore({str(self.path)!r}{', closed' if self._db is None else ''})"
 
 
-_KINDS = {
+KINDS = {
     sqlite3.SQLITE_BUSY: StoreBusyError,
     sqlite3.SQLITE_LOCKED: StoreBusyError,
     sqlite3.SQLITE_FULL: StoreFullError,
 }
 
 
-def _primary(error: sqlite3.Error) -> int:
+def primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
     """Make the file with its mode, never wider; one that is there must not be open to others.
 
     It is not opened when it is there: closing it would take away the locks that another connection of this
@@ -171,11 +173,7 @@ def _make_private(path: Path) -> None:
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _MODE))
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except FileExistsError:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):

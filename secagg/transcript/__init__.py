@@ -1,7 +1,7 @@
 """The record of a round that a third party can check: written while it runs, verified offline."""
 
-from secagg.transcript.entries import transcript_digest
+from secagg.transcript.entries import total_digest, transcript_digest
 from secagg.transcript.recorder import RecordedServerSession
 from secagg.transcript.verify import Finding, Report, verify
 
-__all__ = ["Finding", "RecordedServerSession", "Report", "transcript_digest", "verify"]
+__all__ = ["Finding", "RecordedServerSession", "Report", "total_digest", "transcript_digest", "verify"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import BinaryIO, Self
 
 from secagg.effects import Aborted, Completed, Effect
-from secagg.errors import LocalProtocolError
+from secagg.errors import LocalProtocolError, ParameterError
 from secagg.messages import encode, parameters_to_wire
 from secagg.params import Buffer, Identity, RoundParameters, Signer
 from secagg.protocol import ServerSession
+from secagg.protocol.server import snapshot as snapshots
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
+from secagg.protocol.snapshot import parts_must_fit
 from secagg.transcript.entries import (
+    LENGTH_BYTES,
     MAGIC,
     VERSION,
     EntryKind,
@@ -100,9 +103,39 @@ class RecordedServerSession(ServerSession):
             self._seal(Outcome(b"", reason.encode(), (), ()))
 
     @classmethod
+    def resume(
+        cls,
+        data: bytes,
+        *,
+        file: BinaryIO,
+        signer: Signer,
+        keep_inputs: bool = False,
+        threads: int = 1,
+    ) -> tuple[Self, list[Effect]]:
+        """Continue from a snapshot, as `ServerSession.restore`, and go on with its record.
+
+        file    open for reading and writing: holds what was written up to the snapshot, and nothing else
+        raises  ParameterError: no snapshot, or no record of this round; OSError
+        """
+        with parts_must_fit():
+            state = snapshots.load(data)
+            session = cls.__new__(cls)
+            ServerSession.__init__(session, state.parameters, admitted=state.admitted, threads=threads)
+            effects = session._adopt(state)  # noqa: SLF001 - of this class
+        session.file = file
+        session.sealed = False
+        session.failure = None
+        session._transcript_signer = signer  # noqa: SLF001
+        session._keep_inputs = keep_inputs  # noqa: SLF001
+        session._addresses = list(_addresses(file, state.parameters.round_id))  # noqa: SLF001
+        return session, effects
+
+    @classmethod
     def restore(cls, data: bytes, *, threads: int = 1) -> tuple[Self, list[Effect]]:  # noqa: ARG003
         """Refuse: the record of what came before the snapshot is elsewhere. Raises LocalProtocolError."""
-        raise LocalProtocolError("a RecordedServerSession is not restored: restore a ServerSession instead")
+        raise LocalProtocolError(
+            "a RecordedServerSession is not restored: restore a ServerSession, or resume"
+        )
 
     def _seal(self, outcome: Outcome) -> None:
         self._write(EntryKind.OUTCOME, content=encode(outcome))
@@ -121,3 +154,20 @@ class RecordedServerSession(ServerSession):
             self.failure = error
         if kind is not EntryKind.SEAL:
             self._addresses.append(address(entry))
+
+
+def _addresses(file: BinaryIO, round_id: bytes) -> Iterator[bytes]:
+    """Read what was recorded so far. Raises ParameterError where it is not a record of the round."""
+    file.seek(0)
+    if file.read(len(MAGIC)) != MAGIC:
+        raise ParameterError("transcript: not the beginning of one")
+    first = True
+    while length := file.read(LENGTH_BYTES):
+        wanted = int.from_bytes(length, "big")
+        entry = file.read(wanted)
+        if len(length) < LENGTH_BYTES or len(entry) < wanted:
+            raise ParameterError("transcript: is cut short")
+        if first and round_id not in entry:
+            raise ParameterError("transcript: of another round")
+        first = False
+        yield address(entry)

@@ -9,6 +9,7 @@ from tests.attacks import (
     defences_privacy,
     defences_runs,
     defences_server,
+    defences_service,
     defences_sites,
     defences_state,
     defences_tables,
@@ -27,6 +28,7 @@ DEFENCES: tuple[Defence, ...] = (
     *defences_privacy.DEFENCES,
     *defences_sites.DEFENCES,
     *defences_runs.DEFENCES,
+    *defences_service.DEFENCES,
     *defences_tables.DEFENCES,
     *defences_ways.DEFENCES,
 )

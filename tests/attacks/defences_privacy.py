@@ -49,15 +49,15 @@ DEFENCES = (
     Defence(
         "account: replaced at once",
         _GUARD,
-        '        with beside.open("w", encoding="utf-8") as file:\n',
-        '        with path.open("w", encoding="utf-8") as file:\n',
+        "replace_file(path, json.dumps(accountant.state()).encode())",
+        "path.write_text(json.dumps(accountant.state()))",
         "a process that is killed while it writes leaves the account whole",
     ),
     Defence(
         "account: synced",
-        _GUARD,
-        "            os.fsync(file.fileno())\n",
-        "",
+        "secagg.store.files",
+        "            sync_file(file)\n        move_into_place",
+        "            file.flush()\n        move_into_place",
         "what was spent outlives a loss of power",
     ),
     Defence(

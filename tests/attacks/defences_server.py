@@ -41,8 +41,8 @@ _SESSION = (
     _server(
         "server-round-id",
         "session",
-        "if round_id != self._parameters.round_id:",
-        "if False:",
+        "if (round_id := envelope.round_id) != self._parameters.round_id:",
+        'if False and (round_id := b""):',
         "frames of another round are not taken",
     ),
     _server(

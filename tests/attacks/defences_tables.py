@@ -174,8 +174,8 @@ DEFENCES = (
     ),
     Defence(
         "runs: one party at a time in a registry",
-        "secagg.service.registry",
-        "        lock = _held(path)\n",
+        "secagg.service.registry.names",
+        "        lock = held(path)\n",
         '        lock = FileLock(path.with_name(f".{path.name}.{time.monotonic_ns()}.lock"))\n',
         "who enrols at the same time is enrolled",
     ),

@@ -45,7 +45,7 @@ DEFENCES = (
     Defence(
         "consent: order",
         _CONSENT,
-        "        if now <= last:\n",
+        "        if now <= last and not again:\n",
         "        if False:\n",
         "no step is answered again once a later one was",
     ),

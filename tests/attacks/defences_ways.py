@@ -138,15 +138,15 @@ DEFENCES = (
     Defence(
         "reach: the clock",
         _CLIENT,
-        "        if not self._reached and (cause := outdated(self._credentials, self._clock.wall())):\n",
-        "        if False and (cause := outdated(self._credentials, self._clock.wall())):\n",
+        "        if not self._reached and (cause := self._outdated()):\n",
+        "        if False and (cause := self._outdated()):\n",
         "a wrong clock is named",
     ),
     Defence(
         "reach: no proxy for this machine",
         _CLIENT,
-        " if is_loopback(host) else ())\n",
-        " if False else ())\n",
+        "        if is_loopback(host_and_port(self._address)[0]):\n",
+        "        if False:\n",
         "a proxy of the environment does not catch loopback",
     ),
     Defence(

@@ -96,13 +96,21 @@ def test_contributions_are_measured_in_every_form_and_type(folder: Path) -> None
     assert all(row["bytes_per_value"] > 1 for row in rows)
 
 
+def test_the_service_is_measured_from_end_to_end(folder: Path) -> None:
+    found = of(folder, "service")["figures"]
+    assert set(found) == {"uploads", "recovery", "connected", "strangers", "full_table", "beside", "rounds"}
+    assert found["uploads"]["megabytes_a_second"] > 0
+    assert 0 < found["recovery"]["recovery_seconds"] < found["recovery"]["recovery_with_start_seconds"]
+    assert found["connected"]["parties"] > found["connected"]["uploads"]
+
+
 def test_plots_and_tables_are_made_of_the_results(folder: Path) -> None:
     draw(folder)
     assert {path.stem for path in folder.glob("*.png")} == {"kernels", "phases", "peers", "scaling"}
     for path in folder.glob("*.png"):
         path.unlink()
     text = tables(folder)
-    assert text.count("\n## ") == 6
+    assert text.count("\n## ") == 7
     assert "| client | 500 | 0% | 1 | 154 | 694 | 1 | 849 |" in text
 
 

@@ -62,7 +62,7 @@ from secagg.protocol.server import snapshot as server_snapshot
 from secagg.protocol.snapshot import checked_body, with_digest
 from secagg.service.client import _read_outcome
 from secagg.service.errors import HelloError, RegistryError, StreamError
-from secagg.service.hello import check_hello, make_hello
+from secagg.service.hello import check_hello, make_hello, read_hello
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
 from secagg.service.registry import Registry
 from secagg.transcript import RecordedServerSession, transcript_digest, verify
@@ -422,25 +422,25 @@ def _record_seeds() -> list[bytes]:
 _CERTIFICATE, _NONCE = b"c" * 32, b"n" * 32
 
 
-@cache
-def _registry() -> Registry:
-    identities = recordings()[0].cohort.identities
-    return Registry.of([(f"party-{i}", identity) for i, identity in enumerate(identities)])
-
-
 def _hello(data: bytes) -> str:
     try:
-        hello = check_hello(memoryview(data), _CERTIFICATE, _NONCE, _registry())
+        hello = read_hello(memoryview(data))
+        check_hello(hello, _CERTIFICATE, _NONCE, frozenset(recordings()[0].cohort.identities))
     except HelloError as error:
         return _said(str(error))
     signer = next(one for one in recordings()[0].cohort.signers if one.identity == hello.identity)
-    assert make_hello(signer, _CERTIFICATE, _NONCE, hello.resume) == data
+    again = make_hello(signer, _CERTIFICATE, _NONCE, place=hello.place, resume=hello.resume)
+    assert read_hello(again) == hello
     return f"hello, {len(hello.resume)}"
 
 
 def _hello_seeds() -> list[bytes]:
     signers = (*recordings()[0].cohort.signers[:1], _STRANGER)
-    return [make_hello(s, _CERTIFICATE, _NONCE, resume) for s in signers for resume in (b"", b"r" * 16)]
+    return [
+        make_hello(s, _CERTIFICATE, _NONCE, place="trial/first", resume=resume)
+        for s in signers
+        for resume in (b"", b"r" * 16)
+    ]
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,17 +21,22 @@ from secagg.service import (
     Clock,
     Deadlines,
     Event,
+    Limits,
     ManualClock,
     Registry,
     RoundOutcome,
+    RunSettings,
+    ServedRun,
     ServerCredentials,
     Transcripts,
 )
+from secagg.service.driver import RoundDriver
 from secagg.service.hello import make_hello
 from secagg.service.keys import SERVER_NAME
 from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
 from secagg.service.server import GRPC_OPTIONS, METHOD
-from secagg.store import ParticipationLedger, Store
+from secagg.store import ParticipationLedger
+from secagg.store.sql import Database, Spool
 
 CREDENTIALS = ServerCredentials.generate()
 PINNED = ServerCredentials(CREDENTIALS.certificate)
@@ -47,6 +52,7 @@ class Cohort:
     keys: list[IdentityKey]
     registry: Registry
     server: AggregationServer
+    run: ServedRun
     vectors: list[UIntArray]
     events: list[Event]
     clock: Clock | None = None  # of the server
@@ -91,12 +97,15 @@ class Cohort:
     def named(self, members: list[int]) -> set[bytes]:
         return {self.keys[i].identity for i in members}
 
+    @property
+    def driver(self) -> RoundDriver | None:
+        """The round that goes on."""
+        return next(iter(self.run.rounds), None)
+
     def answered(self, phase: Phase, count: int) -> bool:
         """Whether a round is in this phase, and so many have answered."""
-        driver = self.server._driver
-        if driver is None or driver.session.phase is not phase:
-            return False
-        return driver.session.progress.received == count
+        driver = self.driver
+        return driver is not None and driver.phase is phase and driver.progress.received == count
 
     async def run_late(
         self,
@@ -108,7 +117,7 @@ class Cohort:
     ) -> Aggregate:
         """Run a round; once so many have answered in this phase, its deadline passes."""
         assert isinstance(self.clock, ManualClock)
-        running = asyncio.create_task(self.server.run_round(parameters, payload, SOON, **options))
+        running = asyncio.create_task(self.run.round(parameters, payload, SOON, **options))
         await settle(lambda: running.done() or self.answered(phase, count))
         self.clock.advance(SOON.advertise_s + 1)
         return await running
@@ -120,7 +129,12 @@ async def cohort(
     length: int = 50,
     clock: Clock | None = None,
     observer: Callable[[Event], None] | None = None,
-    store: Store | None = None,
+    database: Database | None = None,
+    spool: Spool | None = None,
+    auditor: IdentityKey | None = None,
+    credentials: ServerCredentials = CREDENTIALS,
+    authority: bytes | None = None,
+    limits: Limits | None = None,
     ledger: ParticipationLedger | None = None,
     transcripts: Transcripts | None = None,
 ) -> AsyncIterator[Cohort]:
@@ -136,19 +150,22 @@ async def cohort(
 
     server = AggregationServer(
         address="127.0.0.1:0",
-        credentials=CREDENTIALS,
-        registry=registry,
+        credentials=credentials,
+        authority=authority,
+        limits=limits,
         clock=clock,
-        store=store,
-        observer=observe,
-        ledger=ledger,
-        transcripts=transcripts,
+        database=database,
+        spool=spool,
+        auditor=auditor,
     )
-    await server.start()
     rng = np.random.default_rng(7)
     vectors: list[UIntArray] = [rng.integers(0, 2**RING_BITS, length, dtype=np.uint32) for _ in range(n)]
+    await server.start()
     try:
-        yield Cohort(keys, registry, server, vectors, events, clock)
+        run = await server.open(
+            RunSettings(registry=registry, observer=observe, ledger=ledger, transcripts=transcripts)
+        )
+        yield Cohort(keys, registry, server, run, vectors, events, clock)
     finally:
         await server.stop()
 
@@ -188,16 +205,23 @@ class RawStream:
 
 
 @asynccontextmanager
-async def raw_stream(c: Cohort, greeter: int | None = None) -> AsyncIterator[RawStream]:
-    """Open a stream, and say hello as one of the parties."""
+async def raw_stream(
+    c: Cohort, greeter: int | None = None, *, resume: bytes = b"", options: Collection[tuple[str, int]] = ()
+) -> AsyncIterator[RawStream]:
+    """Open a stream, and say hello as one of the parties. options: of gRPC, for the channel."""
     credentials = grpc.ssl_channel_credentials(CREDENTIALS.certificate)
-    options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME))
-    async with grpc.aio.secure_channel(c.address, credentials, options=options) as channel:
-        stream = RawStream(channel.stream_stream(METHOD)())
+    every = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME), *options)
+    async with grpc.aio.secure_channel(c.address, credentials, options=every) as channel:
+        call = channel.stream_stream(METHOD)()
+        stream = RawStream(call)
         if greeter is not None:
             challenge = await stream.receive()
             assert challenge is not None
-            hello = make_hello(c.keys[greeter], CREDENTIALS.digest, bytes(challenge.content))
+            nonce = bytes(challenge.content[:32])
+            hello = make_hello(c.keys[greeter], CREDENTIALS.digest, nonce, resume=resume)
             await stream.send(RecordType.HELLO, hello)
-            await settle(lambda: c.keys[greeter].identity in c.server.connected)
-        yield stream
+            await settle(lambda: c.keys[greeter].identity in c.run.connected)
+        try:
+            yield stream
+        finally:
+            call.cancel()  # older gRPC closes a channel and leaves its calls

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import grpc
@@ -11,11 +10,9 @@ import grpc.aio
 import pytest
 
 from secagg import (
-    Identity,
     IdentityKey,
     Phase,
     Policy,
-    RoundParameters,
     context_digest,
 )
 from secagg.kernels import pack
@@ -30,9 +27,9 @@ from secagg.service import (
 )
 from secagg.service import records as records_module
 from secagg.service.client import _read_outcome
-from secagg.service.driver import RoundDriver
-from secagg.service.records import Record, RecordReader, RecordType, encode_record
-from secagg.service.server import _Connection
+from secagg.service.connection import Connection, Intake
+from secagg.service.durable import Standing
+from secagg.service.records import Record, RecordType, encode_record
 from tests.service.cohort import PAYLOAD, RING_BITS, SOON, Cohort, cohort, raw_stream, settle
 
 
@@ -100,8 +97,8 @@ def test_garbage_frames_are_refused_and_cost_nobody_else_the_round() -> None:
         clock = ManualClock()
         async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
-            await settle(lambda: c.server._driver is not None)
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: c.driver is not None)
             async with raw_stream(c, 0) as stream:
                 await stream.send(RecordType.FRAME, b"\xff" * 40)
                 await settle(lambda: any(isinstance(event, MessageRefused) for event in c.events))
@@ -128,12 +125,12 @@ def test_no_message_of_the_service_carries_a_plain_update(monkeypatch: pytest.Mo
         return iter(messages)
 
     monkeypatch.setattr("secagg.service.client.encode_record", recording)
-    monkeypatch.setattr("secagg.service.server.encode_record", recording)
+    monkeypatch.setattr("secagg.service.connection.encode_record", recording)
 
     async def run() -> Cohort:
         async with cohort(length=200) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
-            await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            await c.run.round(c.parameters(), PAYLOAD, SOON)
             await asyncio.gather(*tasks)
             return c
 
@@ -152,9 +149,9 @@ def test_a_flood_of_refused_frames_ends_its_stream_and_costs_nobody_else_the_rou
         clock = ManualClock()
         async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
-            await settle(lambda: c.server._driver is not None)
-            junk = b"".join(encode_record(RecordType.FRAME, b"\xff\xff")) * 5000
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: c.driver is not None)
+            junk = b"".join(encode_record(RecordType.FRAME, b"\xff" * 32)) * 5000
             async with raw_stream(c, 0) as stream:
                 await stream.send_bytes(junk)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -188,28 +185,18 @@ def test_a_frame_longer_than_any_of_a_round_ends_its_stream_before_it_is_kept() 
 def test_a_stream_that_a_newer_one_replaced_is_not_heard() -> None:
     """What was still in it when the client came back; the newer stream's frames count."""
 
-    class Driver:
-        def __init__(self, parameters: RoundParameters) -> None:
-            self.parameters = parameters
-            self.heard: list[bytes] = []
-
-        def receive(self, _sender: Identity, frame: bytes) -> None:
-            self.heard.append(frame)
-
-    async def one(content: bytes) -> AsyncIterator[Record]:
-        yield Record(RecordType.FRAME, content)
-
     async def run() -> None:
-        async with cohort() as c:
-            driver = Driver(c.parameters())
-            older, newer = (_Connection(c.keys[0].identity) for _ in range(2))
-            older.waiting = newer.waiting = False
-            c.server._driver = cast("RoundDriver", driver)
-            c.server._connections[c.keys[0].identity] = newer
-            await c.server._read(older, RecordReader(100), one(b"late"))
-            await c.server._read(newer, RecordReader(100), one(b"now"))
-            assert driver.heard == [b"now"]
-            c.server._driver = None
+        async with cohort(clock=ManualClock()) as c:
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 0))
+            older, newer = (Connection(c.keys[0].identity) for _ in range(2))
+            older.round = newer.round = c.driver
+            c.run._streams._there[c.keys[0].identity] = newer
+            record = Record(RecordType.FRAME, b"\xff" * 40)
+            assert await c.run._streams._hand_in(older, cast("Intake", None), record) is None
+            assert await c.run._streams._hand_in(newer, cast("Intake", None), record) is Standing.REFUSED
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(run())
 
@@ -217,14 +204,14 @@ def test_a_stream_that_a_newer_one_replaced_is_not_heard() -> None:
 def test_a_client_that_does_not_read_loses_its_stream_and_the_round_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("secagg.service.server._DRAIN_S", 2.0)
+    monkeypatch.setattr("secagg.service.connection._DRAIN_S", 2.0)
     payload = bytes(8 << 20)  # more than the transport buffers
 
     async def run() -> None:
         async with cohort(clock=ManualClock()) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
             async with raw_stream(c, 0):
-                connection = c.server._connections[c.keys[0].identity]
+                connection = c.run._streams._there[c.keys[0].identity]
                 parameters = c.parameters(context=context_digest(payload))
                 result = await c.run_late(parameters, Phase.ADVERTISE_KEYS, 5, payload)
                 assert set(result.survivors) == c.named([1, 2, 3, 4, 5])
@@ -244,13 +231,13 @@ def test_an_end_that_is_no_outcome_is_a_stream_error(content: bytes) -> None:
 
 def test_a_slow_reader_gets_the_last_payload_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a client that reads nothing for a while loses its stream, not one that reads slowly."""
-    monkeypatch.setattr("secagg.service.server._DRAIN_S", 1.2)
+    monkeypatch.setattr("secagg.service.connection._DRAIN_S", 2.5)
     payload = bytes(24 << 20)
 
     async def run() -> None:
         async with cohort() as c, raw_stream(c, 0) as stream:
-            c.server.finish(payload)
-            record = await stream.receive(pause_s=0.2)  # 24 messages: four times the server's patience
+            c.run.finish(payload)
+            record = await stream.receive(pause_s=0.2)  # 24 messages: longer than the server's patience
             assert record is not None
             assert record.type is RecordType.FINISHED
             assert bytes(record.content) == payload

@@ -23,7 +23,7 @@ async def round_of(
     if len(members) < len(c.keys):
         running = c.run_late(c.parameters(number), Phase.ADVERTISE_KEYS, len(members), **options)
     else:
-        running = c.server.run_round(c.parameters(number), PAYLOAD, SOON, **options)
+        running = c.run.round(c.parameters(number), PAYLOAD, SOON, **options)
     (result,) = await asyncio.gather(running, return_exceptions=True)
     return result, await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -85,9 +85,7 @@ def test_within_a_cohort_a_whole_cell_may_stay_away_and_no_single_member() -> No
             assert third.reason is ConcernKind.DIFFERENCING
             assert "1 members are missing from 1 cells" in third.detail
             with pytest.raises(LedgerError, match="cells of 3 of 2 members"):
-                await c.server.run_round(
-                    c.parameters(4), PAYLOAD, SOON, subject=b"r" * 32, cohort=everybody[:2]
-                )
+                await c.run.round(c.parameters(4), PAYLOAD, SOON, subject=b"r" * 32, cohort=everybody[:2])
 
     asyncio.run(run())
 
@@ -120,7 +118,7 @@ def test_a_vector_of_a_round_without_result_is_noted_by_both_sides_when_it_comes
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             tasks = [asyncio.create_task(c.take_part(i, store=stores[i])) for i in range(6)]
-            result = await c.server.run_round(c.parameters(2), PAYLOAD, SOON)
+            result = await c.run.round(c.parameters(2), PAYLOAD, SOON)
             assert np.array_equal(result.total, c.expected(list(range(6))))
             await asyncio.gather(*tasks)
             (noted,) = [event for event in c.events if isinstance(event, LedgerNoted)]
@@ -136,7 +134,7 @@ def test_a_ledger_that_refuses_repeats_starts_no_such_round_and_a_client_answers
         async with cohort(ledger=book) as c:
             book.uploaded(c.parameters().context, b"0" * 16, c.keys[3].identity, 0)
             with pytest.raises(LedgerError, match="1 clients uploaded about this subject before"):
-                await c.server.run_round(c.parameters(1), PAYLOAD, SOON)
+                await c.run.round(c.parameters(1), PAYLOAD, SOON)
         async with cohort(clock=ManualClock()) as c:
             wary = ParticipationLedger(MemoryStore(), repeats="refuse")
             wary.uploaded(c.parameters().context, b"0" * 16, c.keys[3].identity, 0)
@@ -154,11 +152,10 @@ def test_a_client_that_was_in_enough_rounds_today_is_left_out_until_tomorrow() -
     async def run() -> None:
         clock = ManualClock()
         book = ParticipationLedger(MemoryStore(), rounds_per_day=1)
-        async with cohort(ledger=book) as c:
-            c.server._clock = clock
+        async with cohort(ledger=book, clock=clock) as c:
             book.uploaded(b"another" + bytes(25), b"0" * 16, c.keys[5].identity, 0)
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]
-            result = await c.server.run_round(c.parameters(1), PAYLOAD, Deadlines())
+            result = await c.run.round(c.parameters(1), PAYLOAD, SOON)
             assert c.named(list(range(5))) == set(result.survivors)
             (noted,) = [event for event in c.events if isinstance(event, LedgerNoted)]
             assert (noted.concern, noted.clients) == (ConcernKind.TOO_OFTEN, ("party-5",))
@@ -172,7 +169,7 @@ def test_the_guilty_of_an_earlier_attempt_are_left_out_when_the_caller_says_so()
         async with cohort() as c:
             guilty = c.keys[2].identity
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
-            result = await c.server.run_round(c.parameters(1), PAYLOAD, Deadlines(), excluded=[guilty])
+            result = await c.run.round(c.parameters(1), PAYLOAD, Deadlines(), excluded=[guilty])
             assert c.named([0, 1, 3, 4, 5]) == set(result.survivors)
             waiting = tasks.pop(2)  # for a round that it has a part in
             assert all(outcome.completed for outcome in await asyncio.gather(*tasks))

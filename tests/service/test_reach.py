@@ -7,6 +7,7 @@ import datetime as dt
 import math
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,9 @@ import grpc
 import pytest
 
 from secagg import IdentityKey, ParameterError, Policy
-from secagg.service import AggregationClient, ConnectionLostError, ServerCredentials
+from secagg.service import AggregationClient, ConnectionLostError, ManualClock, ServerCredentials, StreamError
 from secagg.service.reach import host_and_port, obstacle, outdated, printable, proxy_of
+from secagg.service.records import RecordType
 from secagg.service.server import METHOD
 from tests.service.cohort import CREDENTIALS, PINNED, cohort, settle
 
@@ -101,7 +103,7 @@ def test_a_server_on_this_machine_is_reached_whatever_proxy_is_set(monkeypatch: 
     async def run() -> None:
         async with cohort() as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
-            assert len((await c.server.run_round(c.parameters(), b"what the round is about")).survivors) == 6
+            assert len((await c.run.round(c.parameters(), b"what the round is about")).survivors) == 6
             await asyncio.gather(*tasks)
 
     asyncio.run(run())
@@ -232,7 +234,7 @@ def test_a_second_process_with_one_identity_is_told_to_the_first() -> None:
     async def run() -> None:
         async with cohort() as c:
             first = asyncio.create_task(c.take_part(0))
-            await settle(lambda: bool(c.server.connected))
+            await settle(lambda: bool(c.run.connected))
             second = asyncio.create_task(c.take_part(0))
             await settle(lambda: bool(c.refusals))
             assert c.refusals[0] == "another process is connected with this identity by now"
@@ -241,3 +243,56 @@ def test_a_second_process_with_one_identity_is_told_to_the_first() -> None:
             await asyncio.gather(first, second, return_exceptions=True)
 
     asyncio.run(run())
+
+
+def test_patience_counts_from_the_last_contact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was connected and idle for an hour has not lost its server for an hour."""
+    monkeypatch.setattr("secagg.service.client._RETRY_S", 0.01)
+
+    class Clock(ManualClock):
+        def wall(self) -> float:
+            return time.time()  # certificates hold
+
+    async def run() -> None:
+        clock = Clock()
+        async with cohort() as c:
+            client = c.client(0, clock=clock, patience_s=60.0)
+            taking = asyncio.create_task(client.take_part(lambda _p, _q: pytest.fail("no round")))
+            ticking = asyncio.create_task(tick(clock))
+            there, me = c.run._streams._there, c.keys[0].identity
+            before: list[object] = [None]
+            for _ in range(4):  # it is cut off, and comes back
+                await settle(lambda: there.get(me) not in before, 30)
+                before.append(there[me])
+                clock.advance(3600)
+                there[me].dropped.set()
+            assert not taking.done()
+            for task in (taking, ticking):
+                task.cancel()
+            await asyncio.gather(taking, ticking, return_exceptions=True)
+
+    async def tick(clock: ManualClock) -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            clock.advance(0.01)
+
+    asyncio.run(run())
+
+
+def test_a_server_that_refuses_again_and_again_fills_no_log() -> None:
+    said: list[str] = []
+
+    async def run() -> None:
+        async with cohort() as c:
+            taking = asyncio.create_task(
+                c.client(0, on_refusal=said.append).take_part(lambda _p, _q: pytest.fail("no round"))
+            )
+            await settle(lambda: c.keys[0].identity in c.run.connected)
+            connection = c.run._streams._there[c.keys[0].identity]
+            for _ in range(200):
+                connection.queue.put_nowait((RecordType.REFUSED, b"again"))
+            with pytest.raises(StreamError, match="more than 64 refusals"):
+                await taking
+
+    asyncio.run(run())
+    assert len(said) == 64

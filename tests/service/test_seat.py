@@ -24,10 +24,21 @@ from secagg import (
     ThreatModel,
     context_digest,
 )
+from secagg.audit import Round as AuditedRound
+from secagg.audit import dump_receipt
+from secagg.kernels import UIntArray
 from secagg.params import Adversary
 from secagg.service import BeforeSign, Question
 from secagg.service.seat import QuestionOf, Seat, Settings, context_is_subject
-from secagg.store import LedgerError, MemoryStore, ParticipationLedger, StoredCounter
+from secagg.store import (
+    LedgerError,
+    MemoryStore,
+    ParticipationLedger,
+    SealedStore,
+    StoreBusyError,
+    StoredCounter,
+)
+from secagg.store.sql import AuditLog, Database
 
 PAYLOAD = b"what the round is about"
 KEYS = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(4)]
@@ -394,5 +405,66 @@ def test_a_client_that_is_asked_again_asks_its_caller_again_and_signs_once() -> 
         *_, first, second = one.outlets[0].sent
         assert first == second  # the signature, and the same once more
         assert len(one.outlets[0].sent) == 5
+
+    asyncio.run(run())
+
+
+def receipt_of(round_id: bytes) -> bytes:
+    with Database("sqlite://") as database:
+        log = AuditLog(database, IdentityKey.from_seed(b"a" * 32), lambda: 1.0)
+        return dump_receipt(log.append(AuditedRound.aborted("default/default", round_id, reason="x")))
+
+
+def test_a_receipt_of_another_round_is_not_this_ones() -> None:
+    """A server could let it take the place of one that was kept."""
+
+    async def run() -> None:
+        one = await opened()
+        for wrong in (b"", b"nonsense", receipt_of(b"x" * 16)):
+            one.seats[0].take_receipt(wrong)
+            assert one.seats[0].receipt == b""
+        right = receipt_of(bytes(16))
+        one.seats[0].take_receipt(right)
+        assert one.seats[0].receipt == right
+        Round().seats[0].take_receipt(right)  # of no round
+
+    asyncio.run(run())
+
+
+def test_a_store_that_is_busy_for_a_moment_costs_no_round() -> None:
+    class Busy(SealedStore):
+        failures: int = 0
+
+        def get(self, name: str) -> bytes | None:
+            if name.endswith("/session") and self.failures:
+                self.failures -= 1
+                raise StoreBusyError("the store: is busy")
+            return super().get(name)
+
+    async def run() -> None:
+        one = await opened()
+        store = Busy(MemoryStore(), b"k" * 32)
+        settings = replace(one.seats[0]._settings, store=store, counter=StoredCounter(store), resumes=True)
+
+        def compute(_payload: bytes, _parameters: RoundParameters) -> UIntArray:
+            return np.array([1, 2, 3], np.uint32)
+
+        seat = Seat(settings, compute)
+        other = Round()
+        other.ask(list(other.server.start()))
+        seat.take_payload(PAYLOAD)
+        await seat.take_frame(other.frames[0], other.outlets[0])
+        seat.leave()
+        store.failures = 1
+        again = Seat(settings, compute)
+        with pytest.raises(StoreBusyError):
+            again.restore()
+        again.restore()
+        assert again.round_id == bytes(16)
+        again.leave()
+        store._store.put({"seat/default/default/session": b"changed"})  # but what is damaged is forgotten
+        once_more = Seat(settings, compute)
+        once_more.restore()
+        assert once_more.round_id == b""
 
     asyncio.run(run())

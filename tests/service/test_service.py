@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from secagg import (
     AbortReason,
     Frame,
     InfeasibleParameters,
-    LocalProtocolError,
     ParameterError,
     Phase,
     RoundAbortedError,
@@ -24,12 +23,13 @@ from secagg import (
 )
 from secagg.kernels import UIntArray
 from secagg.service import (
+    AggregationServer,
     Deadlines,
     ManualClock,
     PhaseDone,
-    Registry,
     RoundCompleted,
     RoundFailed,
+    RoundOpened,
     ServiceError,
     UploadTaken,
 )
@@ -47,7 +47,7 @@ def test_a_round_gives_the_exact_sum_to_the_server_and_tells_the_clients() -> No
     async def run() -> None:
         async with cohort() as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
-            result = await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            result = await c.run.round(c.parameters(), PAYLOAD, SOON)
             assert np.array_equal(result.total, c.expected(list(range(6))))
             for outcome in await asyncio.gather(*tasks):
                 assert outcome.completed
@@ -75,9 +75,9 @@ def test_two_rounds_one_after_the_other_and_then_the_end() -> None:
 
             tasks = [asyncio.create_task(stay(i)) for i in range(6)]
             for number in (1, 2):
-                result = await c.server.run_round(c.parameters(number), PAYLOAD, SOON)
+                result = await c.run.round(c.parameters(number), PAYLOAD, SOON)
                 assert np.array_equal(result.total, c.expected(list(range(6))))
-            c.server.finish(b"the end")
+            c.run.finish(b"the end")
             assert await asyncio.gather(*tasks) == [[True, True]] * 6
 
     asyncio.run(run())
@@ -94,14 +94,14 @@ def test_a_broken_stream_is_no_dropout_and_the_client_resumes(phase: Phase) -> N
             async def before(at: Phase, _payload: bytes) -> None:
                 if at is phase and not broken:
                     broken.append(at)
-                    c.server._connections[c.keys[0].identity].close()
+                    c.run._streams._there[c.keys[0].identity].close()
                     await asyncio.sleep(0.2)  # the answer goes into a closed stream
 
             tasks = [
                 asyncio.create_task(c.take_part(i, before_answer=before if i == 0 else None))
                 for i in range(6)
             ]
-            result = await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            result = await c.run.round(c.parameters(), PAYLOAD, SOON)
             assert broken == [phase]
             assert set(result.survivors) == c.named(list(range(6)))
             assert np.array_equal(result.total, c.expected(list(range(6))))
@@ -123,7 +123,7 @@ def test_the_deadline_of_the_injected_clock_makes_a_silent_client_a_dropout() ->
                 asyncio.create_task(c.take_part(i, before_answer=hang if i == 2 else None)) for i in range(6)
             ]
             running = asyncio.create_task(
-                c.server.run_round(c.parameters(), PAYLOAD, Deadlines(advertise_s=60, phase_s=30))
+                c.run.round(c.parameters(), PAYLOAD, Deadlines(advertise_s=60, phase_s=30))
             )
             await settle(lambda: sum(isinstance(event, UploadTaken) for event in c.events) == 5)
             await asyncio.sleep(0.1)
@@ -148,7 +148,7 @@ def test_grace_begins_when_enough_have_answered() -> None:
         async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]  # one never comes
             deadlines = Deadlines(advertise_s=1000, phase_s=1000, advertise_grace_s=5)
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, deadlines))
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, deadlines))
             await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 5))
             # the grace begins when the round's loop has seen the fifth answer
             await settle(lambda: any(until <= 5 for until, _ in clock._sleepers))
@@ -166,7 +166,7 @@ def test_too_few_clients_abort_the_round_and_everybody_hears_why() -> None:
         clock = ManualClock()
         async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(3)]
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
             await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 3))
             clock.advance(SOON.advertise_s + 1)
             with pytest.raises(RoundAbortedError, match="minimum_cohort: 4 are needed, 3") as caught:
@@ -188,7 +188,7 @@ def test_a_client_that_connects_during_a_round_waits_for_the_next_one() -> None:
             async def before(at: Phase, _payload: bytes) -> None:
                 if at is Phase.SHARE_KEYS and not late:
                     late.append(asyncio.create_task(c.take_part(5)))
-                    await settle(lambda: c.keys[5].identity in c.server.connected)
+                    await settle(lambda: c.keys[5].identity in c.run.connected)
 
             first = [
                 asyncio.create_task(c.take_part(i, before_answer=before if i == 0 else None))
@@ -199,7 +199,7 @@ def test_a_client_that_connects_during_a_round_waits_for_the_next_one() -> None:
             await asyncio.gather(*first)
             assert not late[0].done()
             again = [asyncio.create_task(c.take_part(i)) for i in range(5)]
-            result = await c.server.run_round(c.parameters(2), PAYLOAD, SOON)
+            result = await c.run.round(c.parameters(2), PAYLOAD, SOON)
             assert set(result.survivors) == c.named(list(range(6)))
             await asyncio.gather(*again, *late)
 
@@ -225,83 +225,21 @@ def test_a_compute_that_raises_costs_only_its_client_the_round() -> None:
 
 
 def test_an_accepted_round_id_is_kept_and_not_accepted_again() -> None:
-    async def run() -> None:
+    """A server that forgot its rounds, or says so, comes with the same id once more."""
+    store = MemoryStore()
+
+    async def once(members: list[int]) -> list[str]:
         async with cohort(ledger=lax(), clock=ManualClock()) as c:
-            store = MemoryStore()
             tasks = [asyncio.create_task(c.take_part(i, store=store if i == 0 else None)) for i in range(6)]
-            await c.server.run_round(c.parameters(), PAYLOAD, SOON)
+            result = await c.run_late(c.parameters(), Phase.ADVERTISE_KEYS, len(members))
+            assert set(result.survivors) == c.named(members)
             await asyncio.gather(*tasks)
-            assert store.names("accepted/") == [f"accepted/{c.parameters().round_id.hex()}"]
-            assert store.names("rounds/") == []  # the round's secrets are gone
-            tasks = [asyncio.create_task(c.take_part(i, store=store if i == 0 else None)) for i in range(6)]
-            result = await c.run_late(c.parameters(), Phase.ADVERTISE_KEYS, 5)
-            assert c.keys[0].identity not in result.survivors
-            assert any("accepted before" in text for text in c.refusals)
-            await asyncio.gather(*tasks)
+            return c.refusals
 
-    asyncio.run(run())
-
-
-def test_misuse_by_the_caller_raises() -> None:
-    async def run() -> None:
-        async with cohort() as c:
-            with pytest.raises(ParameterError, match="parameters.context"):
-                await c.server.run_round(c.parameters(context=context_digest(b"other")), PAYLOAD)
-            with pytest.raises(InfeasibleParameters, match="3 clients cannot meet"):
-                await c.server.run_round(c.parameters(minimum_cohort=3), PAYLOAD)
-
-    asyncio.run(run())
-
-
-def test_an_address_that_cannot_be_used_is_named() -> None:
-    async def run() -> None:
-        from secagg.service import AggregationServer
-
-        server = AggregationServer(address="256.0.0.1:1", credentials=CREDENTIALS, registry=Registry({}))
-        with pytest.raises(ParameterError, match=r"256\.0\.0\.1:1"):
-            await server.start()
-
-    asyncio.run(run())
-
-
-def test_a_server_without_its_private_key_is_refused() -> None:
-    from secagg.service import AggregationServer
-
-    with pytest.raises(ParameterError, match="private key"):
-        AggregationServer(address="127.0.0.1:0", credentials=PINNED, registry=Registry({}))
-
-
-def test_a_client_that_missed_the_end_of_a_round_takes_part_in_the_next() -> None:
-    """It resumes a round that is over, is given the next one, and computes afresh for it."""
-
-    async def run() -> None:
-        async with cohort(clock=ManualClock()) as c:
-            computed: list[bytes] = []
-
-            def compute(_payload: bytes, parameters: Any) -> UIntArray:
-                computed.append(parameters.round_id)
-                return c.vectors[0]
-
-            async def vanish(at: Phase, _payload: bytes) -> None:
-                if at is Phase.UNMASKING and len(computed) == 1:
-                    connection = c.server._connections.pop(c.keys[0].identity)
-                    connection.close()
-                    await settle(lambda: any(isinstance(event, RoundCompleted) for event in c.events))
-
-            first = asyncio.create_task(c.client(0, before_answer=vanish).take_part(compute))
-            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            one, two = c.parameters(1), c.parameters(2)
-            result = await c.run_late(one, Phase.UNMASKING, 5)
-            assert len(result.survivors) == 6
-            await asyncio.gather(*others)
-            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            result = await c.server.run_round(two, PAYLOAD, SOON)
-            assert np.array_equal(result.total, c.expected(list(range(6))))
-            assert computed == [one.round_id, two.round_id]
-            assert (await first).completed
-            await asyncio.gather(*others)
-
-    asyncio.run(run())
+    assert asyncio.run(once([0, 1, 2, 3, 4, 5])) == []
+    assert store.names("accepted/") == [f"accepted/{hashlib.sha256(b'1').digest()[:16].hex()}"]
+    assert store.names("rounds/") == []  # the round's secrets are gone
+    assert any("accepted before" in text for text in asyncio.run(once([1, 2, 3, 4, 5])))
 
 
 @pytest.mark.parametrize("phase", [Phase.ADVERTISE_KEYS, Phase.SHARE_KEYS, Phase.MASKED_INPUT_COLLECTION])
@@ -328,34 +266,11 @@ def test_a_process_killed_after_its_answer_comes_back_and_waits_for_the_next_rou
             await asyncio.gather(old, *others, return_exceptions=True)
             assert not again[0].done()
             others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
-            result = await c.server.run_round(c.parameters(2), PAYLOAD, SOON)
+            result = await c.run.round(c.parameters(2), PAYLOAD, SOON)
             assert set(result.survivors) == c.named(list(range(6)))
             await asyncio.gather(*again, *others)
 
     asyncio.run(run())
-
-
-def test_the_session_is_kept_at_every_phase_and_forgotten_after_the_round() -> None:
-    kept: list[bytes] = []
-
-    class Watched(MemoryStore):
-        def put(self, values: Mapping[str, bytes | None]) -> None:
-            sessions = (name for name in values if name.startswith("rounds/"))
-            kept.extend(value for value in map(values.get, sessions) if value is not None)
-            super().put(values)
-
-    store = Watched()
-
-    async def run() -> None:
-        async with cohort(store=store) as c:
-            tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
-            await c.server.run_round(c.parameters(), PAYLOAD, SOON)
-            await asyncio.gather(*tasks)
-
-    asyncio.run(run())
-    phases = [ServerSession.restore(data)[0].phase for data in kept]
-    assert phases == [phase for phase in Phase if phase is not Phase.ADVERTISE_KEYS]
-    assert store.names("rounds/") == []
 
 
 def test_grace_never_makes_a_phase_longer() -> None:
@@ -364,7 +279,7 @@ def test_grace_never_makes_a_phase_longer() -> None:
         async with cohort(clock=clock) as c:
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(5)]
             deadlines = Deadlines(advertise_s=10, phase_s=1000, advertise_grace_s=500)
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, deadlines))
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, deadlines))
             await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 5))
             clock.advance(11)
             result = await running
@@ -381,16 +296,88 @@ def test_times_that_are_no_times_are_refused(name: str, seconds: float) -> None:
         Deadlines(**{name: seconds})
 
 
-def test_only_one_round_runs_at_a_time_and_a_stop_ends_it() -> None:
+def test_misuse_by_the_caller_raises() -> None:
     async def run() -> None:
         async with cohort() as c:
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
-            await settle(lambda: c.server._driver is not None)
-            with pytest.raises(LocalProtocolError, match="a round is running"):
-                await c.server.run_round(c.parameters(2), PAYLOAD, SOON)
+            with pytest.raises(ParameterError, match="parameters.context"):
+                await c.run.round(c.parameters(context=context_digest(b"other")), PAYLOAD)
+            with pytest.raises(InfeasibleParameters, match="3 clients cannot meet"):
+                await c.run.round(c.parameters(minimum_cohort=3), PAYLOAD)
+
+    asyncio.run(run())
+
+
+def test_an_address_that_cannot_be_used_is_named() -> None:
+    async def run() -> None:
+        server = AggregationServer(address="256.0.0.1:1", credentials=CREDENTIALS)
+        with pytest.raises(ParameterError, match=r"256\.0\.0\.1:1"):
+            await server.start()
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_a_server_without_its_private_key_is_refused() -> None:
+    with pytest.raises(ParameterError, match="private key"):
+        AggregationServer(address="127.0.0.1:0", credentials=PINNED)
+
+
+def test_a_client_that_missed_the_end_of_a_round_hears_of_it_and_takes_part_in_the_next() -> None:
+    """It resumes a round that is over, is told so, and computes afresh for the next one."""
+
+    async def run() -> None:
+        async with cohort(clock=ManualClock()) as c:
+            computed: list[bytes] = []
+
+            def compute(_payload: bytes, parameters: Any) -> UIntArray:
+                computed.append(parameters.round_id)
+                return c.vectors[0]
+
+            async def vanish(at: Phase, _payload: bytes) -> None:
+                if at is Phase.UNMASKING and len(computed) == 1:
+                    connection = c.run._streams._there.pop(c.keys[0].identity)
+                    connection.close()
+                    await settle(lambda: any(isinstance(event, RoundCompleted) for event in c.events))
+
+            missing = c.client(0, before_answer=vanish)
+            first = asyncio.create_task(missing.take_part(compute))
+            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            one, two = c.parameters(1), c.parameters(2)
+            result = await c.run_late(one, Phase.UNMASKING, 5)
+            assert len(result.survivors) == 6
+            await asyncio.gather(*others)
+            assert (await first).completed
+            others = [asyncio.create_task(c.take_part(i)) for i in range(1, 6)]
+            second = asyncio.create_task(missing.take_part(compute))
+            result = await c.run.round(two, PAYLOAD, SOON)
+            assert np.array_equal(result.total, c.expected(list(range(6))))
+            assert computed == [one.round_id, two.round_id]
+            assert (await second).completed
+            await asyncio.gather(*others)
+
+    asyncio.run(run())
+
+
+def test_a_stop_leaves_the_round_in_the_store() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: c.answered(Phase.ADVERTISE_KEYS, 0))
             await c.server.stop()
             with pytest.raises(ServiceError, match="stopped"):
                 await running
+
+    asyncio.run(run())
+
+
+def test_the_same_round_id_is_no_second_round() -> None:
+    async def run() -> None:
+        async with cohort() as c:
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: c.driver is not None)
+            with pytest.raises(ParameterError, match="goes on already"):
+                await c.run.round(c.parameters(), PAYLOAD, SOON)
+            running.cancel()
 
     asyncio.run(run())
 
@@ -399,9 +386,8 @@ def test_a_cancelled_round_leaves_no_task_behind() -> None:
     async def run() -> None:
         async with cohort() as c:
             before = asyncio.all_tasks()
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
-            await settle(lambda: c.server._driver is not None)
-            await asyncio.sleep(0.05)
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
+            await settle(lambda: any(isinstance(event, RoundOpened) for event in c.events))
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
@@ -450,14 +436,13 @@ def test_a_seat_forgets_the_session_of_a_round_when_the_next_begins() -> None:
 
 
 def test_who_connects_the_moment_a_round_begins_takes_part() -> None:
-    """The round is open before anybody else gets a turn on the event loop."""
+    """Before the store has the round, and before its first frames are out."""
 
     async def run() -> None:
         async with cohort() as c:
-            running = asyncio.create_task(c.server.run_round(c.parameters(), PAYLOAD, SOON))
-            while c.server._driver is None:
+            running = asyncio.create_task(c.run.round(c.parameters(), PAYLOAD, SOON))
+            while c.driver is None:
                 await asyncio.sleep(0)
-            assert c.server._driver.session.phase is Phase.ADVERTISE_KEYS
             tasks = [asyncio.create_task(c.take_part(i)) for i in range(6)]
             result = await running
             assert len(result.survivors) == 6

@@ -475,6 +475,6 @@ def test_a_recorded_session_is_not_restored() -> None:
     cohort = Cohort(4)
     record(cohort)
     cohort.advance(Phase.SHARE_KEYS)
-    with pytest.raises(LocalProtocolError, match="restore a ServerSession instead"):
+    with pytest.raises(LocalProtocolError, match="restore a ServerSession, or resume"):
         RecordedServerSession.restore(cohort.server.snapshot())
     assert ServerSession.restore(cohort.server.snapshot())[0].phase is Phase.SHARE_KEYS

@@ -20,6 +20,7 @@ from secagg.protocol.round import (
     parameters_digest,
     refuse,
 )
+from secagg.protocol.server.phase import SMALL_BYTES
 from secagg.protocol.server.share_keys import ShareKeys
 
 
@@ -28,9 +29,14 @@ class AdvertiseKeys:
     """Collects advertisements of the admitted; leads to ShareKeys."""
 
     phase: ClassVar = Phase.ADVERTISE_KEYS
+    wants: ClassVar[type] = Advertisement
     parameters: RoundParameters
     admitted: frozenset[Identity]
     inbox: dict[Identity, Advertisement] = field(default_factory=dict)
+
+    @property
+    def largest(self) -> int:
+        return SMALL_BYTES
 
     @property
     def asked(self) -> frozenset[Identity]:

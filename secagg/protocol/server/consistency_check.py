@@ -12,6 +12,7 @@ from secagg.primitives.signatures import verify
 from secagg.protocol.round import listed, refuse
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.masked import Coverage, Masked
+from secagg.protocol.server.phase import SMALL_BYTES
 from secagg.protocol.server.unmasking import Unmasking
 
 
@@ -20,6 +21,7 @@ class ConsistencyCheck:
     """Collects survivor signatures (active rounds only); leads to Unmasking."""
 
     phase: ClassVar = Phase.CONSISTENCY_CHECK
+    wants: ClassVar[type] = SurvivorSignature
     masked: Masked
     signatures: dict[int, bytes] = field(default_factory=dict)
     _text: bytes = field(init=False, repr=False)
@@ -33,6 +35,10 @@ class ConsistencyCheck:
         self._text = view.survivors_text(self.masked.finished_bitmap, self.masked.survivors_bitmap)
         for holder in self.signatures:
             self._coverage.add(self.masked.dealers_of(holder))
+
+    @property
+    def largest(self) -> int:
+        return SMALL_BYTES
 
     @property
     def asked(self) -> frozenset[Identity]:

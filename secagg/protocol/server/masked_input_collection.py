@@ -30,6 +30,7 @@ from secagg.protocol.round import RoundView, listed, refuse, short
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked import Masked, Upload
+from secagg.protocol.server.phase import ITEM_BYTES, SMALL_BYTES
 from secagg.protocol.server.unmasking import Unmasking
 
 _SPLIT = "so many more than declared are gone that the sum over the others may fall apart"
@@ -40,6 +41,7 @@ class MaskedInputCollection:
     """Collects masked vectors of U1; leads to ConsistencyCheck, or to Unmasking when passive."""
 
     phase: ClassVar = Phase.MASKED_INPUT_COLLECTION
+    wants: ClassVar[type] = MaskedInput
     view: RoundView
     mask_keys: tuple[bytes, ...]  # by roster index
     shared: dict[Identity, SharedKeys]
@@ -91,6 +93,12 @@ class MaskedInputCollection:
     def finished(self) -> frozenset[int]:
         """U1, by roster index."""
         return frozenset(np.flatnonzero(self._finished).tolist())
+
+    @property
+    def largest(self) -> int:
+        parameters = self.view.parameters
+        size = packed_bytes(parameters.vector_length, parameters.ring_bits)
+        return size + SMALL_BYTES + ITEM_BYTES * self.view.roster.degree
 
     @property
     def asked(self) -> frozenset[Identity]:

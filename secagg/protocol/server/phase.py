@@ -8,10 +8,14 @@ from secagg.effects import Aggregate, Frame
 from secagg.messages import Message
 from secagg.params import Identity, Phase
 
+# What stands beside lists, and an item of one, with room to spare: more is refused before it is decoded.
+SMALL_BYTES, ITEM_BYTES = 1024, 256
+
 
 class ServerPhase(Protocol):
     """A phase collects one kind of message from those it asked.
 
+    wants     the class of that message; largest: the most bytes that a right one has
     asked     the clients whose message is wanted; answered: those whose message was taken
     needed    the fewest answers with which the round can go on; ready: whether it can
     request   the frame that asks a client
@@ -21,7 +25,10 @@ class ServerPhase(Protocol):
     """
 
     phase: ClassVar[Phase]
+    wants: ClassVar[type]
 
+    @property
+    def largest(self) -> int: ...
     @property
     def asked(self) -> frozenset[Identity]: ...
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from secagg.effects import (
@@ -22,7 +22,7 @@ from secagg.effects import (
     Traffic,
 )
 from secagg.errors import LocalProtocolError, RemoteProtocolError
-from secagg.messages import KINDS, MaskedInput, Message, decode_frame
+from secagg.messages import KINDS, Envelope, MaskedInput, Message, decode_body, open_frame
 from secagg.params import Buffer, Identity, Phase, RoundParameters, require
 from secagg.primitives.bounds import choose_for
 from secagg.primitives.signatures import check_identity
@@ -30,9 +30,25 @@ from secagg.protocol.round import RoundEnded, listed, refuse
 from secagg.protocol.server import snapshot as snapshots
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.consistency_check import ConsistencyCheck
+from secagg.protocol.server.masked_input_collection import MaskedInputCollection
 from secagg.protocol.server.phase import Result, ServerPhase
+from secagg.protocol.server.share_keys import ShareKeys
 from secagg.protocol.server.unmasking import Unmasking
 from secagg.protocol.snapshot import parts_must_fit
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that was taken.
+
+    kind         its place in the protocol, from 0
+    fingerprint  tells it from every other message of its sender and kind, 32 bytes; of an upload without
+                 reading the vector again
+    """
+
+    sender: Identity
+    kind: int
+    fingerprint: bytes
 
 
 class ServerSession:
@@ -65,6 +81,7 @@ class ServerSession:
         self._up: Counter[Phase] = Counter()
         self._down: Counter[Phase] = Counter()
         self._taken: dict[tuple[Identity, int], bytes] = {}  # (sender, kind) -> fingerprint
+        self._newest: Taken | None = None
 
     @property
     def parameters(self) -> RoundParameters:
@@ -104,6 +121,22 @@ class ServerSession:
         return len(self._taken)
 
     @property
+    def roster(self) -> int:
+        """The number of clients in the round's roster; 0 while they advertise, and when it is over."""
+        match self._phase:
+            case ConsistencyCheck(masked=masked) | Unmasking(masked=masked):
+                return masked.view.clients
+            case ShareKeys(view=view) | MaskedInputCollection(view=view):
+                return view.clients
+            case _:
+                return 0
+
+    @property
+    def newest(self) -> Taken | None:
+        """The message that was taken last; None before the first, and after `restore`."""
+        return self._newest
+
+    @property
     def survivors(self) -> frozenset[Identity]:
         """The set S, from the end of MaskedInputCollection to that of the round."""
         match self._phase:
@@ -135,19 +168,23 @@ class ServerSession:
         try:
             if sender not in self._admitted:
                 raise refuse(RefusalReason.UNKNOWN_SENDER, "sender: not admitted to this round")
-            round_id, message = decode_frame(frame)
-            if round_id != self._parameters.round_id:
+            envelope = open_frame(frame)
+            if (round_id := envelope.round_id) != self._parameters.round_id:
                 raise refuse(RefusalReason.WRONG_ROUND, f"Frame.round_id: {round_id.hex()} is not this round")
-            key = sender, KINDS.index(type(message))
+            key = sender, envelope.kind
             if key in self._taken:
-                return self._repeat(*key, identical=self._taken[key] == _fingerprint(message, frame))
+                same = self._taken[key] == _fingerprint(decode_body(envelope), frame)
+                return self._repeat(*key, identical=same)
             phase = self._asking(sender)
+            _check_size(phase, envelope)
+            message = decode_body(envelope)
             digest = phase.accept(sender, message)
         except RemoteProtocolError as error:
             if sender in self._admitted:
                 self._refused.add(sender)
             return [Refused(sender, RefusalReason(str(error.reason)), error.detail)]
-        self._taken[key] = _fingerprint(message, frame, digest)
+        self._taken[key] = fingerprint = _fingerprint(message, frame, digest)
+        self._newest = Taken(*key, fingerprint)
         self._up[phase.phase] += memoryview(frame).nbytes
         return []
 
@@ -218,13 +255,17 @@ class ServerSession:
     def _restored(cls, data: bytes, threads: int) -> tuple[Self, list[Effect]]:
         state = snapshots.load(data)
         session = cls(state.parameters, admitted=state.admitted, threads=threads)
-        session._started = True
-        session._phase = state.phase
-        session._gone, session._refused = state.gone, state.refused
-        session._up, session._down = state.up, state.down
-        session._taken = state.taken
+        return session, session._adopt(state)
+
+    def _adopt(self, state: snapshots.ServerState) -> list[Effect]:
+        """Take a state over; returns the requests to send again."""
+        self._started = True
+        self._phase = state.phase
+        self._gone, self._refused = state.gone, state.refused
+        self._up, self._down = state.up, state.down
+        self._taken = state.taken
         waiting = state.phase.asked - state.phase.answered - state.gone
-        return session, [Send(client, state.phase.request(client)) for client in sorted(waiting)]
+        return [Send(client, state.phase.request(client)) for client in sorted(waiting)]
 
     def _requests(self, phase: ServerPhase) -> list[Effect]:
         effects: list[Effect] = []
@@ -258,6 +299,18 @@ class ServerSession:
     def __repr__(self) -> str:
         phase = None if self._phase is None else self._phase.phase.name
         return f"ServerSession(phase={phase}, admitted={len(self._admitted)}, gone={listed(self._gone)})"
+
+
+def _check_size(phase: ServerPhase, envelope: Envelope) -> None:
+    """Refuse before decoding what cannot be right: long lists of nothing cost us, not their sender."""
+    kind, size = KINDS[envelope.kind], memoryview(envelope.body).nbytes
+    if kind is not phase.wants:
+        raise refuse(RefusalReason.WRONG_PHASE, f"{kind.__name__} in {type(phase).__name__}")
+    if size > phase.largest:
+        raise refuse(
+            RefusalReason.WRONG_LENGTH,
+            f"{kind.__name__}: must have at most {phase.largest} bytes, has {size}",
+        )
 
 
 def _fingerprint(message: Message, frame: Buffer, packed_digest: bytes | None = None) -> bytes:

@@ -25,6 +25,7 @@ from secagg.primitives.graph import Indices
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import RoundEnded, RoundView, refuse
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
+from secagg.protocol.server.phase import ITEM_BYTES, SMALL_BYTES
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class ShareKeys:
     """Collects the sealed shares of the roster; leads to MaskedInputCollection."""
 
     phase: ClassVar = Phase.SHARE_KEYS
+    wants: ClassVar[type] = SharedKeys
     view: RoundView
     advertisements: tuple[Advertisement, ...]  # by roster index
     inbox: dict[Identity, SharedKeys] = field(default_factory=dict)
@@ -50,6 +52,10 @@ class ShareKeys:
         self._reach = np.zeros(self.view.clients, np.int32)
         for identity in self.inbox:
             self._reach[self._neighbors[self.view.index[identity]]] += 1
+
+    @property
+    def largest(self) -> int:
+        return SMALL_BYTES + ITEM_BYTES * self.view.roster.degree
 
     @property
     def asked(self) -> frozenset[Identity]:

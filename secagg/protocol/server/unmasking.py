@@ -29,7 +29,7 @@ from secagg.protocol.round import RoundEnded, listed, refuse
 from secagg.protocol.server.answers import Answers
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.masked import Coverage, Masked, Upload
-from secagg.protocol.server.phase import Result
+from secagg.protocol.server.phase import ITEM_BYTES, SMALL_BYTES, Result
 from secagg.protocol.server.recovery import recover_secrets
 from secagg.protocol.server.removal import remove_masks
 
@@ -44,6 +44,7 @@ class Unmasking:
     """
 
     phase: ClassVar = Phase.UNMASKING
+    wants: ClassVar[type] = UnmaskingResponse
     masked: Masked
     signatures: dict[int, bytes]
     threads: int = 1  # for agreements and masks; the session sets it
@@ -70,6 +71,10 @@ class Unmasking:
         self._quorum = encode_list(
             UnmaskingRequest, "signatures", [SurvivorSignature(i, signature) for i, signature in quorum]
         )
+
+    @property
+    def largest(self) -> int:
+        return SMALL_BYTES + ITEM_BYTES * self.masked.view.roster.degree
 
     @property
     def asked(self) -> frozenset[Identity]:

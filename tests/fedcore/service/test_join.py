@@ -29,14 +29,16 @@ from fedcore.rounds.questions import Mean
 from fedcore.rounds.site import Site, whole
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
-from fedcore.service.join import Hold, JoinOptions, _compute, _reveal, join
+from fedcore.service.join import Hold, JoinOptions, _compute, _keep_receipt, _reveal, join
 from fedcore.service.options import ServeOptions
 from fedcore.service.serve import serve
 from fedcore.strategies import FedAvg, Strategy
 from secagg import IdentityKey, ParameterError, Phase, RoundParameters, context_digest
+from secagg.audit import Round, dump_receipt
 from secagg.kernels import ring_mask
 from secagg.service import ConnectionLostError, Deadlines, KeyFileError, Registry
 from secagg.store import MemoryStore, ParticipationLedger
+from secagg.store.sql import AuditLog, Database
 from tests.fedcore.sites import LEARNER, SCHEMA, FailingLearner, make_plan, make_sites
 from tests.service.cohort import CREDENTIALS, PINNED
 
@@ -410,3 +412,23 @@ def test_a_server_that_cannot_listen_says_where(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="address: cannot listen on '192.0.2.1:1'"):
         asyncio.run(serve(run.serve_options(address="192.0.2.1:1")))
     gc.collect()  # a history that was left open shows here
+
+
+def test_a_receipt_that_was_kept_is_never_replaced(tmp_path: Path) -> None:
+    """Two of one round prove that the server lied; it must not be able to take the first away."""
+    said: list[str] = []
+    receipts = []
+    for reason in ("one", "other"):
+        with Database("sqlite://") as database:
+            log = AuditLog(database, IdentityKey.from_seed(b"a" * 32), lambda: 1.0)
+            entry = Round.aborted("default/default", bytes(16), reason=reason)
+            receipts.append(dump_receipt(log.append(entry)))
+    for receipt in (receipts[0], receipts[0], receipts[1], b"nonsense", receipts[0]):
+        _keep_receipt(tmp_path / "receipts", receipt, said.append)
+    kept = sorted((tmp_path / "receipts").iterdir(), key=lambda path: len(path.name))
+    assert [path.read_bytes() for path in kept] == receipts
+    assert kept[0].name == f"{bytes(16).hex()}.receipt"
+    assert [text.partition(":")[0] for text in said] == [
+        "the server gave another receipt of a round that it gave one of before",
+        "the server's receipt is none",
+    ]

@@ -31,7 +31,7 @@ from secagg import (
     RoundParameters,
     Traffic,
 )
-from secagg.service import AggregationServer, Deadlines, Registry, ServerCredentials
+from secagg.service import Deadlines, Registry, ServedRun, ServerCredentials
 from secagg.store import MemoryStore, ParticipationLedger
 
 KEYS = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(8)]
@@ -45,12 +45,16 @@ class SpoiltServer:
         self.excluded: list[set[Identity]] = []
         self.floors: list[int] = []
 
-    async def run_round(
+    async def known(self, _ticket: bytes) -> RoundParameters | None:
+        return None
+
+    async def round(
         self,
         parameters: RoundParameters,
         _payload: bytes,
         _deadlines: Deadlines,
         *,
+        ticket: bytes,
         excluded: Collection[Identity],
         subject: bytes | None,
         cohort: Collection[Identity] | None,
@@ -104,10 +108,10 @@ def sums_of(
     )
     store = MemoryStore()
     return ServiceSum(
-        cast("AggregationServer", server),
+        cast("ServedRun", server),
         loop,
         options,
-        traffic={},
+        instance=bytes(16),
         gone={},
         on_task=lambda _task, _round: None,
         subjects=options.run.subjects(store),

@@ -37,7 +37,10 @@ class Scripted:
         self.gone: dict[bytes, set[str]] = {}
         self.connected = frozenset(IDENTITIES)
 
-    async def run_round(
+    async def known(self, _ticket: bytes) -> RoundParameters | None:
+        return None
+
+    async def round(
         self, parameters: RoundParameters, *_rest: Any, excluded: Collection[Identity], **_what: Any
     ) -> Aggregate:
         asked = frozenset(IDENTITIES) - frozenset(excluded)
@@ -84,7 +87,7 @@ def sums(folder: Path, outcomes: Collection[Outcome], times: int) -> list[set[st
             cast("Any", server),
             loop,
             options,
-            traffic={},
+            instance=bytes(16),
             gone=server.gone,
             on_task=lambda _task, _round: None,
             subjects=run.subjects(store),

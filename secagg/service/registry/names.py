@@ -1,8 +1,12 @@
-"""The registry: who is enrolled. One TOML file that the server and every client hold.
+"""The registry as names of identities: who is enrolled now. What servers and clients work with.
+
+It comes from a TOML file that the server and every client hold, either without signatures,
 
 [[party]]
 name = "hospital-3"
 identity = "<64 hexadecimal digits>"
+
+or as a signed document (`secagg.service.registry.file`), of which it is the active participants.
 """
 
 from __future__ import annotations
@@ -23,6 +27,14 @@ from secagg.store.lock import FileLock
 
 _PATIENCE_S, _POLL_S = 10.0, 0.02  # for another process that enrols
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def signed(path: Path) -> bool:
+    """Return whether a file is a signed document. Raises RegistryError."""
+    try:
+        return is_document(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RegistryError(f"{path}: not a registry: {error}") from error
 
 
 def check_name(name: str) -> None:
@@ -58,12 +70,25 @@ class Registry:
 
     @classmethod
     def load(cls, path: Path) -> Registry:
-        """Read the file. Raises RegistryError."""
+        """Read the file; of a signed document, who is an active participant. Raises RegistryError."""
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-            parties = [(str(party["name"]), bytes.fromhex(party["identity"])) for party in table["party"]]
-        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
             raise RegistryError(f"{path}: not a registry: {error}") from error
+        if signed(path):
+            from secagg.service.registry.file import load  # which knows what this module is about
+
+            return load(path).registry()
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, name: str = "registry") -> Registry:
+        """Read the text of a file. Raises RegistryError."""
+        try:
+            table = tomllib.loads(text)
+            parties = [(str(party["name"]), bytes.fromhex(party["identity"])) for party in table["party"]]
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise RegistryError(f"{name}: not a registry: {error}") from error
         return cls.of(parties)
 
     @classmethod
@@ -75,9 +100,9 @@ class Registry:
         """
         if path.is_dir():
             raise RegistryError(f"{path}: not a registry: is a folder")
-        lock = _held(path)
+        lock = held(path)
         try:
-            there = cls.load(path) if path.exists() else cls({})
+            there = cls._load_plain(path) if path.exists() else cls({})
             check_name(name)
             if name in there.names.values():
                 raise RegistryError(f"party {name}: is in {path} already")
@@ -88,6 +113,17 @@ class Registry:
             return whole
         finally:
             lock.release()
+
+    @classmethod
+    def _load_plain(cls, path: Path) -> Registry:
+        """Read a file that may be written again without a signature. Raises RegistryError."""
+        registry = cls.load(path)
+        if is_document(tomllib.loads(path.read_text(encoding="utf-8-sig"))):
+            raise RegistryError(
+                f"{path}: is a signed registry: its operator takes parties in by `secagg invite` and "
+                f"`secagg admit`"
+            )
+        return registry
 
     def dump(self) -> str:
         """Return the text of the file."""
@@ -101,7 +137,15 @@ class Registry:
         return self.names.get(Identity(identity), identity.hex()[:12])
 
 
-def _held(path: Path) -> FileLock:
+def is_document(table: dict[str, object]) -> bool:
+    """Return whether a TOML table means to be a signed document: also one that has lost a line.
+
+    A registry without signatures may have keys of its own beside its parties.
+    """
+    return "signature" in table or table.keys() >= {"federation", "version"}
+
+
+def held(path: Path) -> FileLock:
     """Wait for the registry's lock. Raises RegistryError: somebody keeps it."""
     until = time.monotonic() + _PATIENCE_S
     while True:

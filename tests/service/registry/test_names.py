@@ -94,6 +94,12 @@ def test_a_name_that_is_taken_makes_no_key(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == [".registry.toml.lock", "registry.toml"]
 
 
+def test_a_registry_without_signatures_may_have_keys_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "registry.toml"
+    path.write_text('federation = "icu"\n' + Registry.of([("a", ONE)]).dump(), encoding="utf-8")
+    assert Registry.load(path).names == {ONE: "a"}
+
+
 def test_a_registry_with_the_mark_of_utf_8_is_read(tmp_path: Path) -> None:
     path = tmp_path / "registry.toml"
     path.write_text("\N{ZERO WIDTH NO-BREAK SPACE}" + Registry.of([("a", ONE)]).dump(), encoding="utf-8")

@@ -1,0 +1,529 @@
+"""One round as the store has it: the steps of its session, each kept before anybody hears of it.
+
+For a thread, one step at a time. A message counts once the store has it. When the store fails, the session
+is thrown away and made anew from what the store holds: there is one way back, after a crash and after a full
+disk; and there is one way to end a round, whatever ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from secagg import audit
+from secagg.effects import Aborted, Aggregate, Completed, Effect, Progress, Refused, Send
+from secagg.errors import LocalProtocolError, ParameterError, RoundAbortedError
+from secagg.kernels import lane_dtype, ring_mask, unpack_add, usable_cpus
+from secagg.kernels import packed_bytes as packed_size
+from secagg.messages import MaskedInput, decode_frame
+from secagg.params import Buffer, Identity, Phase, RoundParameters
+from secagg.protocol import ServerSession
+from secagg.service.checkpoints import Checkpoints
+from secagg.service.clock import Clock
+from secagg.service.events import (
+    Event,
+    LedgerNoted,
+    MessageLost,
+    Observer,
+    RoundCompleted,
+    RoundFailed,
+    RoundOpened,
+    RoundResumed,
+    StoreFailed,
+    TranscriptFailed,
+    TranscriptSealed,
+    UploadTaken,
+)
+from secagg.service.kept import RoundPlan, dump_failure, dump_result, load_failure, load_result
+from secagg.service.registry import Registry
+from secagg.service.transcripts import Recording, Transcripts
+from secagg.store import (
+    Concern,
+    LedgerError,
+    ParticipationLedger,
+    StoreDamagedError,
+    StoreError,
+    floor_for,
+)
+from secagg.store.sql import AuditLog, Journal, Kept, KeptRound, SpoolMissingError, State
+from secagg.transcript import total_digest
+
+OVER = Progress(None, 0, 0, 0, ready=False, missing=frozenset())
+_GIVEN_UP = "given up"
+DAMAGED = "what was kept of it cannot be read any more"  # to clients; what and where is the operator's
+_SHOWN = 8  # elements of an upload that observers see
+
+
+class Standing(Enum):
+    """What became of a client's frame."""
+
+    TAKEN = "taken, and kept"
+    STANDS = "was taken before, or cannot be now: nothing changed"
+    REFUSED = "failed its checks"
+    LOST = "the store failed: it is asked for again"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A frame of an authenticated client, at hand or in the spool."""
+
+    sender: Identity
+    frame: bytes | None
+    spooled: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a round ended. receipt: that the audit log has it, or nothing."""
+
+    result: Aggregate | RoundAbortedError
+    receipt: bytes = b""
+
+
+@dataclass(slots=True)
+class Step:
+    """What a step leads to, for the event loop. up: bytes that were taken; end: when the round is over."""
+
+    effects: list[Effect] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
+    up: int = 0
+    end: Ended | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the rounds of a run share. executor: for what takes long or waits for the disk."""
+
+    registry: Callable[[], Registry]  # as it is now
+    clock: Clock
+    journal: Journal
+    ledger: ParticipationLedger
+    observer: Observer
+    transcripts: Transcripts | None
+    audit: AuditLog | None
+    executor: Executor
+    tidy: Callable[[], None]  # overwrites what a round has left in the database
+
+
+class DurableRound:
+    """A round between its session and the store.
+
+    payload  what the round is about
+    kept     whether the store has the round; else it is a new one, of `ticket`
+    """
+
+    def __init__(
+        self, plan: RoundPlan, services: Services, payload: Buffer, *, kept: bool, ticket: bytes
+    ) -> None:
+        self.known = kept  # to the store
+        self._plan, self._parameters, self._payload = plan, plan.parameters, payload
+        self._services, self._ticket = services, ticket
+        self._journal = services.journal
+        self._id, self._name = plan.parameters.round_id, plan.parameters.round_id.hex()
+        self._checkpoints = Checkpoints(services.journal, self._id)
+        self._session: ServerSession | None = None
+        self._recording: Recording | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a session at the moment."""
+        return self._session is not None
+
+    @property
+    def progress(self) -> Progress:
+        """Of the session."""
+        return OVER if self._session is None else self._session.progress
+
+    # --- beginning
+
+    def open(self) -> Step:
+        """Begin the round, or make its session anew from what the store holds.
+
+        raises  StoreError; StoreDamagedError: waiting does not mend it; a new one: InfeasibleParameters,
+                LedgerError
+        """
+        return self._resume() if self.known else self._begin()
+
+    def _begin(self) -> Step:
+        plan, services, step = self._plan, self._services, Step()
+        session = self._new_session(step)
+        recording = Recording(services.transcripts, session)
+        try:
+            step.effects = session.start()
+            self._journal.keep(f"{self._name}.payload", self._payload)
+            state = self._write_state(session, recording)
+            floor = plan.floor or floor_for(plan.parameters.threat_model, len(plan.cohort or ()))
+            with self._journal.transaction():
+                warnings = services.ledger.join(plan.subject, cohort=plan.cohort, floor=floor)
+                warnings += services.ledger.check_clients(plan.subject, session.admitted)
+                self._journal.begin(self._id, plan.dump(), ticket=self._ticket, opened=services.clock.wall())
+                self._journal.checkpoint(self._id, *state)
+        except BaseException as error:
+            if not (isinstance(error, StoreError) and self._is_there()):
+                recording.close()
+                self._leave_nothing()
+                raise
+            warnings = ()  # a store that failed when it said that it had kept it
+        self._checkpoints.settled()
+        self.known, self._session, self._recording = True, session, recording
+        step.events += [self._noted(concern) for concern in warnings]
+        step.events.append(RoundOpened(self._id, plan.parameters.vector_length, plan.parameters.ring_bits))
+        return step
+
+    def _new_session(self, step: Step) -> ServerSession:
+        """Return a session, recorded if that is possible. Raises InfeasibleParameters."""
+        services, threads = self._services, usable_cpus()
+        if services.transcripts is not None:
+            try:
+                return services.transcripts.session(
+                    self._parameters, self._plan.admitted, threads, self._journal.epoch
+                )
+            except OSError as error:
+                step.events.append(TranscriptFailed(self._id, str(error)))
+        return ServerSession(self._parameters, admitted=self._plan.admitted, threads=threads)
+
+    def _is_there(self) -> bool:
+        try:
+            return self._journal.find(self._id) is not None
+        except StoreError:
+            return False
+
+    def _leave_nothing(self) -> None:
+        """Remove what was written of a round that has not begun."""
+        self.discard([f"{self._name}.payload", self._checkpoints.loose])
+        self._forget_record()
+
+    def _resume(self) -> Step:
+        step, journal = Step(), self._journal
+        kept = journal.find(self._id)
+        if kept is not None and kept.state is not State.OPEN:  # it was kept, though the store said it failed
+            return self._ended_before(kept, step)
+        if kept is None or kept.checkpoint is None:
+            raise StoreDamagedError(f"round {self._name}: the store does not have it any more")
+        snapshot = self._checkpoints.read(kept.checkpoint)
+        session, step.effects = self._restored(snapshot, kept.record, step)
+        recording = Recording(self._services.transcripts, session)
+        try:
+            self._repeat_all(session, recording, step)
+        except BaseException:
+            recording.close()
+            raise
+        self._session, self._recording = session, recording
+        missing = session.progress.missing
+        step.effects = [one for one in step.effects if isinstance(one, Send) and one.to in missing]
+        phase = session.phase
+        if phase is None:
+            raise LocalProtocolError("a kept session is in a round")
+        step.events.append(RoundResumed(self._id, phase, session.progress.received))
+        return step
+
+    def _restored(self, snapshot: bytes, record: int, step: Step) -> tuple[ServerSession, list[Effect]]:
+        transcripts, threads = self._services.transcripts, usable_cpus()
+        try:
+            if transcripts is not None and record:
+                try:
+                    return transcripts.resume(self._id, snapshot, record, threads, self._journal.epoch)
+                except (OSError, ParameterError) as error:
+                    step.events.append(TranscriptFailed(self._id, str(error)))
+            return ServerSession.restore(snapshot, threads=threads)
+        except ParameterError as error:
+            raise StoreDamagedError(f"round {self._name}: its checkpoint is damaged: {error}") from error
+
+    def _repeat_all(self, session: ServerSession, recording: Recording, step: Step) -> None:
+        """Feed what was taken since the checkpoint; what cannot be read any more is asked for again."""
+        lost = 0
+        for one in self._journal.since_checkpoint(self._id):
+            if (why := self._repeat(session, one)) is not None:
+                name = self._services.registry().name_of(one.sender)
+                step.events.append(MessageLost(self._id, name, why))
+                lost += 1
+        if lost:  # what is not in the session must not be in the store
+            gone = self._journal.checkpoint(self._id, *self._write_state(session, recording))
+            self._checkpoints.settled()
+            self.discard(gone)
+
+    def _repeat(self, session: ServerSession, kept: Kept) -> str | None:
+        """Feed a message that was taken before; returns why it cannot be."""
+        before = session.taken
+        try:
+            if kept.frame is not None:
+                frame: Buffer = kept.frame
+            else:
+                frame = self._journal.open(kept.spooled or "")
+                self._checkpoints.uploaded(memoryview(frame).nbytes)
+        except SpoolMissingError as error:
+            return str(error)
+        refused = session.receive(Identity(kept.sender), frame)
+        newest = session.newest
+        if session.taken == before or newest is None:
+            return "; ".join(one.detail for one in refused if isinstance(one, Refused)) or "it is damaged"
+        if newest.fingerprint != kept.digest:
+            raise StoreDamagedError(f"round {self._name}: a message is another one than was taken")
+        return None
+
+    # --- going on
+
+    def take(self, batch: Sequence[Incoming]) -> Step:
+        """Feed frames; those that are taken are kept, all of them in one transaction. Raises StoreError."""
+        services, session, step = self._services, self._live, Step()
+        kept: list[Kept] = []
+        uploading = session.phase is Phase.MASKED_INPUT_COLLECTION
+        for arrived in batch:
+            before = session.taken
+            try:
+                frame = self._frame_of(arrived)
+            except SpoolMissingError:
+                step.standings.append(Standing.LOST)
+                continue
+            effects = session.receive(arrived.sender, frame)
+            # Who repeats itself has had the request: on this stream, or when it came back with a new one.
+            step.effects += [one for one in effects if not isinstance(one, Send)]
+            newest = session.newest
+            if session.taken == before or newest is None:
+                self.discard([arrived.spooled])
+                refused = any(isinstance(effect, Refused) for effect in effects)
+                step.standings.append(Standing.REFUSED if refused else Standing.STANDS)
+                continue
+            size = memoryview(frame).nbytes
+            step.up += size
+            kept.append(Kept(arrived.sender, newest.kind, newest.fingerprint, arrived.frame, arrived.spooled))
+            step.standings.append(Standing.TAKEN)
+            if uploading:
+                self._checkpoints.uploaded(size)
+                step.events.append(self._upload_seen(arrived.sender, frame))
+        if kept:
+            with self._journal.transaction():
+                if uploading:
+                    for one in kept:
+                        services.ledger.uploaded(
+                            self._plan.subject, self._id, one.sender, services.clock.wall()
+                        )
+                self._journal.take(self._id, kept)
+        if self._checkpoints.due:
+            gone = self._journal.checkpoint(self._id, *self._write_state(session, self._recording))
+            self._journal.remove(gone)
+            self._checkpoints.settled()
+        return step
+
+    def _frame_of(self, arrived: Incoming) -> Buffer:
+        if arrived.frame is None and arrived.spooled is not None:
+            return self._journal.open(arrived.spooled)
+        return arrived.frame or b""
+
+    def _write_state(self, session: ServerSession, recording: Recording | None) -> tuple[str, int]:
+        """Spool the session as it is; returns the checkpoint's name, and the length of the record then."""
+        return self._checkpoints.write(session), 0 if recording is None else recording.length()
+
+    def close_phase(self) -> Step:
+        """Leave the phase: what follows from it is kept before anybody hears of it. Raises StoreError."""
+        session, step = self._live, Step()
+        opened = session.phase is Phase.MASKED_INPUT_COLLECTION
+        step.effects = session.close_phase()
+        try:
+            if session.phase is None:
+                self._finish(step)
+                return step
+            state = self._write_state(session, self._recording)
+            with self._journal.transaction():
+                if opened and session.survivors:  # before anybody is asked to sign or to open it
+                    step.events += [self._noted(one) for one in self._check_sum(session)]
+                gone = self._journal.checkpoint(self._id, *state)
+            self._checkpoints.settled()
+            self._journal.remove(gone)
+        except LedgerError as error:
+            kind, detail = error.concerns[0].kind, str(error)
+            if self._recording is not None:
+                self._recording.end(str(kind))
+            step.effects = [one for one in step.effects if not isinstance(one, Send)]
+            failure = RoundAbortedError(kind, detail)
+            failure.__cause__ = error
+            self._end(step, failure)
+        return step
+
+    def _check_sum(self, session: ServerSession) -> tuple[Concern, ...]:
+        """Keep that a sum over the survivors may come out. Raises LedgerError when it must not."""
+        floor = self._plan.floor or floor_for(self._parameters.threat_model, session.roster)
+        return self._services.ledger.sign(self._plan.subject, self._id, session.survivors, floor=floor)
+
+    # --- ending
+
+    def _finish(self, step: Step) -> None:
+        """Keep how the session ended."""
+        match step.effects[-1]:
+            case Completed(result=Aggregate() as result):
+                self._end(step, result)
+            case Aborted(reason=reason, blamed=blamed, detail=detail) as end:
+                self._end(step, RoundAbortedError(reason, detail, blamed, end.guilty, end.likely))
+            case _:
+                raise LocalProtocolError("a round ends with a result or a reason")
+
+    def give_up(self, why: str) -> Step:
+        """End a round that cannot go on, or that nobody waits for; one that has ended stays as it did.
+
+        raises  StoreError, LeaseLostError
+        """
+        step, failure = Step(), given_up(why)
+        self.forget_session()
+        kept = self._journal.find(self._id) if self.known else None
+        if kept is not None and kept.state is not State.OPEN:
+            return self._ended_before(kept, step)
+        self._forget_record()
+        if kept is None:
+            self._remove_rest(step)
+            step.end = Ended(failure)
+        else:
+            self._end(step, failure)
+        return step
+
+    def _end(self, step: Step, result: Aggregate | RoundAbortedError) -> None:
+        """Keep how the round ended, and forget what it was made of."""
+        services = self._services
+        step.events.append(self._told(result))
+        if isinstance(result, Aggregate):
+            outcome, total = dump_result(result)
+            self._journal.keep(f"{self._name}.total", total)
+            state = State.COMPLETED
+        else:
+            outcome, state = dump_failure(result), State.ABORTED
+        transcript = self._seal(step)
+        with self._journal.transaction():
+            if isinstance(result, Aggregate):
+                services.ledger.released(self._plan.subject, self._id, result.survivors)
+            self._journal.end(self._id, state, outcome, services.clock.wall())
+            receipt = self._audited(result, transcript)
+        step.end = Ended(result, receipt)  # it leaves only now that the log has it
+        self._remove_rest(step)
+
+    def _ended_before(self, kept: KeptRound, step: Step) -> Step:
+        """Take the end of the round that the store has."""
+        services = self._services
+        try:
+            step.end = ended(kept, self._parameters, self._journal, services.audit)
+        except StoreDamagedError as error:
+            step.events.append(StoreFailed(self._id, str(error)))
+            step.end = Ended(given_up(DAMAGED))
+        step.events.append(self._told(step.end.result))
+        self._remove_rest(step)
+        return step
+
+    def _told(self, result: Aggregate | RoundAbortedError) -> Event:
+        if isinstance(result, Aggregate):
+            suspects = self._names(blame.client for blame in result.blamed)
+            return RoundCompleted(self._id, self._names(result.survivors), suspects)
+        return RoundFailed(
+            self._id, str(result.reason), result.detail, self._names(map(Identity, result.blamed))
+        )
+
+    def _seal(self, step: Step) -> bytes:
+        """Return the address of the complete transcript; nothing: there is none."""
+        try:
+            sealed = None if self._recording is None else self._recording.seal()
+        except OSError as error:
+            step.events.append(TranscriptFailed(self._id, str(error)))
+            return b""
+        if sealed is None:
+            return b""
+        step.events.append(TranscriptSealed(self._id, *sealed))
+        return sealed[1]
+
+    def _audited(self, result: Aggregate | RoundAbortedError, transcript: bytes) -> bytes:
+        """Write the round into the audit log; returns its receipt."""
+        log, place = self._services.audit, self._journal.place
+        if log is None:
+            return b""
+        if isinstance(result, Aggregate):
+            entry = audit.Round.completed(
+                place,
+                self._id,
+                total_digest=total_digest(result.total),
+                survivors=result.survivors,
+                transcript=transcript,
+            )
+        else:
+            entry = audit.Round.aborted(place, self._id, reason=str(result), transcript=transcript)
+        return audit.dump_receipt(log.append(entry))
+
+    def _remove_rest(self, step: Step) -> None:
+        """Remove all but the sum, and overwrite it where we can; what fails is swept later."""
+        try:
+            left = self._journal.names_of(self._id)
+            self._journal.remove(name for name in left if not name.endswith(".total"))
+            self._services.tidy()
+        except StoreError as error:
+            step.events.append(StoreFailed(self._id, str(error)))
+
+    # --- leaving
+
+    def forget_session(self) -> None:
+        """Throw the session away: what it took and the store did not must not count."""
+        if self._recording is not None:
+            self._recording.close()
+        self._session = self._recording = None
+
+    def leave(self, spooled: Iterable[str | None]) -> None:
+        """Let go of everything; what was spooled for the round and is not kept goes."""
+        self.forget_session()
+        self._checkpoints.drop_loose()
+        self.discard(spooled)
+
+    def discard(self, spooled: Iterable[str | None]) -> None:
+        """Remove what was spooled and is not kept; where that fails it is swept later."""
+        try:
+            self._journal.remove(name for name in spooled if name is not None)
+        except StoreError:
+            return
+
+    def _forget_record(self) -> None:
+        """Remove the transcript of a round that did not come to its end; where that fails it lies there."""
+        if self._services.transcripts is not None:
+            try:
+                self._services.transcripts.discard(self._id)
+            except OSError:
+                return
+
+    # --- what observers are told
+
+    @property
+    def _live(self) -> ServerSession:
+        if self._session is None:
+            raise LocalProtocolError("the round has no session at the moment")
+        return self._session
+
+    def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken:
+        message = decode_frame(frame)[1]
+        if not isinstance(message, MaskedInput):
+            raise TypeError("an upload is a MaskedInput")
+        bits = self._parameters.ring_bits
+        first = np.zeros(min(_SHOWN, self._parameters.vector_length), lane_dtype(bits))
+        unpack_add(first, message.packed[: packed_size(first.size, bits)], bits)
+        first &= first.dtype.type(ring_mask(bits))
+        name = self._services.registry().name_of(sender)
+        return UploadTaken(self._id, name, tuple(int(v) for v in first))
+
+    def _noted(self, concern: Concern) -> LedgerNoted:
+        names = self._names(map(Identity, concern.clients))
+        return LedgerNoted(self._id, str(concern.kind), concern.detail, names)
+
+    def _names(self, identities: Iterable[Identity]) -> tuple[str, ...]:
+        registry = self._services.registry()
+        return tuple(sorted(registry.name_of(identity) for identity in identities))
+
+
+def given_up(why: str) -> RoundAbortedError:
+    """Return how a round ends that is not gone on with."""
+    return RoundAbortedError(_GIVEN_UP, why)
+
+
+def ended(kept: KeptRound, parameters: RoundParameters, journal: Journal, log: AuditLog | None) -> Ended:
+    """Return how a round ended. Raises StoreError; StoreDamagedError: its sum is gone."""
+    receipt = None if log is None else log.receipt_of(kept.round_id)
+    shown = b"" if receipt is None else audit.dump_receipt(receipt)
+    if kept.state is State.ABORTED:
+        return Ended(load_failure(kept.outcome), shown)
+    total = journal.open(f"{kept.round_id.hex()}.total")
+    return Ended(load_result(kept.outcome, total, parameters), shown)
