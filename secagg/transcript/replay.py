@@ -17,7 +17,7 @@ from secagg.protocol.round import RoundEnded, listed, short
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
-from secagg.protocol.server.phase import Result, ServerPhase
+from secagg.protocol.server.phase import Result, ServerPhase, check_kind
 from secagg.protocol.server.share_keys import ShareKeys
 from secagg.protocol.server.unmasking import Unmasking
 from secagg.transcript.entries import (
@@ -158,6 +158,7 @@ class Replay:
         if isinstance(message, MaskedInput) and not self.facts.inputs_kept:
             raise WrongEntryError("some masked inputs are kept and others are not")
         phase = self._asked(party)
+        check_kind(phase, type(message))
         phase.accept(party, message)
         self._heard.add((party, phase.phase))
 

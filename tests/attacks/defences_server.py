@@ -119,13 +119,6 @@ _SESSION = (
 
 _PHASES = (
     _server(
-        "advertise-kind",
-        "advertise_keys",
-        "if not isinstance(message, Advertisement):",
-        "if False:",
-        "phase 0 takes advertisements only",
-    ),
-    _server(
         "advertise-sender",
         "advertise_keys",
         "if message.identity != sender:",
@@ -154,13 +147,6 @@ _PHASES = (
         "a cohort below the minimum ends the round",
     ),
     _server(
-        "share-kind",
-        "share_keys",
-        "if not isinstance(message, SharedKeys):",
-        "if False:",
-        "phase 1 takes shared keys only",
-    ),
-    _server(
         "share-neighbors",
         "share_keys",
         'if not np.array_equal(column(message.shares, "peer", 32), self.view.names[neighbors]):',
@@ -187,13 +173,6 @@ _PHASES = (
         "if len(self.inbox) < self.needed:",
         "if False:",
         "too few dealers end the round",
-    ),
-    _server(
-        "upload-kind",
-        "masked_input_collection",
-        "if not isinstance(message, MaskedInput):",
-        "if False:",
-        "phase 2 takes uploads only",
     ),
     _server(
         "upload-length",
@@ -273,13 +252,6 @@ _PHASES = (
         "guilt that complaints have proved is told whatever ends the round",
     ),
     _server(
-        "survivors-kind",
-        "consistency_check",
-        "if not isinstance(message, SurvivorSignature):",
-        "if False:",
-        "phase 3 takes survivor signatures only",
-    ),
-    _server(
         "survivors-index",
         "consistency_check",
         "if message.index != index:",
@@ -306,13 +278,6 @@ _PHASES = (
         "        if self._coverage.lacking:\n",
         "        if False:\n",
         "the round ends when too few holders signed",
-    ),
-    _server(
-        "unmasking-kind",
-        "unmasking",
-        "if not isinstance(message, UnmaskingResponse):",
-        "if False:",
-        "phase 4 takes answers only",
     ),
     _server(
         "unmasking-dealers",

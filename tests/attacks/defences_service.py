@@ -176,9 +176,16 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "session: kinds before decoding",
         "secagg.protocol.server.session",
-        "    if kind is not phase.wants:\n",
-        "    if False:\n",
+        "    check_kind(phase, kind)\n",
+        "",
         "what is not wanted is not decoded",
+    ),
+    Defence(
+        "replay: kinds",
+        "secagg.transcript.replay",
+        "        check_kind(phase, type(message))\n",
+        "",
+        "a transcript has no message outside its phase",
     ),
     Defence(
         "session: sizes before decoding",

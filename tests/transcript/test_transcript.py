@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -308,6 +309,15 @@ def test_a_message_told_to_come_from_another_client_is_found(kind: type) -> None
     other = decode(Entry, entries_of(WHOLE)[place(kind, 1)]).party
     data = altered(at, lambda entry: replace(entry, party=other))
     assert any(what.startswith(f"entry {at}: ") for what in findings(data))
+
+
+def test_a_message_of_another_kind_in_the_place_of_one_is_found() -> None:
+    entries = entries_of(WHOLE)
+    at = place(SharedKeys)
+    party = decode(Entry, entries[at]).party
+    advertised = next(e for e in map(partial(decode, Entry), entries[1:]) if e.party == party)
+    found = findings(altered(at, lambda entry: replace(entry, content=advertised.content)))
+    assert f"entry {at}: wrong phase: Advertisement in ShareKeys" in found
 
 
 def test_a_message_after_its_phase_is_found() -> None:

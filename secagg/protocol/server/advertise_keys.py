@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from secagg.effects import AbortReason, Frame, RefusalReason
 from secagg.errors import InfeasibleParameters
-from secagg.messages import Advertisement, Message, Roster, RosterEntry, encode_frame, parameters_to_wire
+from secagg.messages import Advertisement, Roster, RosterEntry, encode_frame, parameters_to_wire
 from secagg.params import Identity, Phase, RoundParameters
 from secagg.primitives.agreement import is_usable
 from secagg.primitives.bounds import choose_for
@@ -64,9 +64,7 @@ class AdvertiseKeys:
     def request(self, client: Identity) -> Frame:
         return encode_frame(self.parameters.round_id, parameters_to_wire(self.parameters))
 
-    def accept(self, sender: Identity, message: Message) -> None:
-        if not isinstance(message, Advertisement):
-            raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in AdvertiseKeys")
+    def accept(self, sender: Identity, message: Advertisement) -> None:
         if message.identity != sender:
             raise refuse(RefusalReason.SENDER_MISMATCH, "Advertisement.identity: not the sender's")
         for name, key in (("agreement_key", message.agreement_key), ("mask_key", message.mask_key)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from secagg.effects import AbortReason, Frame, RefusalReason
-from secagg.messages import Message, SurvivorSet, SurvivorSignature, encode_frame
+from secagg.messages import SurvivorSet, SurvivorSignature, encode_frame
 from secagg.params import Identity, Phase
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import listed, refuse
@@ -60,9 +60,7 @@ class ConsistencyCheck:
         message = SurvivorSet(self.masked.survivors_bitmap)
         return encode_frame(self.masked.view.parameters.round_id, message)
 
-    def accept(self, sender: Identity, message: Message) -> None:
-        if not isinstance(message, SurvivorSignature):
-            raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in ConsistencyCheck")
+    def accept(self, sender: Identity, message: SurvivorSignature) -> None:
         view = self.masked.view
         index = view.index[sender]
         if message.index != index:

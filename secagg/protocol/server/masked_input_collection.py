@@ -14,7 +14,6 @@ from secagg.effects import AbortReason, Frame, RefusalReason
 from secagg.kernels import UIntArray, lane_dtype, packed_bytes, spare_bits_clear, unpack_add
 from secagg.messages import (
     MaskedInput,
-    Message,
     Octets,
     Rows,
     SealedShare,
@@ -130,9 +129,7 @@ class MaskedInputCollection:
         )
         return encode_frame(self.view.parameters.round_id, ShareDelivery(self._finished_bitmap, shares))
 
-    def accept(self, sender: Identity, message: Message) -> bytes:
-        if not isinstance(message, MaskedInput):
-            raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in MaskedInputCollection")
+    def accept(self, sender: Identity, message: MaskedInput) -> bytes:
         parameters = self.view.parameters
         size = packed_bytes(parameters.vector_length, parameters.ring_bits)
         if len(message.packed) != size:

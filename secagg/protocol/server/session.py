@@ -31,7 +31,7 @@ from secagg.protocol.server import snapshot as snapshots
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
 from secagg.protocol.server.consistency_check import ConsistencyCheck
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
-from secagg.protocol.server.phase import Result, ServerPhase
+from secagg.protocol.server.phase import Result, ServerPhase, check_kind
 from secagg.protocol.server.share_keys import ShareKeys
 from secagg.protocol.server.unmasking import Unmasking
 from secagg.protocol.snapshot import parts_must_fit
@@ -304,8 +304,7 @@ class ServerSession:
 def _check_size(phase: ServerPhase, envelope: Envelope) -> None:
     """Refuse before decoding what cannot be right: long lists of nothing cost us, not their sender."""
     kind, size = KINDS[envelope.kind], memoryview(envelope.body).nbytes
-    if kind is not phase.wants:
-        raise refuse(RefusalReason.WRONG_PHASE, f"{kind.__name__} in {type(phase).__name__}")
+    check_kind(phase, kind)
     if size > phase.largest:
         raise refuse(
             RefusalReason.WRONG_LENGTH,

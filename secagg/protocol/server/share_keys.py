@@ -11,7 +11,6 @@ from secagg.effects import AbortReason, Frame, RefusalReason
 from secagg.messages import (
     Advertisement,
     Encoded,
-    Message,
     RosterAnnouncement,
     Rows,
     SharedKeys,
@@ -80,9 +79,7 @@ class ShareKeys:
         message = RosterAnnouncement(cast("Any", self._roster), neighbors)
         return encode_frame(self.view.parameters.round_id, message)
 
-    def accept(self, sender: Identity, message: Message) -> None:
-        if not isinstance(message, SharedKeys):
-            raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in ShareKeys")
+    def accept(self, sender: Identity, message: SharedKeys) -> None:
         neighbors = self._neighbors[self.view.index[sender]]
         if not np.array_equal(column(message.shares, "peer", 32), self.view.names[neighbors]):
             raise refuse(RefusalReason.WRONG_NEIGHBORS, "SharedKeys.shares: not exactly the neighbors")

@@ -10,7 +10,6 @@ import numpy as np
 from secagg.effects import AbortReason, Aggregate, Blame, Frame, RefusalReason, Traffic
 from secagg.messages import (
     Encoded,
-    Message,
     Octets,
     Rows,
     SurvivorSignature,
@@ -98,9 +97,7 @@ class Unmasking:
         message = UnmaskingRequest(self.masked.survivors_bitmap, proofs, cast("Any", self._quorum))
         return encode_frame(self.masked.view.parameters.round_id, message)
 
-    def accept(self, sender: Identity, message: Message) -> None:
-        if not isinstance(message, UnmaskingResponse):
-            raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in Unmasking")
+    def accept(self, sender: Identity, message: UnmaskingResponse) -> None:
         view = self.masked.view
         holder = view.index[sender]
         dealers = self.masked.dealers_of(holder)
