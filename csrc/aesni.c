@@ -1,5 +1,5 @@
 /* AES-NI: one AES block per register, eight in flight. */
-#include "kernels_impl.h"
+#include "modq.h"
 
 #ifdef SA_X86
 
@@ -12,6 +12,7 @@
 
 #include "mask_128.inc.h"
 #include "real_body.inc.h"
+#include "lattice_scalar.inc.h"
 
 SA_VARIANT(aesni, SA_AES, mask_add, sa_pack_portable, sa_unpack_add_portable);
 

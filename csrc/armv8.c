@@ -1,5 +1,5 @@
 /* ARMv8 with the cryptography extension: one AES block per register, eight in flight. */
-#include "kernels_impl.h"
+#include "modq.h"
 
 #ifdef SA_ARM
 
@@ -77,6 +77,7 @@ static inline void clear_registers(void) {
 
 #include "mask_body.inc.h"
 #include "real_body.inc.h"
+#include "lattice_neon.inc.h"
 
 SA_VARIANT(armv8, SA_ARM_AES, mask_add, sa_pack_portable, sa_unpack_add_portable);
 

@@ -1,12 +1,12 @@
 /* AVX2 with AES-NI, without VAES: the masks of aesni.c, packing four words at a time. */
-#include "kernels_impl.h"
+#include "modq.h"
 
 #ifdef SA_X86
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("aes,avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("aes,avx2,fma"))), apply_to = function)
 #else
-#pragma GCC target("aes,avx2")
+#pragma GCC target("aes,avx2,fma")
 #endif
 #include <immintrin.h>
 
@@ -19,6 +19,7 @@
 #define block __m256i
 #include "ring_256.inc.h"
 #include "real_body.inc.h"
+#include "lattice_256.inc.h"
 
 SA_VARIANT(avx2, SA_AES | SA_AVX2, mask_add, pack, unpack_add);
 

@@ -1,5 +1,5 @@
 /* The only file that asks the CPU and the operating system, and the only one with state: the table. */
-#include "kernels_impl.h"
+#include "modq.h"
 
 #if defined(SA_X86)
 #include <cpuid.h>
@@ -36,14 +36,18 @@ uint32_t sa_cpu_features(void) {
     if ((c & bit_AES) && (c & bit_SSE4_1))
         have |= SA_AES;
     const uint64_t saved = (c & bit_OSXSAVE) ? saved_state() : 0;
+    const int fma = (c & bit_FMA) != 0;
     const int avx = (c & bit_AVX) && (saved & YMM) == YMM;
     if (avx && __get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-        if (b & bit_AVX2)
+        if ((b & bit_AVX2) && fma)
             have |= SA_AVX2;
         if (c & bit_VAES)
             have |= SA_VAES;
-        if ((b & avx512) == avx512 && (saved & ZMM) == ZMM)
+        if ((b & avx512) == avx512 && (saved & ZMM) == ZMM) {
             have |= SA_AVX512;
+            if ((b & bit_AVX512IFMA) && (c & bit_AVX512VPOPCNTDQ))
+                have |= SA_IFMA;
+        }
     }
     return have;
 }
@@ -73,7 +77,10 @@ static const sa_kernels *widest(uint32_t have) {
     return *k;
 }
 
-void sa_select(uint32_t allowed) { chosen = widest(sa_cpu_features() & allowed); }
+void sa_select(uint32_t allowed) {
+    chosen = widest(sa_cpu_features() & allowed);
+    chosen->lattice_prepare();
+}
 
 const char *sa_variant(void) { return chosen->name; }
 
@@ -120,3 +127,34 @@ void sa_flip_signs(float *values, const uint8_t *flips, size_t n) {
 }
 
 void sa_hadamard(float *values, size_t n, float factor) { chosen->hadamard(values, n, factor); }
+
+void sa_lattice_secret(uint64_t *prepared, const uint64_t *secret) {
+    chosen->lattice_secret(prepared, secret);
+}
+
+void sa_lattice_block(uint64_t *entries, const uint64_t *prepared, const uint64_t *noise,
+                      const void *values, size_t lanes, unsigned lane_bytes, unsigned bits,
+                      unsigned upload_bits) {
+    chosen->lattice_block(entries, prepared, noise, values, lanes, lane_bytes, bits, upload_bits);
+}
+
+void sa_lattice_mask(uint64_t *entries, size_t blocks, uint64_t first, const uint8_t *public_seed,
+                     const uint8_t *noise_seed, const uint64_t *prepared, const void *values,
+                     size_t lanes, unsigned lane_bytes, unsigned bits, unsigned upload_bits) {
+    static const int8_t plus[1] = {1};
+    uint64_t noise[RING] = {0};
+    const uint8_t *left = values;
+    for (size_t i = 0; i < blocks; i++, entries += RING) {
+        const size_t here = lanes < RING ? lanes : RING;
+        memset(entries, 0, RING * sizeof *entries);
+        chosen->mask_add(entries, RING, 8, (first + i) * RING, public_seed, plus, 1);
+        if (noise_seed != NULL) {
+            memset(noise, 0, sizeof noise);
+            chosen->mask_add(noise, RING, 8, (first + i) * RING, noise_seed, plus, 1);
+        }
+        chosen->lattice_block(entries, prepared, noise, left, here, lane_bytes, bits, upload_bits);
+        left += here * lane_bytes;
+        lanes -= here;
+    }
+    sa_wipe(noise, sizeof noise);
+}

@@ -24,6 +24,11 @@ typedef struct {
                        unsigned bits, double step);
     void (*flip_signs)(float *values, const uint8_t *flips, size_t n);
     void (*hadamard)(float *values, size_t n, float factor);
+    void (*lattice_prepare)(void); /* fills the variant's table of roots; before the next two */
+    void (*lattice_secret)(uint64_t *prepared, const uint64_t *secret);
+    void (*lattice_block)(uint64_t *entries, const uint64_t *prepared, const uint64_t *noise,
+                          const uint8_t *values, size_t lanes, unsigned lane_bytes, unsigned bits,
+                          unsigned upload_bits);
 } sa_kernels;
 
 /* The plain C of all variants without a vector form, and of the ends of those that have one. */
@@ -47,7 +52,7 @@ extern const sa_kernels sa_kernels_armv8;
 #endif
 
 /* The table of a variant, at the end of its file: what it needs, its masks and packing, and the
- * functions that real_body.inc.h defines in every file. */
+ * functions that real_body.inc.h and lattice_body.inc.h define in every file. */
 #define SA_VARIANT(variant, features, mask, packing, unpacking)                                    \
     const sa_kernels sa_kernels_##variant = {                                                      \
         .name = #variant,                                                                          \
@@ -60,6 +65,9 @@ extern const sa_kernels sa_kernels_armv8;
         .dequantize = dequantize,                                                                  \
         .flip_signs = flip_signs,                                                                  \
         .hadamard = hadamard,                                                                      \
+        .lattice_prepare = lattice_prepare,                                                        \
+        .lattice_secret = lattice_secret,                                                          \
+        .lattice_block = lattice_block,                                                            \
     }
 
 /* Full unrolling keeps small arrays of vectors in registers: keystream must not reach the stack. */

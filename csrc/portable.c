@@ -1,8 +1,9 @@
 /* Packing and quantization in plain C. The portable variant has no masks: without AES instructions
  * an AES in C would read tables at secret places, and the cache would tell. */
-#include "kernels_impl.h"
+#include "modq.h"
 
 #include "real_body.inc.h"
+#include "lattice_scalar.inc.h"
 
 /* Eight little-endian bytes, whatever the host; compilers make it one move. */
 static inline void write_le64(uint8_t *p, uint64_t v) {

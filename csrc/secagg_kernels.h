@@ -10,12 +10,15 @@
 #include <stdint.h>
 
 /* What a CPU may offer; a variant names what it needs. AVX2 and AVX-512 count only when the
- * operating system saves their registers. SA_AVX512: F, BW, DQ and VL. */
+ * operating system saves their registers. SA_AVX2: with FMA; SA_AVX512: F, BW, DQ and VL. */
 #define SA_AES (1u << 0)
 #define SA_AVX2 (1u << 1)
 #define SA_VAES (1u << 2)
 #define SA_AVX512 (1u << 3)
 #define SA_ARM_AES (1u << 4)
+#define SA_IFMA (1u << 5) /* AVX-512 IFMA and VPOPCNTDQ */
+
+#define SA_LATTICE_RING 2048 /* coefficients of a polynomial of the lattice masks */
 
 /* cffi: begin */
 
@@ -79,6 +82,32 @@ void sa_field_weighted_sums(uint64_t *out, const uint64_t *weights, const uint64
  * there is none. For revealed values: variable-time. scratch: 4 (m + 1) words. */
 size_t sa_field_decode(uint64_t *polynomial, uint64_t *scratch, const uint64_t *points,
                        const uint64_t *values, size_t m, size_t t);
+
+/* The same for Z_q, q = 2^50 - 2^14 + 1; t <= 2^16 in weighted_sums. */
+int sa_modq_valid(const uint64_t *words, size_t n);
+void sa_modq_evaluate(uint64_t *out, const uint64_t *coefficients, size_t t, size_t m,
+                      const uint64_t *points, size_t k);
+void sa_modq_lagrange(uint64_t *out, uint64_t *scratch, const uint64_t *points, size_t t,
+                      const uint64_t *ats, size_t q);
+void sa_modq_weighted_sums(uint64_t *out, const uint64_t *weights, const uint64_t *values, size_t q,
+                           size_t t, size_t m);
+size_t sa_modq_decode(uint64_t *polynomial, uint64_t *scratch, const uint64_t *points,
+                      const uint64_t *values, size_t m, size_t t);
+
+/* Lattice masks of the one-shot protocol, 2048 entries a block (PROTOCOL.md). Constant-time.
+ * secret: 2048 words below q -> the form in which the variant in use multiplies by them, 2048 words.
+ * block: words of the public a in `entries` become, for each i, the upper upload_bits of
+ * INTT(a secret)[i] + noise + values[i] scaled to Z_q; noise: words, of 0 none; values: `lanes` <= 2048
+ * of them, below 2^bits, zeros behind; bits <= 40, bits < upload_bits <= 44.
+ * mask: such blocks, the words of a and of the noise (noise_seed NULL: none) from block `first` of the
+ * PRG on; only where sa_has_mask. */
+void sa_lattice_secret(uint64_t *prepared, const uint64_t *secret);
+void sa_lattice_block(uint64_t *entries, const uint64_t *prepared, const uint64_t *noise,
+                      const void *values, size_t lanes, unsigned lane_bytes, unsigned bits,
+                      unsigned upload_bits);
+void sa_lattice_mask(uint64_t *entries, size_t blocks, uint64_t first, const uint8_t *public_seed,
+                     const uint8_t *noise_seed, const uint64_t *prepared, const void *values,
+                     size_t lanes, unsigned lane_bytes, unsigned bits, unsigned upload_bits);
 
 /* cffi: end */
 

@@ -1,12 +1,12 @@
 /* AVX2 with VAES: two AES blocks per register, eight registers in flight. */
-#include "kernels_impl.h"
+#include "modq.h"
 
 #ifdef SA_X86
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("aes,vaes,avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("aes,vaes,avx2,fma"))), apply_to = function)
 #else
-#pragma GCC target("aes,vaes,avx2")
+#pragma GCC target("aes,vaes,avx2,fma")
 #endif
 #include <immintrin.h>
 
@@ -43,6 +43,7 @@ static inline void clear_registers(void) { _mm256_zeroall(); }
 
 #include "mask_body.inc.h"
 #include "real_body.inc.h"
+#include "lattice_256.inc.h"
 
 SA_VARIANT(vaes256, SA_AES | SA_AVX2 | SA_VAES, mask_add, pack, unpack_add);
 

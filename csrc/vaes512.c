@@ -1,13 +1,13 @@
 /* AVX-512 with VAES: four AES blocks per register, eight registers in flight. */
-#include "kernels_impl.h"
+#include "modq.h"
 
 #ifdef SA_X86
 
 #if defined(__clang__)
 #pragma clang attribute push(                                                                      \
-    __attribute__((target("aes,vaes,avx2,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+    __attribute__((target("aes,vaes,avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vpopcntdq"))), apply_to = function)
 #else
-#pragma GCC target("aes,vaes,avx2,avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("aes,vaes,avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vpopcntdq")
 #endif
 #include <immintrin.h>
 
@@ -70,8 +70,9 @@ static inline void clear_registers(void) {
 #define broadcast64(word) _mm512_set1_epi64((long long)(word))
 #include "ring_body.inc.h"
 #include "real_body.inc.h"
+#include "lattice_ifma.inc.h"
 
-SA_VARIANT(vaes512, SA_AES | SA_AVX2 | SA_VAES | SA_AVX512, mask_add, pack, unpack_add);
+SA_VARIANT(vaes512, SA_AES | SA_AVX2 | SA_VAES | SA_AVX512 | SA_IFMA, mask_add, pack, unpack_add);
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -10,6 +10,7 @@
 #include <math.h>
 
 #define PRIME (((uint64_t)1 << 61) - 1)
+#define Q ((uint64_t)1125899906826241)
 
 static const uint8_t *input;
 static size_t input_left;
@@ -248,8 +249,54 @@ static void fuzz_decode(void) { /* a polynomial that is near is found, and what 
         CHECK(wrong != m + 1 && memcmp(found, f, 8 * t) == 0);
 }
 
+static void fuzz_packed_shares(void) { /* the same in Z_q */
+    const size_t t = 1 + next_byte() % 40, m = next_byte() % 13, q = next_byte() % 4;
+    uint64_t *const values = next_elements(t * m), *const ats = next_elements(q), *const points = next_elements(t);
+    uint64_t *const words[] = {values, ats, points};
+    const size_t sizes[] = {t * m, q, t};
+    for (size_t k = 0; k < 3; k++)
+        for (size_t i = 0; i < sizes[k]; i++)
+            words[k][i] %= Q;
+    distinct(points, t);
+    uint64_t *const shares = take(8 * t * m, 0, NULL), *const direct = take(8 * q * m, 0, NULL);
+    sa_modq_evaluate(shares, values, t, m, points, t);
+    sa_modq_evaluate(direct, values, t, m, ats, q);
+    uint64_t *const weights = take(8 * q * t, 0, NULL), *const sums = take(8 * q * m, 0, NULL);
+    sa_modq_lagrange(weights, take(16 * t, 0, NULL), points, t, ats, q);
+    sa_modq_weighted_sums(sums, weights, shares, q, t, m);
+    CHECK(memcmp(sums, direct, 8 * q * m) == 0);
+}
+
+static void fuzz_lattice(void) { /* every variant gives the same entries, and none too wide */
+    const unsigned lane_bytes = next_lane_bytes(), most = lane_bytes == 2 ? 16 : lane_bytes == 4 ? 32 : 40;
+    const unsigned bits = 1 + next_byte() % most, upload_bits = bits + 1 + next_byte() % (44 - bits);
+    const size_t lanes = next_below(SA_LATTICE_RING + 1), size = 8 * SA_LATTICE_RING;
+    uint8_t *const values = next_bytes(lanes * lane_bytes, 1);
+    for (size_t i = 0; i < lanes; i++) { /* below 2^bits */
+        uint64_t value = 0;
+        memcpy(&value, values + i * lane_bytes, lane_bytes);
+        value &= ((uint64_t)1 << bits) - 1;
+        memcpy(values + i * lane_bytes, &value, lane_bytes);
+    }
+    const uint64_t *const noise = next_bytes(size, 0), *const words = next_bytes(size, 0);
+    uint64_t *const secret = next_elements(SA_LATTICE_RING), *expected = NULL;
+    for (size_t i = 0; i < SA_LATTICE_RING; i++)
+        secret[i] %= Q;
+    for (size_t i = 0; next_variant(&i) != NULL;) {
+        uint64_t *const prepared = take(size, 0, NULL), *const out = take(size, 0, words);
+        sa_lattice_secret(prepared, secret);
+        sa_lattice_block(out, prepared, noise, values, lanes, lane_bytes, bits, upload_bits);
+        if (expected == NULL)
+            expected = out;
+        CHECK(memcmp(out, expected, size) == 0);
+        for (size_t k = 0; k < SA_LATTICE_RING; k++)
+            CHECK(out[k] >> upload_bits == 0);
+    }
+}
+
 static void (*const TARGETS[])(void) = {fuzz_mask,     fuzz_ring,   fuzz_quantize, fuzz_dequantize,
-                                        fuzz_hadamard, fuzz_shares, fuzz_decode};
+                                        fuzz_hadamard, fuzz_shares, fuzz_decode,   fuzz_packed_shares,
+                                        fuzz_lattice};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -278,7 +325,7 @@ int main(int argc, char **argv) {
     do {
         for (size_t i = 0; i < sizeof data; i++)
             data[i] = (uint8_t)(xorshift(&state) >> 32);
-        data[0] = (uint8_t)(inputs++ % 7); /* the kernels in turn */
+        data[0] = (uint8_t)(inputs++ % (sizeof TARGETS / sizeof *TARGETS)); /* the kernels in turn */
         LLVMFuzzerTestOneInput(data, sizeof data);
     } while (seconds() < end);
     printf("fuzz: %llu inputs, all passed\n", (unsigned long long)inputs);

@@ -7,7 +7,7 @@
  * it, 2 when the file cannot be read. */
 #include "helpers.h"
 
-enum { INTS = 4, REALS = 3, BLOBS = 4 };
+enum { INTS = 4, REALS = 3, BLOBS = 5 };
 
 typedef struct {
     uint8_t *bytes;
@@ -123,38 +123,68 @@ static int run_hadamard(const record *r, size_t skew) { /* values, flips */
     return same(values, &r->blobs[2]);
 }
 
-static int run_evaluate(const record *r, size_t skew) { /* coefficients, points */
-    (void)skew;
-    uint64_t *const out = take(r->blobs[2].size, 0, NULL);
-    sa_field_evaluate(out, copy(&r->blobs[0], 0), r->ints[0], r->ints[1], copy(&r->blobs[1], 0),
-                      r->blobs[1].size / 8);
-    return same(out, &r->blobs[2]);
+/* Both fields: evaluate (coefficients, points), lagrange (points, ats), weighted_sums, and decode (points,
+ * values; ints[1]: the returned number). */
+#define RUN_FIELD(field)                                                                           \
+    static int run_##field##_evaluate(const record *r, size_t skew) {                              \
+        (void)skew;                                                                                \
+        uint64_t *const out = take(r->blobs[2].size, 0, NULL);                                     \
+        sa_##field##_evaluate(out, copy(&r->blobs[0], 0), r->ints[0], r->ints[1],                  \
+                              copy(&r->blobs[1], 0), r->blobs[1].size / 8);                        \
+        return same(out, &r->blobs[2]);                                                            \
+    }                                                                                              \
+    static int run_##field##_lagrange(const record *r, size_t skew) {                              \
+        (void)skew;                                                                                \
+        uint64_t *const out = take(r->blobs[2].size, 0, NULL);                                     \
+        uint64_t *const scratch = take(2 * r->blobs[0].size, 0, NULL);                             \
+        sa_##field##_lagrange(out, scratch, copy(&r->blobs[0], 0), r->blobs[0].size / 8,           \
+                              copy(&r->blobs[1], 0), r->blobs[1].size / 8);                        \
+        return same(out, &r->blobs[2]);                                                            \
+    }                                                                                              \
+    static int run_##field##_weighted_sums(const record *r, size_t skew) {                         \
+        (void)skew;                                                                                \
+        uint64_t *const out = take(r->blobs[2].size, 0, NULL);                                     \
+        sa_##field##_weighted_sums(out, copy(&r->blobs[0], 0), copy(&r->blobs[1], 0), r->ints[0],  \
+                                   r->ints[1], r->ints[2]);                                        \
+        return same(out, &r->blobs[2]);                                                            \
+    }                                                                                              \
+    static int run_##field##_decode(const record *r, size_t skew) {                                \
+        (void)skew;                                                                                \
+        const size_t m = r->blobs[0].size / 8, t = r->ints[0];                                     \
+        uint64_t *const polynomial = take(8 * t, 0, NULL);                                         \
+        const size_t wrong =                                                                       \
+            sa_##field##_decode(polynomial, take(32 * (m + 1), 0, NULL), copy(&r->blobs[0], 0),    \
+                                copy(&r->blobs[1], 0), m, t);                                      \
+        return wrong == r->ints[1] && same(polynomial, &r->blobs[2]);                              \
+    }
+
+RUN_FIELD(field)
+RUN_FIELD(modq)
+
+/* words of a, secret, noise, values; ints: lane_bytes, bits, upload_bits */
+static int run_lattice(const record *r, size_t skew) {
+    const unsigned lane_bytes = (unsigned)r->ints[0];
+    uint64_t *const prepared = take(8 * SA_LATTICE_RING, 0, NULL), *const out = copy(&r->blobs[0], 0);
+    sa_lattice_secret(prepared, copy(&r->blobs[1], 0));
+    sa_lattice_block(out, prepared, copy(&r->blobs[2], 0), copy(&r->blobs[3], skew),
+                     r->blobs[3].size / lane_bytes, lane_bytes, (unsigned)r->ints[1],
+                     (unsigned)r->ints[2]);
+    return same(out, &r->blobs[4]);
 }
 
-static int run_lagrange(const record *r, size_t skew) { /* points, ats */
-    (void)skew;
-    uint64_t *const out = take(r->blobs[2].size, 0, NULL);
-    uint64_t *const scratch = take(2 * r->blobs[0].size, 0, NULL);
-    sa_field_lagrange(out, scratch, copy(&r->blobs[0], 0), r->blobs[0].size / 8, copy(&r->blobs[1], 0),
-                      r->blobs[1].size / 8);
-    return same(out, &r->blobs[2]);
-}
-
-static int run_weighted_sums(const record *r, size_t skew) { /* weights, values */
-    (void)skew;
-    uint64_t *const out = take(r->blobs[2].size, 0, NULL);
-    sa_field_weighted_sums(out, copy(&r->blobs[0], 0), copy(&r->blobs[1], 0), r->ints[0], r->ints[1],
-                           r->ints[2]);
-    return same(out, &r->blobs[2]);
-}
-
-static int run_decode(const record *r, size_t skew) { /* points, values; ints[1]: the returned number */
-    (void)skew;
-    const size_t m = r->blobs[0].size / 8, t = r->ints[0];
-    uint64_t *const polynomial = take(8 * t, 0, NULL);
-    const size_t wrong = sa_field_decode(polynomial, take(32 * (m + 1), 0, NULL), copy(&r->blobs[0], 0),
-                                         copy(&r->blobs[1], 0), m, t);
-    return wrong == r->ints[1] && same(polynomial, &r->blobs[2]);
+/* seeds of a and of the noise, secret, values; ints: lane_bytes, bits, upload_bits, first block */
+static int run_lattice_mask(const record *r, size_t skew) {
+    const unsigned lane_bytes = (unsigned)r->ints[0];
+    if (!sa_has_mask())
+        return 1;
+    uint64_t *const prepared = take(8 * SA_LATTICE_RING, 0, NULL);
+    uint64_t *const out = take(r->blobs[4].size, 0, NULL);
+    sa_lattice_secret(prepared, copy(&r->blobs[2], 0));
+    sa_lattice_mask(out, r->blobs[4].size / 8 / SA_LATTICE_RING, r->ints[3], copy(&r->blobs[0], skew),
+                    copy(&r->blobs[1], skew), prepared, copy(&r->blobs[3], skew),
+                    r->blobs[3].size / lane_bytes, lane_bytes, (unsigned)r->ints[1],
+                    (unsigned)r->ints[2]);
+    return same(out, &r->blobs[4]);
 }
 
 static const struct {
@@ -168,10 +198,16 @@ static const struct {
     {"quantize", run_quantize, {4, 3, 3}},
     {"dequantize", run_dequantize, {2, 1, 2}},
     {"hadamard", run_hadamard, {0, 1, 3}},
-    {"evaluate", run_evaluate, {2, 0, 3}},
-    {"lagrange", run_lagrange, {0, 0, 3}},
-    {"weighted_sums", run_weighted_sums, {3, 0, 3}},
-    {"decode", run_decode, {2, 0, 3}},
+    {"evaluate", run_field_evaluate, {2, 0, 3}},
+    {"lagrange", run_field_lagrange, {0, 0, 3}},
+    {"weighted_sums", run_field_weighted_sums, {3, 0, 3}},
+    {"decode", run_field_decode, {2, 0, 3}},
+    {"q evaluate", run_modq_evaluate, {2, 0, 3}},
+    {"q lagrange", run_modq_lagrange, {0, 0, 3}},
+    {"q weighted_sums", run_modq_weighted_sums, {3, 0, 3}},
+    {"q decode", run_modq_decode, {2, 0, 3}},
+    {"lattice", run_lattice, {3, 0, 5}},
+    {"lattice_mask", run_lattice_mask, {4, 0, 5}},
 };
 
 static void run(const record *r) {

@@ -5,13 +5,13 @@
  *   valgrind --error-exitcode=1 test_constant_time leak   one branch on a secret: must exit 1
  *
  * valgrind 3.19 shows programs a CPU without VAES and AVX-512. Under it run the variants avx2, aesni
- * and portable (printed, one line each), and the field, which has no variants. The masks of vaes256
+ * and portable (printed, one line each), and the fields, which have no variants. The masks of vaes256
  * and vaes512 share their loop (mask_body.inc.h) and the key schedule with those, packing of vaes512
  * shares ring_body.inc.h; what is their own are the keystream and its registers: by review.
  *
- * Secret are seeds, lanes, packed bytes, coefficients, values, weights; public are sizes, signs and
- * points, so sa_field_lagrange has no secret. Out of scope: quantization (its check stops at the first
- * value that is not finite, an error that the caller reports) and sa_field_decode (revealed values). */
+ * Secret are seeds, lanes, packed bytes, coefficients, values, weights, the secret and the noise of lattice
+ * masks; public are sizes, signs, points and the seed of the polynomials a, so sa_field_lagrange has no secret. Out of scope: quantization (its check stops at the first
+ * value that is not finite, an error that the caller reports) and the decoders (revealed values). */
 #include "helpers.h"
 
 #include <valgrind/memcheck.h>
@@ -38,12 +38,21 @@ static uint64_t *secret_words(size_t count) {
     return words;
 }
 
-/* Every byte of a result depends on secrets: memcheck did follow them through the kernel. */
-static void follows(const void *result, size_t size) {
+/* Words below 2^49. */
+static uint64_t *secret_elements(size_t count) {
+    uint64_t *const words = take(8 * count, 0, NULL);
+    for (size_t i = 0; i < count; i++)
+        words[i] = xorshift(&state) >> 15;
+    VALGRIND_MAKE_MEM_UNDEFINED(words, 8 * count);
+    return words;
+}
+
+/* The first `bytes` of every 8 of a result depend on secrets: memcheck did follow them through the kernel. */
+static void follows(const void *result, size_t size, size_t bytes) {
     uint8_t *const undefined = take(size, 0, NULL);
     CHECK(VALGRIND_GET_VBITS(result, undefined, size) == 1);
     for (size_t i = 0; i < size; i++)
-        CHECK(undefined[i] != 0);
+        CHECK(i % 8 >= bytes || undefined[i] != 0);
     release_all();
 }
 
@@ -54,7 +63,7 @@ static void masks(unsigned lane_bytes) {
         const size_t lanes = lengths[i % 2], bytes = lanes * lane_bytes;
         void *const acc = take(bytes, 0, NULL); /* public zeros: what is secret here are the seeds */
         sa_mask_add(acc, lanes, lane_bytes, 5 * (i / 2), secret(32 * SEEDS), signs, SEEDS);
-        follows(acc, bytes);
+        follows(acc, bytes, 8);
         sa_mask_add(secret(bytes), lanes, lane_bytes, 5 * (i / 2), secret(32 * SEEDS), signs, SEEDS);
         release_all();
     }
@@ -65,10 +74,10 @@ static void packing(unsigned lane_bytes) {
         const size_t size = (LANES * bits + 7) / 8;
         uint8_t *const packed = take(size, 0, NULL);
         sa_pack(packed, secret(LANES * lane_bytes), LANES, lane_bytes, bits);
-        follows(packed, size);
+        follows(packed, size, 8);
         void *const acc = secret(LANES * lane_bytes);
         sa_unpack_add(acc, secret(size), LANES, lane_bytes, bits);
-        follows(acc, LANES * lane_bytes);
+        follows(acc, LANES * lane_bytes, 8);
     }
 }
 
@@ -76,10 +85,10 @@ static void reals(unsigned lane_bytes) {
     float *const values = secret(512 * sizeof(float));
     sa_flip_signs(values, secret(512 / 8), 512);
     sa_hadamard(values, 512, 0x1p-4f);
-    follows(values, 512 * sizeof(float));
+    follows(values, 512 * sizeof(float), 8);
     double *const out = take(8 * LANES, 0, NULL);
     sa_dequantize(out, secret(LANES * lane_bytes), LANES, lane_bytes, 8 * lane_bytes - 3, 0.5);
-    follows(out, 8 * LANES);
+    follows(out, 8 * LANES, 8);
 }
 
 static void field(void) {
@@ -88,10 +97,41 @@ static void field(void) {
         points[i] = 3 * i + 1;
     uint64_t *out = take(8 * K * M, 0, NULL);
     sa_field_evaluate(out, secret_words(T * M), T, M, points, K);
-    follows(out, 8 * K * M);
+    follows(out, 8 * K * M, 8);
     out = take(8 * K * M, 0, NULL);
     sa_field_weighted_sums(out, secret_words(K * T), secret_words(T * M), K, T, M);
-    follows(out, 8 * K * M);
+    follows(out, 8 * K * M, 8);
+}
+
+static void modq(void) {
+    uint64_t points[K];
+    for (size_t i = 0; i < K; i++)
+        points[i] = 3 * i + 1;
+    uint64_t *out = take(8 * K * M, 0, NULL);
+    sa_modq_evaluate(out, secret_elements(T * M), T, M, points, K);
+    follows(out, 8 * K * M, 6); /* elements have 50 bits */
+    out = take(8 * K * M, 0, NULL);
+    sa_modq_weighted_sums(out, secret_elements(K * T), secret_elements(T * M), K, T, M);
+    follows(out, 8 * K * M, 6);
+}
+
+static void lattice(unsigned lane_bytes) {
+    const size_t lanes = SA_LATTICE_RING + LANES, bytes = 8 * 2 * SA_LATTICE_RING;
+    uint64_t *const prepared = take(8 * SA_LATTICE_RING, 0, NULL), *const out = take(bytes, 0, NULL);
+    sa_lattice_secret(prepared, secret_elements(SA_LATTICE_RING));
+    if (sa_has_mask()) {
+        uint8_t seed[32];
+        for (size_t i = 0; i < sizeof seed; i++)
+            seed[i] = (uint8_t)xorshift(&state);
+        sa_lattice_mask(out, 2, 3, seed, secret(32), prepared, secret(lanes * lane_bytes), lanes, lane_bytes,
+                        15, 23);
+        follows(out, bytes, 2);
+        return;
+    }
+    memset(out, 0x5a, bytes);
+    sa_lattice_block(out, prepared, secret(8 * SA_LATTICE_RING), secret(LANES * lane_bytes), LANES,
+                     lane_bytes, 15, 23);
+    follows(out, 8 * SA_LATTICE_RING, 2);
 }
 
 /* What must be found, so that silence means something. */
@@ -113,10 +153,12 @@ int main(int argc, char **argv) {
             masks(lane_bytes);
             packing(lane_bytes);
             reals(lane_bytes);
+            lattice(lane_bytes);
         }
         printf("constant time: variant %s\n", name);
     }
     field();
+    modq();
     printf("constant time: field\n");
     return VALGRIND_COUNT_ERRORS != 0;
 }

@@ -1,4 +1,5 @@
-/* Nothing of the keystream or of the key stays on the stack behind sa_mask_add, whatever the optimizer does.
+/* Nothing of the keystream or of the key stays on the stack behind sa_mask_add and sa_lattice_mask, whatever
+ * the optimizer does.
  *
  * The stack below is painted, the kernel runs on zeros (so that its output is the keystream), then the same
  * stretch of stack is searched for eight successive bytes of the keystream or of the seed. */
@@ -10,6 +11,9 @@
 enum { DEPTH = 1 << 16, BYTES = 4096 + 37 };
 
 static uint8_t output[BYTES], seed[32], copy[DEPTH];
+static const uint8_t public_seed[32] = {251};
+static uint64_t entries[SA_LATTICE_RING], noise[SA_LATTICE_RING];
+static uint64_t element[SA_LATTICE_RING], prepared[SA_LATTICE_RING];
 
 #define OPAQUE(p) __asm__ volatile("" : : "r"(p) : "memory")
 
@@ -57,6 +61,18 @@ int main(void) {
             look();
             if (found(output, sizeof output / lane_bytes * lane_bytes) || found(seed, 28)) {
                 fprintf(stderr, "stack: variant %s leaves keystream or key behind\n", name);
+                return 1;
+            }
+            memset(noise, 0, sizeof noise);
+            sa_mask_add(noise, SA_LATTICE_RING, 8, SA_LATTICE_RING * round, seed, signs, 1);
+            for (size_t k = 0; k < SA_LATTICE_RING; k++)
+                element[k] = (uint64_t)(unsigned)rand() << 18 | 1;
+            sa_lattice_secret(prepared, element);
+            paint();
+            sa_lattice_mask(entries, 1, round, public_seed, seed, prepared, NULL, 0, 4, 20, 28);
+            look();
+            if (found((const uint8_t *)noise, sizeof noise) || found(seed, 28)) {
+                fprintf(stderr, "stack: variant %s leaves noise of a lattice mask behind\n", name);
                 return 1;
             }
         }

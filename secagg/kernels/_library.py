@@ -18,6 +18,7 @@ except ImportError as error:  # a checkout shadows the installed package
 CData: TypeAlias = Any  # a C pointer
 
 lib = _native.lib
+NULL = _native.ffi.NULL
 
 
 def _variants() -> dict[str, int]:

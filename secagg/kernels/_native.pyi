@@ -55,6 +55,45 @@ class _Library(Protocol):
     def sa_field_weighted_sums(
         self, out: CData, weights: CData, values: CData, q: int, t: int, m: int
     ) -> None: ...
+    def sa_modq_valid(self, words: CData, n: int) -> int: ...
+    def sa_modq_evaluate(
+        self, out: CData, coefficients: CData, t: int, m: int, points: CData, k: int
+    ) -> None: ...
+    def sa_modq_lagrange(
+        self, out: CData, scratch: CData, points: CData, t: int, ats: CData, q: int
+    ) -> None: ...
+    def sa_modq_decode(
+        self, polynomial: CData, scratch: CData, points: CData, values: CData, m: int, t: int
+    ) -> int: ...
+    def sa_modq_weighted_sums(
+        self, out: CData, weights: CData, values: CData, q: int, t: int, m: int
+    ) -> None: ...
+    def sa_lattice_secret(self, prepared: CData, secret: CData) -> None: ...
+    def sa_lattice_block(
+        self,
+        entries: CData,
+        prepared: CData,
+        noise: CData,
+        values: CData,
+        lanes: int,
+        lane_bytes: int,
+        bits: int,
+        upload_bits: int,
+    ) -> None: ...
+    def sa_lattice_mask(
+        self,
+        entries: CData,
+        blocks: int,
+        first: int,
+        public_seed: CData,
+        noise_seed: CData,
+        prepared: CData,
+        values: CData,
+        lanes: int,
+        lane_bytes: int,
+        bits: int,
+        upload_bits: int,
+    ) -> None: ...
 
 class _FFI(Protocol):
     def from_buffer(self, cdecl: str, buffer: CData, require_writable: bool = False) -> CData: ...

@@ -56,10 +56,10 @@ def flat(rows: list[list[int]]) -> list[int]:
     return [value for row in rows for value in row]
 
 
-def elements(rng: np.random.Generator, count: int) -> list[int]:
-    """Random elements of the field, with some at its edges."""
-    drawn = rng.integers(0, PRIME, count, np.uint64).tolist()
-    return [(0, 1, PRIME - 1, 2**60)[i % 7] if i % 7 < 4 else value for i, value in enumerate(drawn)]
+def elements(rng: np.random.Generator, count: int, p: int = PRIME) -> list[int]:
+    """Random elements of a field, with some at its edges."""
+    drawn = rng.integers(0, p, count, np.uint64).tolist()
+    return [(0, 1, p - 1, p // 2 + 1)[i % 7] if i % 7 < 4 else value for i, value in enumerate(drawn)]
 
 
 def masks(_: np.random.Generator) -> Iterator[Record]:
@@ -134,44 +134,85 @@ def transforms(rng: np.random.Generator) -> Iterator[Record]:
         yield Record("hadamard", f"{n}", (), (factor,), (values.tobytes(), flips.tobytes(), out.tobytes()))
 
 
-def fields(rng: np.random.Generator) -> Iterator[Record]:
+def fields(rng: np.random.Generator, p: int = PRIME, prefix: str = "") -> Iterator[Record]:
     for t, m, k in EVALUATIONS:
-        coefficients = [elements(rng, m) for _ in range(t)]
-        points = [PRIME - 1, *range(k - 1)]
-        out = [reference.evaluate([row[c] for row in coefficients], x) for x in points for c in range(m)]
+        coefficients = [elements(rng, m, p) for _ in range(t)]
+        points = [p - 1, *range(k - 1)]
+        out = [reference.evaluate([row[c] for row in coefficients], x, p) for x in points for c in range(m)]
         blobs = words(flat(coefficients)), words(points), words(out)
-        yield Record("evaluate", f"{t} x {m} at {k}", (t, m), (), blobs)
-        weights = [reference.lagrange(points, at) for at in (0, 1, PRIME - 1, 77)]
-        blobs = words(points), words([0, 1, PRIME - 1, 77]), words(flat(weights))
-        yield Record("lagrange", f"{k} points", (), (), blobs)
+        yield Record(prefix + "evaluate", f"{t} x {m} at {k}", (t, m), (), blobs)
+        weights = [reference.lagrange(points, at, p) for at in (0, 1, p - 1, 77)]
+        blobs = words(points), words([0, 1, p - 1, 77]), words(flat(weights))
+        yield Record(prefix + "lagrange", f"{k} points", (), (), blobs)
     for q, t, m in SUMS:
         for name in ("random", "largest"):
-            left, right = [elements(rng, t) for _ in range(q)], [elements(rng, m) for _ in range(t)]
+            left, right = [elements(rng, t, p) for _ in range(q)], [elements(rng, m, p) for _ in range(t)]
             if name == "largest":
-                left, right = [[PRIME - 1] * t] * q, [[PRIME - 1] * m] * t
-            out = [sum(row[j] * right[j][c] for j in range(t)) % PRIME for row in left for c in range(m)]
+                left, right = [[p - 1] * t] * q, [[p - 1] * m] * t
+            out = [sum(row[j] * right[j][c] for j in range(t)) % p for row in left for c in range(m)]
             blobs = words(flat(left)), words(flat(right)), words(out)
-            yield Record("weighted_sums", f"{q} x {t} x {m}, {name}", (q, t, m), (), blobs)
+            yield Record(prefix + "weighted_sums", f"{q} x {t} x {m}, {name}", (q, t, m), (), blobs)
 
 
-def decodings(rng: np.random.Generator) -> Iterator[Record]:
+def decodings(rng: np.random.Generator, p: int = PRIME, prefix: str = "") -> Iterator[Record]:
     for t, m in [(1, 1), (1, 4), (3, 3), (4, 9), (5, 20), (10, 40)]:
-        polynomial, points = elements(rng, t), list(range(1, m + 1))
+        polynomial, points = elements(rng, t, p), list(range(1, m + 1))
         for wrong in sorted({0, 1, (m - t) // 2, (m - t) // 2 + 1, m} & set(range(m + 1))):
-            values = [reference.evaluate(polynomial, x) for x in points]
+            values = [reference.evaluate(polynomial, x, p) for x in points]
             for place in rng.permutation(m)[:wrong].tolist():
-                values[place] = (values[place] + int(rng.integers(1, PRIME))) % PRIME
-            found = reference.decode(points, values, t)
+                values[place] = (values[place] + int(rng.integers(1, p))) % p
+            found = reference.decode(points, values, t, p)
             off, expected = m + 1, b""
             if found is not None:
-                off = sum(reference.evaluate(found, x) != y for x, y in zip(points, values, strict=True))
+                off = sum(reference.evaluate(found, x, p) != y for x, y in zip(points, values, strict=True))
                 expected = words(found + [0] * (t - len(found)))
             blobs = words(points), words(values), expected
-            yield Record("decode", f"{wrong} of {m} wrong, t = {t}", (t, off), (), blobs)
+            yield Record(prefix + "decode", f"{wrong} of {m} wrong, t = {t}", (t, off), (), blobs)
+
+
+def lattice_field(rng: np.random.Generator) -> Iterator[Record]:
+    yield from fields(rng, reference.Q, "q ")
+    yield from decodings(rng, reference.Q, "q ")
+
+
+def lattices(rng: np.random.Generator) -> Iterator[Record]:
+    ring = reference.RING
+    public, noise = rng.bytes(32), rng.bytes(32)
+    for bits, upload_bits, length in ((1, 3, 5), (16, 24, ring), (18, 26, 3000), (33, 44, 2049), (40, 44, 0)):
+        lane = lane_bytes(bits)
+        values = rng.integers(0, 2**bits, length, np.uint64).tolist()
+        values[:1] = [2**bits - 1] * min(length, 1)
+        secret = elements(rng, ring, reference.Q)
+        blocks = max(-(-length // ring), 1)
+        padded = values + [0] * (blocks * ring - length)
+        entries = reference.lattice_mask(
+            padded, secret, public, noise, ring_bits=bits, upload_bits=upload_bits
+        )
+        name = f"{length} of {bits} to {upload_bits} bits"
+        blobs = public, noise, words(secret), lanes(values, lane), words(entries)
+        yield Record("lattice_mask", name, (lane, bits, upload_bits, 0), (), blobs)
+        if blocks > 1:
+            last = lanes(values[ring:], lane), words(entries[ring:])
+            yield Record(
+                "lattice_mask", f"{name}, last", (lane, bits, upload_bits, 1), (), (*blobs[:3], *last)
+            )
+        drawn = (words(reference.prg(seed, 0, ring, 64)) for seed in (public, noise))
+        blobs = next(drawn), words(secret), next(drawn), lanes(values[:ring], lane), words(entries[:ring])
+        yield Record("lattice", name, (lane, bits, upload_bits), (), blobs)
 
 
 def records() -> Iterator[Record]:
-    for source in (masks, rings, quantizations, dequantizations, transforms, fields, decodings):
+    for source in (
+        masks,
+        rings,
+        quantizations,
+        dequantizations,
+        transforms,
+        fields,
+        decodings,
+        lattice_field,
+        lattices,
+    ):
         yield from source(np.random.default_rng(251))
 
 

@@ -24,7 +24,8 @@ def test_every_operation_has_vectors_and_they_are_the_same_every_time() -> None:
     assert records == list(c_vectors.records())
     assert {record.op for record in records} == {
         *("mask_add", "pack", "unpack_add", "quantize", "dequantize", "hadamard"),
-        *("evaluate", "lagrange", "weighted_sums", "decode"),
+        *(prefix + op for op in ("evaluate", "lagrange", "weighted_sums", "decode") for prefix in ("", "q ")),
+        *("lattice", "lattice_mask"),
     }
 
 
@@ -45,7 +46,9 @@ def test_arm_passes_the_vectors_and_the_known_answers(vectors: Path) -> None:
         assert "variant portable, all" in done.stdout
 
 
-@pytest.mark.parametrize("op", ["mask_add", "pack", "quantize", "hadamard", "decode"])
+@pytest.mark.parametrize(
+    "op", ["mask_add", "pack", "quantize", "hadamard", "decode", "lattice", "lattice_mask"]
+)
 def test_the_runner_names_the_record_that_differs(op: str, tmp_path: Path) -> None:
     need("cc")
     first = next(r for r in c_vectors.records() if r.op == op and len(r.blobs[-1]) > 0)
