@@ -202,17 +202,8 @@ def lattices(rng: np.random.Generator) -> Iterator[Record]:
 
 
 def records() -> Iterator[Record]:
-    for source in (
-        masks,
-        rings,
-        quantizations,
-        dequantizations,
-        transforms,
-        fields,
-        decodings,
-        lattice_field,
-        lattices,
-    ):
+    sources = masks, rings, quantizations, dequantizations, transforms, fields, decodings
+    for source in (*sources, lattice_field, lattices):
         yield from source(np.random.default_rng(251))
 
 

@@ -46,9 +46,10 @@ def test_arm_passes_the_vectors_and_the_known_answers(vectors: Path) -> None:
         assert "variant portable, all" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "op", ["mask_add", "pack", "quantize", "hadamard", "decode", "lattice", "lattice_mask"]
-)
+OPERATIONS = ["mask_add", "pack", "quantize", "hadamard", "decode", "q decode", "lattice", "lattice_mask"]
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
 def test_the_runner_names_the_record_that_differs(op: str, tmp_path: Path) -> None:
     need("cc")
     first = next(r for r in c_vectors.records() if r.op == op and len(r.blobs[-1]) > 0)

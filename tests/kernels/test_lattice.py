@@ -178,7 +178,7 @@ def test_words_are_those_of_the_keystream_cut_to_50_bits(seed: bytes, count: int
 
 
 def test_words_of_the_modulus_and_above_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    def apply(acc: Words, *arguments: object) -> None:
+    def apply(acc: Words, *_: object) -> None:
         acc += np.resize(np.array([5, Q, 2**50 - 1 + 2**60, Q - 1, 7], np.uint64), acc.size)
 
     monkeypatch.setattr("secagg.kernels.lattice.mask_apply", apply)

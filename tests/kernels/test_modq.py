@@ -22,9 +22,8 @@ def test_evaluate_equals_the_reference(data: st.DataObject, t: int, m: int, k: i
     rows = data.draw(st.lists(st.lists(elements, min_size=m, max_size=m), min_size=t, max_size=t))
     points = data.draw(st.lists(elements, min_size=k, max_size=k))
     out = LATTICE_FIELD.evaluate(np.array(rows, np.uint64).reshape(t, m), words(points))
-    assert out.tolist() == [
-        [reference.evaluate([r[c] for r in rows], x, Q) for c in range(m)] for x in points
-    ]
+    expected = [[reference.evaluate([row[c] for row in rows], x, Q) for c in range(m)] for x in points]
+    assert out.tolist() == expected
 
 
 @given(points=st.lists(elements, min_size=1, max_size=12, unique=True), ats=st.lists(elements, max_size=4))
