@@ -69,11 +69,12 @@ def test_everybody_is_told_when_the_last_who_was_not_is_revoked() -> None:
 def test_who_has_read_the_last_payload_and_hangs_up_at_once_counts_as_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server hears of the end of the stream before it hears that its record was sent."""
-    original = Connection.write_to
+    """The server hears of the end of the stream before the task that sent its record has ended."""
+    original, sent = Connection.write_to, asyncio.Event()
 
     async def late(self: Connection, context: Any) -> None:
         await original(self, context)
+        sent.set()
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0.2)
 
@@ -83,6 +84,7 @@ def test_who_has_read_the_last_payload_and_hangs_up_at_once_counts_as_told(
         async with cohort() as c:
             async with finished(c) as stream:
                 assert await stream.receive() is not None
+                await sent.wait()
             async with asyncio.timeout(20):
                 await c.run.everybody_told()
 
