@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from secagg.params import Buffer, Identity, Phase, require
 
+Step: TypeAlias = Any  # Phase, or OneShotPhase; mappings are invariant in their keys
+
 
 class RefusalReason(StrEnum):
     """Why a message was refused; it counts as not sent."""
@@ -38,6 +40,8 @@ class RefusalReason(StrEnum):
     TOO_FEW_SURVIVORS = "too few survivors"
     SURVIVOR_GAP = "survivors leave a gap on the circle"
     NO_QUORUM = "no quorum"
+    CONTEXT_REPEATED = "a vector for this context was uploaded before"
+    ROUND_FULL = "the round takes no more uploads"
 
 
 class DropReason(StrEnum):
@@ -62,6 +66,9 @@ class AbortReason(StrEnum):
     BAD_NEIGHBOR_KEY = "unusable key of a neighbor"
     NOT_FINISHED = "left out of the set that shared keys"
     TOO_FEW_NEIGHBORS = "too few neighbors shared keys"
+    TOO_FEW_OPENINGS = "too few openings"
+    DECODE_FAILED = "more wrong openings than can be corrected"
+    CHECK_FAILED = "the sum fails its checks: somebody lied"
     WRONG_SHARES = "delivered shares are not those of the neighbors"
 
 
@@ -71,6 +78,8 @@ class BlameReason(StrEnum):
     COMPLAINT = "complaint about a sealed share"
     WRONG_SHARE = "share contradicts the secret"
     WRONG_SECRET = "shared a secret that fails its check"  # noqa: S105 - a reason, not a password
+    WRONG_OPENING = "opening contradicts the others"
+    BAD_DEALING = "dealt what members complain about"
 
 
 class Frame:
@@ -122,6 +131,37 @@ class RosterAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitteeAccepted:
+    """Decryptor: keep this epoch id before anything that follows is released; never accept it again.
+
+    member  whether we are in the committee; who is not is done
+    """
+
+    epoch_id: bytes
+    member: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeFormed:
+    """Server: the certificate of an epoch's committee, for clients and for rounds."""
+
+    certificate: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTaken:
+    """Server: acknowledge the upload once it is durable; its sender may vanish for ever.
+
+    digest  of the upload, 32 bytes
+    again   it was taken before
+    """
+
+    client: Identity
+    digest: bytes
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InputWanted:
     """Client: submit() the vector now."""
 
@@ -133,11 +173,14 @@ class InputWanted:
 class SignWanted:
     """Client: sign() if a sum over these survivors may be opened, or close(). Nothing was sent for it yet.
 
-    finished   U1, those that shared keys, and survivors S, both as this session checked them
+    finished   U1, those that shared keys, and survivors S, both as this session checked them; of a decryptor
+               the clients whose uploads it took, and those in the proposed sum
+    round_id   of a decryptor, which may be in several rounds
     """
 
     finished: frozenset[Identity]
     survivors: frozenset[Identity]
+    round_id: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +231,11 @@ class Blame:
 class Traffic:
     """Bytes of frames accepted from clients (up) and sent to them (down), by phase, all clients together."""
 
-    up: Mapping[Phase, int] = field(default_factory=lambda: MappingProxyType({}))
-    down: Mapping[Phase, int] = field(default_factory=lambda: MappingProxyType({}))
+    up: Mapping[Step, int] = field(default_factory=lambda: MappingProxyType({}))
+    down: Mapping[Step, int] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
-    def of(cls, up: Mapping[Phase, int], down: Mapping[Phase, int]) -> Self:
+    def of(cls, up: Mapping[Step, int], down: Mapping[Step, int]) -> Self:
         """Return what was counted, as it is now."""
         return cls(MappingProxyType(dict(up)), MappingProxyType(dict(down)))
 
@@ -243,8 +286,31 @@ class Aborted:
     likely: tuple[Identity, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OneShotAggregate(Aggregate):
+    """The result of a round of the one-upload protocol.
+
+    unprotected  too few members opened to know whether somebody lied: believe it as far as you believe them
+    left_out     clients whose uploads were taken and are not in the sum
+    """
+
+    unprotected: bool = False
+    left_out: tuple[Identity, ...] = ()
+
+
 Effect: TypeAlias = (
-    Send | RosterAccepted | InputWanted | SignWanted | PhaseClosed | Dropped | Refused | Completed | Aborted
+    Send
+    | RosterAccepted
+    | CommitteeAccepted
+    | CommitteeFormed
+    | UploadTaken
+    | InputWanted
+    | SignWanted
+    | PhaseClosed
+    | Dropped
+    | Refused
+    | Completed
+    | Aborted
 )
 
 

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from typing import Literal
 
 from secagg.effects import (
     Aborted,
@@ -19,7 +20,10 @@ from secagg.effects import (
 )
 from secagg.errors import ParameterError, RemoteProtocolError, RoundAbortedError
 from secagg.kernels import UIntArray, VectorSource
+from secagg.local_oneshot import aggregate_oneshot
 from secagg.params import Entropy, Identity, Phase, Policy, RoundParameters, ThreatModel, require
+from secagg.params_oneshot import OneShotPhase
+from secagg.primitives.kem import AVAILABLE
 from secagg.primitives.labels import context_digest
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession, ServerSession
@@ -40,6 +44,10 @@ def aggregate(
     threat_model: ThreatModel | None = None,
     entropy: Entropy = os.urandom,
     threads: int = 1,
+    protocol: Literal["pairwise", "one-shot"] = "pairwise",
+    committee: int = 8,
+    lose_decryptors: Mapping[int, OneShotPhase] | None = None,
+    post_quantum: bool = AVAILABLE,
 ) -> LocalAggregate:
     """Sum vectors of one client each through the real protocol, all parties in this process.
 
@@ -47,6 +55,11 @@ def aggregate(
     drop          the phase before whose answer a client vanishes, by index into `vectors`
     threat_model  default: ThreatModel()
     threads       for agreements and masks
+    protocol      "one-shot": clients speak once, and a committee opens the sum (PROTOCOL.md, part 2); who
+                  drops out from ConsistencyCheck on has spoken, so it is in the sum
+    committee, lose_decryptors, post_quantum
+                  of "one-shot": decryptors; the phase before whose answer one vanishes; whether shares are
+                  sealed under ML-KEM-768, too
 
     returns  the sum modulo 2^ring_bits over those that uploaded, and the bytes per phase
     raises   InfeasibleParameters, ParameterError, LocalProtocolError for the arguments;
@@ -59,6 +72,23 @@ def aggregate(
         require(isinstance(phase, Phase), f"drop[{i}]", "a Phase", phase)
     if not len(vectors):
         raise ParameterError("vectors: must not be empty")
+    require(protocol in {"pairwise", "one-shot"}, "protocol", "'pairwise' or 'one-shot'", protocol)
+    if protocol == "one-shot":
+        summed, clients_in_it = aggregate_oneshot(
+            vectors,
+            _length(vectors[0]),
+            ring_bits=ring_bits,
+            silent={i for i, phase in drop.items() if phase <= Phase.MASKED_INPUT_COLLECTION},
+            committee=committee,
+            lose_decryptors=lose_decryptors or {},
+            post_quantum=post_quantum,
+            threat_model=threat_model,
+            entropy=entropy,
+            threads=threads,
+        )
+        return LocalAggregate(
+            summed.total, summed.survivors, summed.blamed, summed.traffic, clients=clients_in_it
+        )
     signers = [IdentityKey.generate(entropy) for _ in vectors]
     advertising = sum(phase is not Phase.ADVERTISE_KEYS for phase in map(drop.get, range(len(vectors))))
     parameters = RoundParameters(

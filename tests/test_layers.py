@@ -13,17 +13,19 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EVERYBODY = {"errors", "params", "effects"}  # may be imported by all above them
+EVERYBODY = {"errors", "params", "params_oneshot", "effects"}  # may be imported by all above them
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "lazy": set(),
     "params": {"errors"},
+    "params_oneshot": {"params", "errors"},
     "effects": {"params"},
     "kernels": EVERYBODY,
     "primitives": {"kernels"} | EVERYBODY,
     "messages": EVERYBODY,
     "protocol": {"kernels", "primitives", "messages"} | EVERYBODY,
-    "local": {"kernels", "primitives", "protocol"} | EVERYBODY,
+    "local": {"kernels", "primitives", "protocol", "local_oneshot"} | EVERYBODY,
+    "local_oneshot": {"kernels", "primitives", "protocol"} | EVERYBODY,
     "transcript": {"kernels", "primitives", "messages", "protocol"} | EVERYBODY,
     "audit": {"lazy", "primitives", "messages"} | EVERYBODY,
     "store": {"primitives", "messages", "audit"} | EVERYBODY,

@@ -48,6 +48,14 @@ def refuse(reason: RefusalReason, detail: str, breaches: tuple[Breach, ...] = ()
     return RemoteProtocolError(reason, detail, breaches)
 
 
+def breach_sentence(breach: Breach) -> str:
+    """Say what a policy demands and what a round has."""
+    if isinstance(breach.limit, str):
+        return f"{breach.field}: must be {breach.limit}, is {breach.value}"
+    side = "at least" if int(breach.value) < breach.limit else "at most"
+    return f"{breach.field}: must be {side} {breach.limit}, is {breach.value}"
+
+
 def parameters_digest(parameters: RoundParameters) -> bytes:
     """H("parameters", bytes(RoundParameters))."""
     return digest("parameters", encode(parameters_to_wire(parameters)))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secagg.effects import AbortReason
+from secagg.errors import ParameterError
 from secagg.kernels import UIntArray, VectorSource, check_entries, map_in_threads, pack_masked
 from secagg.messages import Advertisement, MaskedInput, ShareDelivery
 from secagg.params import Identity, Secret, Signer
@@ -83,6 +86,21 @@ class ArraySource:
         if chunk.dtype != out.dtype:
             check_entries(chunk, self._ring_bits, first)
         np.copyto(out, chunk, casting="unsafe")
+
+
+def checked_source(vector: UIntArray | VectorSource, length: int, ring_bits: int) -> VectorSource:
+    """Check type and shape; the entries are checked as they are read. Raises ParameterError."""
+    if hasattr(vector, "read") and hasattr(vector, "length"):
+        source = cast("VectorSource", vector)
+        if source.length != length:
+            raise ParameterError(f"vector: must have {length} entries, has {source.length}")
+        return source
+    array: NDArray[np.integer[Any]] = np.asarray(vector)
+    if array.dtype.kind not in "ui":
+        raise ParameterError(f"vector: must be of integers, is of {array.dtype}")
+    if array.shape != (length,):
+        raise ParameterError(f"vector: must have shape ({length},), has {array.shape}")
+    return ArraySource(cast("UIntArray", array), ring_bits)
 
 
 def upload(

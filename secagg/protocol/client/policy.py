@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from secagg.effects import Breach, RefusalReason
 from secagg.params import Policy, RoundParameters, to_ppm
-from secagg.protocol.round import refuse
+from secagg.protocol.round import breach_sentence, refuse
 
 
 def breaches(parameters: RoundParameters, policy: Policy) -> tuple[Breach, ...]:
@@ -41,17 +41,10 @@ def check_policy(parameters: RoundParameters, policy: Policy, context: bytes, se
         raise refuse(RefusalReason.CONTEXT_MISMATCH, "RoundParameters.context is not that of our task")
     check_unseen(parameters, seen)
     if found := breaches(parameters, policy):
-        raise refuse(RefusalReason.POLICY, "; ".join(map(_sentence, found)), found)
+        raise refuse(RefusalReason.POLICY, "; ".join(map(breach_sentence, found)), found)
 
 
 def check_unseen(parameters: RoundParameters, seen: Container[bytes]) -> None:
     """Raise RemoteProtocolError when a roster was accepted in this round before."""
     if parameters.round_id in seen:
         raise refuse(RefusalReason.ROUND_REUSED, f"round {parameters.round_id.hex()} was accepted before")
-
-
-def _sentence(breach: Breach) -> str:
-    if isinstance(breach.limit, str):
-        return f"{breach.field}: must be {breach.limit}, is {breach.value}"
-    side = "at least" if int(breach.value) < breach.limit else "at most"
-    return f"{breach.field}: must be {side} {breach.limit}, is {breach.value}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container
-from typing import Any, NoReturn, Self, cast
+from typing import NoReturn, Self, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secagg.effects import (
     Aborted,
@@ -21,7 +20,7 @@ from secagg.effects import (
     Send,
     SignWanted,
 )
-from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError, StaleSnapshotError
+from secagg.errors import LocalProtocolError, RemoteProtocolError, StaleSnapshotError
 from secagg.kernels import UIntArray, VectorSource, check_entries, lane_dtype
 from secagg.messages import (
     KINDS,
@@ -44,6 +43,7 @@ from secagg.protocol.client.consistency_check import check_set, sign_survivors
 from secagg.protocol.client.masked_input_collection import (
     ArraySource,
     check_delivery,
+    checked_source,
     open_shares,
     upload,
 )
@@ -161,7 +161,7 @@ class ClientSession:
         """
         if self._parameters is None or isinstance(self._phase, Uploaded | Over) or self._submitted:
             raise LocalProtocolError("submit: takes one vector per round, up to phase 2")
-        source = _checked_source(vector, self._parameters)
+        source = checked_source(vector, self._parameters.vector_length, self._parameters.ring_bits)
         effects: list[Effect] = []
         if isinstance(self._phase, MaskedInputCollection):
             effects = self._upload(self._phase, source)
@@ -429,22 +429,6 @@ def _repeatable(effects: list[Effect]) -> tuple[Effect, ...]:
 
 def _no_entropy(_size: int) -> bytes:
     raise LocalProtocolError("a restored session draws nothing")
-
-
-def _checked_source(vector: UIntArray | VectorSource, parameters: RoundParameters) -> VectorSource:
-    """Check type and shape; the entries are checked as they are read."""
-    length = parameters.vector_length
-    if hasattr(vector, "read") and hasattr(vector, "length"):
-        source = cast("VectorSource", vector)
-        if source.length != length:
-            raise ParameterError(f"vector: must have {length} entries, has {source.length}")
-        return source
-    array: NDArray[np.integer[Any]] = np.asarray(vector)
-    if array.dtype.kind not in "ui":
-        raise ParameterError(f"vector: must be of integers, is of {array.dtype}")
-    if array.shape != (length,):
-        raise ParameterError(f"vector: must have shape ({length},), has {array.shape}")
-    return ArraySource(cast("UIntArray", array), parameters.ring_bits)
 
 
 def _copied(source: VectorSource, ring_bits: int) -> ArraySource:

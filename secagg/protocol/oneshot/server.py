@@ -1,0 +1,580 @@
+"""The server of a round: uploads as they come, review, agree, open, decode (part 2, sections 4 and 5)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from secagg.effects import (
+    Aborted,
+    AbortReason,
+    Blame,
+    BlameReason,
+    Completed,
+    Dropped,
+    DropReason,
+    Effect,
+    Frame,
+    OneShotAggregate,
+    RefusalReason,
+    Refused,
+    Send,
+    Traffic,
+    UploadTaken,
+)
+from secagg.errors import LocalProtocolError, RemoteProtocolError
+from secagg.kernels import LatticeSecret, lattice_values, modq_words, spare_bits_clear
+from secagg.messages.oneshot import (
+    ONESHOT_FRAMES,
+    Dealings,
+    OneShotMessage,
+    Opening,
+    OpenRequest,
+    Packed,
+    PackedRequest,
+    PartialSum,
+    Review,
+    ReviewRequest,
+    SumProposal,
+    SumSignature,
+    Upload,
+    decode_oneshot,
+    oneshot_to_wire,
+)
+from secagg.params import Buffer, Identity, require
+from secagg.params_oneshot import OneShotParameters, OneShotPhase
+from secagg.primitives.labels import ONESHOT
+from secagg.primitives.packed_sharing import Words, elements, rebuild, secret_of
+from secagg.primitives.signatures import verify
+from secagg.protocol.oneshot.progress import OneShotProgress
+from secagg.protocol.oneshot.proposal import Proposal, propose
+from secagg.protocol.oneshot.uploads import (
+    MemoryPacked,
+    PackedStore,
+    TakenUpload,
+    Total,
+    check_forwarded,
+    check_upload,
+)
+from secagg.protocol.oneshot.view import CommitteeView, OneShotView, sha256, sum_digest
+from secagg.protocol.round import RoundEnded, refuse
+
+_DEALINGS_PER_FRAME = 256
+
+
+class OneShotServer:
+    """One round, server side. Deterministic, without socket, clock, thread or file.
+
+    parameters  of the round
+    committee   whose digest is in them
+    known       the enrolled clients; None: whoever signs
+    edges       the enrolled edges whose partial sums are taken
+    packed      where vectors are kept until the sum is out
+    threads     for taking the masks off
+
+    The caller authenticates senders, and decides with `progress` when to close a phase.
+    """
+
+    def __init__(
+        self,
+        parameters: OneShotParameters,
+        committee: CommitteeView,
+        *,
+        known: Collection[Identity] | None,
+        edges: Collection[Identity] = (),
+        packed: PackedStore | None = None,
+        threads: int = 1,
+    ) -> None:
+        require(threads >= 1, "threads", "at least 1", threads)
+        require(
+            parameters.committee_digest == committee.committee_digest,
+            "committee_digest",
+            "that of the committee",
+            parameters.committee_digest.hex(),
+        )
+        self._view = OneShotView.build(parameters, committee)
+        self._known = None if known is None else frozenset(known)
+        self._edges = frozenset(edges)
+        self._packed: PackedStore = MemoryPacked() if packed is None else packed
+        self._threads = threads
+        self._phase: OneShotPhase | None = None
+        self._started = False
+        self._total = Total(self._view)
+        self._uploads: dict[Identity, TakenUpload] = {}  # the first of a client stands
+        self._order: list[TakenUpload] = []  # as members get them
+        self._dealt: Counter[int] = Counter()  # by member, how many of them
+        self._partial: dict[Identity, tuple[Buffer, tuple[TakenUpload, ...]]] = {}  # edges
+        self._wanted: dict[Identity, set[bytes]] = {}  # packed vectors to fetch from edges
+        self._fetched: dict[Identity, set[bytes]] = {}  # those that came, and are out of the total
+        self._reviews: dict[int, Review] = {}
+        self._again: set[int] = set()  # members that got everything a second time
+        self._proposal: Proposal | None = None
+        self._signatures: dict[int, SumSignature] = {}
+        self._openings: dict[int, Opening] = {}
+        self._gone: set[Identity] = set()
+        self._refused: set[Identity] = set()
+        self._up: Counter[OneShotPhase] = Counter()
+        self._down: Counter[OneShotPhase] = Counter()
+
+    @property
+    def parameters(self) -> OneShotParameters:
+        """The parameters of the round."""
+        return self._view.parameters
+
+    @property
+    def parameters_frame(self) -> Frame:
+        """The frame that members and clients get first."""
+        return ONESHOT_FRAMES.encode(self.parameters.round_id, oneshot_to_wire(self.parameters))
+
+    @property
+    def phase(self) -> OneShotPhase | None:
+        """The phase; None before start() and after the end."""
+        return self._phase
+
+    @property
+    def uploads(self) -> frozenset[Identity]:
+        """The clients whose uploads were taken."""
+        return frozenset(self._uploads)
+
+    @property
+    def progress(self) -> OneShotProgress:
+        """The standing of the current phase, to decide about close_phase() by.
+
+        While uploads come nobody is missing: clients come when they like.
+        """
+        phase = self._phase
+        if phase is None:
+            return OneShotProgress(None, 0, 0, 0, ready=False, missing=frozenset())
+        if phase is OneShotPhase.UPLOAD:
+            count, least = len(self._uploads), self.parameters.effective_minimum
+            return OneShotProgress(phase, count, count, least, ready=count >= least, missing=frozenset())
+        answered, missing = self._answered(), self._asked() - self._answered() - self._gone
+        needed = 0 if phase is OneShotPhase.FETCH else self._needed()
+        return OneShotProgress(
+            phase,
+            expected=len(answered) + len(missing),
+            received=len(answered),
+            needed=needed,
+            ready=len(answered) >= needed,
+            missing=missing,
+        )
+
+    def start(self) -> list[Effect]:
+        """Open the round: members get the parameters. Raises LocalProtocolError when called twice."""
+        if self._started:
+            raise LocalProtocolError("start: the round has been started")
+        self._started = True
+        self._phase = OneShotPhase.UPLOAD
+        return [self._send(member, self.parameters_frame) for member in self._view.committee.members]
+
+    def receive(self, sender: Identity, frame: Buffer) -> list[Effect]:
+        """Feed one frame of an authenticated sender. Never raises for a peer's bytes.
+
+        returns  UploadTaken for an upload, to be acknowledged once it is durable; Refused for a frame that
+                 fails its checks and counts as not sent
+        """
+        try:
+            envelope = ONESHOT_FRAMES.open(frame)
+            if envelope.round_id != self.parameters.round_id:
+                raise refuse(RefusalReason.WRONG_ROUND, "Frame.round_id: not this round's")
+            if self._phase is None:
+                raise refuse(RefusalReason.WRONG_PHASE, "the round is over or has not begun")
+            phase = self._phase
+            effects = self._take(sender, decode_oneshot(envelope))
+        except RemoteProtocolError as error:
+            self._refused.add(sender)
+            return [Refused(sender, RefusalReason(str(error.reason)), error.detail)]
+        self._up[phase] += memoryview(frame).nbytes
+        return effects
+
+    def deal(self) -> list[Effect]:
+        """Send the members what they have not got of the uploads so far. May be called as they come."""
+        effects: list[Effect] = []
+        for index, member in enumerate(self._view.committee.members):
+            if member not in self._gone:
+                effects += self._deal_to(index, self._order[self._dealt[index] :])
+                self._dealt[index] = len(self._order)
+        return effects
+
+    def resend(self, member: Identity) -> list[Effect]:
+        """Everything that a member must get again when it was restarted."""
+        index = self._view.committee.index.get(member)
+        if index is None or self._phase is None:
+            return []
+        effects: list[Effect] = [self._send(member, self.parameters_frame)]
+        effects += self._deal_to(index, self._order[: self._dealt[index]])
+        if self._phase is not OneShotPhase.UPLOAD and index in self._asked_indices():
+            effects += self._request(member, self._phase)
+        return effects
+
+    def drop(self, party: Identity) -> list[Effect]:
+        """Give a member, or an edge, up: it is not waited for and not asked again."""
+        if self._phase is None or party in self._gone:
+            return []
+        if party not in self._view.committee.index and party not in self._edges:
+            return []
+        self._gone.add(party)
+        return [Dropped(party, DropReason.GIVEN_UP)]
+
+    def close_phase(self) -> list[Effect]:
+        """Leave the current phase with what has come. Raises LocalProtocolError outside a round."""
+        phase = self._phase
+        if phase is None:
+            raise LocalProtocolError("close_phase: the round is over or has not begun")
+        silent: list[Effect] = []
+        if phase is not OneShotPhase.UPLOAD:
+            silent = [
+                Dropped(one, DropReason.REFUSED if one in self._refused else DropReason.SILENT)
+                for one in sorted(self._asked() - self._answered() - self._gone)
+            ]
+        self._refused.clear()
+        try:
+            return silent + self._close(phase)
+        except RoundEnded as end:
+            self._phase = None
+            self._packed.clear()
+            return [*silent, Aborted(end.reason, end.blamed, end.detail, end.guilty, end.likely)]
+
+    # --- what comes in
+
+    def _take(self, sender: Identity, message: OneShotMessage) -> list[Effect]:
+        phase = self._phase
+        match message:
+            case Upload():
+                return self._on_upload(sender, message)
+            case PartialSum() if sender in self._edges:
+                return self._on_partial(sender, message)
+            case Packed() if phase is OneShotPhase.FETCH and sender in self._edges:
+                return self._on_packed(sender, message)
+            case Review() if phase is OneShotPhase.REVIEW:
+                return self._on_review(self._member(sender), message)
+            case SumSignature() if phase is OneShotPhase.AGREE:
+                self._on_signature(self._member(sender), message)
+            case Opening() if phase is OneShotPhase.OPEN:
+                self._on_opening(self._member(sender), message)
+            case _:
+                name = "no phase" if phase is None else phase.name
+                raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in {name}")
+        return []
+
+    def _member(self, sender: Identity) -> int:
+        index = self._view.committee.index.get(sender)
+        if index is None or index not in self._asked_indices():
+            raise refuse(RefusalReason.UNKNOWN_SENDER, "sender: no member that was asked")
+        return index
+
+    def _on_upload(self, sender: Identity, message: Upload) -> list[Effect]:
+        former = self._uploads.get(sender)
+        if former is None and self._phase is not OneShotPhase.UPLOAD:
+            raise refuse(RefusalReason.WRONG_PHASE, "Upload: the round takes no more")
+        if former is None and len(self._uploads) >= self.parameters.maximum_uploads:
+            raise refuse(
+                RefusalReason.ROUND_FULL, f"Upload: maximum_uploads = {self.parameters.maximum_uploads} came"
+            )
+        taken = check_upload(self._view, sender, message, self._known)
+        if former is not None:
+            if former.digest != taken.digest:
+                raise refuse(
+                    RefusalReason.EQUIVOCATION, "Upload: another one of this client was taken before"
+                )
+            return [UploadTaken(sender, taken.digest, again=True)]
+        self._packed.put(taken.digest, message.packed)
+        self._total.add(message.packed)
+        self._uploads[sender] = taken
+        self._order.append(taken)
+        return [UploadTaken(sender, taken.digest)]
+
+    def _on_partial(self, edge: Identity, message: PartialSum) -> list[Effect]:
+        if self._phase is not OneShotPhase.UPLOAD:
+            raise refuse(RefusalReason.WRONG_PHASE, "PartialSum: the round takes no more")
+        if edge in self._partial:
+            raise refuse(RefusalReason.EQUIVOCATION, "PartialSum: one of this edge was taken before")
+        if memoryview(message.total).nbytes != self._view.packed_size:
+            raise refuse(RefusalReason.WRONG_LENGTH, "PartialSum.total")
+        if not spare_bits_clear(message.total, self.parameters.entries, self.parameters.upload_bits):
+            raise refuse(RefusalReason.MALFORMED, "PartialSum.total: spare bits are set")
+        taken = tuple(check_forwarded(self._view, edge, dealing, self._known) for dealing in message.dealings)
+        fresh = [one for one in taken if one.identity not in self._uploads]
+        if len(self._uploads) + len(fresh) > self.parameters.maximum_uploads:
+            raise refuse(RefusalReason.ROUND_FULL, "PartialSum.dealings: more than maximum_uploads together")
+        self._partial[edge] = bytes(message.total), taken
+        self._total.add(message.total)
+        for one in fresh:
+            self._uploads[one.identity] = one
+            self._order.append(one)
+        return [UploadTaken(one.identity, one.digest, again=one not in fresh) for one in taken]
+
+    def _on_packed(self, edge: Identity, message: Packed) -> list[Effect]:
+        wanted = self._wanted.get(edge, set())
+        if message.upload not in wanted:
+            raise refuse(RefusalReason.NOT_INCLUDED, "Packed.upload: was not asked for")
+        one = next(one for one in self._partial[edge][1] if one.digest == message.upload)
+        size = memoryview(message.packed).nbytes
+        if size != self._view.packed_size or sha256(message.packed) != one.dealing.packed_digest:
+            raise refuse(RefusalReason.BAD_SIGNATURE, "Packed.packed: not what the client signed")
+        self._total.subtract(message.packed)
+        self._packed.put(message.upload, bytes(message.packed))
+        self._fetched.setdefault(edge, set()).add(message.upload)
+        wanted.discard(message.upload)
+        return []
+
+    def _on_review(self, member: int, message: Review) -> list[Effect]:
+        if (former := self._reviews.get(member)) is not None and former != message:
+            raise refuse(RefusalReason.EQUIVOCATION, "Review: another one was taken before")
+        mine = [one.digest for one in self._order]
+        if (message.count, message.digest) != (len(mine), self._view.reviewed(mine)):
+            identity = self._view.committee.members[member]
+            if member in self._again:
+                raise refuse(RefusalReason.NOT_INCLUDED, "Review: not of the Dealings that were sent")
+            self._again.add(member)
+            return [*self._deal_to(member, self._order), *self._request(identity, OneShotPhase.REVIEW)]
+        self._reviews[member] = message
+        return []
+
+    def _on_signature(self, member: int, message: SumSignature) -> None:
+        text = self._view.sum_text(self._sum_digest())
+        identity = self._view.committee.members[member]
+        if message.index != member or not verify(identity, text, message.signature):
+            raise refuse(RefusalReason.BAD_SIGNATURE, "SumSignature.signature")
+        self._signatures[member] = message
+
+    def _on_opening(self, member: int, message: Opening) -> None:
+        if (former := self._openings.get(member)) is not None and former != message:
+            raise refuse(RefusalReason.EQUIVOCATION, "Opening: another one was taken before")
+        if memoryview(message.values).nbytes != self._view.opening_bytes:
+            raise refuse(
+                RefusalReason.WRONG_LENGTH, f"Opening.values: must have {self._view.opening_bytes} bytes"
+            )
+        text = self._view.opening_text(self._sum_digest(), sha256(message.values))
+        identity = self._view.committee.members[member]
+        if message.index != member or not verify(identity, text, message.signature):
+            raise refuse(RefusalReason.BAD_SIGNATURE, "Opening.signature")
+        if not spare_bits_clear(message.values, self._view.rows, 50):
+            raise refuse(RefusalReason.MALFORMED, "Opening.values: spare bits are set")
+        self._openings[member] = Opening(member, bytes(message.values), message.signature)
+
+    # --- phases
+
+    def _asked_indices(self) -> frozenset[int]:
+        committee = self._view.committee
+        match self._phase:
+            case OneShotPhase.REVIEW:
+                return frozenset(range(len(committee.members)))
+            case OneShotPhase.AGREE:
+                return frozenset(self._reviews)
+            case OneShotPhase.OPEN if self._proposal is not None:
+                ready = self._signatures if committee.active else self._reviews
+                return frozenset(ready) - self._proposal.silent
+            case _:
+                return frozenset()
+
+    def _asked(self) -> frozenset[Identity]:
+        if self._phase is OneShotPhase.FETCH:
+            return frozenset(self._wanted)
+        return frozenset(self._view.committee.members[i] for i in self._asked_indices())
+
+    def _answered(self) -> frozenset[Identity]:
+        if self._phase is OneShotPhase.FETCH:
+            return frozenset(edge for edge, wanted in self._wanted.items() if not wanted)
+        got: Collection[int] = {
+            OneShotPhase.REVIEW: self._reviews.keys(),
+            OneShotPhase.AGREE: self._signatures.keys(),
+            OneShotPhase.OPEN: self._openings.keys(),
+        }.get(self._phase or OneShotPhase.UPLOAD, ())
+        return frozenset(self._view.committee.members[i] for i in got)
+
+    def _needed(self) -> int:
+        numbers = self._view.committee.numbers
+        if self._phase is OneShotPhase.OPEN or not self._view.committee.active:
+            return numbers.base
+        return numbers.quorum
+
+    def _close(self, phase: OneShotPhase) -> list[Effect]:
+        if phase is OneShotPhase.UPLOAD:
+            self._must_have(len(self._uploads))
+            effects = self.deal()
+            return effects + self._enter(OneShotPhase.REVIEW)
+        if phase is OneShotPhase.REVIEW:
+            return self._choose()
+        if phase is OneShotPhase.FETCH:
+            return self._leave_edges_out()
+        if phase is OneShotPhase.AGREE:
+            if len(self._signatures) < self._needed():
+                raise RoundEnded(
+                    AbortReason.NO_QUORUM,
+                    f"{len(self._signatures)} members signed the sum, a quorum is {self._needed()}",
+                )
+            return self._enter(OneShotPhase.OPEN)
+        return self._finish()
+
+    def _must_have(self, uploads: int) -> None:
+        least = self.parameters.effective_minimum
+        if uploads < least:
+            blamed = self._proposal.blamed if self._proposal else ()
+            raise RoundEnded(
+                AbortReason.TOO_FEW_SURVIVORS,
+                f"{uploads} uploads, at least {least} are needed",
+                [one.client for one in blamed],
+                [one.client for one in blamed if one.guilty],
+            )
+
+    def _choose(self) -> list[Effect]:
+        numbers = self._view.committee.numbers
+        least = max(self._needed(), numbers.base)
+        if len(self._reviews) < least:
+            raise RoundEnded(
+                AbortReason.NO_QUORUM, f"{len(self._reviews)} members reviewed, at least {least} must"
+            )
+        uploads = {one.digest: (one.identity, one.dealing.context) for one in self._uploads.values()}
+        complaints = {
+            member: {complaint.upload: complaint.reason for complaint in said.complaints}
+            for member, said in self._reviews.items()
+        }
+        self._proposal = propose(self._view, uploads, complaints)
+        self._must_have(len(self._proposal.uploads))
+        inside = set(self._proposal.uploads)
+        self._wanted = {}
+        for edge, (_, taken) in self._partial.items():
+            outside = {
+                one.digest
+                for one in taken
+                if one.digest not in inside or self._uploads.get(one.identity) is not one
+            } - self._fetched.get(edge, set())
+            if outside:
+                self._wanted[edge] = outside
+        if self._wanted:
+            return self._enter(OneShotPhase.FETCH)
+        return self._enter(OneShotPhase.AGREE if self._view.committee.active else OneShotPhase.OPEN)
+
+    def _leave_edges_out(self) -> list[Effect]:
+        """Leave out edges that did not answer with everything, with their whole totals; choose again."""
+        for edge in [edge for edge, wanted in self._wanted.items() if wanted]:
+            total, taken = self._partial.pop(edge)
+            for digest in self._fetched.pop(edge, ()):
+                self._total.add(self._packed.get(digest))
+            self._total.subtract(total)
+            for one in taken:
+                if self._uploads.get(one.identity) is one:
+                    del self._uploads[one.identity]
+        return self._choose()
+
+    def _enter(self, phase: OneShotPhase) -> list[Effect]:
+        self._phase = phase
+        effects: list[Effect] = []
+        for party in sorted(self._asked() - self._gone):
+            effects += self._request(party, phase)
+        return effects
+
+    def _request(self, party: Identity, phase: OneShotPhase) -> list[Effect]:
+        round_id = self.parameters.round_id
+        if phase is OneShotPhase.REVIEW:
+            messages: list[object] = [ReviewRequest()]
+        elif phase is OneShotPhase.FETCH:
+            messages = [PackedRequest(digest) for digest in sorted(self._wanted.get(party, ()))]
+        elif phase is OneShotPhase.AGREE or not self._view.committee.active:
+            messages = [SumProposal(b"".join(self._chosen().uploads))]
+        else:
+            quorum = sorted(self._signatures)[: self._view.committee.numbers.quorum]
+            messages = [OpenRequest(tuple(self._signatures[i] for i in quorum))]
+        return [self._send(party, ONESHOT_FRAMES.encode(round_id, message)) for message in messages]
+
+    def _deal_to(self, member: int, uploads: Sequence[TakenUpload]) -> list[Effect]:
+        identity, effects = self._view.committee.members[member], list[Effect]()
+        for at in range(0, len(uploads), _DEALINGS_PER_FRAME):
+            part = sorted(uploads[at : at + _DEALINGS_PER_FRAME], key=lambda one: one.identity)
+            dealings = Dealings(tuple(one.for_member(self._view, member) for one in part))
+            effects.append(self._send(identity, ONESHOT_FRAMES.encode(self.parameters.round_id, dealings)))
+        return effects
+
+    def _send(self, to: Identity, frame: Frame) -> Send:
+        self._down[self._phase or OneShotPhase.UPLOAD] += frame.size
+        return Send(to, frame)
+
+    def _chosen(self) -> Proposal:
+        if self._proposal is None:
+            raise LocalProtocolError("there is no proposal yet")
+        return self._proposal
+
+    def _sum_digest(self) -> bytes:
+        return sum_digest(self._chosen().uploads)
+
+    # --- the sum
+
+    def _finish(self) -> list[Effect]:
+        view, proposal = self._view, self._chosen()
+        secret, wrong, unprotected = self._decode()
+        survivors = {one.digest: one for one in self._uploads.values() if one.digest in set(proposal.uploads)}
+        for one in self._uploads.values():
+            if one.digest not in survivors and one.edge is None:
+                self._total.subtract(self._packed.get(one.digest))
+        key = LatticeSecret(secret)
+        values = lattice_values(
+            self._total.lanes,
+            key,
+            public_seed=view.lattice_seed,
+            ring_bits=view.parameters.ring_bits,
+            upload_bits=view.parameters.upload_bits,
+            uploads=len(survivors),
+            threads=self._threads,
+        )
+        key.wipe()
+        members = view.committee.members
+        blamed = (*proposal.blamed, *(Blame(members[i], True, BlameReason.WRONG_OPENING) for i in wrong))
+        length = view.parameters.vector_length
+        if values[length:].any():
+            raise RoundEnded(
+                AbortReason.CHECK_FAILED,
+                f"of {len(survivors)} uploads; whoever lied is not known",
+                [one.client for one in blamed],
+                [one.client for one in blamed if one.guilty],
+            )
+        self._phase = None
+        self._packed.clear()
+        inside = tuple(sorted(one.identity for one in survivors.values()))
+        result = OneShotAggregate(
+            np.ascontiguousarray(values[:length]),
+            inside,
+            blamed,
+            Traffic.of(self._up, self._down),
+            unprotected,
+            tuple(sorted(self._uploads.keys() - set(inside))),
+        )
+        return [Completed(result, frozenset(inside))]
+
+    def _decode(self) -> tuple[Words, list[int], bool]:
+        """Return the sum of the secrets, the members with wrong openings, and whether it is unprotected."""
+        view, numbers = self._view, self._view.committee.numbers
+        base = numbers.base
+        readable = {
+            member: values
+            for member, opening in sorted(self._openings.items())
+            if (values := elements(opening.values, view.rows)) is not None
+        }
+        count = len(self._openings)
+        if len(readable) < base:
+            raise RoundEnded(
+                AbortReason.TOO_FEW_OPENINGS, f"{len(readable)} members opened the sum, {base} must"
+            )
+        unprotected = count < base + numbers.liars
+        correct = 0 if unprotected else min((len(readable) - base) // 2, count - base - numbers.liars)
+        points = np.array([member + 1 for member in readable], np.uint64)
+
+        def gamma(words: int) -> Words:
+            digests = (sha256(self._openings[member].values) for member in readable)
+            seed = ONESHOT.digest("openings", view.round_digest, self._sum_digest(), *digests)
+            return modq_words(seed, words)
+
+        rebuilt = rebuild(points, np.stack(list(readable.values())), base, correct, gamma)
+        if rebuilt is None:
+            raise RoundEnded(
+                AbortReason.DECODE_FAILED, f"of {count} openings more than {correct} contradict the others"
+            )
+        off = np.array(list(readable))[rebuilt.wrong].tolist()
+        wrong = [] if unprotected else sorted([*off, *(self._openings.keys() - readable.keys())])
+        return secret_of(rebuilt.values, numbers.packing), wrong, unprotected
+
+    def __repr__(self) -> str:
+        phase = None if self._phase is None else self._phase.name
+        return f"OneShotServer(phase={phase}, uploads={len(self._uploads)})"

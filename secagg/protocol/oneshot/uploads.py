@@ -1,0 +1,177 @@
+"""Uploads as server and edges take them, and the total that grows with them (part 2, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.effects import RefusalReason
+from secagg.kernels import pack, ring_mask, spare_bits_clear, unpack_add
+from secagg.messages.oneshot import Dealing, Upload
+from secagg.params import Buffer, Identity
+from secagg.primitives.signatures import verify
+from secagg.protocol.oneshot.dealing import UploadTrees, signed_fault
+from secagg.protocol.oneshot.view import OneShotView
+from secagg.protocol.round import refuse
+
+
+class PackedStore(Protocol):
+    """Packed vectors by upload digest, until the sum is out: who is not in it is subtracted again."""
+
+    def put(self, digest: bytes, packed: Buffer) -> None:
+        """Keep a vector; durably, where its sender is told that it may vanish."""
+
+    def get(self, digest: bytes) -> Buffer:
+        """Return a vector that was put."""
+
+    def clear(self) -> None:
+        """Forget all."""
+
+
+class MemoryPacked:
+    """A PackedStore in memory."""
+
+    def __init__(self) -> None:
+        self._packed: dict[bytes, Buffer] = {}
+
+    def put(self, digest: bytes, packed: Buffer) -> None:
+        """Keep a vector."""
+        self._packed[digest] = packed
+
+    def get(self, digest: bytes) -> Buffer:
+        """Return a vector."""
+        return self._packed[digest]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._packed.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUpload:
+    """An upload without its vector.
+
+    dealing  the one for everybody: `sealed` and `path` (the leaves) as in an Upload, as edges send it on
+    edge     that brought it; None: its client itself
+    """
+
+    dealing: Dealing = field(repr=False)
+    trees: UploadTrees = field(repr=False)
+    edge: Identity | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """The client."""
+        return Identity(self.dealing.identity)
+
+    @property
+    def digest(self) -> bytes:
+        """Upload digest."""
+        return self.trees.digest
+
+    def for_member(self, view: OneShotView, member: int) -> Dealing:
+        """Return the Dealing that a member gets."""
+        size, whole = view.sealed_bytes, self.dealing
+        path, sealed_path = self.trees.paths(member)
+        return Dealing(
+            whole.identity,
+            whole.context,
+            whole.packed_digest,
+            whole.ephemeral_key,
+            whole.tests,
+            whole.signature,
+            memoryview(whole.sealed)[size * member : size * (member + 1)],
+            path,
+            sealed_path,
+        )
+
+
+def check_upload(
+    view: OneShotView, sender: Identity, upload: Upload, known: Collection[Identity] | None
+) -> TakenUpload:
+    """Check an upload as server and edge do. Raises RemoteProtocolError."""
+    if upload.identity != sender:
+        raise refuse(RefusalReason.SENDER_MISMATCH, "Upload.identity: not the sender's")
+    if known is not None and sender not in known:
+        raise refuse(RefusalReason.UNKNOWN_IDENTITY, "Upload.identity: not enrolled")
+    _check_size("Upload.packed", upload.packed, view.packed_size)
+    _check_size("Upload.leaves", upload.leaves, 32 * len(view.committee.members))
+    if not spare_bits_clear(upload.packed, view.parameters.entries, view.parameters.upload_bits):
+        raise refuse(RefusalReason.MALFORMED, "Upload.packed: spare bits are set")
+    trees = UploadTrees.of(view, upload)
+    dealing = Dealing(
+        upload.identity,
+        upload.context,
+        trees.part.packed,
+        upload.ephemeral_key,
+        bytes(upload.tests),
+        upload.signature,
+        bytes(upload.sealed),
+        bytes(upload.leaves),
+        b"",
+    )
+    _check_signed(view, dealing, trees)
+    return TakenUpload(dealing, trees)
+
+
+def check_forwarded(
+    view: OneShotView, edge: Identity, dealing: Dealing, known: Collection[Identity] | None
+) -> TakenUpload:
+    """Check what an edge says of an upload that is in its total. Raises RemoteProtocolError."""
+    if known is not None and dealing.identity not in known:
+        raise refuse(RefusalReason.UNKNOWN_IDENTITY, "Dealing.identity: not enrolled")
+    _check_size("Dealing.path", dealing.path, 32 * len(view.committee.members))
+    _check_size("Dealing.sealed_path", dealing.sealed_path, 0)
+    _check_size("Dealing.sealed", dealing.sealed, len(view.committee.members) * view.sealed_bytes)
+    trees = UploadTrees.build(
+        view,
+        Identity(dealing.identity),
+        dealing.context,
+        dealing.packed_digest,
+        dealing.ephemeral_key,
+        bytes(dealing.path),
+        bytes(dealing.tests),
+        bytes(dealing.sealed),
+    )
+    _check_signed(view, dealing, trees)
+    return TakenUpload(dealing, trees, edge)
+
+
+def _check_signed(view: OneShotView, dealing: Dealing, trees: UploadTrees) -> None:
+    _check_size("sealed", dealing.sealed, len(view.committee.members) * view.sealed_bytes)
+    _check_size("tests", dealing.tests, view.tests_bytes)
+    if fault := signed_fault(view, dealing.context, dealing.ephemeral_key, bytes(dealing.tests)):
+        raise refuse(RefusalReason.MALFORMED, fault)
+    if not verify(dealing.identity, trees.part.text(view), dealing.signature):
+        raise refuse(RefusalReason.BAD_SIGNATURE, "signature")
+
+
+def _check_size(name: str, field_: Buffer, size: int) -> None:
+    if (got := memoryview(field_).nbytes) != size:
+        raise refuse(RefusalReason.WRONG_LENGTH, f"{name}: must have {size} bytes, has {got}")
+
+
+class Total:
+    """The sum of packed vectors modulo 2^upload_bits."""
+
+    def __init__(self, view: OneShotView) -> None:
+        self._bits = view.parameters.upload_bits
+        self.lanes: NDArray[np.uint64] = np.zeros(view.parameters.entries, np.uint64)
+
+    def add(self, packed: Buffer) -> None:
+        """Add a vector, or a total."""
+        unpack_add(self.lanes, packed, self._bits)
+
+    def subtract(self, packed: Buffer) -> None:
+        """Take a vector, or a total, out again."""
+        other = np.zeros(self.lanes.size, np.uint64)
+        unpack_add(other, packed, self._bits)
+        self.lanes -= other
+
+    def packed(self) -> bytes:
+        """Pack the total."""
+        return bytes(pack(self.lanes & np.uint64(ring_mask(self._bits)), self._bits))
