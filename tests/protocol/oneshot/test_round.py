@@ -1,0 +1,228 @@
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secagg.effects import Aborted, AbortReason, OneShotAggregate, UploadTaken
+from secagg.params import Adversary, Identity, ThreatModel
+from secagg.params_oneshot import OneShotPhase
+from secagg.primitives.packed_sharing import added, pack_words, unpack_words
+from secagg.protocol.oneshot import dealing
+from secagg.protocol.oneshot.view import sha256, sum_digest
+from tests.protocol.network import CONTEXT
+from tests.protocol.oneshot.network import Round, changed, message_of
+
+OTHER = bytes(31) + b"\1"
+
+
+@pytest.mark.parametrize("adversary", ["active", "passive"])
+@pytest.mark.parametrize("members", [3, 4, 5, 8, 16])
+def test_a_sum_of_those_that_spoke(members: int, adversary: Adversary) -> None:
+    epoch = {} if members > 3 else {"threat_model": model(adversary)}
+    one = Round(7, members, adversary, epoch_changes=epoch)
+    one.play(clients=[0, 2, 3, 6])
+    one.exact([0, 2, 3, 6])
+    assert isinstance(one.outcome, OneShotAggregate)
+    assert one.outcome.blamed == ()
+    assert one.outcome.left_out == ()
+    assert not one.refused
+
+
+def model(adversary: Adversary) -> ThreatModel:
+    return ThreatModel(adversary=adversary, dropout=0.0)
+
+
+@pytest.mark.parametrize(("ring_bits", "length"), [(1, 1), (16, 2032), (18, 2033), (32, 5000), (37, 4096)])
+def test_any_ring_and_length(ring_bits: int, length: int) -> None:
+    one = Round(5, 4, ring_bits=ring_bits, vector_length=length)
+    one.play()
+    one.exact(range(5))
+
+
+def test_with_post_quantum_keys() -> None:
+    one = Round(4, 4, epoch_changes={"post_quantum": True})
+    one.play()
+    one.exact(range(4))
+    upload = message_of(one.upload(0))
+    assert len(upload.sealed) == 4 * (1088 + one.view.blob_bytes + 16)
+
+
+def test_members_that_vanish_at_any_time_cost_nothing_up_to_the_dropouts() -> None:
+    for phase in OneShotPhase:
+        one = Round(5, 8)
+        one.lost = {one.epoch.members[3]: phase}
+        one.play()
+        one.exact(range(5))
+
+
+def test_too_many_members_gone_end_the_round_and_say_so() -> None:
+    for phase, reason in (
+        (OneShotPhase.REVIEW, AbortReason.NO_QUORUM),
+        (OneShotPhase.AGREE, AbortReason.NO_QUORUM),
+        (OneShotPhase.OPEN, AbortReason.TOO_FEW_OPENINGS),
+    ):
+        one = Round(5, 8)
+        one.lost = dict.fromkeys(one.epoch.members[:5], phase)
+        outcome = one.play()
+        assert isinstance(outcome, Aborted)
+        assert outcome.reason is reason
+
+
+def test_below_the_effective_minimum_there_is_no_sum() -> None:
+    one = Round(5, 4, changes={"colluding": 2})
+    outcome = one.play(clients=[0, 1, 2])
+    assert isinstance(outcome, Aborted)
+    assert outcome.reason is AbortReason.TOO_FEW_SURVIVORS
+    assert "3 uploads, at least 4 are needed" in outcome.detail
+
+
+def test_an_upload_counts_once_and_is_acknowledged_again() -> None:
+    one = Round(4, 4)
+    one.start()
+    frame = one.upload(1)
+    (effect,) = one.server.receive(one.signers[1].identity, frame)
+    assert isinstance(effect, UploadTaken)
+    assert effect.again
+    one.close(until=OneShotPhase.REVIEW)
+    (effect,) = one.server.receive(one.signers[1].identity, frame)
+    assert isinstance(effect, UploadTaken)
+    assert effect.again
+    one.close()
+    one.exact(range(4))
+
+
+def test_contexts_below_their_minimum_are_left_out_whole() -> None:
+    one = Round(7, 4, contexts=(CONTEXT, OTHER), changes={"minimum_per_context": 3})
+    one.carry(one.server.start())
+    for client in range(7):
+        context = OTHER if client in {1, 2} else CONTEXT
+        one.carry(one.server.receive(one.signers[client].identity, one.upload(client, context=context)))
+    one.close()
+    one.exact([0, 3, 4, 5, 6])
+    assert isinstance(one.outcome, OneShotAggregate)
+    assert set(one.outcome.left_out) == {one.signers[1].identity, one.signers[2].identity}
+
+
+def test_several_contexts_are_one_sum() -> None:
+    one = Round(6, 4, contexts=(CONTEXT, OTHER), changes={"minimum_per_context": 2})
+    one.carry(one.server.start())
+    for client in range(6):
+        context = OTHER if client % 2 else CONTEXT
+        one.carry(one.server.receive(one.signers[client].identity, one.upload(client, context=context)))
+    one.close()
+    one.exact(range(6))
+
+
+def lie(one: Round, frame: bytes, member: Identity, *, add: int = 1) -> bytes:
+    """A member's opening with another first value, signed by it."""
+    signer = next(s for s in one.epoch.signers if s.identity == member)
+
+    def change(message: Any) -> Any:
+        values = unpack_words(message.values, one.view.rows)
+        assert values is not None
+        shift = np.zeros(values.size, np.uint64)
+        shift[0] = add
+        packed = pack_words(added(values, shift))
+        chosen = one.server._chosen().uploads
+        text = one.view.opening_text(sum_digest(chosen), sha256(packed))
+        return type(message)(message.index, packed, signer.sign(text))
+
+    return changed(frame, change)
+
+
+def lying(one: Round, liars: set[Identity]) -> None:
+    def change(member: Identity, frame: bytes) -> list[bytes]:
+        opening = one.server.phase is OneShotPhase.OPEN and member in liars
+        return [lie(one, frame, member) if opening else frame]
+
+    one.change_answer = change
+
+
+@pytest.mark.parametrize("liars", range(4))
+def test_wrong_openings_are_corrected_and_named(liars: int) -> None:
+    one = Round(5, 16)
+    assert one.committee.numbers.corrected == 3
+    wrong = set(one.epoch.members[4 : 4 + liars])
+    lying(one, wrong)
+    one.play()
+    one.exact(range(5))
+    assert isinstance(one.outcome, OneShotAggregate)
+    assert {blame.client for blame in one.outcome.blamed} == wrong
+    assert all(blame.guilty for blame in one.outcome.blamed)
+    assert not one.outcome.unprotected
+
+
+def test_one_wrong_opening_more_than_can_be_corrected_ends_the_round() -> None:
+    one = Round(5, 16)
+    lying(one, set(one.epoch.members[:5]))
+    outcome = one.play()
+    assert isinstance(outcome, Aborted)
+    assert outcome.reason is AbortReason.DECODE_FAILED
+
+
+def test_with_a_bare_threshold_of_openings_the_sum_is_marked_and_a_lie_fails_the_checks() -> None:
+    for liars in (0, 1):
+        one = Round(5, 8)
+        base = one.committee.numbers.base
+        one.lost = dict.fromkeys(one.epoch.members[base:], OneShotPhase.OPEN)
+        lying(one, set(one.epoch.members[:liars]))
+        outcome = one.play()
+        if liars:
+            assert isinstance(outcome, Aborted)
+            assert outcome.reason is AbortReason.CHECK_FAILED
+        else:
+            one.exact(range(5))
+            assert isinstance(outcome, OneShotAggregate)
+            assert outcome.unprotected
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_nonsense_of_a_client_fails_the_checks(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """A vector that is masked wrongly, in its secret's blocks, dealt and signed rightly."""
+    one = Round(5, 4, vector_length=2040)
+    one.start(range(4))
+    right = dealing.LatticeSecret
+
+    def wrong(words: Any) -> Any:
+        words = words.copy()
+        words[place] ^= 1
+        return right(words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dealing, "LatticeSecret", wrong)
+        frame = one.upload(4)
+    one.carry(one.server.receive(one.signers[4].identity, frame))
+    one.close()
+    assert isinstance(one.outcome, Aborted)
+    assert one.outcome.reason is AbortReason.CHECK_FAILED
+    assert one.outcome.guilty == ()
+
+
+def test_dealings_may_come_in_any_pieces() -> None:
+    one = Round(6, 4)
+    one.carry(one.server.start())
+    for client in range(6):
+        one.carry(one.server.receive(one.signers[client].identity, one.upload(client)))
+        if client % 2:
+            one.carry(one.server.deal())
+    one.close()
+    one.exact(range(6))
+
+
+def test_a_member_that_got_nothing_is_sent_everything_again() -> None:
+    one = Round(6, 4)
+    one.carry(one.server.start())
+    deaf = one.epoch.members[2]
+    lost = itertools.count()
+
+    def change(member: Identity, frame: bytes) -> list[bytes]:
+        dealings = type(message_of(frame)).__name__ == "Dealings"
+        return [] if member == deaf and dealings and next(lost) == 0 else [frame]
+
+    one.change = change
+    for client in range(6):
+        one.carry(one.server.receive(one.signers[client].identity, one.upload(client)))
+    one.close()
+    one.exact(range(6))
+    assert next(lost) == 2
