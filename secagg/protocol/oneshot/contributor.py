@@ -145,9 +145,7 @@ class Contributor:
         """
         if self._frame is None:
             raise LocalProtocolError("snapshot: there is no upload to keep")
-        return snapshots.save_upload(
-            snapshots.KeptUpload(self._signer.identity, self._context, self._round_id, bytes(self._frame))
-        )
+        return snapshots.save_upload(self._signer.identity, self._context, self._round_id, bytes(self._frame))
 
     @classmethod
     def restore(cls, data: bytes, *, signer: Signer, policy: OneShotPolicy) -> tuple[Self, list[Effect]]:

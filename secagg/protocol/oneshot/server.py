@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -48,8 +49,10 @@ from secagg.params_oneshot import OneShotParameters, OneShotPhase
 from secagg.primitives.labels import ONESHOT
 from secagg.primitives.packed_sharing import Words, elements, rebuild, secret_of
 from secagg.primitives.signatures import verify
+from secagg.protocol.oneshot import server_snapshot as snapshots
 from secagg.protocol.oneshot.progress import OneShotProgress
 from secagg.protocol.oneshot.proposal import Proposal, propose
+from secagg.protocol.oneshot.server_snapshot import OneShotState, Partial
 from secagg.protocol.oneshot.uploads import (
     MemoryPacked,
     PackedStore,
@@ -60,6 +63,7 @@ from secagg.protocol.oneshot.uploads import (
 )
 from secagg.protocol.oneshot.view import CommitteeView, OneShotView, sha256, sum_digest
 from secagg.protocol.round import RoundEnded, refuse
+from secagg.protocol.snapshot import parts_must_fit
 
 _DEALINGS_PER_FRAME = 256
 
@@ -105,9 +109,8 @@ class OneShotServer:
         self._uploads: dict[Identity, TakenUpload] = {}  # the first of a client stands
         self._order: list[TakenUpload] = []  # as members get them
         self._dealt: Counter[int] = Counter()  # by member, how many of them
-        self._partial: dict[Identity, tuple[Buffer, tuple[TakenUpload, ...]]] = {}  # edges
+        self._partial: dict[Identity, Partial] = {}  # by edge
         self._wanted: dict[Identity, set[bytes]] = {}  # packed vectors to fetch from edges
-        self._fetched: dict[Identity, set[bytes]] = {}  # those that came, and are out of the total
         self._reviews: dict[int, Review] = {}
         self._again: set[int] = set()  # members that got everything a second time
         self._proposal: Proposal | None = None
@@ -205,8 +208,11 @@ class OneShotServer:
             return []
         effects: list[Effect] = [self._send(member, self.parameters_frame)]
         effects += self._deal_to(index, self._order[: self._dealt[index]])
-        if self._phase is not OneShotPhase.UPLOAD and index in self._asked_indices():
-            effects += self._request(member, self._phase)
+        if index in self._asked_indices():
+            if self._phase is OneShotPhase.OPEN:  # which sum it is that it signed
+                effects += self._request(member, OneShotPhase.AGREE)
+            if self._view.committee.active or self._phase is not OneShotPhase.OPEN:
+                effects += self._request(member, self._phase)
         return effects
 
     def drop(self, party: Identity) -> list[Effect]:
@@ -236,6 +242,63 @@ class OneShotServer:
             self._phase = None
             self._packed.clear()
             return [*silent, Aborted(end.reason, end.blamed, end.detail, end.guilty, end.likely)]
+
+    def snapshot(self) -> bytes:
+        """Return the state, without packed vectors. Raises LocalProtocolError outside a round."""
+        if self._phase is None:
+            raise LocalProtocolError("snapshot: there is no round to keep")
+        return snapshots.save(
+            OneShotState(
+                view=self._view,
+                phase=self._phase,
+                known=self._known,
+                edges=self._edges,
+                total=self._total.packed(),
+                uploads=self._uploads,
+                order=self._order,
+                partial=self._partial,
+                dealt=self._dealt,
+                again=self._again,
+                reviews=self._reviews,
+                signatures=self._signatures,
+                openings=self._openings,
+                gone=self._gone,
+                refused=self._refused,
+                up=self._up,
+                down=self._down,
+            )
+        )
+
+    @classmethod
+    def restore(cls, data: bytes, *, packed: PackedStore, threads: int = 1) -> tuple[Self, list[Effect]]:
+        """Continue from a snapshot: the session, and the requests of the phase to send again.
+
+        packed  with the vectors that were put
+        raises  ParameterError
+        """
+        with parts_must_fit():
+            state = snapshots.load(data)
+            parameters, committee = state.view.parameters, state.view.committee
+            session = cls(
+                parameters, committee, known=state.known, edges=state.edges, packed=packed, threads=threads
+            )
+            session._started, session._phase = True, state.phase
+            session._total.add(state.total)
+            session._uploads, session._order, session._partial = state.uploads, state.order, state.partial
+            session._dealt, session._again = state.dealt, state.again
+            session._reviews, session._signatures = state.reviews, state.signatures
+            session._openings, session._gone, session._refused = state.openings, state.gone, state.refused
+            session._up, session._down = state.up, state.down
+            if state.phase > OneShotPhase.REVIEW:
+                session._proposal = session._proposed()
+                if state.phase is OneShotPhase.FETCH:
+                    session._wanted = session._to_fetch(set(session._proposal.uploads))
+            return session, session._requests_again()
+
+    def _requests_again(self) -> list[Effect]:
+        phase = self._phase or OneShotPhase.UPLOAD
+        waiting = sorted(self._asked() - self._answered() - self._gone)
+        return [effect for party in waiting for effect in self._request(party, phase)]
 
     # --- what comes in
 
@@ -299,7 +362,7 @@ class OneShotServer:
         fresh = [one for one in taken if one.identity not in self._uploads]
         if len(self._uploads) + len(fresh) > self.parameters.maximum_uploads:
             raise refuse(RefusalReason.ROUND_FULL, "PartialSum.dealings: more than maximum_uploads together")
-        self._partial[edge] = bytes(message.total), taken
+        self._partial[edge] = Partial(bytes(message.total), taken)
         self._total.add(message.total)
         for one in fresh:
             self._uploads[one.identity] = one
@@ -310,13 +373,13 @@ class OneShotServer:
         wanted = self._wanted.get(edge, set())
         if message.upload not in wanted:
             raise refuse(RefusalReason.NOT_INCLUDED, "Packed.upload: was not asked for")
-        one = next(one for one in self._partial[edge][1] if one.digest == message.upload)
+        one = next(one for one in self._partial[edge].taken if one.digest == message.upload)
         size = memoryview(message.packed).nbytes
         if size != self._view.packed_size or sha256(message.packed) != one.dealing.packed_digest:
             raise refuse(RefusalReason.BAD_SIGNATURE, "Packed.packed: not what the client signed")
         self._total.subtract(message.packed)
         self._packed.put(message.upload, bytes(message.packed))
-        self._fetched.setdefault(edge, set()).add(message.upload)
+        self._partial[edge].fetched.add(message.upload)
         wanted.discard(message.upload)
         return []
 
@@ -427,35 +490,45 @@ class OneShotServer:
             raise RoundEnded(
                 AbortReason.NO_QUORUM, f"{len(self._reviews)} members reviewed, at least {least} must"
             )
+        self._proposal = self._proposed()
+        self._must_have(len(self._proposal.uploads))
+        self._wanted = self._to_fetch(set(self._proposal.uploads))
+        if self._wanted:
+            return self._enter(OneShotPhase.FETCH)
+        return self._enter(OneShotPhase.AGREE if self._view.committee.active else OneShotPhase.OPEN)
+
+    def _proposed(self) -> Proposal:
         uploads = {one.digest: (one.identity, one.dealing.context) for one in self._uploads.values()}
         complaints = {
             member: {complaint.upload: complaint.reason for complaint in said.complaints}
             for member, said in self._reviews.items()
         }
-        self._proposal = propose(self._view, uploads, complaints)
-        self._must_have(len(self._proposal.uploads))
-        inside = set(self._proposal.uploads)
-        self._wanted = {}
-        for edge, (_, taken) in self._partial.items():
+        return propose(self._view, uploads, complaints)
+
+    def _to_fetch(self, inside: set[bytes]) -> dict[Identity, set[bytes]]:
+        """Return the uploads that edges have in their totals and that are not in the sum, by edge."""
+        wanted = {}
+        for edge, partial in self._partial.items():
+            if partial.lost:
+                continue
             outside = {
                 one.digest
-                for one in taken
+                for one in partial.taken
                 if one.digest not in inside or self._uploads.get(one.identity) is not one
-            } - self._fetched.get(edge, set())
+            } - partial.fetched
             if outside:
-                self._wanted[edge] = outside
-        if self._wanted:
-            return self._enter(OneShotPhase.FETCH)
-        return self._enter(OneShotPhase.AGREE if self._view.committee.active else OneShotPhase.OPEN)
+                wanted[edge] = outside
+        return wanted
 
     def _leave_edges_out(self) -> list[Effect]:
         """Leave out edges that did not answer with everything, with their whole totals; choose again."""
-        for edge in [edge for edge, wanted in self._wanted.items() if wanted]:
-            total, taken = self._partial.pop(edge)
-            for digest in self._fetched.pop(edge, ()):
+        for edge in (edge for edge, wanted in self._wanted.items() if wanted):
+            partial = self._partial[edge]
+            for digest in partial.fetched:
                 self._total.add(self._packed.get(digest))
-            self._total.subtract(total)
-            for one in taken:
+            self._total.subtract(partial.total)
+            partial.lost = True
+            for one in partial.taken:
                 if self._uploads.get(one.identity) is one:
                     del self._uploads[one.identity]
         return self._choose()

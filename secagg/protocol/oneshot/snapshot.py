@@ -33,16 +33,16 @@ _VERSION = 1
 class KeptUpload:
     """An upload that was made: it cannot be made again."""
 
-    identity: bytes = octets(1, 32)
-    context: bytes = octets(2, 32)
-    round_id: bytes = octets(3, 16)
-    frame: Buffer = large_octets(4)
-    version: int = uint(5)
+    version: int = uint(1)
+    identity: bytes = octets(2, 32)
+    context: bytes = octets(3, 32)
+    round_id: bytes = octets(4, 16)
+    frame: Buffer = large_octets(5)
 
 
-def save_upload(kept: KeptUpload) -> bytes:
+def save_upload(identity: Identity, context: bytes, round_id: bytes, frame: bytes) -> bytes:
     """Encode an upload."""
-    return with_digest(encode(kept))
+    return with_digest(encode(KeptUpload(_VERSION, identity, context, round_id, frame)))
 
 
 def load_upload(data: bytes) -> KeptUpload:

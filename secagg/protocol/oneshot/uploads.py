@@ -119,7 +119,7 @@ def check_upload(
 
 
 def check_forwarded(
-    view: OneShotView, edge: Identity, dealing: Dealing, known: Collection[Identity] | None
+    view: OneShotView, edge: Identity | None, dealing: Dealing, known: Collection[Identity] | None
 ) -> TakenUpload:
     """Check what an edge says of an upload that is in its total. Raises RemoteProtocolError."""
     if known is not None and dealing.identity not in known:

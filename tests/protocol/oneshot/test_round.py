@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from secagg.effects import Aborted, AbortReason, OneShotAggregate, UploadTaken
+from secagg.kernels import LatticeSecret
 from secagg.params import Adversary, Identity, ThreatModel
 from secagg.params_oneshot import OneShotPhase
 from secagg.primitives.packed_sharing import added, pack_words, unpack_words
@@ -182,7 +183,7 @@ def test_nonsense_of_a_client_fails_the_checks(monkeypatch: pytest.MonkeyPatch, 
     """A vector that is masked wrongly, in its secret's blocks, dealt and signed rightly."""
     one = Round(5, 4, vector_length=2040)
     one.start(range(4))
-    right = dealing.LatticeSecret
+    right = LatticeSecret
 
     def wrong(words: Any) -> Any:
         words = words.copy()
