@@ -22,6 +22,30 @@ from secagg.messages import (
     UnmaskingResponse,
     UploadProof,
 )
+from secagg.messages.oneshot import (
+    KEM_KEY_BYTES,
+    Acceptance,
+    Candidate,
+    Committee,
+    CommitteeAnnouncement,
+    CommitteeCertificate,
+    CommitteeKey,
+    CommitteeParametersMessage,
+    Complaint,
+    Dealing,
+    Dealings,
+    OneShotParametersMessage,
+    Opening,
+    OpenRequest,
+    Packed,
+    PackedRequest,
+    PartialSum,
+    Review,
+    ReviewRequest,
+    SumProposal,
+    SumSignature,
+    Upload,
+)
 from secagg.messages.types import ThreatModelMessage
 
 
@@ -81,8 +105,80 @@ PARTS: dict[type, SearchStrategy[Any]] = {
     UploadProof: upload_proofs,
     RevealedShare: revealed_shares,
 }
-MESSAGES = BODIES | PARTS
+
+# --- version 2 -------------------------------------------------------------------------------------
+
+kem_keys = st.just(b"") | octets(32).map(lambda part: part * (KEM_KEY_BYTES // 32))
+committee_parameters = st.builds(
+    CommitteeParametersMessage,
+    uint32,
+    octets(16),
+    threat_models,
+    uint32,
+    uint32,
+    uint32,
+    st.integers(0, 1),
+)
+committee_keys = st.builds(CommitteeKey, octets(32), octets(32), kem_keys, octets(64))
+candidates = st.builds(Candidate, octets(32), octets(32))
+committees = st.builds(Committee, uint32, uint32, ascending(candidates, "identity"), large)
+acceptances = st.builds(Acceptance, uint32, octets(64))
+contexts = st.lists(octets(32), unique=True, max_size=4).map(lambda many: tuple(sorted(many)))
+dealings = st.builds(
+    Dealing, octets(32), octets(32), octets(32), octets(32), large, octets(64), large, large, large
+)
+complaints_of_members = st.builds(Complaint, octets(32), st.integers(0, 5))
+sum_signatures = st.builds(SumSignature, uint32, octets(64))
+
+# In the order of their kinds, from 21.
+ONESHOT_BODIES: dict[type, SearchStrategy[Any]] = {
+    CommitteeParametersMessage: committee_parameters,
+    CommitteeKey: committee_keys,
+    CommitteeAnnouncement: st.builds(
+        CommitteeAnnouncement, committees, ascending(committee_keys, "identity", 2)
+    ),
+    Acceptance: acceptances,
+    CommitteeCertificate: st.builds(
+        CommitteeCertificate,
+        committee_parameters,
+        committees,
+        ascending(committee_keys, "identity", 2),
+        ascending(acceptances, "index"),
+    ),
+    OneShotParametersMessage: st.builds(
+        OneShotParametersMessage,
+        uint32,
+        octets(16),
+        octets(32),
+        uint64,
+        uint32,
+        contexts,
+        uint32,
+        uint32,
+        uint32,
+        uint32,
+    ),
+    Upload: st.builds(Upload, octets(32), octets(32), large, octets(32), large, large, large, octets(64)),
+    Dealings: st.builds(Dealings, ascending(dealings, "identity", 2)),
+    ReviewRequest: st.builds(ReviewRequest),
+    Review: st.builds(Review, uint32, octets(32), ascending(complaints_of_members, "upload")),
+    SumProposal: st.builds(SumProposal, large),
+    SumSignature: sum_signatures,
+    OpenRequest: st.builds(OpenRequest, ascending(sum_signatures, "index")),
+    Opening: st.builds(Opening, uint32, large, octets(64)),
+    PartialSum: st.builds(PartialSum, large, ascending(dealings, "identity", 2)),
+    PackedRequest: st.builds(PackedRequest, octets(32)),
+    Packed: st.builds(Packed, octets(32), large),
+}
+ONESHOT_PARTS: dict[type, SearchStrategy[Any]] = {
+    Candidate: candidates,
+    Committee: committees,
+    Dealing: dealings,
+    Complaint: complaints_of_members,
+}
+MESSAGES = BODIES | PARTS | ONESHOT_BODIES | ONESHOT_PARTS
 bodies = st.one_of(*BODIES.values())
+oneshot_bodies = st.one_of(*ONESHOT_BODIES.values())
 
 
 def name_of(kind: type) -> str:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import secagg
 from secagg.messages import KINDS, RevealedShare, SurvivorSet, UnmaskingResponse, decode, encode
 from secagg.messages.fields import schema
-from tests.messages.strategies import BODIES, MESSAGES, name_of
+from secagg.messages.oneshot import ONESHOT_KINDS, Opening
+from tests.messages.strategies import BODIES, MESSAGES, ONESHOT_BODIES, name_of
 
 
 def to_protobuf(value: Any, classes: dict[str, Any]) -> Any:
@@ -67,16 +68,29 @@ def test_no_message_of_the_published_file_is_left_out(protobuf: dict[str, Any]) 
 
 def test_kinds_are_numbered_as_published() -> None:
     text = Path(secagg.__file__).with_name("secagg.proto").read_text()
-    comment = text[text.index("message Frame") : text.index("uint32 kind")]
+    comment = text[text.index("bytes round_id", text.index("message Frame")) : text.index("uint32 kind")]
     published = re.findall(r"(\d+) ([A-Z]\w+)", comment)
-    assert published == [(str(number), name_of(kind)) for number, kind in enumerate(KINDS, 1)]
+    numbered = [*enumerate(KINDS, 1), *enumerate(ONESHOT_KINDS, 21)]
+    assert published == [(str(number), name_of(kind)) for number, kind in numbered]
     assert list(BODIES) == list(KINDS)
+    assert list(ONESHOT_BODIES) == list(ONESHOT_KINDS)
+
+
+def test_the_published_file_names_the_kinds_of_version_2() -> None:
+    text = Path(secagg.__file__).with_name("secagg.proto").read_text()
+    first, last = 21, 20 + len(ONESHOT_KINDS)
+    assert f"uint32 version = 1;  // 1, or 2 for kinds {first} to {last}\n" in text
+    assert text.count("uint32 version = 1;  // 2\n") == 2
 
 
 def test_revealed_shares_show_in_no_repr() -> None:
     share = RevealedShare(b"d" * 32, b"S" * 40)
     assert "S" * 5 not in repr(share)
     assert "S" * 5 not in repr(UnmaskingResponse((share,), (share,)))
+
+
+def test_openings_show_in_no_repr() -> None:
+    assert "S" * 5 not in repr(Opening(3, b"S" * 40, bytes(64)))
 
 
 def test_messages_are_frozen() -> None:

@@ -231,6 +231,6 @@ def _restored(saved: _Server) -> OneShotState:
         openings={index: decode(Opening, one.opening) for index, one in members.items() if len(one.opening)},
         gone=set(map(Identity, saved.gone)),
         refused=set(map(Identity, saved.refused)),
-        up=Counter({OneShotPhase(one.phase): one.up for one in saved.traffic}),
-        down=Counter({OneShotPhase(one.phase): one.down for one in saved.traffic}),
+        up=+Counter({OneShotPhase(one.phase): one.up for one in saved.traffic}),
+        down=+Counter({OneShotPhase(one.phase): one.down for one in saved.traffic}),
     )
