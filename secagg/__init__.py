@@ -3,7 +3,9 @@
 ![The five phases of a round](round.svg)
 
 `aggregate` runs a round in one process; `ClientSession` and `ServerSession` are its two sides, which turn
-bytes into effects; `plan` and `explain` say beforehand what a round needs and what it tells whom. Around it:
+bytes into effects; `plan` and `explain` say beforehand what a round needs and what it tells whom. With the
+one-upload protocol clients (`Contributor`) speak once and may vanish; a committee (`DecryptorSession`) opens
+one agreed sum for the server (`OneShotServer`). Around it:
 `secagg.service` (gRPC over TLS), `secagg.store` (bytes at rest), `secagg.transcript` (records that anybody
 can verify), `secagg.kernels` (the C core).
 """
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
         Blame,
         BlameReason,
         Breach,
+        CommitteeAccepted,
+        CommitteeFormed,
         Completed,
         Dropped,
         DropReason,
         Effect,
         Frame,
         InputWanted,
+        OneShotAggregate,
         PhaseClosed,
         Progress,
         RefusalReason,
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
         Send,
         SignWanted,
         Traffic,
+        UploadTaken,
     )
     from secagg.errors import (
         ConsentError,
@@ -59,11 +65,26 @@ if TYPE_CHECKING:
         Signer,
         ThreatModel,
     )
+    from secagg.params_oneshot import (
+        CommitteeParameters,
+        EpochPhase,
+        OneShotParameters,
+        OneShotPhase,
+        OneShotPolicy,
+    )
     from secagg.planning import Plan, Risk, plan
     from secagg.primitives.bounds import check_parameters, choose_parameters, harary_parameters
     from secagg.primitives.labels import context_digest
     from secagg.primitives.signatures import IdentityKey, check_identity
     from secagg.protocol import ClientSession, ServerSession
+    from secagg.protocol.oneshot import (
+        CommitteeSession,
+        Contributor,
+        DecryptorSession,
+        EdgeServer,
+        OneShotProgress,
+        OneShotServer,
+    )
 
 __all__ = [
     "AbortReason",
@@ -75,12 +96,20 @@ __all__ = [
     "Breach",
     "Buffer",
     "ClientSession",
+    "CommitteeAccepted",
+    "CommitteeFormed",
+    "CommitteeParameters",
+    "CommitteeSession",
     "Completed",
     "ConsentError",
+    "Contributor",
+    "DecryptorSession",
     "DropReason",
     "Dropped",
+    "EdgeServer",
     "Effect",
     "Entropy",
+    "EpochPhase",
     "Frame",
     "GraphParameters",
     "Identity",
@@ -89,6 +118,12 @@ __all__ = [
     "InputWanted",
     "LocalAggregate",
     "LocalProtocolError",
+    "OneShotAggregate",
+    "OneShotParameters",
+    "OneShotPhase",
+    "OneShotPolicy",
+    "OneShotProgress",
+    "OneShotServer",
     "ParameterError",
     "Phase",
     "PhaseClosed",
@@ -111,6 +146,7 @@ __all__ = [
     "Statement",
     "ThreatModel",
     "Traffic",
+    "UploadTaken",
     "aggregate",
     "check_identity",
     "check_parameters",
@@ -133,12 +169,20 @@ __getattr__ = attributes(
         "Breach": "effects",
         "Buffer": "params",
         "ClientSession": "protocol",
+        "CommitteeAccepted": "effects",
+        "CommitteeFormed": "effects",
+        "CommitteeParameters": "params_oneshot",
+        "CommitteeSession": "protocol.oneshot",
         "Completed": "effects",
         "ConsentError": "errors",
+        "Contributor": "protocol.oneshot",
+        "DecryptorSession": "protocol.oneshot",
         "DropReason": "effects",
         "Dropped": "effects",
+        "EdgeServer": "protocol.oneshot",
         "Effect": "effects",
         "Entropy": "params",
+        "EpochPhase": "params_oneshot",
         "Frame": "effects",
         "GraphParameters": "params",
         "Identity": "params",
@@ -147,6 +191,12 @@ __getattr__ = attributes(
         "InputWanted": "effects",
         "LocalAggregate": "local",
         "LocalProtocolError": "errors",
+        "OneShotAggregate": "effects",
+        "OneShotParameters": "params_oneshot",
+        "OneShotPhase": "params_oneshot",
+        "OneShotPolicy": "params_oneshot",
+        "OneShotProgress": "protocol.oneshot",
+        "OneShotServer": "protocol.oneshot",
         "ParameterError": "errors",
         "Phase": "params",
         "PhaseClosed": "effects",
@@ -169,6 +219,7 @@ __getattr__ = attributes(
         "Statement": "explanation",
         "ThreatModel": "params",
         "Traffic": "effects",
+        "UploadTaken": "effects",
         "aggregate": "local",
         "check_identity": "primitives.signatures",
         "check_parameters": "primitives.bounds",

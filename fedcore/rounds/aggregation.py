@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,10 +200,13 @@ def real_mean(contributions: Sequence[Contribution]) -> WeightedMean:
 class SecureSum(_InProcess):
     """Sums through the real protocol, all parties in this process.
 
-    absent  sites that drop out after they shared their keys, by task name
+    absent     sites that drop out after they shared their keys, by task name
+    protocol   "one-shot": sites speak once, and `committee` decryptors open the sum
     """
 
     threat_model: ThreatModel = field(default_factory=ThreatModel)
+    protocol: Literal["pairwise", "one-shot"] = "pairwise"
+    committee: int = 8
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round; a site that refuses the task is a dropout."""
@@ -216,6 +219,8 @@ class SecureSum(_InProcess):
             ring_bits=ring_bits,
             drop={i: Phase.MASKED_INPUT_COLLECTION for i, name in enumerate(names) if name not in vectors},
             threat_model=self.threat_model,
+            protocol=self.protocol,
+            committee=self.committee,
         )
         survivors = tuple(names[i] for i in result.clients)
         self.counted(task, survivors)

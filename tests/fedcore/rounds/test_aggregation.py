@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -35,7 +36,10 @@ from tests.fedcore.sites import (
 
 Aggregator: TypeAlias = Callable[[Mapping[str, Site], Mapping[str, frozenset[str]]], PlainSum | SecureSum]
 
-both = pytest.mark.parametrize("aggregator", [PlainSum, SecureSum])
+ONE_SHOT = partial(SecureSum, protocol="one-shot")
+both = pytest.mark.parametrize(
+    "aggregator", [PlainSum, SecureSum, ONE_SHOT], ids=["PlainSum", "SecureSum", "one-shot"]
+)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
