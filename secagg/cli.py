@@ -12,9 +12,13 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from secagg import InfeasibleParameters, ParameterError, SecAggError
+
+if TYPE_CHECKING:
+    from secagg import Plan
+    from secagg.planning_oneshot import Comparison
 
 try:
     import typer
@@ -123,11 +127,17 @@ def plan(
     security_bits: Annotated[int, typer.Option(help="A promise is broken with 2^-this.")] = 40,
     correctness_bits: Annotated[int, typer.Option(help="An honest round fails with 2^-this.")] = 20,
     grinding_bits: Annotated[int, typer.Option(help="Work of a lying server on the graph, 2^this.")] = 40,
+    decryptors: Annotated[
+        int | None,
+        typer.Option(min=3, help="Compare with the one-upload protocol, with so many decryptors."),
+    ] = None,
+    committee_size: Annotated[int, typer.Option(min=3, max=256, help="Most of them in a committee.")] = 256,
+    post_quantum: Annotated[bool, typer.Option(help="Shares are sealed under ML-KEM-768, too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print what a round needs, against a passive and against an active server."""
+    """Print what a round needs, against a passive and against an active server, and compare protocols."""
     from secagg.costs import UnitCosts
-    from secagg.reports import plans_as_json, show_plans
+    from secagg.reports import plans_as_json, show_comparison, show_plans
 
     demands: dict[str, Any] = {
         "clients": clients,
@@ -156,10 +166,32 @@ def plan(
     refusals = list(dict.fromkeys(str(one) for one in plans if isinstance(one, InfeasibleParameters)))
     if not any(isinstance(one, Plan) for one in plans):
         raise InfeasibleParameters("; ".join(refusals))
+    comparison = None
+    if decryptors is not None:
+        said = {"decryptors": decryptors, "committee_size": committee_size, "post_quantum": post_quantum}
+        comparison = _comparison(plans[-1], demands | said)
     if as_json:
-        print(plans_as_json(plans))  # noqa: T201 - for programs
+        print(plans_as_json(plans, comparison))  # noqa: T201 - for programs
     else:
         show_plans(plans, Console())
+        if comparison is not None:
+            show_comparison(comparison, Console())
+
+
+def _comparison(pairwise: Plan | InfeasibleParameters, demands: dict[str, Any]) -> Comparison:
+    """Compare with the one-upload protocol, both against an active server."""
+    from secagg import Plan
+    from secagg.costs_oneshot import OneShotCosts
+    from secagg.planning_oneshot import compare, load_of, plan_oneshot
+
+    there = pairwise if isinstance(pairwise, Plan) else None
+    try:
+        costs = OneShotCosts.measured(_seconds, load_of(plan_oneshot(**demands)))
+        return compare(there, plan_oneshot(**demands, costs=costs))
+    except InfeasibleParameters:
+        if there is None:
+            raise
+        return compare(there, None)
 
 
 @app.command()

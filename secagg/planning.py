@@ -148,7 +148,7 @@ def plan(
         correctness_bits=correctness_bits,
         grinding_bits=grinding_bits,
     )
-    ring_bits = _ring_bits(clients, value_bits, maximum_weight, noise_bound)
+    ring_bits = ring_bits_for(clients, value_bits, maximum_weight, noise_bound)
     graph = choose_for(clients, model)
     k = graph.degree
     parameters = RoundParameters(
@@ -195,7 +195,7 @@ def plan(
     )
 
 
-def _ring_bits(clients: int, value_bits: int, maximum_weight: int, noise_bound: int) -> int:
+def ring_bits_for(clients: int, value_bits: int, maximum_weight: int, noise_bound: int) -> int:
     """Bits in which no sum can wrap."""
     largest = clients * (((1 << value_bits) - 1) * maximum_weight + 2 * noise_bound)
     bits = largest.bit_length()

@@ -13,6 +13,7 @@ from secagg.errors import InfeasibleParameters
 from secagg.explanation import Statement
 from secagg.params import Phase
 from secagg.planning import Plan
+from secagg.planning_oneshot import Comparison
 from secagg.transcript import Report
 
 
@@ -57,9 +58,22 @@ def show_plans(plans: Sequence[Plan | InfeasibleParameters], console: Console) -
             console.print(str(one), highlight=False, markup=False)
 
 
-def plans_as_json(plans: Sequence[Plan | InfeasibleParameters]) -> str:
+def plans_as_json(plans: Sequence[Plan | InfeasibleParameters], comparison: Comparison | None = None) -> str:
     """Return the plans for programs; impossible events have no logarithm."""
-    return json.dumps([_plan_fields(one) for one in plans], indent=2)
+    fields: list[dict[str, object]] = [_plan_fields(one) for one in plans]
+    if comparison is not None:
+        compared = {name: {"pairwise": a, "one-shot": b} for name, a, b in comparison.rows}
+        fields.append({"compared": compared, "recommended": comparison.recommended, "why": comparison.why})
+    return json.dumps(fields, indent=2)
+
+
+def show_comparison(comparison: Comparison, console: Console) -> None:
+    """Print both protocols side by side, and which one to begin with."""
+    table = Table("", "pairwise", "one upload", title="Protocols", title_justify="left")
+    for row in comparison.rows:
+        table.add_row(*row)
+    console.print(table, highlight=False)
+    console.print(f"{comparison.recommended}: {comparison.why}", highlight=False)
 
 
 def _plan_fields(one: Plan | InfeasibleParameters) -> dict[str, object]:

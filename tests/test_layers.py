@@ -33,8 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     | EVERYBODY,
     "costs": {"kernels", "primitives"} | EVERYBODY,
     "planning": {"kernels", "primitives", "messages", "costs"} | EVERYBODY,
+    "costs_oneshot": {"kernels", "primitives", "costs"} | EVERYBODY,
+    "planning_oneshot": {"kernels", "primitives", "messages", "costs_oneshot", "planning"} | EVERYBODY,
     "explanation": {"planning"} | EVERYBODY,
-    "reports": {"transcript", "planning", "explanation"} | EVERYBODY,
+    "reports": {"transcript", "planning", "planning_oneshot", "explanation"} | EVERYBODY,
     "cli_audit": {"primitives", "service", "store", "audit"} | EVERYBODY,
     "cli": {
         "audit",
@@ -46,7 +48,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "transcript",
         "reports",
         "planning",
+        "planning_oneshot",
         "costs",
+        "costs_oneshot",
         "explanation",
         "cli_registry",
     }
