@@ -17,12 +17,23 @@ from bench.harness import FULL, NORMAL, TINY, Effort
 from bench.machine import RESULTS, describe, machine_class
 from bench.plots import draw
 from bench.report import write_tables
-from bench.suites import beside, contribution, kernels, phases, primitives, scaling, service, training
+from bench.suites import (
+    beside,
+    contribution,
+    kernels,
+    oneshot,
+    phases,
+    primitives,
+    scaling,
+    service,
+    training,
+)
 
 SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "kernels": kernels.run,
     "primitives": primitives.run,
     "phases": phases.run,
+    "oneshot": oneshot.run,
     "peers": beside.run,
     "scaling": scaling.run,
     "training": training.run,

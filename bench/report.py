@@ -23,6 +23,7 @@ def tables(folder: Path) -> str:
         "kernels": _kernels,
         "primitives": _primitives,
         "phases": _phases,
+        "oneshot": _oneshot,
         "peers": _peers,
         "scaling": _scaling,
         "training": _training,
@@ -380,6 +381,50 @@ def _contribution(report: Report) -> list[str]:
     keys = ("form", "learner", "model", "before", "bytes_per_value", "ratio")
     head = ("contribution", "learner's type", "model's type", "before", "now", "before over now")
     return lines + _table(head, (tuple(row[key] for key in keys) for row in report["rows"]))
+
+
+def _oneshot(report: Report) -> list[str]:
+    lines = [
+        f"d = {report['length']:,}, {report['ring_bits']} bits; everybody in one process, one thread.",
+        "",
+    ]
+    lines += _table(
+        (
+            *("members", "ML-KEM", "client ms", "over its primitives", "decryptor us a dealing"),
+            *("over its primitives", "bytes up", "beside the entries"),
+        ),
+        (
+            (
+                *(row["members"], "yes" if row["post_quantum"] else "no", f"{row['client_ms']:.1f}"),
+                *(f"{row['of_primitives']:.2f}", f"{row['decryptor_us_a_dealing']:.0f}"),
+                *(f"{row['decryptor_of_primitives']:.2f}", f"{row['upload_bytes']:,}"),
+                f"{row['bytes_beside_entries']:,}",
+            )
+            for row in report["uploads"]
+        ),
+    )
+    lines += ["", f"{report['clients']:,} clients, d = {report['length'] // 10:,}, by those that vanish:", ""]
+    others = {row["dropout"]: row for row in report["pairwise"]}
+    lines += _table(
+        ("gone", "server s", "us an upload", "pairwise: server s", "client ms", "pairwise: client ms"),
+        (
+            (
+                *(f"{row['dropout']:.0%}", f"{row['server_s']:.2f}", f"{row['server_us_an_upload']:.0f}"),
+                f"{other['server_s']:.2f}" if (other := others.get(row["dropout"] or 0.05)) else "",
+                f"{row['client_ms']:.1f}",
+                f"{other['client_ms']:.1f}" if other else "",
+            )
+            for row in report["rounds"]
+        ),
+    )
+    if others:
+        lines += ["", "Beside nobody gone stands the pairwise protocol with 5 % gone."]
+    if (crowd := report["crowd"]) is not None:
+        lines += [
+            "",
+            f"{crowd['clients']:,} clients, d = {crowd['length']:,}, 30 % gone: {crowd['seconds']:.0f} s.",
+        ]
+    return lines
 
 
 def _service(report: Report) -> list[str]:

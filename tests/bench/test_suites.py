@@ -96,6 +96,13 @@ def test_contributions_are_measured_in_every_form_and_type(folder: Path) -> None
     assert all(row["bytes_per_value"] > 1 for row in rows)
 
 
+def test_the_one_upload_protocol_is_measured_by_party(folder: Path) -> None:
+    report = of(folder, "oneshot")
+    assert [row["post_quantum"] for row in report["uploads"]] == [False, True]
+    assert all(row["client_ms"] > 0 < row["decryptor_us_a_dealing"] for row in report["uploads"])
+    assert [row["uploads"] for row in report["rounds"]] == [6, 6, 5]
+
+
 def test_the_service_is_measured_from_end_to_end(folder: Path) -> None:
     found = of(folder, "service")["figures"]
     assert set(found) == {"uploads", "recovery", "connected", "strangers", "full_table", "beside", "rounds"}
@@ -110,7 +117,7 @@ def test_plots_and_tables_are_made_of_the_results(folder: Path) -> None:
     for path in folder.glob("*.png"):
         path.unlink()
     text = tables(folder)
-    assert text.count("\n## ") == 7
+    assert text.count("\n## ") == 8
     assert "| client | 500 | 0% | 1 | 154 | 694 | 1 | 849 |" in text
 
 
