@@ -19,6 +19,7 @@ from secagg import InfeasibleParameters, ParameterError, SecAggError
 if TYPE_CHECKING:
     from secagg import Plan
     from secagg.planning_oneshot import Comparison
+    from secagg.transcript import OneShotReport, Report
 
 try:
     import typer
@@ -255,8 +256,9 @@ def verify(
     """Verify the transcript of a round, offline; exit status 1 when anything in it is wrong."""
     from secagg import check_identity
     from secagg.kernels import usable_cpus
-    from secagg.reports import show_transcript
+    from secagg.reports import show_oneshot_transcript, show_transcript
     from secagg.service import Registry
+    from secagg.transcript import is_oneshot, verify_oneshot
     from secagg.transcript import verify as verify_transcript
 
     expected = None
@@ -266,9 +268,16 @@ def verify(
         except ValueError:
             raise ParameterError("--server: must be an identity, 64 hexadecimal digits") from None
     known = None if registry is None else Registry.load(registry).identities
+    told = {"server_known": expected is not None, "parties_known": known is not None}
+    report: Report | OneShotReport
     with transcript.open("rb") as file:
-        report = verify_transcript(file, server=expected, known=known, threads=usable_cpus())
-    show_transcript(report, Console(), server_known=expected is not None, parties_known=known is not None)
+        threads = usable_cpus()
+        if is_oneshot(file):
+            report = verify_oneshot(file, server=expected, known=known, decryptors=known, threads=threads)
+            show_oneshot_transcript(report, Console(), **told)
+        else:
+            report = verify_transcript(file, server=expected, known=known, threads=threads)
+            show_transcript(report, Console(), **told)
     if not report.ok:
         raise typer.Exit(1)
 

@@ -14,7 +14,7 @@ from secagg.explanation import Statement
 from secagg.params import Phase
 from secagg.planning import Plan
 from secagg.planning_oneshot import Comparison
-from secagg.transcript import Report
+from secagg.transcript import Finding, OneShotReport, Report
 
 
 def show_plans(plans: Sequence[Plan | InfeasibleParameters], console: Console) -> None:
@@ -116,6 +116,50 @@ def _seconds(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3g}"
 
 
+def show_oneshot_transcript(
+    report: OneShotReport, console: Console, *, server_known: bool = False, parties_known: bool = False
+) -> None:
+    """Print what a transcript of the one-upload protocol says, and what verifying it leaves open."""
+    facts = report.facts
+    table = Table("fact", "recomputed", title=f"Transcript {report.transcript.hex()}", title_justify="left")
+    table.add_row("signed by", facts.server.hex() if facts.server is not None else "nobody")
+    if facts.parameters is not None and facts.committee is not None:
+        parameters, numbers = facts.parameters, facts.committee.numbers
+        table.add_row("round", parameters.round_id.hex())
+        table.add_row("contexts", ", ".join(context.hex() for context in parameters.contexts))
+        table.add_row("vector", f"{parameters.vector_length} entries of {parameters.ring_bits} bits")
+        table.add_row(
+            "committee",
+            f"{numbers.members} members of {len(facts.committee.candidates)} candidates, threshold "
+            f"{numbers.privacy_threshold}, packing {numbers.packing}, quorum {numbers.quorum}",
+        )
+    table.add_row("clients", f"{len(facts.uploads)} uploaded, {len(facts.survivors)} are in the sum")
+    if facts.blamed:
+        named = (f"{who.hex()[:12]}{' (guilty)' if who in facts.guilty else ''}" for who in facts.blamed)
+        table.add_row("blamed", ", ".join(named))
+    table.add_row("outcome", facts.outcome + (", unprotected against liars" if facts.unprotected else ""))
+    if facts.survivors:
+        kept = facts.total is not None
+        how = "recomputed bit for bit" if kept else "cannot be recomputed: no masked vectors"
+        table.add_row("sum", how)
+    console.print(table)
+    _show_verdict(report.findings, report.entries, console)
+    left = []
+    if not server_known:
+        left.append("that the identity above is the server's (--server)")
+    if not parties_known:
+        left.append("that the identities in it are parties (--registry)")
+    left.append("whom complaints blame")
+    console.print(f"taken on the server's word: {'; '.join(left)}", highlight=False, markup=False)
+
+
+def _show_verdict(findings: Sequence[Finding], entries: int, console: Console) -> None:
+    for finding in findings:
+        console.print(str(finding), highlight=False, markup=False)
+    verdict = f"NOT verified: {len(findings)} findings" if findings else "verified"
+    console.print(f"{entries} entries: {verdict}", highlight=False)
+
+
 def show_transcript(
     report: Report, console: Console, *, server_known: bool = False, parties_known: bool = False
 ) -> None:
@@ -159,10 +203,7 @@ def show_transcript(
         )
         table.add_row("digest of the sum", f"{facts.total_digest.hex()} ({how})")
     console.print(table)
-    for finding in report.findings:
-        console.print(str(finding), highlight=False, markup=False)
-    verdict = "verified" if report.ok else f"NOT verified: {len(report.findings)} findings"
-    console.print(f"{report.entries} entries: {verdict}", highlight=False)
+    _show_verdict(report.findings, report.entries, console)
     open_questions = []
     if not server_known:
         open_questions.append("that the identity above is the server's (--server)")

@@ -75,6 +75,16 @@ class Replay:
         self._gone: set[Identity] = set()
         self._end: Outcome | None = None  # what must have come out; the digest of a sum may not be known
 
+    @property
+    def begun(self) -> bool:
+        """Return whether there was a header."""
+        return self.facts.parameters is not None
+
+    @property
+    def signer(self) -> Identity | None:
+        """The server, as the header names it."""
+        return self.facts.server
+
     def take(self, entry: Entry) -> None:
         """Take one entry.
 
@@ -82,7 +92,7 @@ class Replay:
         """
         if not self.running:
             raise WrongEntryError("an entry after the outcome")
-        kind, party = self._kind(entry), Identity(entry.party)
+        kind, party = kind_of(entry, begun=self.begun), Identity(entry.party)
         match kind:
             case EntryKind.HEADER:
                 self._header(decode(Header, entry.content))
@@ -98,21 +108,6 @@ class Replay:
                 self._outcome(decode(Outcome, entry.content))
             case EntryKind.SEAL:
                 raise WrongEntryError("SEAL: comes last")
-
-    def _kind(self, entry: Entry) -> EntryKind:
-        """Check the form of an entry."""
-        try:
-            kind = EntryKind(entry.kind)
-        except ValueError:
-            raise WrongEntryError(f"kind {entry.kind} is not known") from None
-        has_party = kind in {EntryKind.TAKEN, EntryKind.UPLOAD, EntryKind.GIVEN_UP}
-        if has_party != bool(entry.party):
-            raise WrongEntryError(f"{kind.name} {'needs a' if has_party else 'has no'} party")
-        if (kind is EntryKind.HEADER) != (self.facts.parameters is None):
-            raise WrongEntryError(f"{kind.name}: out of place")
-        if kind in {EntryKind.CLOSED, EntryKind.GIVEN_UP} and len(entry.content):
-            raise WrongEntryError(f"{kind.name} has no content")
-        return kind
 
     def _header(self, header: Header) -> None:
         if header.version != VERSION:
@@ -266,3 +261,19 @@ def _note_answers(phase: Unmasking, facts: Facts) -> None:
         alive = masked.in_survivors[masked.dealers_of(holder)]
         kinds = int(alive.sum()), int((~alive).sum())
         facts.answered[masked.view.identities[holder]] = kinds
+
+
+def kind_of(entry: Entry, *, begun: bool) -> EntryKind:
+    """Check the form of an entry. Raises WrongEntryError."""
+    try:
+        kind = EntryKind(entry.kind)
+    except ValueError:
+        raise WrongEntryError(f"kind {entry.kind} is not known") from None
+    has_party = kind in {EntryKind.TAKEN, EntryKind.UPLOAD, EntryKind.GIVEN_UP}
+    if has_party != bool(entry.party):
+        raise WrongEntryError(f"{kind.name} {'needs a' if has_party else 'has no'} party")
+    if (kind is EntryKind.HEADER) == begun:
+        raise WrongEntryError(f"{kind.name}: out of place")
+    if kind in {EntryKind.CLOSED, EntryKind.GIVEN_UP} and len(entry.content):
+        raise WrongEntryError(f"{kind.name} has no content")
+    return kind

@@ -8,7 +8,7 @@ another sum, or blame, than came out. What it cannot make up is who took part, u
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from secagg.errors import RemoteProtocolError
 from secagg.kernels import UIntArray
@@ -85,25 +85,56 @@ def verify(
 
     returns  a report; whatever the bytes are, nothing is raised for them
     """
-    return _Verifier(file, Replay(known, threads, memory_limit)).run(server)
+    replay = Replay(known, threads, memory_limit)
+    read = Verifier(file, MAGIC, replay).run(server)
+    return Report(read.transcript, replay.facts.server, read.entries, replay.facts, read.findings)
+
+
+class Replayed(Protocol):
+    """Takes the entries of a transcript in their order.
+
+    running  until the outcome; begun: after the header; signer: whose transcript it is, by its header
+    """
+
+    @property
+    def running(self) -> bool: ...
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def signer(self) -> Identity | None: ...
+    def take(self, entry: Entry) -> None:
+        """Take one entry. Raises WrongEntryError, RemoteProtocolError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A transcript that was read: its address, its entries, what is wrong with it."""
+
+    transcript: bytes
+    entries: int
+    findings: tuple[Finding, ...]
 
 
 @dataclass(slots=True)
-class _Verifier:
+class Verifier:
+    """Reads a file of entries behind the line `magic`; whatever the bytes are, nothing is raised for them."""
+
     file: BinaryIO
-    replay: Replay
+    magic: bytes
+    replay: Replayed
     findings: list[Finding] = field(default_factory=list)
     addresses: list[bytes] = field(default_factory=list)
     seal: Seal | None = None
     unread: int = 0  # entries that follow no header
 
-    def run(self, server: Identity | None) -> Report:
+    def run(self, server: Identity | None) -> Read:
+        """Read everything. server: who must have sealed it; None: whoever the header names."""
         replay = self.replay
         left = self.file.seek(0, 2)
         self.file.seek(0)
-        if self.file.read(len(MAGIC)) != MAGIC:
+        if self.file.read(len(self.magic)) != self.magic:
             self.findings.append(Finding(None, "the first line is not that of a transcript"))
-        left -= len(MAGIC)
+        left -= len(self.magic)
         while left > 0 and self.seal is None and len(self.findings) + self.unread < _MOST_FINDINGS:
             place = len(self.addresses)
             length = int.from_bytes(self.file.read(LENGTH_BYTES), "big")
@@ -117,21 +148,15 @@ class _Verifier:
             self._find(len(self.addresses), f"{left} bytes follow the seal")
         if len(self.findings) + self.unread >= _MOST_FINDINGS:
             self.findings.append(Finding(None, "too much is wrong to go on"))
-        self._check_seal(replay.facts.server, server)
+        self._check_seal(replay.signer, server)
         if self.unread:
             self.findings.append(Finding(None, f"{self.unread} entries cannot be replayed without a header"))
         if replay.running:
             self.findings.append(Finding(None, "the record ends before the round"))
         order = sorted(self.findings, key=lambda f: (f.place is None, f.place or 0))
-        return Report(
-            transcript_digest(self.addresses),
-            replay.facts.server,
-            len(self.addresses),
-            replay.facts,
-            tuple(order),
-        )
+        return Read(transcript_digest(self.addresses), len(self.addresses), tuple(order))
 
-    def _entry(self, place: int, data: bytes, replay: Replay) -> None:
+    def _entry(self, place: int, data: bytes, replay: Replayed) -> None:
         try:
             entry = decode(Entry, data)
             if entry.kind == EntryKind.SEAL:
@@ -144,7 +169,7 @@ class _Verifier:
             self.addresses.append(address(data))
             return
         self.addresses.append(address(data))
-        if place and self.findings and replay.facts.parameters is None and entry.kind != EntryKind.HEADER:
+        if place and self.findings and not replay.begun and entry.kind != EntryKind.HEADER:
             self.unread += 1  # what is wrong is the header: one cause, one line
             return
         try:

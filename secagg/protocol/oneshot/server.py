@@ -26,7 +26,7 @@ from secagg.effects import (
     UploadTaken,
 )
 from secagg.errors import LocalProtocolError, RemoteProtocolError
-from secagg.kernels import LatticeSecret, lattice_values, modq_words, spare_bits_clear
+from secagg.kernels import LatticeSecret, UIntArray, lattice_values, spare_bits_clear
 from secagg.messages.oneshot import (
     ONESHOT_FRAMES,
     Dealings,
@@ -46,10 +46,10 @@ from secagg.messages.oneshot import (
 )
 from secagg.params import Buffer, Identity, require
 from secagg.params_oneshot import OneShotParameters, OneShotPhase
-from secagg.primitives.labels import ONESHOT
-from secagg.primitives.packed_sharing import Words, elements, rebuild, secret_of
+from secagg.primitives.packed_sharing import Words
 from secagg.primitives.signatures import verify
 from secagg.protocol.oneshot import server_snapshot as snapshots
+from secagg.protocol.oneshot.decoding import decode_openings
 from secagg.protocol.oneshot.progress import OneShotProgress
 from secagg.protocol.oneshot.proposal import Proposal, propose
 from secagg.protocol.oneshot.server_snapshot import OneShotState, Partial
@@ -140,6 +140,10 @@ class OneShotServer:
     def uploads(self) -> frozenset[Identity]:
         """The clients whose uploads were taken."""
         return frozenset(self._uploads)
+
+    def upload_of(self, client: Identity) -> TakenUpload | None:
+        """Return the upload of a client that was taken, without its vector."""
+        return self._uploads.get(client)
 
     @property
     def progress(self) -> OneShotProgress:
@@ -577,24 +581,18 @@ class OneShotServer:
 
     def _finish(self) -> list[Effect]:
         view, proposal = self._view, self._chosen()
-        secret, wrong, unprotected = self._decode()
-        survivors = {one.digest: one for one in self._uploads.values() if one.digest in set(proposal.uploads)}
+        decoded = decode_openings(view, self._openings, self._sum_digest())
+        chosen = set(proposal.uploads)
+        survivors = {one.digest: one for one in self._uploads.values() if one.digest in chosen}
         for one in self._uploads.values():
             if one.digest not in survivors and one.edge is None:
                 self._total.subtract(self._packed.get(one.digest))
-        key = LatticeSecret(secret)
-        values = lattice_values(
-            self._total.lanes,
-            key,
-            public_seed=view.lattice_seed,
-            ring_bits=view.parameters.ring_bits,
-            upload_bits=view.parameters.upload_bits,
-            uploads=len(survivors),
-            threads=self._threads,
-        )
-        key.wipe()
+        values = self._values(decoded.secret, len(survivors))
         members = view.committee.members
-        blamed = (*proposal.blamed, *(Blame(members[i], True, BlameReason.WRONG_OPENING) for i in wrong))
+        blamed = (
+            *proposal.blamed,
+            *(Blame(members[i], True, BlameReason.WRONG_OPENING) for i in decoded.wrong),
+        )
         length = view.parameters.vector_length
         if values[length:].any():
             raise RoundEnded(
@@ -611,42 +609,25 @@ class OneShotServer:
             inside,
             blamed,
             Traffic.of(self._up, self._down),
-            unprotected,
+            decoded.unprotected,
             tuple(sorted(self._uploads.keys() - set(inside))),
         )
         return [Completed(result, frozenset(inside))]
 
-    def _decode(self) -> tuple[Words, list[int], bool]:
-        """Return the sum of the secrets, the members with wrong openings, and whether it is unprotected."""
-        view, numbers = self._view, self._view.committee.numbers
-        base = numbers.base
-        readable = {
-            member: values
-            for member, opening in sorted(self._openings.items())
-            if (values := elements(opening.values, view.rows)) is not None
-        }
-        count = len(self._openings)
-        if len(readable) < base:
-            raise RoundEnded(
-                AbortReason.TOO_FEW_OPENINGS, f"{len(readable)} members opened the sum, {base} must"
-            )
-        unprotected = count < base + numbers.liars
-        correct = 0 if unprotected else min((len(readable) - base) // 2, count - base - numbers.liars)
-        points = np.array([member + 1 for member in readable], np.uint64)
-
-        def gamma(words: int) -> Words:
-            digests = (sha256(self._openings[member].values) for member in readable)
-            seed = ONESHOT.digest("openings", view.round_digest, self._sum_digest(), *digests)
-            return modq_words(seed, words)
-
-        rebuilt = rebuild(points, np.stack(list(readable.values())), base, correct, gamma)
-        if rebuilt is None:
-            raise RoundEnded(
-                AbortReason.DECODE_FAILED, f"of {count} openings more than {correct} contradict the others"
-            )
-        off = np.array(list(readable))[rebuilt.wrong].tolist()
-        wrong = [] if unprotected else sorted([*off, *(self._openings.keys() - readable.keys())])
-        return secret_of(rebuilt.values, numbers.packing), wrong, unprotected
+    def _values(self, secret: Words, uploads: int) -> UIntArray:
+        """Take the masks of so many uploads off the total."""
+        key = LatticeSecret(secret)
+        values = lattice_values(
+            self._total.lanes,
+            key,
+            public_seed=self._view.lattice_seed,
+            ring_bits=self.parameters.ring_bits,
+            upload_bits=self.parameters.upload_bits,
+            uploads=uploads,
+            threads=self._threads,
+        )
+        key.wipe()
+        return values
 
     def __repr__(self) -> str:
         phase = None if self._phase is None else self._phase.name
