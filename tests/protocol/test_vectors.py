@@ -35,7 +35,11 @@ from secagg.protocol import ClientSession, ServerSession
 from secagg.transcript import verify
 from tests.vectors import make
 
-FILES = ("active_round.json", "passive_round.json", "bad_cases.json", "primitives.json", "transcripts.json")
+ONESHOT = tuple(name for name, _, _ in make.ONESHOT)
+FILES = (
+    *("active_round.json", "passive_round.json", "bad_cases.json", "primitives.json", "transcripts.json"),
+    *ONESHOT,
+)
 
 
 @cache

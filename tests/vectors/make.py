@@ -10,12 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from secagg.params import Adversary
 from tests.vectors.bad_cases import bad_vectors
+from tests.vectors.oneshot import recorded_oneshot
 from tests.vectors.primitives import primitive_vectors
 from tests.vectors.rounds import Json, recorded
 from tests.vectors.transcripts import transcript_vectors
 
 FOLDER = Path(__file__).parent
+ONESHOT: tuple[tuple[str, Adversary, bool], ...] = (
+    ("oneshot_active.json", "active", False),
+    ("oneshot_passive.json", "passive", False),
+    ("oneshot_kem.json", "active", True),
+)
 
 
 def build() -> dict[str, Json]:
@@ -23,6 +30,10 @@ def build() -> dict[str, Json]:
     return {
         "active_round.json": recorded("active"),
         "passive_round.json": recorded("passive"),
+        **{
+            name: recorded_oneshot(adversary, post_quantum=post_quantum, file=name)
+            for name, adversary, post_quantum in ONESHOT
+        },
         "bad_cases.json": bad_vectors(),
         "primitives.json": primitive_vectors(),
         "transcripts.json": transcript_vectors(),
