@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from secagg.errors import ParameterError
 from secagg.params import Secret
 
 try:
     from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
-except ImportError:  # an older release: everything else works
+
+    MLKEM768PrivateKey.from_seed_bytes(bytes(64))
+except (ImportError, UnsupportedAlgorithm):  # an older release, or an older OpenSSL: everything else works
     AVAILABLE = False
 else:
     AVAILABLE = True
@@ -23,7 +27,8 @@ def require_kem() -> None:
     """Raise ParameterError where `cryptography` has no ML-KEM."""
     if not AVAILABLE:
         raise ParameterError(
-            "post_quantum: needs ML-KEM-768 of cryptography >= 48; install it, or set post_quantum=False"
+            "post_quantum: needs ML-KEM-768 of cryptography >= 48, and of its OpenSSL; install it, or set "
+            "post_quantum=False"
         )
 
 

@@ -346,6 +346,10 @@ class DecryptorSession:
                 RefusalReason.POLICY,
                 "our state may be older than what we sent: we sign nothing in this epoch",
             )
+        if state.asked:  # the caller consents to what it was asked about, and to nothing else
+            if uploads != state.proposal:
+                raise refuse(RefusalReason.EQUIVOCATION, "SumProposal: another sum waits for consent")
+            return []
         dealings = check_sum(state, uploads)
         state.proposal, state.asked = uploads, True
         taken = frozenset(one.identity for one in state.taken.values())
@@ -358,6 +362,8 @@ class DecryptorSession:
     def _open(self, state: MemberRound, phase: Member) -> list[Effect]:
         round_id = state.view.parameters.round_id
         if not state.opening:
+            if sum_digest(state.proposal) != state.signed:  # we were restarted: what it is over was forgotten
+                raise refuse(RefusalReason.WRONG_PHASE, "OpenRequest before the SumProposal came again")
             opening = open_sum(state, phase.me, self._signer)
             survivors = frozenset(state.taken[digest].identity for digest in state.proposal)
             state.opening = bytes(ONESHOT_FRAMES.encode(round_id, opening))

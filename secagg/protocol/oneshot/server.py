@@ -371,7 +371,8 @@ class OneShotServer:
         for one in fresh:
             self._uploads[one.identity] = one
             self._order.append(one)
-        return [UploadTaken(one.identity, one.digest, again=one not in fresh) for one in taken]
+        new = {one.digest for one in fresh}
+        return [UploadTaken(one.identity, one.digest, again=one.digest not in new) for one in taken]
 
     def _on_packed(self, edge: Identity, message: Packed) -> list[Effect]:
         wanted = self._wanted.get(edge, set())
@@ -390,6 +391,8 @@ class OneShotServer:
     def _on_review(self, member: int, message: Review) -> list[Effect]:
         if (former := self._reviews.get(member)) is not None and former != message:
             raise refuse(RefusalReason.EQUIVOCATION, "Review: another one was taken before")
+        if any(complaint.reason == 0 for complaint in message.complaints):
+            raise refuse(RefusalReason.MALFORMED, "Complaint.reason: must be in 1..5, is 0")
         mine = [one.digest for one in self._order]
         if (message.count, message.digest) != (len(mine), self._view.reviewed(mine)):
             identity = self._view.committee.members[member]

@@ -97,8 +97,9 @@ def form(
     """Form a committee of so many candidates."""
     signers = keys(f"{seed}/decryptors", members)
     model = changes.pop("threat_model", ThreatModel(adversary=adversary))
+    demands = changes.pop("policy", {})
     parameters = committee_parameters_of(members, threat_model=model, **changes)
-    policy = policy_of(signers, clients, adversary=adversary)
+    policy = policy_of(signers, clients, adversary=adversary, **demands)
     decryptors = {
         signer.identity: DecryptorSession(signer=signer, policy=policy, entropy=CounterEntropy(f"{seed}/{i}"))
         for i, signer in enumerate(signers)

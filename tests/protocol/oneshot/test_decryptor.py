@@ -1,0 +1,200 @@
+"""A member's own rules: what it is asked, what it consented to, what it wipes."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from secagg.effects import (
+    Completed,
+    RefusalReason,
+    Refused,
+    RosterAccepted,
+    Send,
+    SignWanted,
+)
+from secagg.errors import LocalProtocolError
+from secagg.messages.oneshot import Complaint, SumProposal
+from secagg.params import ThreatModel
+from secagg.params_oneshot import OneShotPhase
+from secagg.protocol.oneshot import DecryptorSession
+from secagg.protocol.oneshot.phases import Member
+from tests.protocol.network import CounterEntropy
+from tests.protocol.oneshot.network import Round, changed, form, framed, message_of
+
+
+def reviewed() -> tuple[Round, DecryptorSession]:
+    """A round whose members have reviewed six uploads; the first member."""
+    one = Round(6, 4)
+    one.start()
+    one.lost = dict.fromkeys(one.epoch.members, OneShotPhase.AGREE)
+    one.close(until=OneShotPhase.AGREE)
+    return one, one.epoch.decryptors[one.epoch.members[0]]
+
+
+def proposal(one: Round, uploads: int) -> bytes:
+    digests = one.server._chosen().uploads[:uploads]
+    return framed(one.parameters.round_id, SumProposal(b"".join(digests)))
+
+
+def test_the_caller_is_asked_about_a_sum_and_nothing_is_sent_before() -> None:
+    one, member = reviewed()
+    before = member.snapshot(), member.releases
+    (wanted,) = member.receive(proposal(one, 6))
+    everybody = frozenset(signer.identity for signer in one.signers)
+    assert wanted == SignWanted(everybody, everybody, one.parameters.round_id)
+    assert (member.snapshot(), member.releases) == before
+    (sent,) = member.sign(one.parameters.round_id)
+    assert isinstance(sent, Send)
+    assert member.releases == before[1] + 1
+    with pytest.raises(LocalProtocolError, match="takes one call after SignWanted"):
+        member.sign(one.parameters.round_id)
+    with pytest.raises(LocalProtocolError, match="takes one call after SignWanted"):
+        member.sign(bytes(16))
+
+
+def test_no_other_sum_takes_the_place_of_one_that_waits_for_consent() -> None:
+    one, member = reviewed()
+    first, second = proposal(one, 6), proposal(one, 4)
+    (wanted,) = member.receive(first)
+    assert isinstance(wanted, SignWanted)
+    (refused,) = member.receive(second)
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusalReason.EQUIVOCATION
+    assert member.receive(first) == []
+    (sent,) = member.sign(one.parameters.round_id)
+    assert isinstance(sent, Send)
+    assert member.receive(first) == [sent]
+    (refused,) = member.receive(second)
+    assert isinstance(refused, Refused)
+
+
+def test_an_open_request_before_the_proposal_is_refused_after_a_restart() -> None:
+    one = Round(5, 4)
+    one.start()
+    member = one.epoch.members[1]
+    requests: list[bytes] = []
+
+    def change(to: bytes, frame: bytes) -> list[bytes]:
+        if to == member and type(message_of(frame)).__name__ == "OpenRequest":
+            requests.append(frame)
+            return []
+        return [frame]
+
+    one.change = change
+    one.close(until=OneShotPhase.OPEN)
+    session = one.epoch.decryptors[member]
+    signer = next(s for s in one.epoch.signers if s.identity == member)
+    again, _ = DecryptorSession.restore(
+        session.snapshot(), signer=signer, policy=one.epoch.policy, releases=session.releases
+    )
+    one.epoch.decryptors[member] = again
+    (refused,) = again.receive(requests[0])
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusalReason.WRONG_PHASE
+    one.change = lambda _, frame: [frame]
+    one.carry(one.server.resend(member))
+    assert not one.server.progress.missing
+    one.close()
+    one.exact(range(5))
+
+
+def test_a_round_that_is_closed_opens_nothing() -> None:
+    one = Round(5, 4)
+    one.start()
+    one.close(until=OneShotPhase.AGREE)
+    session = one.epoch.decryptors[one.epoch.members[0]]
+    session.close_round(one.parameters.round_id)
+    assert session.rounds == {one.parameters.round_id}  # it is taken no more
+    one.close()
+    one.exact(range(5))
+    assert any("SumProposal" in refused.detail for refused in one.refused)
+
+
+def test_what_is_wiped_is_gone() -> None:
+    one = Round(5, 4, epoch_changes={"post_quantum": True})
+    one.start()
+    session = one.epoch.decryptors[one.epoch.members[0]]
+    phase = session._phase
+    assert isinstance(phase, Member)
+    secrets, state = phase.secrets, session._rounds[one.parameters.round_id]
+    one.carry(one.server.deal())
+    shares = [dealing.share for dealing in state.taken.values()]
+    assert all(share is not None and share.any() for share in shares)
+    one.close()
+    assert not state.taken
+    assert all(share is not None and not share.any() for share in shares)
+    assert any(secrets.agreement)
+    session.close()
+    assert session.over
+    assert not any(secrets.agreement)
+    assert not any(secrets.kem_seed)
+    assert secrets.kem is None
+    with pytest.raises(LocalProtocolError, match="there is no epoch to keep"):
+        session.snapshot()
+    (refused,) = session.receive(bytes(one.server.parameters_frame))
+    assert isinstance(refused, Refused)
+
+
+def test_candidates_that_are_no_members_forget_everything() -> None:
+    model = ThreatModel(corrupt=0.01, dropout=0.0, grinding_bits=0, correctness_bits=1)
+    epoch = form(
+        40, committee_size=12, minimum_committee=12, threat_model=model, policy={"minimum_grinding_bits": 0}
+    )
+    assert len(epoch.members) == 12
+    for identity, session in epoch.decryptors.items():
+        assert session.over == (identity not in epoch.members)
+
+
+def test_secrets_do_not_show_and_sessions_are_not_pickled() -> None:
+    one, member = reviewed()
+    assert repr(member) == "DecryptorSession(phase=Member, rounds=1)"
+    phase = member._phase
+    assert isinstance(phase, Member)
+    assert bytes(phase.secrets.agreement).hex() not in repr(phase)
+    assert repr(bytes(phase.secrets.agreement)) not in repr(phase)
+    for secret in (member, one.contributor(0)):
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(secret)
+
+
+def test_an_epoch_is_accepted_in_order_and_kept_before_anything_follows() -> None:
+    one = Round(3, 4)
+    signer = one.epoch.signers[0]
+    session = DecryptorSession(signer=signer, policy=one.epoch.policy, entropy=CounterEntropy("again"))
+    (refused,) = session.receive(one.epoch.certificate)
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusalReason.WRONG_PHASE
+    member = one.epoch.decryptors[one.epoch.members[0]]
+    effects = member.receive(bytes(one.server.parameters_frame))
+    assert effects == [RosterAccepted(one.parameters.round_id)]
+    assert member.receive(bytes(one.server.parameters_frame)) == []
+    assert member.view is not None
+    assert member.rounds == {one.parameters.round_id}
+
+
+def test_a_complaint_without_a_reason_is_no_complaint() -> None:
+    one = Round(4, 4)
+    one.start()
+    liar = one.epoch.members[0]
+
+    def change(member: bytes, frame: bytes) -> list[bytes]:
+        if member != liar or type(message_of(frame)).__name__ != "Review":
+            return [frame]
+        digest = next(iter(one.server._uploads.values())).digest
+        return [changed(frame, lambda said: type(said)(said.count, said.digest, (Complaint(digest, 0),)))]
+
+    one.change_answer = change
+    one.close()
+    one.exact(range(4))
+    assert any("Complaint.reason" in refused.detail for refused in one.refused)
+
+
+def test_who_opened_is_told_over_whom() -> None:
+    one, member = reviewed()
+    one.lost = {}
+    one.carry(one.server._requests_again())
+    requests = {effect.to: effect for effect in one.server.close_phase() if isinstance(effect, Send)}
+    effects = member.receive(bytes(requests[one.epoch.members[0]].frame))
+    assert Completed(None, frozenset(signer.identity for signer in one.signers)) in effects
