@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from secagg.explanation import Statement, explain
     from secagg.local import LocalAggregate, aggregate
+    from secagg.local_oneshot import LocalCommittee, LocalUpload
     from secagg.params import (
         Adversary,
         Buffer,
@@ -117,7 +118,9 @@ __all__ = [
     "InfeasibleParameters",
     "InputWanted",
     "LocalAggregate",
+    "LocalCommittee",
     "LocalProtocolError",
+    "LocalUpload",
     "OneShotAggregate",
     "OneShotParameters",
     "OneShotPhase",
@@ -190,7 +193,9 @@ __getattr__ = attributes(
         "InfeasibleParameters": "errors",
         "InputWanted": "effects",
         "LocalAggregate": "local",
+        "LocalCommittee": "local_oneshot",
         "LocalProtocolError": "errors",
+        "LocalUpload": "local_oneshot",
         "OneShotAggregate": "effects",
         "OneShotParameters": "params_oneshot",
         "OneShotPhase": "params_oneshot",

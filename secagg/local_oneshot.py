@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secagg.effects import (
     Aborted,
@@ -27,6 +28,7 @@ from secagg.params_oneshot import (
     OneShotPhase,
     OneShotPolicy,
 )
+from secagg.primitives.kem import AVAILABLE
 from secagg.primitives.labels import context_digest
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol.oneshot import CommitteeSession, Contributor, DecryptorSession, OneShotServer
@@ -164,56 +166,130 @@ def aggregate_oneshot(
         raise ParameterError(f"lose_decryptors: decryptor {outside[0]} is not in 0..{committee - 1}")
     for i, phase in lose_decryptors.items():
         require(isinstance(phase, OneShotPhase), f"lose_decryptors[{i}]", "a OneShotPhase", phase)
-    clients = [IdentityKey.generate(entropy) for _ in vectors]
-    members = [IdentityKey.generate(entropy) for _ in range(committee)]
-    model = threat_model or ThreatModel()
-    policy = OneShotPolicy(
-        known=frozenset(client.identity for client in clients),
-        decryptors=frozenset(member.identity for member in members),
-        minimum_candidates=committee,
-        minimum_committee=committee,
-        minimum_corrupt=model.corrupt,
-        minimum_security_bits=model.security_bits,
-        minimum_grinding_bits=model.grinding_bits,
-        minimum_colluding=1,
-        require_post_quantum=post_quantum,
-        adversary=model.adversary,
-    )
-    epoch = form_committee(
-        CommitteeParameters(
-            epoch_id=entropy(16),
-            threat_model=model,
-            minimum_candidates=committee,
-            minimum_committee=committee,
-            committee_size=committee,
-            post_quantum=post_quantum,
-        ),
-        members,
-        policy,
-        entropy,
+    one = LocalCommittee(
+        len(vectors), committee, post_quantum=post_quantum, threat_model=threat_model, entropy=entropy
     )
     context = context_digest(b"local")
-    parameters = OneShotParameters(
-        round_id=entropy(16),
-        committee_digest=epoch.committee.committee_digest,
-        vector_length=length,
-        ring_bits=ring_bits,
-        contexts=(context,),
-        maximum_uploads=max(len(vectors), 3),
-    )
-    server = OneShotServer(parameters, epoch.committee, known=policy.known, threads=threads)
-    frames = [epoch.certificate, bytes(server.parameters_frame)]
-    uploads = []
-    for i, (client, vector) in enumerate(zip(clients, vectors, strict=True)):
-        if i not in silent:
-            speaker = Contributor(
-                signer=client, context=context, policy=policy, entropy=entropy, threads=threads
-            )
-            uploads.append((client.identity, contribution(speaker, frames, vector)))
-    lost = {members[i].identity: phase for i, phase in lose_decryptors.items()}
     try:
-        result = run_round(epoch, server, uploads, lost)
+        return one.sum(
+            [LocalUpload(i, context, vector) for i, vector in enumerate(vectors) if i not in silent],
+            length=length,
+            ring_bits=ring_bits,
+            maximum_uploads=len(vectors),
+            lose_decryptors=lose_decryptors,
+            threads=threads,
+        )
     finally:
-        epoch.close()
-    index = {client.identity: i for i, client in enumerate(clients)}
-    return result, tuple(sorted(index[identity] for identity in result.survivors))
+        one.close()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUpload:
+    """An upload of a client of a LocalCommittee: what it is about, and its vector."""
+
+    client: int
+    context: bytes
+    vector: UIntArray | VectorSource = field(repr=False)
+
+
+class LocalCommittee:
+    """Decryptors, and the keys of so many clients, for sums one after the other, all parties in this process.
+
+    clients     numbered from 0
+    decryptors  members of the committee, 3..256
+    raises      ParameterError, InfeasibleParameters
+
+    Close it: it holds the secrets of its epoch.
+    """
+
+    def __init__(
+        self,
+        clients: int,
+        decryptors: int = 8,
+        *,
+        post_quantum: bool = AVAILABLE,
+        threat_model: ThreatModel | None = None,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        require(clients >= 1, "clients", "at least 1", clients)
+        self._entropy = entropy
+        self._keys = [IdentityKey.generate(entropy) for _ in range(clients)]
+        members = [IdentityKey.generate(entropy) for _ in range(decryptors)]
+        model = threat_model or ThreatModel()
+        policy = OneShotPolicy(
+            known=frozenset(key.identity for key in self._keys),
+            decryptors=frozenset(key.identity for key in members),
+            minimum_candidates=decryptors,
+            minimum_committee=decryptors,
+            minimum_corrupt=model.corrupt,
+            minimum_security_bits=model.security_bits,
+            minimum_grinding_bits=model.grinding_bits,
+            minimum_per_context=1,
+            require_post_quantum=post_quantum,
+            adversary=model.adversary,
+        )
+        parameters = CommitteeParameters(
+            epoch_id=entropy(16),
+            threat_model=model,
+            minimum_candidates=decryptors,
+            minimum_committee=decryptors,
+            committee_size=decryptors,
+            post_quantum=post_quantum,
+        )
+        self._epoch = form_committee(parameters, members, policy, entropy)
+        self._told: list[set[bytes]] = [set() for _ in self._keys]
+
+    def sum(
+        self,
+        uploads: Sequence[LocalUpload],
+        *,
+        length: int,
+        ring_bits: int,
+        maximum_uploads: int = 0,
+        minimum_per_context: int = 0,
+        lose_decryptors: Mapping[int, OneShotPhase] | None = None,
+        threads: int = 1,
+    ) -> tuple[OneShotAggregate, tuple[int, ...]]:
+        """Sum uploads of different clients, each about a context that it has not uploaded for before.
+
+        maximum_uploads      that the noise is for; 0: as many as there are
+        minimum_per_context  uploads about a context of fewer are left out; 0: minimum_survivors, 3
+        returns              the result, and the clients that are in it, ascending
+        raises               RoundAbortedError: too few are left; RemoteProtocolError: a client uploads twice,
+                             or again about the same
+        """
+        parameters = OneShotParameters(
+            round_id=self._entropy(16),
+            committee_digest=self._epoch.committee.committee_digest,
+            vector_length=length,
+            ring_bits=ring_bits,
+            contexts=tuple(sorted({one.context for one in uploads})),
+            maximum_uploads=max(maximum_uploads, len(uploads), 3),
+            minimum_per_context=minimum_per_context,
+        )
+        server = OneShotServer(
+            parameters, self._epoch.committee, known=self._epoch.policy.known, threads=threads
+        )
+        frames = [self._epoch.certificate, bytes(server.parameters_frame)]
+        said = []
+        for one in uploads:
+            key, told = self._keys[one.client], self._told[one.client]
+            speaker = Contributor(
+                signer=key,
+                context=one.context,
+                policy=self._epoch.policy,
+                entropy=self._entropy,
+                told=told,
+                threads=threads,
+            )
+            said.append((key.identity, contribution(speaker, frames, one.vector)))
+            told.add(one.context)
+        members = self._epoch.committee.members
+        lost = {members[i]: phase for i, phase in (lose_decryptors or {}).items()}
+        result = run_round(self._epoch, server, said, lost)
+        names = {key.identity: client for client, key in enumerate(self._keys)}
+        return result, tuple(sorted(names[identity] for identity in result.survivors))
+
+    def close(self) -> None:
+        """Wipe what the members hold."""
+        self._epoch.close()

@@ -56,13 +56,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     }
     | EVERYBODY,
     "cli_registry": {"service", "store", "secagg"} | EVERYBODY,
-    "__init__": {"lazy", "primitives", "protocol", "local", "planning", "explanation"} | EVERYBODY,
+    "__init__": {"lazy", "primitives", "protocol", "local", "local_oneshot", "planning", "explanation"}
+    | EVERYBODY,
 }
 ABOVE = {"service", "cli", "cli_registry"}  # with sockets, clocks and threads
 NEVER_BELOW_SERVICE = {
     *("asyncio", "concurrent", "grpc", "os", "random", "secrets", "socket", "sqlite3", "threading", "time")
 }
-EXEMPT = {"kernels": {"os", "concurrent"}, "local": {"os"}, "store": {"os", "sqlite3", "threading", "time"}}
+EXEMPT = {
+    "kernels": {"os", "concurrent"},
+    "local": {"os"},
+    "local_oneshot": {"os"},
+    "store": {"os", "sqlite3", "threading", "time"},
+}
 FACES = {
     "secagg",
     *(f"secagg.{name}" for name in ("audit", "cli", "kernels", "lazy", "service")),
@@ -97,7 +103,7 @@ FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
         *("evaluation.personal", "evaluation.baselines", "evaluation.prediction"),
         *("evaluation.onnx_graph", "evaluation.export"),
     ),
-    ("experiments", "service"),
+    ("experiments", "service", "phones"),
     ("demo",),
     ("cli", "__main__"),
 )

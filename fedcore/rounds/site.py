@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from fedcore.rounds.local_training import (
 )
 from fedcore.rounds.questions import STATISTICS, AboutModel, Moments, TaskKind, Train
 from fedcore.rounds.task import Task
+from fedcore.settings import require
 from fedcore.statistics import sums
 from fedcore.statistics.moments import moments_norm
 from secagg.kernels import UIntArray, lane_dtype
@@ -61,6 +62,11 @@ def whole(answer: UIntArray | EncodedVector, task: Task) -> UIntArray:
     out = np.empty(answer.length, lane_dtype(task.encoding.codec.ring_bits))
     answer.read(0, out)
     return out
+
+
+def _faded(real: Contribution, fade: float) -> Contribution:
+    """Return a contribution that weighs less: at least 1, so that it does not tell how much it weighed."""
+    return replace(real, weight=max(round(real.weight * fade), 1)) if fade < 1 and real.weight else real
 
 
 def with_cause(said: str, error: BaseException) -> str:
@@ -134,18 +140,22 @@ class Site:
         """Return this site's encoded vector, (task.encoding.length,). Raises TaskError, CodecError."""
         return whole(self.answer(task), task)
 
-    def answer(self, task: Task) -> UIntArray | EncodedVector:
-        """Return this site's vector as it is read chunk by chunk; whole under noise. Raises TaskError."""
+    def answer(self, task: Task, *, fade: float = 1.0) -> UIntArray | EncodedVector:
+        """Return this site's vector as it is read chunk by chunk; whole under noise. Raises TaskError.
+
+        fade  factor of the weight, in (0, 1]: of an update about a model that is not the newest any more
+        """
+        require(0 < fade <= 1, "fade", "in (0, 1]", fade)
         compute = self.accept(task)
         state = self.state
         if self.guard is not None:
             self._check_sensitivity(self.guard)
             self.guard.demand(task, self._expected)
         try:
-            return self._encoded(task, compute())
+            return self._encoded(task, _faded(compute(), fade))
         except CodecError as error:  # no rounding within the norm
             self._in_trouble(task, error, state)
-            return self._encoded(task, self._nothing(task))
+            return self._encoded(task, _faded(self._nothing(task), fade))
 
     def _check_sensitivity(self, guard: PrivacyGuard) -> None:
         """Refuse to serve when the learner says that persons move more than the plan promises."""
