@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from secagg.effects import (
@@ -82,7 +82,7 @@ def form_committee(
 def run_round(
     epoch: LocalEpoch,
     server: OneShotServer,
-    uploads: Collection[tuple[Identity, bytes]],
+    uploads: Iterable[tuple[Identity, bytes]],
     lost: Mapping[Identity, OneShotPhase],
 ) -> OneShotAggregate:
     """Carry frames between the server and the members until there is a sum.
@@ -271,7 +271,15 @@ class LocalCommittee:
             parameters, self._epoch.committee, known=self._epoch.policy.known, threads=threads
         )
         frames = [self._epoch.certificate, bytes(server.parameters_frame)]
-        said = []
+        lost = {self._epoch.committee.members[i]: phase for i, phase in (lose_decryptors or {}).items()}
+        result = run_round(self._epoch, server, self._speak(uploads, frames, threads), lost)
+        names = {key.identity: client for client, key in enumerate(self._keys)}
+        return result, tuple(sorted(names[identity] for identity in result.survivors))
+
+    def _speak(
+        self, uploads: Iterable[LocalUpload], frames: Sequence[bytes], threads: int
+    ) -> Iterator[tuple[Identity, bytes]]:
+        """Make one upload after the other: none is kept."""
         for one in uploads:
             key, told = self._keys[one.client], self._told[one.client]
             speaker = Contributor(
@@ -282,13 +290,8 @@ class LocalCommittee:
                 told=told,
                 threads=threads,
             )
-            said.append((key.identity, contribution(speaker, frames, one.vector)))
+            yield key.identity, contribution(speaker, frames, one.vector)
             told.add(one.context)
-        members = self._epoch.committee.members
-        lost = {members[i]: phase for i, phase in (lose_decryptors or {}).items()}
-        result = run_round(self._epoch, server, said, lost)
-        names = {key.identity: client for client, key in enumerate(self._keys)}
-        return result, tuple(sorted(names[identity] for identity in result.survivors))
 
     def close(self) -> None:
         """Wipe what the members hold."""

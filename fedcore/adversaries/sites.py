@@ -72,16 +72,16 @@ class Attacker(Site):
 
     attack: Attack = field(default_factory=Attack)
 
-    def answer(self, task: Task, *, fade: float = 1.0) -> UIntArray:
+    def answer(self, task: Task) -> UIntArray:
         """Return the attack's vector, (task.encoding.length,). Raises TaskError, CodecError."""
         if task.kind is not TaskKind.TRAIN:
-            return whole(super(Attacker, self).answer(task, fade=fade), task)
+            return whole(super(Attacker, self).answer(task), task)
         if self.attack.ignores_norm:
             real = self.compute(task)
             seed = self._randomness(task, "rounding")
             encoded = task.encoding.codec.encode(real.coordinates, real.weight, seed, real.precise)
         else:
-            encoded = whole(super(Attacker, self).answer(task, fade=fade), task)
+            encoded = whole(super(Attacker, self).answer(task), task)
         return self.attack.on_the_wire(encoded, task)
 
     def accept(self, task: Task) -> Callable[[], Contribution]:

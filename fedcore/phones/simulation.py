@@ -102,7 +102,7 @@ class _Server:
             LocalUpload(
                 one.phone,
                 self.contexts[one.version],
-                self.phones[one.phone].site.answer(self.tasks[one.version], fade=settings.fade(one.behind)),
+                self.phones[one.phone].site.faded_answer(self.tasks[one.version], settings.fade(one.behind)),
             )
             for one in came
         ]

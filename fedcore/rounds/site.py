@@ -140,10 +140,14 @@ class Site:
         """Return this site's encoded vector, (task.encoding.length,). Raises TaskError, CodecError."""
         return whole(self.answer(task), task)
 
-    def answer(self, task: Task, *, fade: float = 1.0) -> UIntArray | EncodedVector:
-        """Return this site's vector as it is read chunk by chunk; whole under noise. Raises TaskError.
+    def answer(self, task: Task) -> UIntArray | EncodedVector:
+        """Return this site's vector as it is read chunk by chunk; whole under noise. Raises TaskError."""
+        return self.faded_answer(task, 1.0)
 
-        fade  factor of the weight, in (0, 1]: of an update about a model that is not the newest any more
+    def faded_answer(self, task: Task, fade: float) -> UIntArray | EncodedVector:
+        """Return an answer about a model that is not the newest any more: its weight times `fade`, in (0, 1].
+
+        raises  as `answer`; SettingError
         """
         require(0 < fade <= 1, "fade", "in (0, 1]", fade)
         compute = self.accept(task)

@@ -480,22 +480,22 @@ _CODEC = (
     Defence(
         "frame-version",
         "secagg.messages.frames",
-        "if frame.version != PROTOCOL_VERSION:",
+        "if frame.version != self.version:",
         "if False:",
         "frames of another version are refused",
     ),
     Defence(
         "frame-kind",
         "secagg.messages.frames",
-        "if not 1 <= frame.kind <= len(KINDS):",
+        "if not self.first <= frame.kind <= last:",
         "if False:",
         "kinds that do not exist are refused",
     ),
     Defence(
         "frame-kind-zero",
         "secagg.messages.frames",
-        "if not 1 <= frame.kind <= len(KINDS):",
-        "if not frame.kind <= len(KINDS):",
+        "if not self.first <= frame.kind <= last:",
+        "if not frame.kind <= last:",
         "a frame without a kind is refused",
     ),
     Defence(

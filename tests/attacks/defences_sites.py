@@ -74,7 +74,7 @@ DEFENCES = (
     Defence(
         "site: zeros where rounding fails",
         _SITE,
-        "            return self._encoded(task, self._nothing(task))\n",
+        "            return self._encoded(task, _faded(self._nothing(task), fade))\n",
         "            raise\n",
         "nobody hears that no rounding is within the norm",
     ),

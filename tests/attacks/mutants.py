@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.attacks import defences_service, defences_tables, defences_ways
+from tests.attacks import defences_oneshot, defences_service, defences_tables, defences_ways
 from tests.attacks.defence import Defence
 from tests.attacks.defences import DEFENCES
 
@@ -93,6 +93,13 @@ _WAYS = (
     "tests/fedcore/test_foreign.py",
     "tests/fedcore/test_settings.py",
     "tests/service/test_reach.py",
+)
+_ONESHOT = (
+    "tests/attacks/oneshot",
+    "tests/protocol/oneshot",
+    "tests/transcript/test_oneshot.py",
+    "tests/test_local_oneshot.py",
+    "tests/test_params_oneshot.py",
 )
 _FOUND = 3  # attacks that are kept per defence
 _TIMEOUT_S = 900
@@ -193,6 +200,8 @@ def _suite(defence: Defence) -> tuple[str, ...]:
         return (*_TABLES, "tests/service/registry/test_names.py", *_TRAINING)
     if defence in defences_ways.DEFENCES:
         return _WAYS
+    if defence in defences_oneshot.DEFENCES:
+        return _ONESHOT
     if defence in defences_service.DEFENCES and defence.module.startswith("secagg."):
         return (*_SERVICE, *_STATE, *_OTHERS_LIE)
     if defence.module.startswith("fedcore.") or defence.module.endswith(".context"):

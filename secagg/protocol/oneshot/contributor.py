@@ -118,6 +118,10 @@ class Contributor:
         if view is None or self._frame is not None or self._entropy is None:
             raise LocalProtocolError("submit: takes one vector, after the parameters of a round")
         parameters = view.parameters
+        try:
+            self._check_unseen(parameters.round_id)  # another session of ours may have uploaded meanwhile
+        except RemoteProtocolError as error:
+            raise LocalProtocolError(f"submit: {error.detail}") from error
         source = checked_source(vector, parameters.vector_length, parameters.ring_bits)
         plain = _plain_digest(source, parameters.ring_bits)
         ephemeral, seed = bytearray(self._entropy(32)), bytearray(self._entropy(32))
@@ -171,16 +175,19 @@ class Contributor:
             raise refuse(RefusalReason.WEAK_PARAMETERS, "committee_digest: of no certificate that we checked")
         if self._context not in parameters.contexts:
             raise refuse(RefusalReason.CONTEXT_MISMATCH, "OneShotParameters.contexts: ours is not among them")
-        if parameters.round_id in self._seen:
+        self._check_unseen(round_id)
+        check_round_policy(parameters, self._policy)
+        self._view = OneShotView.build(parameters, committee)
+        return [InputWanted(parameters.vector_length, parameters.ring_bits)]
+
+    def _check_unseen(self, round_id: bytes) -> None:
+        if round_id in self._seen:
             raise refuse(RefusalReason.ROUND_REUSED, f"uploaded in round {round_id.hex()} before")
         if self._context in self._told and not self._again:
             raise refuse(
                 RefusalReason.CONTEXT_REPEATED,
                 "a vector for this context was uploaded before: it must be presumed summed",
             )
-        check_round_policy(parameters, self._policy)
-        self._view = OneShotView.build(parameters, committee)
-        return [InputWanted(parameters.vector_length, parameters.ring_bits)]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Contributor is not pickled; see snapshot()")

@@ -130,19 +130,19 @@ class DecryptorSession:
         state, phase = self._rounds.get(round_id), self._phase
         if state is None or not isinstance(phase, Member) or not state.asked or self._silent:
             raise LocalProtocolError("sign: takes one call after SignWanted")
-        state.asked = False
-        state.signed = sum_digest(state.proposal)
+        sum_hash = sum_digest(state.proposal)
         if not state.view.committee.active:
-            return self._open(state, phase)
+            return self._open(state, phase, sum_hash)
+        signed = self._signature(state, phase, sum_hash)
+        state.signed, state.asked = sum_hash, False
         self._releases += 1
-        return [self._signature(state, phase)]
+        return [signed]
 
     def close_round(self, round_id: bytes) -> None:
         """Forget a round and overwrite its shares; its id is taken no more."""
         if (state := self._rounds.get(round_id)) is not None:
             state.wipe()
-            state.proposal = ()
-            state.asked = False
+            state.closed = True
 
     def close(self) -> None:
         """Close the epoch: overwrite every secret that is left."""
@@ -163,7 +163,9 @@ class DecryptorSession:
         if not isinstance(self._phase, KeySent | Member):
             raise LocalProtocolError("snapshot: there is no epoch to keep")
         return snapshots.save_decryptor(
-            snapshots.DecryptorState(self._signer.identity, self._phase, self._rounds, self._releases)
+            snapshots.DecryptorState(
+                self._signer.identity, self._phase, self._rounds, self._releases, self._silent
+            )
         )
 
     @classmethod
@@ -191,7 +193,7 @@ class DecryptorSession:
         session._phase = state.phase
         session._rounds = state.rounds
         session._releases = state.releases
-        session._silent = releases is None or releases > state.releases
+        session._silent = state.silent or releases is None or releases > state.releases
         effects: list[Effect] = []
         if isinstance(state.phase, KeySent):
             session._epoch_id = state.phase.parameters.epoch_id
@@ -213,9 +215,7 @@ class DecryptorSession:
             case KeySent() as phase, CommitteeAnnouncement():
                 return self._on_committee(round_id, phase, message)
             case Member() as phase, CommitteeAnnouncement():
-                if (message.committee, tuple(message.keys)) != (phase.view.committee, phase.view.keys):
-                    raise refuse(RefusalReason.EQUIVOCATION, "another committee of this epoch was accepted")
-                return self._accepted(phase)
+                return self._on_committee_again(round_id, phase, message)
             case Member() as phase, OneShotParametersMessage():
                 return self._on_round(round_id, phase, message)
             case Member() as phase, Dealings() | ReviewRequest() | SumProposal() | OpenRequest():
@@ -268,6 +268,15 @@ class DecryptorSession:
         self._releases += 1
         return self._accepted(self._phase)
 
+    def _on_committee_again(
+        self, epoch_id: bytes, phase: Member, message: CommitteeAnnouncement
+    ) -> list[Effect]:
+        if epoch_id != self._epoch_id:
+            raise refuse(RefusalReason.WRONG_ROUND, "Frame.round_id: not our epoch")
+        if (message.committee, tuple(message.keys)) != (phase.view.committee, phase.view.keys):
+            raise refuse(RefusalReason.EQUIVOCATION, "another committee of this epoch was accepted")
+        return self._accepted(phase)
+
     def _accepted(self, phase: Member) -> list[Effect]:
         effects: list[Effect] = [CommitteeAccepted(self._epoch_id, member=True)]
         if phase.view.active and not self._silent:
@@ -301,6 +310,8 @@ class DecryptorSession:
         phase: Member,
         message: Dealings | ReviewRequest | SumProposal | OpenRequest,
     ) -> list[Effect]:
+        if state.closed:
+            raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} in a round that we closed")
         if state.opening and isinstance(message, Dealings | ReviewRequest):
             raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__} after the opening")
         match message:
@@ -330,7 +341,7 @@ class DecryptorSession:
         if not state.signed:
             raise refuse(RefusalReason.WRONG_PHASE, "OpenRequest before we signed a sum")
         check_quorum(state.view, state.signed, tuple(message.signatures))
-        return self._open(state, phase)
+        return self._open(state, phase, state.signed)
 
     def _on_proposal(self, state: MemberRound, phase: Member, message: SumProposal) -> list[Effect]:
         uploads = read_proposal(state.view, message)
@@ -339,8 +350,8 @@ class DecryptorSession:
                 raise refuse(RefusalReason.EQUIVOCATION, "SumProposal: another sum of this round was signed")
             state.proposal = uploads
             if not state.view.committee.active:
-                return self._open(state, phase)
-            return [] if self._silent else [self._signature(state, phase)]
+                return self._open(state, phase, state.signed)
+            return [] if self._silent else [self._signature(state, phase, state.signed)]
         if self._silent:
             raise refuse(
                 RefusalReason.POLICY,
@@ -356,17 +367,18 @@ class DecryptorSession:
         survivors = frozenset(one.identity for one in dealings)
         return [SignWanted(taken, survivors, state.view.parameters.round_id)]
 
-    def _signature(self, state: MemberRound, phase: Member) -> Send:
-        return self._send(sign_sum(state.view, phase.me, state.signed, self._signer), state)
+    def _signature(self, state: MemberRound, phase: Member, sum_hash: bytes) -> Send:
+        return self._send(sign_sum(state.view, phase.me, sum_hash, self._signer), state)
 
-    def _open(self, state: MemberRound, phase: Member) -> list[Effect]:
+    def _open(self, state: MemberRound, phase: Member, sum_hash: bytes) -> list[Effect]:
         round_id = state.view.parameters.round_id
         if not state.opening:
-            if sum_digest(state.proposal) != state.signed:  # we were restarted: what it is over was forgotten
+            if sum_digest(state.proposal) != sum_hash:  # we were restarted: what it is over was forgotten
                 raise refuse(RefusalReason.WRONG_PHASE, "OpenRequest before the SumProposal came again")
             opening = open_sum(state, phase.me, self._signer)
             survivors = frozenset(state.taken[digest].identity for digest in state.proposal)
             state.opening = bytes(ONESHOT_FRAMES.encode(round_id, opening))
+            state.signed, state.asked = sum_hash, False
             state.wipe()
             self._releases += 1
             return [Send(None, Frame(state.opening)), Completed(None, survivors)]

@@ -23,7 +23,7 @@ from secagg.protocol.oneshot.uploads import (
     Total,
     check_upload,
 )
-from secagg.protocol.oneshot.view import CommitteeView, OneShotView
+from secagg.protocol.oneshot.view import CommitteeView, OneShotView, require_committee
 from secagg.protocol.round import refuse
 
 
@@ -41,12 +41,14 @@ class EdgeServer:
         known: Collection[Identity] | None,
         packed: PackedStore | None = None,
     ) -> None:
+        require_committee(parameters, committee)
         self._view = OneShotView.build(parameters, committee)
         self._known = None if known is None else frozenset(known)
         self._packed: PackedStore = MemoryPacked() if packed is None else packed
         self._total = Total(self._view)
         self._uploads: dict[Identity, TakenUpload] = {}
-        self._sent = False
+        self._digests: set[bytes] = set()
+        self._sent = self._closed = False
 
     @property
     def uploads(self) -> frozenset[Identity]:
@@ -81,6 +83,7 @@ class EdgeServer:
     def close(self) -> None:
         """Forget the vectors: the sum is out."""
         self._packed.clear()
+        self._closed = True
 
     def _on_upload(self, sender: Identity, message: Upload) -> list[Effect]:
         former = self._uploads.get(sender)
@@ -98,10 +101,13 @@ class EdgeServer:
         self._packed.put(taken.digest, message.packed)
         self._total.add(message.packed)
         self._uploads[sender] = taken
+        self._digests.add(taken.digest)
         return [UploadTaken(sender, taken.digest)]
 
     def _on_request(self, digest: bytes) -> list[Effect]:
-        if digest not in {one.digest for one in self._uploads.values()}:
+        if self._closed:
+            raise refuse(RefusalReason.WRONG_PHASE, "PackedRequest: the sum is out")
+        if digest not in self._digests:
             raise refuse(RefusalReason.NOT_INCLUDED, "PackedRequest.upload: none of ours")
         message = Packed(digest, self._packed.get(digest))
         return [Send(None, ONESHOT_FRAMES.encode(self._view.parameters.round_id, message))]

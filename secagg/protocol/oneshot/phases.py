@@ -95,6 +95,7 @@ class MemberRound:
     proposal  the uploads of the sum that was proposed last, as far as this session has seen it
     asked     the caller has not consented to that yet
     opening   the frame that it opened with; b"": not yet
+    closed    its caller has no part in it any more
     """
 
     view: OneShotView
@@ -103,6 +104,7 @@ class MemberRound:
     proposal: tuple[bytes, ...] = ()
     asked: bool = False
     opening: Buffer = b""
+    closed: bool = False
 
     def wipe(self) -> None:
         """Overwrite the shares."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from secagg.effects import Breach, RefusalReason
 from secagg.params import to_ppm
 from secagg.params_oneshot import CommitteeParameters, OneShotParameters, OneShotPolicy
+from secagg.primitives import kem
 from secagg.protocol.round import breach_sentence, refuse
 
 
@@ -25,6 +26,8 @@ def check_committee_policy(parameters: CommitteeParameters, policy: OneShotPolic
     if policy.require_post_quantum and not parameters.post_quantum:
         found.append(Breach("post_quantum", "set", "not"))
     _refuse(found)
+    if parameters.post_quantum and not kem.AVAILABLE:
+        raise refuse(RefusalReason.POLICY, "post_quantum: there is no ML-KEM-768 here (cryptography >= 48)")
 
 
 def check_round_policy(parameters: OneShotParameters, policy: OneShotPolicy) -> None:

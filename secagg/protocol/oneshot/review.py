@@ -17,6 +17,7 @@ from secagg.protocol.oneshot.phases import EpochSecrets, MemberRound, TakenDeali
 from secagg.protocol.oneshot.view import OneShotView, sha256, sum_digest
 from secagg.protocol.round import refuse, short
 
+_DEALINGS = 2  # that a member takes for each upload there may be: a client may have sent two
 UNKNOWN_CLIENT = 5  # reason of a complaint: its registry does not have the client
 
 
@@ -34,6 +35,8 @@ def take_dealing(
     part = digests_of(member, dealing)
     if (digest := part.digest(view)) in state.taken:
         return
+    if len(state.taken) >= (limit := _DEALINGS * view.parameters.maximum_uploads):
+        raise refuse(RefusalReason.OUT_OF_RANGE, f"Dealing of {who}: {limit} of this round were taken")
     if not verify(part.identity, part.text(view), dealing.signature):
         raise refuse(RefusalReason.BAD_SIGNATURE, f"Dealing of {who}: signature")
     if known is not None and part.identity not in known:

@@ -61,7 +61,7 @@ from secagg.protocol.oneshot.uploads import (
     check_forwarded,
     check_upload,
 )
-from secagg.protocol.oneshot.view import CommitteeView, OneShotView, sha256, sum_digest
+from secagg.protocol.oneshot.view import CommitteeView, OneShotView, require_committee, sha256
 from secagg.protocol.round import RoundEnded, refuse
 from secagg.protocol.snapshot import parts_must_fit
 
@@ -92,12 +92,7 @@ class OneShotServer:
         threads: int = 1,
     ) -> None:
         require(threads >= 1, "threads", "at least 1", threads)
-        require(
-            parameters.committee_digest == committee.committee_digest,
-            "committee_digest",
-            "that of the committee",
-            parameters.committee_digest.hex(),
-        )
+        require_committee(parameters, committee)
         self._view = OneShotView.build(parameters, committee)
         self._known = None if known is None else frozenset(known)
         self._edges = frozenset(edges)
@@ -112,6 +107,7 @@ class OneShotServer:
         self._partial: dict[Identity, Partial] = {}  # by edge
         self._wanted: dict[Identity, set[bytes]] = {}  # packed vectors to fetch from edges
         self._reviews: dict[int, Review] = {}
+        self._reviewed = -1, b""  # of how many Dealings the digest is that members send
         self._again: set[int] = set()  # members that got everything a second time
         self._proposal: Proposal | None = None
         self._signatures: dict[int, SumSignature] = {}
@@ -206,8 +202,10 @@ class OneShotServer:
         return effects
 
     def resend(self, member: Identity) -> list[Effect]:
-        """Everything that a member must get again when it was restarted."""
+        """Everything that a member, or an edge, must get again when it was restarted."""
         index = self._view.committee.index.get(member)
+        if self._phase is OneShotPhase.FETCH and member in self._wanted:
+            return self._request(member, self._phase)
         if index is None or self._phase is None:
             return []
         effects: list[Effect] = [self._send(member, self.parameters_frame)]
@@ -245,7 +243,12 @@ class OneShotServer:
         except RoundEnded as end:
             self._phase = None
             self._packed.clear()
-            return [*silent, Aborted(end.reason, end.blamed, end.detail, end.guilty, end.likely)]
+            blamed, guilty = set(end.blamed), set(end.guilty)
+            for one in self._proposal.blamed if self._proposal else ():
+                blamed.add(one.client)
+                guilty.update([one.client] if one.guilty else [])
+            named = tuple(sorted(blamed)), end.detail, tuple(sorted(guilty)), end.likely
+            return [*silent, Aborted(end.reason, *named)]
 
     def snapshot(self) -> bytes:
         """Return the state, without packed vectors. Raises LocalProtocolError outside a round."""
@@ -372,7 +375,11 @@ class OneShotServer:
             self._uploads[one.identity] = one
             self._order.append(one)
         new = {one.digest for one in fresh}
-        return [UploadTaken(one.identity, one.digest, again=one.digest not in new) for one in taken]
+        return [  # who uploaded something else before is not told that this was taken
+            UploadTaken(one.identity, one.digest, again=one.digest not in new)
+            for one in taken
+            if self._uploads[one.identity].digest == one.digest
+        ]
 
     def _on_packed(self, edge: Identity, message: Packed) -> list[Effect]:
         wanted = self._wanted.get(edge, set())
@@ -393,8 +400,12 @@ class OneShotServer:
             raise refuse(RefusalReason.EQUIVOCATION, "Review: another one was taken before")
         if any(complaint.reason == 0 for complaint in message.complaints):
             raise refuse(RefusalReason.MALFORMED, "Complaint.reason: must be in 1..5, is 0")
-        mine = [one.digest for one in self._order]
-        if (message.count, message.digest) != (len(mine), self._view.reviewed(mine)):
+        if former is not None:
+            return []
+        if self._reviewed[0] != len(self._order):
+            mine = [one.digest for one in self._order]
+            self._reviewed = len(mine), self._view.reviewed(mine)
+        if (message.count, message.digest) != self._reviewed:
             identity = self._view.committee.members[member]
             if member in self._again:
                 raise refuse(RefusalReason.NOT_INCLUDED, "Review: not of the Dealings that were sent")
@@ -482,13 +493,8 @@ class OneShotServer:
     def _must_have(self, uploads: int) -> None:
         least = self.parameters.effective_minimum
         if uploads < least:
-            blamed = self._proposal.blamed if self._proposal else ()
-            raise RoundEnded(
-                AbortReason.TOO_FEW_SURVIVORS,
-                f"{uploads} uploads, at least {least} are needed",
-                [one.client for one in blamed],
-                [one.client for one in blamed if one.guilty],
-            )
+            detail = f"{uploads} uploads, at least {least} are needed"
+            raise RoundEnded(AbortReason.TOO_FEW_SURVIVORS, detail)
 
     def _choose(self) -> list[Effect]:
         numbers = self._view.committee.numbers
@@ -499,7 +505,9 @@ class OneShotServer:
             )
         self._proposal = self._proposed()
         self._must_have(len(self._proposal.uploads))
-        self._wanted = self._to_fetch(set(self._proposal.uploads))
+        inside = set(self._proposal.uploads)
+        self._take_in_again(inside)
+        self._wanted = self._to_fetch(inside)
         if self._wanted:
             return self._enter(OneShotPhase.FETCH)
         return self._enter(OneShotPhase.AGREE if self._view.committee.active else OneShotPhase.OPEN)
@@ -511,6 +519,17 @@ class OneShotServer:
             for member, said in self._reviews.items()
         }
         return propose(self._view, uploads, complaints)
+
+    def _take_in_again(self, inside: set[bytes]) -> None:
+        """Add what an edge's total had, was fetched for an earlier choice, and is in the sum now."""
+        for partial in self._partial.values():
+            if partial.lost:
+                continue
+            for one in partial.taken:
+                chosen = one.digest in inside and self._uploads.get(one.identity) is one
+                if chosen and one.digest in partial.fetched:
+                    self._total.add(self._packed.get(one.digest))
+                    partial.fetched.discard(one.digest)
 
     def _to_fetch(self, inside: set[bytes]) -> dict[Identity, set[bytes]]:
         """Return the uploads that edges have in their totals and that are not in the sum, by edge."""
@@ -578,7 +597,7 @@ class OneShotServer:
         return self._proposal
 
     def _sum_digest(self) -> bytes:
-        return sum_digest(self._chosen().uploads)
+        return self._chosen().digest
 
     # --- the sum
 

@@ -58,6 +58,7 @@ class _Round:
     parameters: OneShotParametersMessage = message(2, OneShotParametersMessage)
     signed: bytes = octets(3, 0, 32)
     opening: Buffer = large_octets(4)
+    closed: int = uint(5, 2)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,6 +72,7 @@ class _Decryptor:
     kem_seed: bytes = octets(7, 0, 64)
     rounds: Sequence[_Round] = messages(8, _Round)
     releases: int = uint(9)
+    silent: int = uint(10, 2)
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class DecryptorState:
     phase: KeySent | Member
     rounds: dict[bytes, MemberRound]
     releases: int
+    silent: bool  # it was restored from an older state once: it signs nothing more in this epoch
 
 
 def save_decryptor(state: DecryptorState) -> bytes:
@@ -93,7 +96,7 @@ def save_decryptor(state: DecryptorState) -> bytes:
         parameters = phase.view.parameters
         announcement = encode(CommitteeAnnouncement(phase.view.committee, phase.view.keys))
     rounds = tuple(
-        _Round(round_id, oneshot_to_wire(one.view.parameters), one.signed, one.opening)
+        _Round(round_id, oneshot_to_wire(one.view.parameters), one.signed, one.opening, int(one.closed))
         for round_id, one in sorted(state.rounds.items())
     )
     return with_digest(
@@ -108,6 +111,7 @@ def save_decryptor(state: DecryptorState) -> bytes:
                 bytes(phase.secrets.kem_seed),
                 rounds,
                 state.releases,
+                int(state.silent),
             )
         )
     )
@@ -130,14 +134,18 @@ def _restored(saved: _Decryptor, policy: OneShotPolicy) -> DecryptorState:
     identity = Identity(saved.identity)
     if not len(saved.announcement):
         own = decode(CommitteeKey, saved.own)
-        return DecryptorState(identity, KeySent(parameters, own, secrets), {}, saved.releases)
+        sent = KeySent(parameters, own, secrets)
+        return DecryptorState(identity, sent, {}, saved.releases, bool(saved.silent))
     announcement = decode(CommitteeAnnouncement, saved.announcement)
     view = CommitteeView.check(parameters, announcement.committee, tuple(announcement.keys), policy)
     rounds = {}
     for one in saved.rounds:
         round_view = OneShotView.build(oneshot_from_wire(one.parameters), view)
-        rounds[one.round_id] = MemberRound(round_view, signed=one.signed, opening=bytes(one.opening))
-    return DecryptorState(identity, Member(view, view.index[identity], secrets), rounds, saved.releases)
+        rounds[one.round_id] = MemberRound(
+            round_view, signed=one.signed, opening=bytes(one.opening), closed=bool(one.closed)
+        )
+    member = Member(view, view.index[identity], secrets)
+    return DecryptorState(identity, member, rounds, saved.releases, bool(saved.silent))
 
 
 def _decoded(kind: type[M], data: bytes) -> M:

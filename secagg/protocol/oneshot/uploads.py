@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -39,8 +39,8 @@ class MemoryPacked:
         self._packed: dict[bytes, Buffer] = {}
 
     def put(self, digest: bytes, packed: Buffer) -> None:
-        """Keep a vector."""
-        self._packed[digest] = packed
+        """Keep a vector: a copy, the frame is the caller's."""
+        self._packed[digest] = bytes(packed)
 
     def get(self, digest: bytes) -> Buffer:
         """Return a vector."""
@@ -138,7 +138,14 @@ def check_forwarded(
         bytes(dealing.sealed),
     )
     _check_signed(view, dealing, trees)
-    return TakenUpload(dealing, trees, edge)
+    own = replace(  # the frame is the caller's
+        dealing,
+        tests=bytes(dealing.tests),
+        sealed=bytes(dealing.sealed),
+        path=bytes(dealing.path),
+        sealed_path=b"",
+    )
+    return TakenUpload(own, trees, edge)
 
 
 def _check_signed(view: OneShotView, dealing: Dealing, trees: UploadTrees) -> None:

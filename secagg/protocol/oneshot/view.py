@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from secagg.effects import RefusalReason
 from secagg.errors import InfeasibleParameters
@@ -19,7 +19,7 @@ from secagg.messages.oneshot import (
     committee_to_wire,
     oneshot_to_wire,
 )
-from secagg.params import Buffer, Identity, Secret
+from secagg.params import Buffer, Identity, Secret, require
 from secagg.params_oneshot import CommitteeParameters, OneShotParameters, OneShotPolicy
 from secagg.primitives import kem
 from secagg.primitives.agreement import is_usable
@@ -150,7 +150,8 @@ class CommitteeView:
             if candidate_of(key) != committee.candidates[i]:
                 raise refuse(RefusalReason.MALFORMED, f"keys: those of {short(key.identity)} are others")
             check_key(parameters, parameters_hash, key)
-        return cls._of(parameters, committee, numbers, keys)
+        own = replace(committee, members=bytes(committee.members))  # the frame is the caller's
+        return cls._of(parameters, own, numbers, keys)
 
     @classmethod
     def _of(
@@ -353,6 +354,16 @@ class UploadDigests:
             self.tests,
             self.sealed_root,
         )
+
+
+def require_committee(parameters: OneShotParameters, committee: CommitteeView) -> None:
+    """Raise ParameterError unless a round is of this committee."""
+    require(
+        parameters.committee_digest == committee.committee_digest,
+        "committee_digest",
+        "that of the committee",
+        parameters.committee_digest.hex(),
+    )
 
 
 def sum_digest(uploads: Sequence[bytes]) -> bytes:

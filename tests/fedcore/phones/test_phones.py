@@ -115,13 +115,13 @@ def test_a_faded_answer_weighs_less_and_says_the_same() -> None:
     means = {}
     for fade in (1.0, 0.5, 1e-9):
         vector = np.empty(task.encoding.length, np.uint64).astype(np.uint32)
-        site.answer(task, fade=fade).read(0, vector)  # type: ignore[union-attr]
+        site.faded_answer(task, fade).read(0, vector)  # type: ignore[union-attr]
         means[fade] = codec.decode(vector, 1)
     assert [mean.weight for mean in means.values()] == [30, 15, 1]
     assert np.allclose(means[1.0].mean, means[0.5].mean, atol=1e-3)
     for fade in (0.0, 1.1, -1.0):
         with pytest.raises(SettingError, match=r"fade: must be in \(0, 1\]"):
-            site.answer(task, fade=fade)
+            site.faded_answer(task, fade)
 
 
 @pytest.mark.parametrize(

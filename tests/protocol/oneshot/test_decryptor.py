@@ -15,11 +15,12 @@ from secagg.effects import (
     SignWanted,
 )
 from secagg.errors import LocalProtocolError
-from secagg.messages.oneshot import Complaint, SumProposal
+from secagg.messages.oneshot import Complaint, Dealings, SumProposal
 from secagg.params import ThreatModel
 from secagg.params_oneshot import OneShotPhase
 from secagg.protocol.oneshot import DecryptorSession
 from secagg.protocol.oneshot.phases import Member
+from secagg.protocol.oneshot.uploads import check_upload
 from tests.protocol.network import CounterEntropy
 from tests.protocol.oneshot.network import Round, changed, form, framed, message_of
 
@@ -109,7 +110,7 @@ def test_a_round_that_is_closed_opens_nothing() -> None:
     assert session.rounds == {one.parameters.round_id}  # it is taken no more
     one.close()
     one.exact(range(5))
-    assert any("SumProposal" in refused.detail for refused in one.refused)
+    assert any("OpenRequest in a round that we closed" in refused.detail for refused in one.refused)
 
 
 def test_what_is_wiped_is_gone() -> None:
@@ -198,3 +199,27 @@ def test_who_opened_is_told_over_whom() -> None:
     requests = {effect.to: effect for effect in one.server.close_phase() if isinstance(effect, Send)}
     effects = member.receive(bytes(requests[one.epoch.members[0]].frame))
     assert Completed(None, frozenset(signer.identity for signer in one.signers)) in effects
+
+
+def test_a_member_takes_no_more_dealings_than_there_may_be_uploads_twice() -> None:
+    one = Round(12, 4, changes={"maximum_uploads": 5})
+    one.carry(one.server.start())
+    session = one.epoch.decryptors[one.epoch.members[0]]
+    refused = []
+    for client in range(12):
+        upload = one.upload(client)
+        taken = check_upload(one.view, one.signers[client].identity, message_of(upload), None)
+        frame = framed(one.parameters.round_id, Dealings((taken.for_member(one.view, 0),)))
+        refused += session.receive(frame)
+    assert [effect.reason for effect in refused if isinstance(effect, Refused)] == 2 * [
+        RefusalReason.OUT_OF_RANGE
+    ]
+
+
+def test_where_there_is_no_kem_a_post_quantum_committee_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Round(4, 4, epoch_changes={"post_quantum": True})
+    monkeypatch.setattr("secagg.primitives.kem.AVAILABLE", False)
+    (refused,) = one.contributor(0).receive(one.epoch.certificate)
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusalReason.POLICY
+    assert "no ML-KEM-768 here" in refused.detail
