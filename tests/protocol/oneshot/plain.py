@@ -966,17 +966,29 @@ def choose(one: Round, contexts: Mapping[bytes, bytes], reviews: Mapping[int, Co
     rest = set(contexts) - out
     complained = {name for name in rest if about[name]}
     silent: list[int] = []
-    if 10 * len(complained) > len(rest):
+    too_few = len(in_large_contexts(one, contexts, rest - complained)) < effective_minimum(one)
+    if 10 * len(complained) > len(rest) or too_few:
         counts = {i: len(rest & set(of)) for i, of in reasons.items()}
         silent = sorted((i for i in counts if counts[i]), key=lambda i: (-counts[i], i))[:liars]
         complained = {name for name in complained if set(about[name]) - set(silent)}
-    rest -= complained
+    rest = in_large_contexts(one, contexts, rest - complained)
+    return Choice(sorted(rest), frozenset(guilty), frozenset(silent))
+
+
+def effective_minimum(one: Round) -> int:
+    """Of uploads in a sum."""
+    return max(one.minimum_survivors, one.colluding + 2)
+
+
+def in_large_contexts(one: Round, contexts: Mapping[bytes, bytes], uploads: Collection[bytes]) -> set[bytes]:
+    """Without those of a context that too few are about."""
+    left = set(uploads)
     enough = max(one.minimum_per_context, one.colluding + 2)
     for context in one.contexts:
-        its = {name for name in rest if contexts[name] == context}
+        its = {name for name in left if contexts[name] == context}
         if len(its) < enough:
-            rest -= its
-    return Choice(sorted(rest), frozenset(guilty), frozenset(silent))
+            left -= its
+    return left
 
 
 def on_one_polynomial(values: Mapping[int, int], degree_below: int) -> bool:
