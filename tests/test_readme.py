@@ -9,8 +9,8 @@ TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
-def test_there_are_two_examples_and_the_embedding_one_is_short() -> None:
-    assert len(EXAMPLES) == 2
+def test_there_are_three_examples_and_the_embedding_one_is_short() -> None:
+    assert len(EXAMPLES) == 3
     code = [line for line in EXAMPLES[1].splitlines() if line and not line.startswith(("import", "from"))]
     assert len(code) <= 18
 
