@@ -43,15 +43,8 @@ _COMMITTEE = (
     _one(
         "keys of the members",
         "view",
+        "        if [candidate_of(key) for key in keys] != [committee.candidates[i] for i in chosen]:\n",
         "        if [key.identity for key in keys] != [names[i] for i in chosen]:\n",
-        "        if len(keys) != len(chosen):\n",
-        "keys are exactly those of the members",
-    ),
-    _one(
-        "keys are those of the candidates",
-        "view",
-        "            if candidate_of(key) != committee.candidates[i]:\n",
-        "            if False:\n",
         "no member is shown with other keys than its digest",
     ),
     _one(

@@ -144,11 +144,9 @@ class CommitteeView:
         chosen = members_of(names, digest, parameters.committee_size)
         if bytes(committee.members) != to_bitmap(chosen, len(names)):
             raise refuse(RefusalReason.WEAK_PARAMETERS, "Committee.members: not those of smallest place")
-        if [key.identity for key in keys] != [names[i] for i in chosen]:
+        if [candidate_of(key) for key in keys] != [committee.candidates[i] for i in chosen]:
             raise refuse(RefusalReason.MALFORMED, "keys: not exactly those of the members")
-        for i, key in zip(chosen, keys, strict=True):
-            if candidate_of(key) != committee.candidates[i]:
-                raise refuse(RefusalReason.MALFORMED, f"keys: those of {short(key.identity)} are others")
+        for key in keys:
             check_key(parameters, parameters_hash, key)
         own = replace(committee, members=bytes(committee.members))  # the frame is the caller's
         return cls._of(parameters, own, numbers, keys)

@@ -799,18 +799,13 @@ def swap_agreement(keys: tuple[CommitteeKey, ...]) -> tuple[CommitteeKey, ...]:
     )
 
 
-def without(count: int) -> Callable[[CommitteeView, list[CommitteeKey]], Announced]:
-    def change(view: CommitteeView, _: list[CommitteeKey]) -> Announced:
-        left = view.committee.candidates[count:]
-        return replace(
-            view.committee, candidates=left, members=to_bitmap(range(len(left)), len(left))
-        ), tuple(view.keys[count:])
-
-    return change
+def a_right_one_of_three(view: CommitteeView, sent: list[CommitteeKey]) -> Announced:
+    fewer = CommitteeView.form(view.parameters, sent[:3])
+    return fewer.committee, fewer.keys
 
 
 COMMITTEES: dict[str, tuple[int, Callable[[CommitteeView, list[CommitteeKey]], Announced], RefusalReason]] = {
-    "fewer than minimum_candidates": (256, without(3), R.WEAK_PARAMETERS),
+    "fewer than minimum_candidates": (256, a_right_one_of_three, R.WEAK_PARAMETERS),
     "threshold lower": (256, with_numbers(-1, 0), R.WEAK_PARAMETERS),
     "threshold higher": (256, with_numbers(1, 0), R.WEAK_PARAMETERS),
     "packing higher": (256, with_numbers(0, 1), R.WEAK_PARAMETERS),
