@@ -11,7 +11,8 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz.mutate import mutated
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 FOLDER = Path(__file__).parent / "corpus"
 _TRIED = 20_000

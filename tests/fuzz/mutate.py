@@ -12,11 +12,23 @@ from secagg.errors import SecAggError
 from secagg.messages import KINDS, Advertisement, Roster, SharedKeys, decode, encode
 from secagg.messages.fields import Field, Kind, schema
 from secagg.messages.frames import _FrameMessage
+from secagg.messages.oneshot import (
+    ONESHOT_FRAMES,
+    ONESHOT_KINDS,
+    CommitteeAnnouncement,
+    CommitteeKey,
+    Opening,
+    Review,
+    SumSignature,
+)
 from secagg.primitives.agreement import SMALL_ORDER
 from secagg.protocol.client import snapshot as client_snapshot
+from secagg.protocol.oneshot import server_snapshot as oneshot_snapshot
+from secagg.protocol.oneshot import snapshot as decryptor_snapshot
 from secagg.protocol.server import snapshot as server_snapshot
 from secagg.transcript.entries import Entry
-from tests.fuzz.targets import CLASSES, MENDED, STRANGER, Target, identities
+from tests.fuzz.target import MENDED, STRANGER, Target
+from tests.fuzz.targets import CLASSES, identities
 from tests.messages.raw import field as raw_field
 from tests.messages.raw import fields_of, number
 
@@ -30,8 +42,14 @@ _TYPES: dict[str, type] = {
     "frame": _FrameMessage,
     "client snapshot": client_snapshot._Snapshot,
     "server snapshot": server_snapshot._Snapshot,
+    "decryptor snapshot": decryptor_snapshot._Decryptor,
+    "one-shot server snapshot": oneshot_snapshot._Server,
     "transcript entry": Entry,
     **{kind.__name__: kind for kind in CLASSES},
+}
+_KINDS = {
+    **dict(enumerate(KINDS, 1)),
+    **dict(enumerate(ONESHOT_KINDS, ONESHOT_FRAMES.first)),
 }
 # Byte strings that are messages themselves.
 _INNER: dict[tuple[type, str], type] = {
@@ -40,6 +58,11 @@ _INNER: dict[tuple[type, str], type] = {
     (client_snapshot._Snapshot, "last"): _FrameMessage,
     (server_snapshot._Snapshot, "roster"): Roster,
     (server_snapshot._Shared, "body"): SharedKeys,
+    (decryptor_snapshot._Decryptor, "own"): CommitteeKey,
+    (decryptor_snapshot._Decryptor, "announcement"): CommitteeAnnouncement,
+    (oneshot_snapshot._Member, "review"): Review,
+    (oneshot_snapshot._Member, "signature"): SumSignature,
+    (oneshot_snapshot._Member, "opening"): Opening,
     (Entry, "content"): _FrameMessage,
 }
 
@@ -113,7 +136,7 @@ def _changed(value: Any, random: Random) -> Any:
 def _inner(value: Any, one: Field) -> type | None:
     """Class of the message that the byte string of a field is."""
     if isinstance(value, _FrameMessage) and one.name == "body":
-        return KINDS[value.kind - 1] if 1 <= value.kind <= len(KINDS) else None
+        return _KINDS.get(value.kind)
     return _INNER.get((type(value), one.name))
 
 

@@ -11,7 +11,7 @@ import io
 import pickle
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -67,28 +67,13 @@ from secagg.service.records import Record, RecordReader, RecordType, encode_reco
 from secagg.service.registry import Registry
 from secagg.transcript import RecordedServerSession, transcript_digest, verify
 from secagg.transcript.entries import LENGTH_BYTES, MAGIC, EntryKind, Seal, address, framed, seal_text
+from tests.fuzz.oneshot import TARGETS as ONESHOT_TARGETS
 from tests.fuzz.rounds import ME, Moment, Recording, recordings
+from tests.fuzz.target import MENDED, STRANGER, Target, is_frame, said_in, spoken, was_refused
 from tests.protocol.network import Cohort
 
-MENDED = 0x80  # bit of the second byte of a session's input: sign anew before it is handed over
-STRANGER = 0x7F  # sender, instead of a client of the cohort
 PARTS = (ThreatModelMessage, RosterEntry, Roster, SealedShare, UploadProof, RevealedShare)
 CLASSES = (*KINDS, *PARTS)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A reader of bytes.
-
-    head   so many bytes of an input say where the rest goes
-    shape  of the rest, by the head: "frame", the name of a message or of a snapshot, or "" for anything
-    """
-
-    name: str
-    run: Callable[[bytes], str]
-    seeds: Callable[[], list[bytes]]
-    head: int = 0
-    shape: Callable[[bytes], str] = lambda _: ""
 
 
 # --- messages --------------------------------------------------------------------------------------
@@ -98,7 +83,7 @@ def _frame(data: bytes) -> str:
     try:
         round_id, message = decode_frame(data)
     except RemoteProtocolError as error:
-        return _said(error.detail)
+        return said_in(error.detail)
     again = bytes(encode_frame(round_id, message))
     assert again == data, "a second encoding of one frame"
     assert decode_frame(again) == (round_id, message)
@@ -113,7 +98,7 @@ def _message(data: bytes) -> str:
     try:
         message = decode(cast("type[Any]", kind), memoryview(data)[1:])
     except RemoteProtocolError as error:
-        return _said(error.detail)
+        return said_in(error.detail)
     assert encode(message) == data[1:], f"a second encoding of one {kind.__name__}"
     return kind.__name__
 
@@ -208,8 +193,8 @@ def _client(data: bytes) -> str:
         live = _Live(fresh, _snapshot(fresh))
     session: ClientSession = live.session
     effects = session.receive(frame)
-    said = _spoken(effects)
-    if _refused(effects):
+    said = spoken(effects)
+    if was_refused(effects):
         assert _snapshot(session) == live.snapshot, f"changed by what it refused: {said}"
         _clients[place] = live
         return said
@@ -223,7 +208,7 @@ def _client(data: bytes) -> str:
     assert again.snapshot() == after, "restored otherwise than it was"
     aborted = any(isinstance(effect, Aborted) for effect in effects)
     for each in (session, again):
-        assert _refused(each.receive(frame)) == aborted, "asked again, it answers otherwise"
+        assert was_refused(each.receive(frame)) == aborted, "asked again, it answers otherwise"
         assert each.snapshot() == after
     if aborted:
         assert session.phase is None
@@ -264,11 +249,11 @@ def _server(data: bytes) -> str:
     session: ServerSession = live.session
     phase = session.phase
     effects = session.receive(who, frame)
-    said = _spoken(effects)
+    said = spoken(effects)
     assert session.phase is phase
     assert all(isinstance(effect, Refused | Send) for effect in effects)
     mark = _mark(session)
-    if _refused(effects) or (mark and mark == live.mark) or _snapshot(session) == live.snapshot:
+    if was_refused(effects) or (mark and mark == live.mark) or _snapshot(session) == live.snapshot:
         same = mark and mark == live.mark
         assert same or _snapshot(session) == live.snapshot, f"changed by what it refused: {said}"
         assert len(effects) < 2
@@ -283,7 +268,7 @@ def _server(data: bytes) -> str:
     again, _ = ServerSession.restore(after)
     assert again.snapshot() == after, "restored otherwise than it was"
     for each in (session, again):
-        assert not _refused(each.receive(who, frame)), "an identical second message is refused"
+        assert not was_refused(each.receive(who, frame)), "an identical second message is refused"
         assert each.snapshot() == after
     ready = session.progress.ready
     ends = [_closed(each) for each in (session, again)]
@@ -301,7 +286,7 @@ def _closed(session: ServerSession) -> str:
     if session.phase is not None:
         after = session.snapshot()
         assert ServerSession.restore(after)[0].snapshot() == after
-    return _spoken([effect for effect in effects if isinstance(effect, Completed | Aborted)])
+    return spoken([effect for effect in effects if isinstance(effect, Completed | Aborted)])
 
 
 def _server_seeds() -> list[bytes]:
@@ -317,23 +302,11 @@ def _flags(recording: Recording) -> tuple[int, ...]:
     return (0,) if recording.wide else (0, MENDED)  # wide ones take long
 
 
-def _refused(effects: Sequence[Effect]) -> bool:
-    refused = [effect for effect in effects if isinstance(effect, Refused)]
-    assert not refused or len(effects) == 1, "refused, and yet something else"
-    return bool(refused)
-
-
 def _frames_are_canonical(effects: Sequence[Effect]) -> None:
     for effect in effects:
         if isinstance(effect, Send):
             frame = bytes(effect.frame)
             assert bytes(encode_frame(*decode_frame(frame))) == frame
-
-
-def _spoken(effects: Sequence[Effect]) -> str:
-    return "; ".join(
-        f"{type(effect).__name__} {_said(getattr(effect, 'detail', ''))}".strip() for effect in effects
-    )
 
 
 # --- snapshots -------------------------------------------------------------------------------------
@@ -346,7 +319,7 @@ def _client_snapshot(data: bytes) -> str:
     try:
         session, _ = ClientSession.restore(with_digest(data), signer=signer, policy=policy)
     except ParameterError as error:
-        return _said(str(error))
+        return said_in(str(error))
     kept = session.snapshot()
     again, _ = ClientSession.restore(kept, signer=signer, policy=policy)
     assert again.snapshot() == kept, "restored otherwise than it was"
@@ -367,7 +340,7 @@ def _server_snapshot(data: bytes) -> str:
     try:
         session, effects = ServerSession.restore(with_digest(data))
     except ParameterError as error:
-        return _said(str(error))
+        return said_in(str(error))
     _frames_are_canonical(effects)
     kept = session.snapshot()
     again, _ = ServerSession.restore(kept)
@@ -401,7 +374,7 @@ def _records(data: bytes) -> str:
         for at in range(0, len(stream), size):
             got += reader.feed(stream[at : at + size])
     except StreamError as caught:
-        error = _said(str(caught))
+        error = said_in(str(caught))
     assert all(len(record.content) <= _LIMIT for record in got)
     again = b"".join(b"".join(encode_record(record.type, record.content)) for record in got)
     assert stream.startswith(again), "records that were not sent"
@@ -427,7 +400,7 @@ def _hello(data: bytes) -> str:
         hello = read_hello(memoryview(data))
         check_hello(hello, _CERTIFICATE, _NONCE, frozenset(recordings()[0].cohort.identities))
     except HelloError as error:
-        return _said(str(error))
+        return said_in(str(error))
     signer = next(one for one in recordings()[0].cohort.signers if one.identity == hello.identity)
     again = make_hello(signer, _CERTIFICATE, _NONCE, place=hello.place, resume=hello.resume)
     assert read_hello(again) == hello
@@ -548,7 +521,7 @@ def _outcome(data: bytes) -> str:
     try:
         completed, reason = _read_outcome(memoryview(data))
     except StreamError as error:
-        return _said(str(error))
+        return said_in(str(error))
     assert isinstance(reason, str)
     return f"{completed}, {bool(reason)}"
 
@@ -595,7 +568,7 @@ def _transcript(data: bytes) -> str:
     assert report.ok or not same
     assert same or mend or not report.ok, "a change that is not found"
     assert all(finding.place is None or finding.place < len(entries) + 1 for finding in report.findings)
-    return " ".join(sorted({_said(finding.what) for finding in report.findings})[:2])
+    return " ".join(sorted({said_in(finding.what) for finding in report.findings})[:2])
 
 
 def _transcript_seeds() -> list[bytes]:
@@ -606,29 +579,16 @@ def _transcript_seeds() -> list[bytes]:
 # --- all of them -----------------------------------------------------------------------------------
 
 
-def _said(detail: str) -> str:
-    """A message without the values that it quotes: one text per kind of refusal."""
-    text = re.sub(r"\b(column|party) .*:", r"\1:", detail, flags=re.DOTALL)
-    text = re.sub(r"b?'.*'|\".*\"|\[.*\]|\{.*\}", "...", text, flags=re.DOTALL)
-    text = re.sub(r"\b[0-9a-f]{12,}\b|-?\b\d+(\.\d+)?(e[+-]?\d+)?\b", "#", text)
-    text = re.sub(r"(#, )+#", "#", text)
-    return "".join(c if " " <= c <= "~" else "?" for c in text)[:160]
-
-
 def _first_words(error: Exception) -> str:
     """Say of an error about a text, which it quotes at length, only how it begins."""
     cause = error.__cause__ or error
-    return " ".join([type(cause).__name__, *re.findall(r"\b[a-z]{2,}\b", _said(str(cause)))[:4]])
+    return " ".join([type(cause).__name__, *re.findall(r"\b[a-z]{2,}\b", said_in(str(cause)))[:4]])
 
 
 def _frame_seeds() -> list[bytes]:
     return [frame for recording in recordings() for m in recording.clients for _, frame in m.inputs[:1]] + [
         frame for recording in recordings() for m in recording.servers for _, frame in m.inputs[:1] if frame
     ]
-
-
-def _is_frame(_head: bytes) -> str:
-    return "frame"
 
 
 def identities() -> list[Identity]:
@@ -638,10 +598,10 @@ def identities() -> list[Identity]:
 
 # The order stays: the first byte of an input of the fuzzer is a place in it.
 TARGETS = (
-    Target("frame", _frame, _frame_seeds, shape=_is_frame),
+    Target("frame", _frame, _frame_seeds, shape=is_frame),
     Target("message", _message, _message_seeds, 1, lambda head: CLASSES[head[0] % len(CLASSES)].__name__),
-    Target("client", _client, _client_seeds, 2, _is_frame),
-    Target("server", _server, _server_seeds, 2, _is_frame),
+    Target("client", _client, _client_seeds, 2, is_frame),
+    Target("server", _server, _server_seeds, 2, is_frame),
     Target("client_snapshot", _client_snapshot, _client_snapshot_seeds, shape=lambda _: "client snapshot"),
     Target("server_snapshot", _server_snapshot, _server_snapshot_seeds, shape=lambda _: "server snapshot"),
     Target("records", _records, _record_seeds, 1),
@@ -651,4 +611,5 @@ TARGETS = (
     Target("task", _task, _task_seeds),
     Target("outcome", _outcome, _outcome_seeds),
     Target("transcript", _transcript, _transcript_seeds, 1, lambda _: "transcript entry"),
+    *ONESHOT_TARGETS,
 )

@@ -18,14 +18,24 @@ from secagg.messages import wire
 from secagg.messages.fields import malformed
 from secagg.params import Buffer, Identity
 from secagg.protocol import ClientSession, ServerSession
+from secagg.protocol.oneshot import Contributor, DecryptorSession, OneShotServer
 from tests.fuzz.corpus import inputs, kept
 from tests.fuzz.mutate import mutated
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 SECONDS, PROCESSES = 30, 2
 LONG_SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
-TRIED = {"transcript": 100, "server": 150, "client": 500, "client_snapshot": 300, "server_snapshot": 200}
+TRIED = {
+    "transcript": 100,
+    "server": 150,
+    "client": 500,
+    "client_snapshot": 300,
+    "server_snapshot": 200,
+    "oneshot_server": 500,
+    "oneshot_client": 800,
+}
 ENDS = {"outcome": 3, "hello": 4, "records": 8, "schema": 5}
 
 every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
@@ -120,16 +130,39 @@ def gives_up(session: Any) -> None:
     session._gone = {next(iter(session._admitted))}
 
 
+def forgets_rounds(session: Any) -> None:
+    session._rounds = {}
+
+
+def gives_a_member_up(session: Any) -> None:
+    session._gone = {session._view.committee.members[0]}
+
+
+def takes_no_vector(session: Any) -> None:
+    session._entropy = None
+
+
 @pytest.mark.parametrize(
-    ("session", "fault"),
-    [(ClientSession, raises), (ClientSession, forgets), (ServerSession, raises), (ServerSession, gives_up)],
+    ("name", "session", "fault"),
+    [
+        ("client", ClientSession, raises),
+        ("client", ClientSession, forgets),
+        ("server", ServerSession, raises),
+        ("server", ServerSession, gives_up),
+        ("oneshot_member", DecryptorSession, raises),
+        ("oneshot_member", DecryptorSession, forgets_rounds),
+        ("oneshot_server", OneShotServer, raises),
+        ("oneshot_server", OneShotServer, gives_a_member_up),
+        ("oneshot_client", Contributor, raises),
+        ("oneshot_client", Contributor, takes_no_vector),
+    ],
 )
 def test_a_session_that_raises_or_changes_when_it_refuses_is_noticed(
-    session: type, fault: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+    name: str, session: type, fault: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive: Callable[..., list[Effect]] = session.receive  # type: ignore[attr-defined]
     monkeypatch.setattr(session, "receive", lax(fault, receive))
-    noticed("client" if session is ClientSession else "server")
+    noticed(name)
 
 
 # --- guided by coverage ----------------------------------------------------------------------------

@@ -213,6 +213,11 @@ def _restored(saved: _Server) -> OneShotState:
         if edge is None or not partial[edge].lost:
             uploads[taken.identity] = taken
     members = {one.index: one for one in saved.members}
+    signatures = {i: decode(SumSignature, one.signature) for i, one in members.items() if len(one.signature)}
+    openings = {i: decode(Opening, one.opening) for i, one in members.items() if len(one.opening)}
+    for name, said in (("signature", signatures), ("opening", openings)):
+        wrong = [index for index, one in said.items() if one.index != index]
+        require(not wrong, f"snapshot.{name}", "of the member that it is kept for", wrong)
     return OneShotState(
         view=view,
         phase=OneShotPhase(saved.phase),
@@ -225,10 +230,8 @@ def _restored(saved: _Server) -> OneShotState:
         dealt=Counter({index: one.dealt for index, one in members.items()}),
         again={index for index, one in members.items() if one.again},
         reviews={index: decode(Review, one.review) for index, one in members.items() if len(one.review)},
-        signatures={
-            index: decode(SumSignature, one.signature) for index, one in members.items() if len(one.signature)
-        },
-        openings={index: decode(Opening, one.opening) for index, one in members.items() if len(one.opening)},
+        signatures=signatures,
+        openings=openings,
         gone=set(map(Identity, saved.gone)),
         refused=set(map(Identity, saved.refused)),
         up=+Counter({OneShotPhase(one.phase): one.up for one in saved.traffic}),

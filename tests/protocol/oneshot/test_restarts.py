@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from secagg.effects import Effect, OneShotAggregate, RosterAccepted, Send
 from secagg.errors import LocalProtocolError, ParameterError
+from secagg.messages import decode, encode
 from secagg.messages.oneshot import committee_to_wire
 from secagg.params import Identity
 from secagg.params_oneshot import OneShotPhase
-from secagg.protocol.oneshot import Contributor, DecryptorSession, EdgeServer, OneShotServer
+from secagg.protocol.oneshot import Contributor, DecryptorSession, EdgeServer, OneShotServer, server_snapshot
 from secagg.protocol.oneshot.uploads import MemoryPacked
+from secagg.protocol.snapshot import checked_body, with_digest
 from tests.protocol.network import CounterEntropy
 from tests.protocol.oneshot.network import Round, framed, message_of
 
@@ -181,6 +184,19 @@ def test_damaged_snapshots_are_refused() -> None:
                     DecryptorSession.restore(
                         bytes(cut), signer=signer, policy=one.epoch.policy, releases=None
                     )
+
+
+def test_a_snapshot_in_which_members_speak_for_one_another_is_refused() -> None:
+    one = Round(4, 4)
+    one.start()
+    one.close(until=OneShotPhase.OPEN)
+    kept = decode(server_snapshot._Server, checked_body(one.server.snapshot()))
+    for name in ("signature", "opening"):
+        members = list(kept.members)
+        members[0] = replace(members[0], **{name: getattr(members[1], name)})
+        wrong = with_digest(encode(replace(kept, members=tuple(members))))
+        with pytest.raises(ParameterError, match=f"snapshot.{name}"):
+            OneShotServer.restore(wrong, packed=MemoryPacked())
 
 
 def test_a_server_with_edges_is_made_anew_while_it_fetches() -> None:
