@@ -141,6 +141,8 @@ def show_oneshot_transcript(
     if facts.survivors:
         kept = facts.total is not None
         how = "recomputed bit for bit" if kept else "cannot be recomputed: no masked vectors"
+        if kept and facts.edges:
+            how = f"recomputed from what {len(facts.edges)} edges say of their uploads"
         table.add_row("sum", how)
     console.print(table)
     _show_verdict(report.findings, report.entries, console)
@@ -149,7 +151,13 @@ def show_oneshot_transcript(
         left.append("that the identity above is the server's (--server)")
     if not parties_known:
         left.append("that the identities in it are parties (--registry)")
-    left.append("whom complaints blame")
+    left.append("whom complaints blame, and so why uploads are left out")
+    if facts.edges:
+        left.append("the totals of edges")
+    if facts.outcome != "completed" or facts.unprotected:
+        left.append("that no more was sent: with what it leaves out there may have been a sum")
+    if not facts.inputs_kept:
+        left.append("the digest of the sum, or that its checks failed")
     console.print(f"taken on the server's word: {'; '.join(left)}", highlight=False, markup=False)
 
 

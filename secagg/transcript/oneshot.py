@@ -111,12 +111,13 @@ class RecordedOneShotServer(OneShotServer):
 
     def receive(self, sender: Identity, frame: Buffer) -> list[Effect]:
         """Feed one frame; one that is taken is written down."""
+        edges = len(self._partial)
         effects = super().receive(sender, frame)
         if any(isinstance(effect, Refused) for effect in effects):
             return effects
         uploads = [effect for effect in effects if isinstance(effect, UploadTaken)]
-        if uploads and all(effect.again for effect in uploads):
-            return effects
+        if uploads and all(effect.again for effect in uploads) and len(self._partial) == edges:
+            return effects  # an upload that was taken before; a partial sum counts whatever is in it
         one = self.upload_of(sender)
         if uploads and one is not None and one.edge is None and not self._keep_inputs:
             self._write(EntryKind.UPLOAD, sender, encode(one.dealing))
@@ -159,13 +160,16 @@ class RecordedOneShotServer(OneShotServer):
 class OneShotFacts:
     """What follows from the entries of a transcript.
 
-    total  the sum, recomputed; None without the masked vectors, or for a round without result
+    edges        whose totals are in the sum: these are not signed, so that the sum is what they say
+    inputs_kept  whether the vectors of all that did not come through an edge are there
+    total        the sum, recomputed; None without the masked vectors, or for a round without result
     """
 
     server: Identity | None = None
     parameters: OneShotParameters | None = None
     committee: CommitteeView | None = None
     uploads: frozenset[Identity] = frozenset()
+    edges: frozenset[Identity] = frozenset()
     survivors: tuple[Identity, ...] = ()
     blamed: tuple[Identity, ...] = ()
     guilty: tuple[Identity, ...] = ()
@@ -225,6 +229,11 @@ class _Withheld(OneShotServer):
     """A server that may take uploads without their vectors; then it has no sum, but everything else."""
 
     withheld = False
+
+    @property
+    def edges(self) -> frozenset[Identity]:
+        """The edges whose totals count."""
+        return frozenset(edge for edge, partial in self._partial.items() if not partial.lost)
 
     def take_withheld(self, client: Identity, dealing: Dealing) -> None:
         """Take an upload without its vector. Raises RemoteProtocolError."""
@@ -337,6 +346,7 @@ class _Replay:
             raise WrongEntryError("a phase is closed after the end of the round")
         self.facts.uploads = session.uploads
         last = session.close_phase()[-1:]
+        self.facts.edges = session.edges
         if last and isinstance(last[0], Completed | Aborted):
             self._end = last[0]
 

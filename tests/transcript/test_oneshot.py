@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,18 @@ from secagg.transcript.entries import (
     transcript_digest,
 )
 from secagg.transcript.oneshot import ONESHOT_MAGIC
+from tests.attacks.oneshot.liar import EDGE, Tree, sent_on, shifted_total
 from tests.protocol.network import CounterEntropy
 from tests.protocol.oneshot.network import Round, changed, message_of
 
+SECOND = Identity(bytes(31) + b"\x08")
 SERVER = IdentityKey.generate(CounterEntropy("server of the transcripts"))
 
 
-def recorded(
-    *, keep_inputs: bool = True, clients: int = 5, members: int = 8, **changes: Any
-) -> tuple[Round, io.BytesIO]:
-    one, file = Round(clients, members, **changes), io.BytesIO()
+def with_record(
+    one: Round, file: io.BytesIO, *, keep_inputs: bool = True, edges: Collection[Identity] = ()
+) -> Round:
+    """The round with a server that records it."""
     one.server = RecordedOneShotServer(
         one.parameters,
         one.committee,
@@ -45,8 +47,16 @@ def recorded(
         signer=SERVER,
         keep_inputs=keep_inputs,
         known=[signer.identity for signer in one.signers],
+        edges=edges,
     )
-    return one, file
+    return one
+
+
+def recorded(
+    *, keep_inputs: bool = True, clients: int = 5, members: int = 8, **changes: Any
+) -> tuple[Round, io.BytesIO]:
+    file = io.BytesIO()
+    return with_record(Round(clients, members, **changes), file, keep_inputs=keep_inputs), file
 
 
 def played(*, keep_inputs: bool = True, **changes: Any) -> tuple[Round, bytes]:
@@ -142,6 +152,37 @@ def test_a_round_with_lies_and_losses_is_replayed() -> None:
     assert report.ok, report.findings
     kinds = [decode(Entry, raw).kind for raw in entries_of(file.getvalue())]
     assert kinds.count(EntryKind.GIVEN_UP) == 1
+
+
+@pytest.mark.parametrize("keep_inputs", [True, False])
+def test_a_round_with_edges_is_replayed_and_their_totals_are_their_word(
+    keep_inputs: bool, tmp_path: Path
+) -> None:
+    """The first edge brings only what the root has already; the second one shifts its total."""
+    file = io.BytesIO()
+
+    def serve(one: Round, edges: Collection[Identity]) -> Round:
+        return with_record(one, file, keep_inputs=keep_inputs, edges=edges)
+
+    tree = Tree(Round(5, 8), {EDGE: (1, 2), SECOND: (4,)}, serve=serve)
+    tree.direct(0, 1, 2, 3)
+    tree.bring(EDGE)
+    partial = changed(sent_on(tree.edges[SECOND]), shifted_total(tree.one, 0, 7 << 5))
+    tree.one.server.receive(SECOND, partial)
+    tree.play()
+    assert isinstance(tree.one.outcome, OneShotAggregate)
+    assert tree.one.outcome.total.tolist() == [8, 2, 3, 4, 5]
+    report = check(file.getvalue())
+    assert report.ok, report.findings
+    assert report.facts.edges == {EDGE, SECOND}
+    assert report.facts.inputs_kept is keep_inputs
+    assert (report.facts.total is not None) is keep_inputs
+    if keep_inputs:
+        path = tmp_path / "round.transcript"
+        path.write_bytes(file.getvalue())
+        said = " ".join(CliRunner().invoke(app, ["verify", str(path)]).output.split())
+        assert "recomputed from what 2 edges say of their uploads" in said
+        assert "the totals of edges" in said
 
 
 def test_a_round_without_a_result_says_why() -> None:

@@ -103,7 +103,7 @@ class DecryptorSession:
 
     @property
     def rounds(self) -> frozenset[bytes]:
-        """The ids of the rounds that go on."""
+        """The ids of the rounds of this epoch, closed ones too: none of them is taken again."""
         return frozenset(self._rounds)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ from secagg.messages.oneshot import (
     Opening,
     OpenRequest,
     Packed,
+    PartialSum,
     SumProposal,
     SumSignature,
     Upload,
@@ -463,3 +464,65 @@ def sent_on(edge: EdgeServer) -> bytes:
 def packed_of(one: Round, upload: bytes, packed: bytes) -> bytes:
     """The frame of a Packed."""
     return bytes(ONESHOT_FRAMES.encode(one.parameters.round_id, Packed(upload, packed)))
+
+
+@dataclass
+class Tree:
+    """A round with edges: who brings which uploads.
+
+    answer  is given what an edge says to a PackedRequest, and may say something else, or nothing
+    serve   gives the round a server that takes partial sums
+    """
+
+    one: Round
+    brought: Mapping[Identity, Iterable[int]]
+    frames: dict[int, bytes] = field(default_factory=dict)
+    edges: dict[Identity, EdgeServer] = field(init=False)
+    asked: list[Identity] = field(default_factory=list)
+    answer: Callable[[Identity, bytes], list[bytes]] = lambda _, frame: [frame]
+
+    serve: Callable[[Round, Collection[Identity]], Round] = with_edges
+
+    def __post_init__(self) -> None:
+        self.serve(self.one, list(self.brought))
+        self.frames = {i: self.one.upload(i) for i in range(self.one.clients)} | self.frames
+        self.edges = {name: edge_of(self.one, clients, self.frames) for name, clients in self.brought.items()}
+        self.one.carry(self.one.server.start())
+
+    def direct(self, *clients: int) -> None:
+        for client in clients:
+            self.one.carry(self.one.server.receive(self.one.signers[client].identity, self.frames[client]))
+
+    def bring(self, edge: Identity) -> None:
+        effects = self.one.server.receive(edge, sent_on(self.edges[edge]))
+        assert not any(isinstance(effect, Refused) for effect in effects), effects
+
+    def carry(self, effects: Iterable[Any]) -> None:
+        """Carry frames to edges and members."""
+        for effect in effects:
+            if isinstance(effect, Send) and effect.to in self.edges:
+                assert effect.to is not None
+                self.asked.append(effect.to)
+                for said in self.edges[effect.to].receive(None, bytes(effect.frame)):
+                    assert isinstance(said, Send), said
+                    for frame in self.answer(effect.to, bytes(said.frame)):
+                        self.carry(self.one.server.receive(effect.to, frame))
+            else:
+                self.one.carry([effect])
+
+    def play(self) -> Round:
+        while self.one.outcome is None:
+            self.carry(self.one.server.close_phase())
+        return self.one
+
+
+def shifted_total(one: Round, place: int, by: int) -> Callable[[PartialSum], PartialSum]:
+    bits = one.view.parameters.upload_bits
+
+    def change(partial: PartialSum) -> PartialSum:
+        lanes = np.zeros(one.view.parameters.entries, np.uint64)
+        unpack_add(lanes, bytes(partial.total), bits)
+        lanes[place] += np.uint64(by)
+        return replace(partial, total=bytes(pack(lanes & np.uint64((1 << bits) - 1), bits)))
+
+    return change

@@ -5,8 +5,8 @@ An edge can shift the sum by any vector unnoticed, as a server can: its total is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from secagg.effects import (
     UploadTaken,
 )
 from secagg.errors import LocalProtocolError
-from secagg.kernels import pack, unpack_add
 from secagg.messages.oneshot import Complaint, Dealing, Packed, PackedRequest, PartialSum, Review
 from secagg.params import Identity
 from secagg.params_oneshot import OneShotPhase
@@ -33,6 +32,7 @@ from tests.attacks.oneshot.liar import (
     EDGE,
     OTHER,
     Lies,
+    Tree,
     digest_of,
     edge_of,
     flipped,
@@ -40,6 +40,7 @@ from tests.attacks.oneshot.liar import (
     packed_of,
     sent_on,
     server_refuses,
+    shifted_total,
     signed,
     with_edges,
 )
@@ -48,53 +49,6 @@ from tests.protocol.oneshot.network import ROUND_ID, Round, changed, framed, key
 
 R = RefusalReason
 SECOND = Identity(bytes(31) + b"\x08")
-
-
-@dataclass
-class Tree:
-    """A round with edges: who brings which uploads.
-
-    answer  is given what an edge says to a PackedRequest, and may say something else, or nothing
-    """
-
-    one: Round
-    brought: Mapping[Identity, Iterable[int]]
-    frames: dict[int, bytes] = field(default_factory=dict)
-    edges: dict[Identity, EdgeServer] = field(init=False)
-    asked: list[Identity] = field(default_factory=list)
-    answer: Callable[[Identity, bytes], list[bytes]] = lambda _, frame: [frame]
-
-    def __post_init__(self) -> None:
-        with_edges(self.one, list(self.brought))
-        self.frames = {i: self.one.upload(i) for i in range(self.one.clients)} | self.frames
-        self.edges = {name: edge_of(self.one, clients, self.frames) for name, clients in self.brought.items()}
-        self.one.carry(self.one.server.start())
-
-    def direct(self, *clients: int) -> None:
-        for client in clients:
-            self.one.carry(self.one.server.receive(self.one.signers[client].identity, self.frames[client]))
-
-    def bring(self, edge: Identity) -> None:
-        effects = self.one.server.receive(edge, sent_on(self.edges[edge]))
-        assert not any(isinstance(effect, Refused) for effect in effects), effects
-
-    def carry(self, effects: Iterable[Any]) -> None:
-        """Carry frames to edges and members."""
-        for effect in effects:
-            if isinstance(effect, Send) and effect.to in self.edges:
-                assert effect.to is not None
-                self.asked.append(effect.to)
-                for said in self.edges[effect.to].receive(None, bytes(effect.frame)):
-                    assert isinstance(said, Send), said
-                    for frame in self.answer(effect.to, bytes(said.frame)):
-                        self.carry(self.one.server.receive(effect.to, frame))
-            else:
-                self.one.carry([effect])
-
-    def play(self) -> Round:
-        while self.one.outcome is None:
-            self.carry(self.one.server.close_phase())
-        return self.one
 
 
 def complaining(one: Round, member: int, about: Iterable[bytes]) -> None:
@@ -379,18 +333,6 @@ def test_an_upload_that_its_client_did_not_sign_is_in_no_partial_sum() -> None:
     later = Round(6, 4, changes={"round_id": bytes(16)})
     moved = framed(ROUND_ID, message_of(sent_on(edge_of(later, (0, 1)))))
     server_refuses(one.server, EDGE, moved, R.BAD_SIGNATURE)
-
-
-def shifted_total(one: Round, place: int, by: int) -> Callable[[PartialSum], PartialSum]:
-    bits = one.view.parameters.upload_bits
-
-    def change(partial: PartialSum) -> PartialSum:
-        lanes = np.zeros(one.view.parameters.entries, np.uint64)
-        unpack_add(lanes, bytes(partial.total), bits)
-        lanes[place] += np.uint64(by)
-        return replace(partial, total=bytes(pack(lanes & np.uint64((1 << bits) - 1), bits)))
-
-    return change
 
 
 def test_a_shifted_total_is_a_wrong_sum_that_nobody_notices() -> None:
