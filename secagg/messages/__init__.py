@@ -9,7 +9,7 @@ from secagg.messages.frames import (
     parameters_from_wire,
     parameters_to_wire,
 )
-from secagg.messages.rows import Octets, Rows, column, joined, split
+from secagg.messages.rows import Octets, Rows, column, encoded_rows, joined, split
 from secagg.messages.types import (
     KINDS,
     Advertisement,
@@ -60,6 +60,7 @@ __all__ = [
     "encode",
     "encode_frame",
     "encode_list",
+    "encoded_rows",
     "joined",
     "open_frame",
     "parameters_from_wire",

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.messages.fields import Layout, layouts, schema
+from secagg.messages.fields import Layout, layouts, schema, varint
 
 M = TypeVar("M")
 Octets = NDArray[np.uint8]
@@ -95,6 +95,24 @@ class Rows(Sequence[M], Generic[M]):
 
     def __repr__(self) -> str:
         return f"Rows({len(self)} x {self.kind.__name__})"
+
+
+def encoded_rows(kind: type, count: int, **columns: Octets | bytes) -> Octets:
+    """Encode messages of byte strings whose fields have one size each, whatever it is: (count, size).
+
+    columns  as for `Rows.build`
+    """
+    parts: list[Octets | bytes] = []
+    for field in schema(cast("Any", kind)):
+        value = columns.get(field.name, b"")
+        if size := len(value) if isinstance(value, bytes) else value.shape[1]:
+            parts += (field.head + varint(size), value)
+    sizes = [len(part) if isinstance(part, bytes) else part.shape[1] for part in parts]
+    out, at = np.empty((count, sum(sizes)), np.uint8), 0
+    for part, size in zip(parts, sizes, strict=True):
+        out[:, at : at + size] = np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part
+        at += size
+    return out
 
 
 def split(array: Octets) -> list[bytes]:

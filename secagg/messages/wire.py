@@ -25,7 +25,7 @@ from secagg.messages.fields import (
     schema,
     varint,
 )
-from secagg.messages.rows import Rows
+from secagg.messages.rows import Octets, Rows
 from secagg.params import Buffer
 
 M = TypeVar("M")
@@ -48,7 +48,8 @@ def encode_parts(value: object) -> list[Buffer]:
     for field in schema(cast("Any", type(value))):
         content = getattr(value, field.name)
         if field.repeated and isinstance(content, Encoded | Rows):
-            parts += (bytes(small), content.data if isinstance(content, Encoded) else _list(field, content))
+            whole = content.data if isinstance(content, Encoded) else _list(field, content.array)
+            parts += (bytes(small), whole)
             small.clear()
             continue
         for item in content if field.repeated else (content,):
@@ -71,20 +72,23 @@ def encode_parts(value: object) -> list[Buffer]:
     return parts
 
 
-def encode_list(kind: type, name: str, items: Sequence[object]) -> Encoded:
-    """Encode the list `name` of a message of class `kind`, to stand in many messages."""
+def encode_list(kind: type, name: str, items: Sequence[object] | Octets) -> Encoded:
+    """Encode the list `name` of a message of class `kind`, to stand in many messages.
+
+    items  messages, or their encodings (count, size)
+    """
     field = next(field for field in schema(cast("Any", kind)) if field.name == name)
-    if isinstance(items, Rows):
-        return Encoded(_list(field, items))
+    if isinstance(items, Rows | np.ndarray):
+        return Encoded(_list(field, items.array if isinstance(items, Rows) else items))
     bodies = [encode(item) for item in items]
     return Encoded(b"".join(field.head + varint(len(body)) + body for body in bodies))
 
 
-def _list(field: Field, rows: Rows[Any]) -> bytes:
-    head = field.head + varint(rows.array.shape[1])
-    out = np.empty((len(rows), len(head) + rows.array.shape[1]), np.uint8)
+def _list(field: Field, rows: Octets) -> bytes:
+    head = field.head + varint(rows.shape[1])
+    out = np.empty((len(rows), len(head) + rows.shape[1]), np.uint8)
     out[:, : len(head)] = np.frombuffer(head, np.uint8)
-    out[:, len(head) :] = rows.array
+    out[:, len(head) :] = rows
     return out.tobytes()
 
 

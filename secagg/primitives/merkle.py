@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from secagg.primitives.labels import ONESHOT
 
 NODE_BYTES = 32
@@ -40,6 +43,16 @@ def root(leaves: Sequence[bytes]) -> bytes:
 def siblings(tree: Sequence[Sequence[bytes]], index: int) -> bytes:
     """Nodes beside the way from a leaf to the root, from the bottom up, 32 bytes each."""
     return b"".join(level[(index >> height) ^ 1] for height, level in enumerate(tree[:-1]))
+
+
+def all_siblings(tree: Sequence[Sequence[bytes]]) -> NDArray[np.uint8]:
+    """`siblings` of every leaf, padded ones too, (leaves, 32 * depth)."""
+    leaves = len(tree[0])
+    heights = np.arange(len(tree) - 1)
+    first = 2 * leaves - (2 * leaves >> heights)  # of a level among all nodes
+    nodes = np.frombuffer(b"".join(node for level in tree for node in level), np.uint8)
+    beside = first + (np.arange(leaves)[:, None] >> heights ^ 1)
+    return nodes.reshape(-1, NODE_BYTES)[beside].reshape(leaves, -1)
 
 
 def climb(leaf: bytes, index: int, beside: bytes) -> bytes:

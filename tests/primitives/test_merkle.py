@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secagg.primitives.merkle import climb, depth, levels, root, siblings
+from secagg.primitives.merkle import all_siblings, climb, depth, levels, root, siblings
 
 
 def node(left: bytes, right: bytes) -> bytes:
@@ -63,6 +63,7 @@ def test_every_leaf_climbs_to_the_root(leaves: list[bytes]) -> None:
     assert tree[-1] == [root(leaves)]
     for i, leaf in enumerate(leaves):
         assert climb(leaf, i, siblings(tree, i)) == root(leaves)
+    assert [row.tobytes() for row in all_siblings(tree)] == [siblings(tree, i) for i in range(len(tree[0]))]
 
 
 @settings(max_examples=60)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from typing import Self
 
 import numpy as np
@@ -27,6 +27,7 @@ from secagg.effects import (
 )
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.kernels import LatticeSecret, UIntArray, lattice_values, spare_bits_clear
+from secagg.messages import encode_list
 from secagg.messages.oneshot import (
     ONESHOT_FRAMES,
     Dealings,
@@ -65,7 +66,7 @@ from secagg.protocol.oneshot.view import CommitteeView, OneShotView, require_com
 from secagg.protocol.round import RoundEnded, refuse
 from secagg.protocol.snapshot import parts_must_fit
 
-_DEALINGS_PER_FRAME = 256
+_DEALINGS_PER_FRAME = 64
 
 
 class OneShotServer:
@@ -194,12 +195,10 @@ class OneShotServer:
 
     def deal(self) -> list[Effect]:
         """Send the members what they have not got of the uploads so far. May be called as they come."""
-        effects: list[Effect] = []
-        for index, member in enumerate(self._view.committee.members):
-            if member not in self._gone:
-                effects += self._deal_to(index, self._order[self._dealt[index] :])
-                self._dealt[index] = len(self._order)
-        return effects
+        members = enumerate(self._view.committee.members)
+        since = {index: self._dealt[index] for index, member in members if member not in self._gone}
+        self._dealt |= Counter(dict.fromkeys(since, len(self._order)))
+        return self._deal_to(since, len(self._order))
 
     def resend(self, member: Identity) -> list[Effect]:
         """Everything that a member, or an edge, must get again when it was restarted."""
@@ -209,7 +208,7 @@ class OneShotServer:
         if index is None or self._phase is None:
             return []
         effects: list[Effect] = [self._send(member, self.parameters_frame)]
-        effects += self._deal_to(index, self._order[: self._dealt[index]])
+        effects += self._deal_to({index: 0}, self._dealt[index])
         if index in self._asked_indices():
             if self._phase is OneShotPhase.OPEN:  # which sum it is that it signed
                 effects += self._request(member, OneShotPhase.AGREE)
@@ -410,7 +409,8 @@ class OneShotServer:
             if member in self._again:
                 raise refuse(RefusalReason.NOT_INCLUDED, "Review: not of the Dealings that were sent")
             self._again.add(member)
-            return [*self._deal_to(member, self._order), *self._request(identity, OneShotPhase.REVIEW)]
+            effects = self._deal_to({member: 0}, len(self._order))
+            return effects + self._request(identity, OneShotPhase.REVIEW)
         self._reviews[member] = message
         return []
 
@@ -579,12 +579,19 @@ class OneShotServer:
             messages = [OpenRequest(tuple(self._signatures[i] for i in quorum))]
         return [self._send(party, ONESHOT_FRAMES.encode(round_id, message)) for message in messages]
 
-    def _deal_to(self, member: int, uploads: Sequence[TakenUpload]) -> list[Effect]:
-        identity, effects = self._view.committee.members[member], list[Effect]()
-        for at in range(0, len(uploads), _DEALINGS_PER_FRAME):
-            part = sorted(uploads[at : at + _DEALINGS_PER_FRAME], key=lambda one: one.identity)
-            dealings = Dealings(tuple(one.for_member(self._view, member) for one in part))
-            effects.append(self._send(identity, ONESHOT_FRAMES.encode(self.parameters.round_id, dealings)))
+    def _deal_to(self, since: Mapping[int, int], until: int) -> list[Effect]:
+        """Send members the Dealings of the uploads in `_order` from `since`, by member, to `until`."""
+        effects: list[Effect] = []
+        for at in range(min(since.values(), default=until), until, _DEALINGS_PER_FRAME):
+            uploads = self._order[at : min(at + _DEALINGS_PER_FRAME, until)]
+            places = sorted(range(len(uploads)), key=lambda i: uploads[i].identity)
+            encoded = [(at + i, uploads[i].for_members(self._view)) for i in places]
+            for member, first in since.items():
+                if rows := [dealings[member] for place, dealings in encoded if place >= first]:
+                    listed = encode_list(Dealings, "dealings", np.stack(rows))
+                    dealings = Dealings(listed)  # type: ignore[arg-type]
+                    frame = ONESHOT_FRAMES.encode(self.parameters.round_id, dealings)
+                    effects.append(self._send(self._view.committee.members[member], frame))
         return effects
 
     def _send(self, to: Identity, frame: Frame) -> Send:

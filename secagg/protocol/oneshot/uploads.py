@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from secagg.effects import RefusalReason
 from secagg.kernels import pack, ring_mask, spare_bits_clear, unpack_add
+from secagg.messages import Octets, encoded_rows, joined
 from secagg.messages.oneshot import Dealing, Upload
 from secagg.params import Buffer, Identity
+from secagg.primitives.merkle import all_siblings
 from secagg.primitives.signatures import verify
 from secagg.protocol.oneshot.dealing import UploadTrees, signed_fault
 from secagg.protocol.oneshot.view import OneShotView
@@ -72,6 +74,24 @@ class TakenUpload:
     def digest(self) -> bytes:
         """Upload digest."""
         return self.trees.digest
+
+    def for_members(self, view: OneShotView) -> Octets:
+        """Return the encoded Dealing of every member, (members, size)."""
+        members, whole, trees = len(view.committee.members), self.dealing, self.trees
+        leaves = joined(trees.leaves[0][:members], 32)
+        return encoded_rows(
+            Dealing,
+            members,
+            identity=whole.identity,
+            context=whole.context,
+            packed_digest=whole.packed_digest,
+            ephemeral_key=whole.ephemeral_key,
+            tests=bytes(whole.tests),
+            signature=whole.signature,
+            sealed=np.frombuffer(whole.sealed, np.uint8).reshape(members, view.sealed_bytes),
+            path=np.hstack([leaves, all_siblings(trees.leaves)[:members]]),
+            sealed_path=all_siblings(trees.sealed_leaves)[:members],
+        )
 
     def for_member(self, view: OneShotView, member: int) -> Dealing:
         """Return the Dealing that a member gets."""

@@ -369,14 +369,21 @@ def sum_digest(uploads: Sequence[bytes]) -> bytes:
     return ONESHOT.digest("sum-digest", b"".join(uploads))
 
 
+_SEALED_LEAF = ONESHOT.encode("sealed-leaf") + (4).to_bytes(4, "big")  # a server makes very many
+
+
+def _place(member: int) -> bytes:
+    return (member + 1).to_bytes(4, "big")
+
+
 def share_leaf(member: int, blob: bytes) -> bytes:
     """Leaf of a member's share; members count from 1 here."""
-    return ONESHOT.digest("share-leaf", (member + 1).to_bytes(4, "big"), blob)
+    return ONESHOT.digest("share-leaf", _place(member), blob)
 
 
 def sealed_leaf(member: int, sealed: bytes) -> bytes:
     """Leaf of what is sealed for a member."""
-    return ONESHOT.digest("sealed-leaf", (member + 1).to_bytes(4, "big"), sealed)
+    return sha256(b"".join((_SEALED_LEAF, _place(member), len(sealed).to_bytes(4, "big"), sealed)))
 
 
 def sha256(data: Buffer) -> bytes:

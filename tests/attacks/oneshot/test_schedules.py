@@ -133,7 +133,7 @@ class LyingServer(RuleBasedStateMachine):
         )
         assert all(isinstance(effect, CommitteeAccepted | RosterAccepted) for effect in effects)
         self.one.epoch.decryptors[identity] = again
-        for effect in self.one.server._deal_to(index, self.one.server._order):
+        for effect in self.one.server._deal_to({index: 0}, CLIENTS):
             assert isinstance(effect, Send)
             again.receive(bytes(effect.frame))
 

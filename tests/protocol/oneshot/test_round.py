@@ -6,10 +6,12 @@ import pytest
 
 from secagg.effects import Aborted, AbortReason, OneShotAggregate, UploadTaken
 from secagg.kernels import LatticeSecret
+from secagg.messages import encode
+from secagg.messages.oneshot import Dealings
 from secagg.params import Adversary, Identity, ThreatModel
 from secagg.params_oneshot import OneShotPhase
 from secagg.primitives.packed_sharing import added, pack_words, unpack_words
-from secagg.protocol.oneshot import dealing
+from secagg.protocol.oneshot import dealing, server
 from secagg.protocol.oneshot.view import sha256, sum_digest
 from tests.protocol.network import CONTEXT
 from tests.protocol.oneshot.network import Round, changed, message_of
@@ -209,6 +211,37 @@ def test_dealings_may_come_in_any_pieces() -> None:
             one.carry(one.server.deal())
     one.close()
     one.exact(range(6))
+
+
+@pytest.mark.parametrize("members", [3, 8, 20])
+@pytest.mark.parametrize("post_quantum", [False, True])
+def test_dealings_are_encoded_for_all_members_as_for_one(members: int, post_quantum: bool) -> None:
+    epoch = {"post_quantum": post_quantum, "threat_model": model("active")}
+    one = Round(4, members, epoch_changes=epoch)
+    one.start(clients=[2])
+    taken = one.server.upload_of(one.signers[2].identity)
+    assert taken is not None
+    encoded = [row.tobytes() for row in taken.for_members(one.view)]
+    assert encoded == [encode(taken.for_member(one.view, member)) for member in range(members)]
+
+
+def test_more_dealings_than_a_frame_holds_reach_every_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was dealt a part of a frame gets the rest of it."""
+    monkeypatch.setattr(server, "_DEALINGS_PER_FRAME", 3)
+    one = Round(8, 4)
+    one.carry(one.server.start())
+    for client in range(8):
+        one.carry(one.server.receive(one.signers[client].identity, one.upload(client)))
+        if client in {1, 2, 6}:
+            one.carry(one.server.deal())
+    one.close(until=OneShotPhase.REVIEW)
+    assert one.server.deal() == []
+    for member in one.epoch.members:
+        sent = [message_of(frame) for frame in one.sent[member]]
+        counts = [len(message.dealings) for message in sent if isinstance(message, Dealings)]
+        assert counts == [2, 1, 3, 1, 1]
+    one.close()
+    one.exact(range(8))
 
 
 def test_a_member_that_got_nothing_is_sent_everything_again() -> None:
