@@ -214,23 +214,37 @@ def explain(
         bool, typer.Option("--keep-inputs", help="Transcripts hold the masked vectors.")
     ] = False,
     plaintext: Annotated[bool, typer.Option("--plaintext", help="The links are not encrypted.")] = False,
+    decryptors: Annotated[
+        int | None,
+        typer.Option(
+            min=3,
+            help="The one-upload protocol with so many decryptors; the shares and --colluding are of them.",
+        ),
+    ] = None,
 ) -> None:
     """Print what each party of a round learns, and the test that backs each statement."""
     from secagg import explain as explain_plan
     from secagg import plan as plan_round
+    from secagg.explanation_oneshot import explain_oneshot
+    from secagg.planning_oneshot import plan_oneshot
     from secagg.reports import show_statements
 
-    planned = plan_round(
-        clients=clients,
-        vector_length=length,
-        value_bits=value_bits,
-        corrupt=corrupt,
-        dropout=dropout,
-        minimum_survivors=minimum_survivors,
-        adversary="passive" if passive else "active",
-    )
-    statements = explain_plan(planned, colluding=colluding, keep_inputs=keep_inputs, encrypted=not plaintext)
-    show_statements(planned, statements, Console())
+    demands: dict[str, Any] = {
+        "clients": clients,
+        "vector_length": length,
+        "value_bits": value_bits,
+        "corrupt": corrupt,
+        "dropout": dropout,
+        "minimum_survivors": minimum_survivors,
+        "adversary": "passive" if passive else "active",
+    }
+    told: dict[str, Any] = {"colluding": colluding, "keep_inputs": keep_inputs, "encrypted": not plaintext}
+    if decryptors is None:
+        planned = plan_round(**demands)
+        show_statements(planned, explain_plan(planned, **told), Console())
+    else:
+        one = plan_oneshot(**demands, decryptors=decryptors)
+        show_statements(one, explain_oneshot(one, **told), Console())
 
 
 def _seconds(call: Callable[[], object], calls: int) -> float:

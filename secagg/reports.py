@@ -13,7 +13,7 @@ from secagg.errors import InfeasibleParameters
 from secagg.explanation import Statement
 from secagg.params import Phase
 from secagg.planning import Plan
-from secagg.planning_oneshot import Comparison
+from secagg.planning_oneshot import Comparison, OneShotPlan
 from secagg.transcript import Finding, OneShotReport, Report
 
 
@@ -101,10 +101,13 @@ def _plan_fields(one: Plan | InfeasibleParameters) -> dict[str, object]:
     }
 
 
-def show_statements(planned: Plan, statements: Sequence[Statement], console: Console) -> None:
+def show_statements(planned: Plan | OneShotPlan, statements: Sequence[Statement], console: Console) -> None:
     """Print who learns what."""
-    adversary, threshold = planned.threat_model.adversary, planned.graph.threshold
-    title = f"{planned.clients} clients, {adversary} server, threshold {threshold}"
+    title = f"{planned.clients} clients, {planned.threat_model.adversary} server, "
+    if isinstance(planned, OneShotPlan):
+        title += f"{planned.numbers.members} decryptors, threshold {planned.numbers.privacy_threshold}"
+    else:
+        title += f"threshold {planned.graph.threshold}"
     table = Table("who", "learns", "test", title=title, title_justify="left", show_lines=True)
     table.columns[2].overflow = "fold"
     for statement in statements:

@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "costs_oneshot": {"kernels", "primitives", "costs"} | EVERYBODY,
     "planning_oneshot": {"kernels", "primitives", "messages", "costs_oneshot", "planning"} | EVERYBODY,
     "explanation": {"planning"} | EVERYBODY,
+    "explanation_oneshot": {"planning_oneshot", "explanation"} | EVERYBODY,
     "reports": {"transcript", "planning", "planning_oneshot", "explanation"} | EVERYBODY,
     "cli_audit": {"primitives", "service", "store", "audit"} | EVERYBODY,
     "cli": {
@@ -52,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "costs",
         "costs_oneshot",
         "explanation",
+        "explanation_oneshot",
         "cli_registry",
     }
     | EVERYBODY,

@@ -34,12 +34,21 @@ from secagg.messages.oneshot import (
     Dealings,
     Opening,
     Review,
+    SumProposal,
     SumSignature,
     committee_to_wire,
 )
 from secagg.params import Adversary, Identity, ThreatModel
 from secagg.params_oneshot import OneShotPhase
-from secagg.primitives.packed_sharing import Words, dealing_matrix, pack_words, rows, secret_of
+from secagg.primitives.packed_sharing import (
+    Words,
+    added,
+    dealing_matrix,
+    pack_words,
+    rows,
+    secret_of,
+    unpack_words,
+)
 from secagg.protocol.oneshot import CommitteeSession, Contributor, DecryptorSession
 from secagg.protocol.oneshot.view import (
     CommitteeView,
@@ -531,32 +540,75 @@ def test_one_member_more_than_t_gives_one_equation_about_the_secrets_of_a_row() 
     assert int(dealt[1, 0]) in seconds
 
 
+def values_of(one: Round, shares: dict[int, Words], clients: Iterable[int]) -> list[int]:
+    """What T + rho members' sums of shares, by member, make of the masked uploads of these clients."""
+    members = sorted(shares)
+    weights = LATTICE_FIELD.lagrange(
+        np.array([i + 1 for i in members], np.uint64), base_points(one.committee.numbers.base)
+    )
+    rows_ = LATTICE_FIELD.weighted_sums(weights, np.stack([shares[i] for i in members]))
+    uploads = [message_of(one.upload(client)) for client in clients]
+    lanes, bits = np.zeros(one.view.parameters.entries, np.uint64), one.view.parameters.upload_bits
+    for upload in uploads:
+        unpack_add(lanes, bytes(upload.packed), bits)
+    values = lattice_values(
+        lanes,
+        LatticeSecret(secret_of(rows_, one.committee.numbers.packing)),
+        public_seed=one.view.lattice_seed,
+        ring_bits=one.ring_bits,
+        upload_bits=bits,
+        uploads=len(uploads),
+    )
+    length = one.view.parameters.vector_length
+    assert not values[length:].any()
+    return [int(value) for value in values[:length]]
+
+
+def share_of(one: Round, member: int, digest: bytes) -> Words:
+    """What a member holds of an upload."""
+    share = one.epoch.decryptors[one.epoch.members[member]]._rounds[ROUND_ID].taken[digest].share
+    assert share is not None
+    return share[: one.view.rows]
+
+
 def test_more_than_t_members_read_an_upload_that_nobody_opened() -> None:
     """The cliff of section 6: what they hold in an epoch is a secret per upload, and its vector."""
     one = Round(3, 16)
     one.start()
     one.carry(one.server.deal())
-    base = one.committee.numbers.base
     digest = digest_of(one, one.upload(1))
-    shares = []
-    for member in one.epoch.members[:base]:
-        share = one.epoch.decryptors[member]._rounds[ROUND_ID].taken[digest].share
-        assert share is not None
-        shares.append(share[: one.view.rows])
-    weights = LATTICE_FIELD.lagrange(np.arange(1, base + 1, dtype=np.uint64), base_points(base))
-    secret = secret_of(LATTICE_FIELD.weighted_sums(weights, np.stack(shares)), one.committee.numbers.packing)
-    lanes = np.zeros(one.view.parameters.entries, np.uint64)
-    unpack_add(lanes, bytes(message_of(one.upload(1)).packed), one.view.parameters.upload_bits)
-    values = lattice_values(
-        lanes,
-        LatticeSecret(secret),
-        public_seed=one.view.lattice_seed,
-        ring_bits=16,
-        upload_bits=one.view.parameters.upload_bits,
-        uploads=1,
-    )
-    assert values[:3].tolist() == one.vector(1).tolist()
-    assert not values[3:].any()
+    shares = {i: share_of(one, i, digest) for i in range(one.committee.numbers.base)}
+    assert values_of(one, shares, [1]) == one.vector(1).tolist()
+
+
+def test_in_a_passive_round_a_server_that_lies_reads_a_vector_with_members_that_collude() -> None:
+    """No signatures: two honest members open two sets, each with the same T colluding ones."""
+    one = Round(4, 8, "passive")
+    one.start()
+    one.carry(one.server.deal())
+    numbers = one.committee.numbers
+    colluding = range(numbers.privacy_threshold)
+    assert len(colluding) == 2 * numbers.base - numbers.members == 6
+    digests = [digest_of(one, one.upload(client)) for client in range(4)]
+    sums = []
+    for honest, clients in ((6, range(4)), (7, range(3))):
+        uploads = [digests[client] for client in clients]
+        shares: dict[int, Words] = {}
+        for i in colluding:
+            total = np.zeros(one.view.rows, np.uint64)
+            for digest in uploads:
+                total = added(total, share_of(one, i, digest))
+            shares[i] = total
+        proposal = framed(ROUND_ID, SumProposal(b"".join(sorted(uploads))))
+        (answer,) = one.answers(one.epoch.members[honest], proposal)
+        opened = unpack_words(message_of(answer).values, one.view.rows)
+        assert opened is not None
+        shares[honest] = opened
+        sums.append(values_of(one, shares, clients))
+    everybody, all_but_the_victim = sums
+    assert everybody == one.expected(range(4))
+    victim = [a - b for a, b in zip(everybody, all_but_the_victim, strict=True)]
+    assert victim == one.vector(3).tolist()
 
 
 # --- keys
