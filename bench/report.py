@@ -327,13 +327,14 @@ def _peers(report: Report) -> list[str]:
     what = f"n = {report['clients']}, d = {report['length']}, {report['dropouts']} dropouts (where recovered)"
     lines = [f"{what}; CPU seconds. `times`: over the total of secagg, passive, complete graph.", ""]
     base = report["ours"][0]["stages"]["total"]
-    stages = ("client_share_keys", "client_vector", "server", "total", "upload_bytes")
+    stages = ("client_share_keys", "client_vector", "server", "decryptors", "total", "upload_bytes")
     lines += _table(
         (
             "library",
             "client, share keys",
             "client, vector",
             "server",
+            "decryptors",
             "all together",
             "upload, bytes",
             "times",

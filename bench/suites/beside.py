@@ -11,8 +11,10 @@ import numpy as np
 
 from bench.harness import TINY, Effort, measure
 from bench.peers import Peer, Workload
-from bench.suites.cohort import Cohort
+from bench.suites.cohort import RING_BITS, Cohort
 from bench.suites.cohort import Workload as OurWorkload
+from bench.suites.oneshot import Round as OneShotRound
+from bench.suites.oneshot import Work as OneShotWork
 from secagg import Phase
 from secagg.kernels import field_evaluate, field_lagrange, field_weighted_sums
 from secagg.params import Adversary
@@ -31,6 +33,7 @@ def run(effort: Effort) -> dict[str, Any]:
         _ours(work, complete=True, adversary="passive"),
         _ours(work, complete=True, adversary="active"),
         _ours(work, complete=False, adversary="active"),
+        *(_one_upload(work, members) for members in ((8,) if tiny else (16, 64))),
     ]
     reference = ours[0]["stages"]["total"]
     rows, skipped = [], {}
@@ -88,6 +91,31 @@ def _ours(work: Workload, *, complete: bool, adversary: Adversary) -> dict[str, 
             "server": server,
             "total": work.clients * early + survivors * late + server,
             "upload_bytes": sum(account.up.values()),
+        },
+    }
+
+
+def _one_upload(work: Workload, members: int) -> dict[str, Any]:
+    """The one-upload protocol against an active server, everybody's seconds; no ML-KEM, as in the others."""
+    one = OneShotRound(
+        OneShotWork(
+            clients=work.clients,
+            length=work.length,
+            members=members,
+            dropout=work.dropouts / work.clients,
+            ring_bits=RING_BITS,
+        )
+    )
+    one.run()
+    decryptors = sum(one.member.values())
+    return {
+        "name": f"secagg, active, one upload, {members} decryptors",
+        "stages": {
+            "client_vector": statistics.median(one.client),
+            "server": one.server,
+            "decryptors": decryptors,
+            "total": sum(one.client) + decryptors + one.server,
+            "upload_bytes": one.upload_bytes,
         },
     }
 

@@ -50,6 +50,7 @@ class Work:
     members: int = 64
     dropout: float = 0.0
     post_quantum: bool = False
+    ring_bits: int = RING_BITS
 
 
 class _Nothing:
@@ -74,7 +75,7 @@ class Round:
         self.member: dict[Identity, float] = defaultdict(float)
         self.server = 0.0
         self.upload_bytes = 0
-        self.vector = np.random.default_rng(1).integers(0, 2**RING_BITS, work.length, np.uint64)
+        self.vector = np.random.default_rng(1).integers(0, 2**work.ring_bits, work.length, np.uint64)
         self.vector = self.vector.astype(np.uint32)
         self.keys = [IdentityKey.generate(os.urandom) for _ in range(work.clients)]
         self.epoch = self._epoch([IdentityKey.generate(os.urandom) for _ in range(work.members)])
@@ -82,7 +83,7 @@ class Round:
             round_id=os.urandom(16),
             committee_digest=self.epoch.committee.committee_digest,
             vector_length=work.length,
-            ring_bits=RING_BITS,
+            ring_bits=work.ring_bits,
             contexts=(CONTEXT,),
             maximum_uploads=work.clients,
         )
@@ -156,7 +157,9 @@ class Round:
         return out
 
     def _checked(self, result: OneShotAggregate, uploads: int) -> UIntArray:
-        expected = self.vector.astype(np.uint64) * np.uint64(uploads) & np.uint64(ring_mask(RING_BITS))
+        expected = self.vector.astype(np.uint64) * np.uint64(uploads) & np.uint64(
+            ring_mask(self.work.ring_bits)
+        )
         if not np.array_equal(result.total, expected) or len(result.survivors) != uploads:
             raise RuntimeError("the sum is wrong")
         return result.total
