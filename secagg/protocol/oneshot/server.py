@@ -388,8 +388,8 @@ class OneShotServer:
         size = memoryview(message.packed).nbytes
         if size != self._view.packed_size or sha256(message.packed) != one.dealing.packed_digest:
             raise refuse(RefusalReason.BAD_SIGNATURE, "Packed.packed: not what the client signed")
+        self._packed.put(message.upload, message.packed)  # it may fail: then nothing has changed
         self._total.subtract(message.packed)
-        self._packed.put(message.upload, bytes(message.packed))
         self._partial[edge].fetched.add(message.upload)
         wanted.discard(message.upload)
         return []
@@ -613,9 +613,13 @@ class OneShotServer:
         decoded = decode_openings(view, self._openings, self._sum_digest())
         chosen = set(proposal.uploads)
         survivors = {one.digest: one for one in self._uploads.values() if one.digest in chosen}
-        for one in self._uploads.values():
-            if one.digest not in survivors and one.edge is None:
-                self._total.subtract(self._packed.get(one.digest))
+        outside = [
+            self._packed.get(one.digest)  # all of them first: one that fails changes nothing
+            for one in self._uploads.values()
+            if one.digest not in survivors and one.edge is None
+        ]
+        for packed in outside:
+            self._total.subtract(packed)
         values = self._values(decoded.secret, len(survivors))
         members = view.committee.members
         blamed = (

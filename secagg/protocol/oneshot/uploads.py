@@ -22,7 +22,10 @@ from secagg.protocol.round import refuse
 
 
 class PackedStore(Protocol):
-    """Packed vectors by upload digest, until the sum is out: who is not in it is subtracted again."""
+    """Packed vectors by upload digest, until the sum is out: who is not in it is subtracted again.
+
+    What `put` and `get` raise passes through the server, which has changed nothing then.
+    """
 
     def put(self, digest: bytes, packed: Buffer) -> None:
         """Keep a vector; durably, where its sender is told that it may vanish."""
@@ -31,7 +34,7 @@ class PackedStore(Protocol):
         """Return a vector that was put."""
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all: the round is over. Must not raise, or its result is lost."""
 
 
 class MemoryPacked:

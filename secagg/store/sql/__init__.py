@@ -4,6 +4,7 @@ from secagg.store.sql.database import Database
 from secagg.store.sql.journal import Journal, Kept, KeptRound, State, purge, sweep_unknown
 from secagg.store.sql.leases import Lease, Leases
 from secagg.store.sql.log import AuditChangedError, AuditLog
+from secagg.store.sql.packed import SpooledPacked
 from secagg.store.sql.spool import (
     DatabaseSpool,
     FolderSpool,
@@ -31,6 +32,7 @@ __all__ = [
     "SpoolError",
     "SpoolMissingError",
     "SpoolWriter",
+    "SpooledPacked",
     "State",
     "purge",
     "spool_of",

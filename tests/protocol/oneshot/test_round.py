@@ -8,10 +8,11 @@ from secagg.effects import Aborted, AbortReason, OneShotAggregate, UploadTaken
 from secagg.kernels import LatticeSecret
 from secagg.messages import encode
 from secagg.messages.oneshot import Dealings
-from secagg.params import Adversary, Identity, ThreatModel
+from secagg.params import Adversary, Buffer, Identity, ThreatModel
 from secagg.params_oneshot import OneShotPhase
 from secagg.primitives.packed_sharing import added, pack_words, unpack_words
-from secagg.protocol.oneshot import dealing, server
+from secagg.protocol.oneshot import OneShotServer, dealing, server
+from secagg.protocol.oneshot.uploads import MemoryPacked
 from secagg.protocol.oneshot.view import sha256, sum_digest
 from tests.protocol.network import CONTEXT
 from tests.protocol.oneshot.network import Round, changed, message_of
@@ -200,6 +201,50 @@ def test_nonsense_of_a_client_fails_the_checks(monkeypatch: pytest.MonkeyPatch, 
     assert isinstance(one.outcome, Aborted)
     assert one.outcome.reason is AbortReason.CHECK_FAILED
     assert one.outcome.guilty == ()
+
+
+class Failing(MemoryPacked):
+    """A PackedStore whose disk is full from time to time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full, self.got = False, 0
+
+    def put(self, digest: bytes, packed: Buffer) -> None:
+        if self.full:
+            raise OSError(28, "no space left")
+        super().put(digest, packed)
+
+    def get(self, digest: bytes) -> Buffer:
+        self.got += 1
+        if self.full and self.got == 2:
+            raise OSError(5, "input/output error")
+        return super().get(digest)
+
+
+def test_a_store_that_fails_changes_nothing_and_the_round_goes_on_when_it_heals() -> None:
+    one, packed = (
+        Round(6, 8, contexts=(CONTEXT, OTHER), changes={"minimum_per_context": 3}),
+        Failing(),
+    )
+    known = [signer.identity for signer in one.signers]
+    one.server = OneShotServer(one.parameters, one.committee, known=known, packed=packed)
+    one.start([0, 1, 2])
+    for client, context in ((3, CONTEXT), (4, OTHER), (5, OTHER)):
+        sender, frame = one.signers[client].identity, one.upload(client, context=context)
+        before, packed.full = one.server.snapshot(), True
+        with pytest.raises(OSError, match="no space left"):
+            one.server.receive(sender, frame)
+        packed.full = False
+        assert one.server.snapshot() == before
+        one.carry(one.server.receive(sender, frame))
+    one.close(until=OneShotPhase.OPEN)
+    packed.full = True
+    with pytest.raises(OSError, match="input/output"):  # the second of two that are left out
+        one.server.close_phase()
+    packed.full = False
+    one.close()
+    one.exact(range(4))
 
 
 def test_dealings_may_come_in_any_pieces() -> None:
