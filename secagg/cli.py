@@ -188,11 +188,12 @@ def _comparison(pairwise: Plan | InfeasibleParameters, demands: dict[str, Any]) 
     there = pairwise if isinstance(pairwise, Plan) else None
     try:
         costs = OneShotCosts.measured(_seconds, load_of(plan_oneshot(**demands)))
-        return compare(there, plan_oneshot(**demands, costs=costs))
-    except InfeasibleParameters:
+        refused = str(pairwise) if isinstance(pairwise, InfeasibleParameters) else ""
+        return compare(there, plan_oneshot(**demands, costs=costs), refused=refused)
+    except InfeasibleParameters as error:
         if there is None:
             raise
-        return compare(there, None)
+        return compare(there, None, refused=str(error))
 
 
 @app.command()

@@ -125,7 +125,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class RosterAccepted:
-    """Client: keep this round id before anything that follows is released; never accept it again."""
+    """Client, decryptor: keep this round id before what follows is released; never accept it again."""
 
     round_id: bytes
 
@@ -151,6 +151,9 @@ class CommitteeFormed:
 @dataclass(frozen=True, slots=True)
 class UploadTaken:
     """Server: acknowledge the upload once it is durable; its sender may vanish for ever.
+
+    Durable: the session's snapshot after it is on disk, beside a durable PackedStore; or the frame is, to be
+    fed to a new session again.
 
     digest  of the upload, 32 bytes
     again   it was taken before

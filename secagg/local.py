@@ -31,9 +31,14 @@ from secagg.protocol import ClientSession, ServerSession
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalAggregate(Aggregate):
-    """An Aggregate that also says which of the given vectors are in the sum."""
+    """An Aggregate that also says which of the given vectors are in the sum.
 
-    clients: tuple[int, ...]  # indices into `vectors`, ascending
+    clients      indices into `vectors`, ascending
+    unprotected  "one-shot": too few decryptors opened it to notice one that lied (`OneShotAggregate`)
+    """
+
+    clients: tuple[int, ...]
+    unprotected: bool = False
 
 
 def aggregate(
@@ -87,8 +92,14 @@ def aggregate(
             threads=threads,
         )
         return LocalAggregate(
-            summed.total, summed.survivors, summed.blamed, summed.traffic, clients=clients_in_it
+            summed.total,
+            summed.survivors,
+            summed.blamed,
+            summed.traffic,
+            clients=clients_in_it,
+            unprotected=summed.unprotected,
         )
+    require(not lose_decryptors, "lose_decryptors", "given with protocol='one-shot' only", lose_decryptors)
     signers = [IdentityKey.generate(entropy) for _ in vectors]
     advertising = sum(phase is not Phase.ADVERTISE_KEYS for phase in map(drop.get, range(len(vectors))))
     parameters = RoundParameters(

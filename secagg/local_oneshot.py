@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 from secagg.effects import (
     Aborted,
-    Aggregate,
+    AbortReason,
     CommitteeFormed,
     Completed,
     Effect,
@@ -19,7 +19,7 @@ from secagg.effects import (
     Send,
     SignWanted,
 )
-from secagg.errors import ParameterError, RemoteProtocolError, RoundAbortedError
+from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError, RoundAbortedError
 from secagg.kernels import UIntArray, VectorSource
 from secagg.params import Entropy, Identity, Signer, ThreatModel, require
 from secagg.params_oneshot import (
@@ -156,16 +156,15 @@ def aggregate_oneshot(
     threat_model: ThreatModel | None,
     entropy: Entropy,
     threads: int,
-) -> tuple[Aggregate, tuple[int, ...]]:
+) -> tuple[OneShotAggregate, tuple[int, ...]]:
     """Sum vectors as `secagg.aggregate` does, with a committee of so many decryptors.
 
     returns  the result, and which vectors are in it
     """
-    require(3 <= committee <= 256, "committee", "in 3..256 decryptors", committee)
-    if outside := [i for i in lose_decryptors if not 0 <= i < committee]:
-        raise ParameterError(f"lose_decryptors: decryptor {outside[0]} is not in 0..{committee - 1}")
-    for i, phase in lose_decryptors.items():
-        require(isinstance(phase, OneShotPhase), f"lose_decryptors[{i}]", "a OneShotPhase", phase)
+    require(
+        isinstance(committee, int) and 3 <= committee <= 256, "committee", "in 3..256 decryptors", committee
+    )
+    require(isinstance(post_quantum, bool), "post_quantum", "True or False", post_quantum)
     one = LocalCommittee(
         len(vectors), committee, post_quantum=post_quantum, threat_model=threat_model, entropy=entropy
     )
@@ -196,7 +195,7 @@ class LocalCommittee:
     """Decryptors, and the keys of so many clients, for sums one after the other, all parties in this process.
 
     clients     numbered from 0
-    decryptors  members of the committee, 3..256
+    decryptors  members of the committee, 4..256; 3 where the threat model has no dropout
     raises      ParameterError, InfeasibleParameters
 
     Close it: it holds the secrets of its epoch.
@@ -238,6 +237,7 @@ class LocalCommittee:
         )
         self._epoch = form_committee(parameters, members, policy, entropy)
         self._told: list[set[bytes]] = [set() for _ in self._keys]
+        self._closed = False
 
     def sum(
         self,
@@ -255,9 +255,12 @@ class LocalCommittee:
         maximum_uploads      that the noise is for; 0: as many as there are
         minimum_per_context  uploads about a context of fewer are left out; 0: minimum_survivors, 3
         returns              the result, and the clients that are in it, ascending
-        raises               RoundAbortedError: too few are left; RemoteProtocolError: a client uploads twice,
-                             or again about the same
+        raises               ParameterError, LocalProtocolError: nothing was uploaded then;
+                             RoundAbortedError: too few are left; RemoteProtocolError: a client uploads again
+                             about the same. An upload that was made counts as told, whatever becomes of it
         """
+        lost = dict(lose_decryptors or {})
+        self._check(uploads, length, lost)
         parameters = OneShotParameters(
             round_id=self._entropy(16),
             committee_digest=self._epoch.committee.committee_digest,
@@ -271,10 +274,30 @@ class LocalCommittee:
             parameters, self._epoch.committee, known=self._epoch.policy.known, threads=threads
         )
         frames = [self._epoch.certificate, bytes(server.parameters_frame)]
-        lost = {self._epoch.committee.members[i]: phase for i, phase in (lose_decryptors or {}).items()}
-        result = run_round(self._epoch, server, self._speak(uploads, frames, threads), lost)
+        names_lost = {self._epoch.committee.members[i]: phase for i, phase in lost.items()}
+        result = run_round(self._epoch, server, self._speak(uploads, frames, threads), names_lost)
         names = {key.identity: client for client, key in enumerate(self._keys)}
         return result, tuple(sorted(names[identity] for identity in result.survivors))
+
+    def _check(self, uploads: Sequence[LocalUpload], length: int, lost: Mapping[int, OneShotPhase]) -> None:
+        """Raise for what can be known ahead of the first upload: one that was made counts as told."""
+        if self._closed:
+            raise LocalProtocolError("sum: the committee is closed")
+        for i, one in enumerate(uploads):
+            within = isinstance(one.client, int) and 0 <= one.client < len(self._keys)
+            require(within, f"uploads[{i}].client", f"in 0..{len(self._keys) - 1}", one.client)
+            size = len(one.vector) if isinstance(one.vector, Sized) else one.vector.length
+            require(size == length, f"uploads[{i}].vector", f"of length = {length} entries", size)
+        if len(uploads) != len(clients := Counter(one.client for one in uploads)):
+            twice = clients.most_common(1)[0][0]
+            raise ParameterError(f"uploads: client {twice} has more than one, a client uploads once a round")
+        members = len(self._epoch.committee.members)
+        for i, phase in lost.items():
+            within = isinstance(i, int) and 0 <= i < members
+            require(within, "lose_decryptors", f"of decryptors in 0..{members - 1}", i)
+            require(isinstance(phase, OneShotPhase), f"lose_decryptors[{i}]", "a OneShotPhase", phase)
+        if not uploads:
+            raise RoundAbortedError(AbortReason.TOO_FEW_SURVIVORS, "nobody uploaded")
 
     def _speak(
         self, uploads: Iterable[LocalUpload], frames: Sequence[bytes], threads: int
@@ -295,4 +318,5 @@ class LocalCommittee:
 
     def close(self) -> None:
         """Wipe what the members hold."""
+        self._closed = True
         self._epoch.close()

@@ -285,15 +285,19 @@ class Comparison:
     why: str
 
 
-def compare(pairwise: Plan | None, oneshot: OneShotPlan | None) -> Comparison:
-    """Compare plans of both protocols, None where there is none. Raises ParameterError: for neither."""
+def compare(pairwise: Plan | None, oneshot: OneShotPlan | None, *, refused: str = "") -> Comparison:
+    """Compare plans of both protocols, None where there is none.
+
+    refused  why there is none
+    raises   ParameterError: there is neither
+    """
     if pairwise is None and oneshot is None:
         raise ParameterError("compare: one of both plans must be there")
     rows = tuple(
         (name, of_pairwise, of_oneshot) for name, of_pairwise, of_oneshot in _compared(pairwise, oneshot)
     )
     recommended, why = _recommended(pairwise, oneshot)
-    return Comparison(rows, recommended, why)
+    return Comparison(rows, recommended, f"{why}: {refused}" if refused else why)
 
 
 _ABSENT = "cannot be planned"

@@ -157,8 +157,11 @@ def show_oneshot_transcript(
     left.append("whom complaints blame, and so why uploads are left out")
     if facts.edges:
         left.append("the totals of edges")
-    if facts.outcome != "completed" or facts.unprotected:
-        left.append("that no more was sent: with what it leaves out there may have been a sum")
+    left.append(
+        "that no more was uploaded or sent than is in it"
+        if facts.outcome == "completed" and not facts.unprotected
+        else "that no more was sent: with what it leaves out there may have been a sum"
+    )
     if not facts.inputs_kept:
         left.append("the digest of the sum, or that its checks failed")
     console.print(f"taken on the server's word: {'; '.join(left)}", highlight=False, markup=False)

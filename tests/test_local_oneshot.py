@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 
 from secagg import (
     InfeasibleParameters,
+    LocalCommittee,
+    LocalProtocolError,
+    LocalUpload,
     OneShotPhase,
     ParameterError,
     Phase,
@@ -85,7 +90,7 @@ def test_what_cannot_be_is_refused() -> None:
         aggregate(vectors, ring_bits=16, protocol="two-shot")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match=r"committee: must be in 3..256 decryptors, is 2"):
         aggregate(vectors, ring_bits=16, protocol="one-shot", committee=2)
-    with pytest.raises(ParameterError, match=r"lose_decryptors: decryptor 8 is not in 0..7"):
+    with pytest.raises(ParameterError, match=r"lose_decryptors: must be of decryptors in 0..7, is 8"):
         aggregate(vectors, ring_bits=16, protocol="one-shot", lose_decryptors={8: OneShotPhase.OPEN})
     with pytest.raises(ParameterError, match="ring_bits"):
         aggregate(drawn(5, 10, 41), ring_bits=41, protocol="one-shot")
@@ -137,3 +142,50 @@ def test_a_client_streams_its_vector() -> None:
     assert peak < 12 * packed
     assert result.total.dtype == lane_dtype(16)
     assert np.count_nonzero(result.total) == 0
+
+
+def test_a_sum_that_too_few_opened_to_notice_a_liar_is_marked() -> None:
+    vectors = drawn(5, 10, 16)
+    lost = dict.fromkeys(range(4), OneShotPhase.OPEN)
+    few = aggregate(vectors, ring_bits=16, protocol="one-shot", lose_decryptors=lost)
+    assert few.unprotected
+    assert not aggregate(vectors, ring_bits=16, protocol="one-shot").unprotected
+
+
+def test_decryptors_are_lost_in_the_protocol_that_has_them() -> None:
+    with pytest.raises(ParameterError, match="lose_decryptors: must be given with protocol='one-shot' only"):
+        aggregate(drawn(5, 10, 16), ring_bits=16, lose_decryptors={0: OneShotPhase.OPEN})
+
+
+def test_nobody_that_uploads_is_a_round_without_a_result() -> None:
+    vectors = drawn(4, 10, 16)
+    everybody = dict.fromkeys(range(4), Phase.ADVERTISE_KEYS)
+    with pytest.raises(RoundAbortedError, match="nobody uploaded"):
+        aggregate(vectors, ring_bits=16, protocol="one-shot", drop=everybody)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({"client": 5}, {}, r"uploads\[2\].client: must be in 0..4, is 5"),
+        ({"client": -1}, {}, r"uploads\[2\].client: must be in 0..4, is -1"),
+        ({"client": 0}, {}, "client 0 has more than one"),
+        ({"vector": np.zeros(3, np.uint32)}, {}, r"uploads\[2\].vector: must be of length = 4 entries, is 3"),
+        ({}, {"lose_decryptors": {-1: OneShotPhase.OPEN}}, "lose_decryptors: must be of decryptors in 0..7"),
+        ({}, {"lose_decryptors": {1: "OPEN"}}, r"lose_decryptors\[1\]: must be a OneShotPhase"),
+    ],
+)
+def test_what_is_wrong_is_found_ahead_of_the_first_upload(
+    change: dict[str, Any], options: dict[str, Any], said: str
+) -> None:
+    """So the right uploads can be summed then: none of them counts as told."""
+    committee = LocalCommittee(5, 8, post_quantum=False)
+    right = [LocalUpload(i, bytes(32), np.full(4, i, np.uint32)) for i in range(3)]
+    wrong = [*right[:2], replace(right[2], **change)]
+    with pytest.raises(ParameterError, match=said):
+        committee.sum(wrong, length=4, ring_bits=16, **options)
+    result, clients = committee.sum(right, length=4, ring_bits=16)
+    assert (result.total.tolist(), clients) == ([3] * 4, (0, 1, 2))
+    committee.close()
+    with pytest.raises(LocalProtocolError, match="the committee is closed"):
+        committee.sum(right, length=4, ring_bits=16)

@@ -147,3 +147,12 @@ def test_the_command_compares() -> None:
     assert compared["compared"]["post-quantum"] == {"pairwise": "no", "one-shot": "masks only"}
     done = CliRunner().invoke(app, [*arguments[:-1], "3", "--json"])
     assert json.loads(done.output)[-1]["recommended"] == "pairwise"
+
+
+def test_why_a_protocol_cannot_be_planned_is_said() -> None:
+    call = ["plan", "--clients", "100", "--length", "1000", "--value-bits", "8", "--decryptors", "3"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "the one-upload protocol cannot be planned for these demands: " in said
+    assert "of 3 members stay" in said

@@ -12,7 +12,8 @@ class FedBuff:
     """A buffer of updates about the last few models.
 
     goal          uploads of a buffer: then it is summed, and the model moves (the paper's K)
-    versions      models that an update may be about: the newest and those before it; older ones are not taken
+    versions      models that an update may be about when it comes: the newest and those before it; older ones
+                  are not taken. A buffer that waits for the committee meanwhile makes it older
     staleness     exponent: an update about the s-th model before the newest weighs (1 + s)^-staleness of its
                   own weight, inside the quantized update, so that the server does not learn the weights
     smallest      fewest updates about one model in a sum: what is about another is left out whole

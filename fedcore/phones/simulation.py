@@ -1,13 +1,16 @@
 """Training over phones by the one-upload protocol, on a simulated clock: buffered, or in synchronous rounds.
 
-Every sum is a real one: a certificate, uploads, decryptors, decoding. Only the clock is simulated: events are
-the ends of what phones do, in order, and nobody waits.
+Every sum is a real one: a certificate, uploads, decryptors, decoding; only ML-KEM is left out, which hides a
+record from later. The clock is simulated: events are the ends of what phones do, in order, and nobody waits.
+Of the terms a simulation uses the questions, weights, norm and codec. It asks for no statistics, and
+the model moves by `server_rate` times the mean update, whatever the strategy.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -29,7 +32,9 @@ Evaluator: TypeAlias = Callable[[Parameters], Metrics]
 class Moment:
     """The model after a sum, and when that was.
 
-    seconds  of the simulated clock; behind: mean number of models that the updates in the sum were behind
+    seconds  of the simulated clock
+    behind   mean number of models that the updates in the sum were behind when it was opened; they weigh by
+             what they were behind when they came
     uploads  in the sum; left_out: those that came and are in none; reason: of a sum without a result
     """
 
@@ -44,12 +49,17 @@ class Moment:
 
 @dataclass(slots=True)
 class Run:
-    """What became of a simulation. late: uploads about models that were too old when they came."""
+    """What became of a simulation.
+
+    late     uploads about models that were too old when they came, or after the goal was reached
+    vanished phones that worked and never uploaded; waiting: uploads in a buffer that was never full
+    """
 
     moments: list[Moment] = field(default_factory=list)
     parameters: Parameters = field(default_factory=dict)
     late: int = 0
     vanished: int = 0
+    waiting: int = 0
 
     def seconds_to(self, metric: str, value: float) -> float:
         """Return when a metric first reached a value; infinity: it never did."""
@@ -77,12 +87,19 @@ class _Server:
         evaluator: Evaluator,
         settings: FedBuff,
     ) -> None:
+        if terms.plan.clients < settings.goal:
+            least = f"at least goal = {settings.goal}, the updates of a sum"
+            raise SettingError(f"plan.clients: must be {least}, is {terms.plan.clients}")
         self.terms, self.phones, self.evaluator, self.settings = terms, phones, evaluator, settings
         self.run = Run(parameters=dict(initial))
         self.tasks: list[Task] = []
         self.contexts: list[bytes] = []
         self.committee = LocalCommittee(len(phones), post_quantum=False)
         self._next()
+
+    def close(self) -> None:
+        """Wipe the committee's secrets."""
+        self.committee.close()
 
     @property
     def version(self) -> int:
@@ -96,6 +113,9 @@ class _Server:
 
     def sum(self, came: Sequence[_Came], seconds: float) -> None:
         """Sum what phones have uploaded, and move the model."""
+        if not came:
+            self._note(seconds, 0, 0, 0.0, "nobody uploaded")
+            return
         settings, newest = self.settings, self.version
         encoding = self.tasks[newest].encoding
         given = [
@@ -126,8 +146,8 @@ class _Server:
         for one in summed:
             site = self.phones[one.phone].site
             site.state.count(self.tasks[one.version].name, [site.name])
+        behind = float(np.mean([newest - one.version for one in summed]))
         self._next()
-        behind = float(np.mean([one.behind for one in summed]))
         self._note(seconds, len(inside), len(given) - len(inside), behind, "")
 
     def _note(self, seconds: float, uploads: int, left_out: int, behind: float, reason: str) -> None:
@@ -151,14 +171,21 @@ def buffered(
 
     terms        of training, for sums of so many phones
     concurrency  phones that are at work at a time
-    sums         how many buffers are summed
+    sums         how many buffers are summed; fewer where no phone is left that could speak: one speaks once
+                 about a model, and sums without a result make no new one
     open_s       seconds that the committee takes for a sum; the next buffer fills meanwhile
     raises       SettingError
     """
     if not settings.goal <= concurrency <= len(phones):
         rule = f"in {settings.goal}..{len(phones)}, from the goal to all phones"
         raise SettingError(f"concurrency: must be {rule}, is {concurrency}")
-    rng, server = np.random.default_rng(seed), _Server(terms, phones, initial, evaluator, settings)
+    _check_seconds(open_s)
+    with closing(_Server(terms, phones, initial, evaluator, settings)) as server:
+        return _buffered(server, concurrency, sums, open_s, seed)
+
+
+def _buffered(server: _Server, concurrency: int, sums: int, open_s: float, seed: int) -> Run:
+    phones, settings, rng = server.phones, server.settings, np.random.default_rng(seed)
     at_work: list[tuple[float, int, int, bool]] = []  # (when, phone, version, whether it uploads)
     last = dict.fromkeys(range(len(phones)), -1)  # the version that it was last asked about
     busy: set[int] = set()
@@ -188,6 +215,7 @@ def buffered(
         busy.discard(phone)
         if not speaks:
             server.run.vanished += 1
+            last[phone] = -1  # it has uploaded nothing, and may be asked about the same model again
         elif server.version - version >= settings.versions:
             server.run.late += 1  # it makes a new update, and never sends this one
         else:
@@ -196,7 +224,7 @@ def buffered(
             heapq.heappush(opening, (now + open_s, buffer))
             buffer = []
         ask(now)
-    server.committee.close()
+    server.run.waiting = len(buffer) + sum(len(came) for _, came in opening)
     return server.run
 
 
@@ -220,12 +248,20 @@ def synchronous(
     if not settings.goal <= asked <= len(phones):
         rule = f"in {settings.goal}..{len(phones)}, from the goal to all phones"
         raise SettingError(f"asked: must be {rule}, is {asked}")
-    rng, server = np.random.default_rng(seed), _Server(terms, phones, initial, evaluator, settings)
+    _check_seconds(open_s)
+    with closing(_Server(terms, phones, initial, evaluator, settings)) as server:
+        return _synchronous(server, asked, sums, open_s, seed)
+
+
+def _synchronous(server: _Server, asked: int, sums: int, open_s: float, seed: int) -> Run:
+    phones, settings, rng = server.phones, server.settings, np.random.default_rng(seed)
+    told = dict.fromkeys(range(len(phones)), -1)  # the version that it last uploaded about
     now = 0.0
     for _ in range(sums):
         came: list[tuple[float, int]] = []
         longest = 0.0
-        for phone in rng.permutation(len(phones))[:asked].tolist():
+        free = [phone for phone in range(len(phones)) if told[phone] < server.version]
+        for phone in rng.permutation(free)[:asked].tolist():
             seconds, speaks = phones[phone].takes(rng)
             longest = max(longest, seconds)
             if speaks:
@@ -236,6 +272,11 @@ def synchronous(
         first = came[: settings.goal]
         server.run.late += len(came) - len(first)
         now += (first[-1][0] if len(first) == settings.goal else longest) + open_s
+        told.update((phone, server.version) for _, phone in first)
         server.sum([_Came(phone, server.version) for _, phone in first], now)
-    server.committee.close()
     return server.run
+
+
+def _check_seconds(open_s: float) -> None:
+    if not 0 <= open_s < float("inf"):
+        raise SettingError(f"open_s: must be seconds, at least 0, is {open_s}")

@@ -8,18 +8,18 @@ header of its own.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
 from secagg.effects import Aborted, AbortReason, Completed, Effect, OneShotAggregate, Refused, UploadTaken
-from secagg.errors import RemoteProtocolError
+from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.kernels import UIntArray, lane_dtype
 from secagg.messages import decode, encode
 from secagg.messages.fields import large_octets, message, octets, octets_list, uint
 from secagg.messages.oneshot import Dealing, OneShotParametersMessage, oneshot_from_wire, oneshot_to_wire
-from secagg.params import Buffer, Identity, Signer
+from secagg.params import Buffer, Identity, Signer, require
 from secagg.params_oneshot import OneShotParameters, OneShotPhase, OneShotPolicy
 from secagg.primitives.packed_sharing import Words
 from secagg.primitives.signatures import check_identity
@@ -73,10 +73,11 @@ class RecordedOneShotServer(OneShotServer):
     """A OneShotServer whose transcript goes to `file` as the round runs, sealed when it ends.
 
     certificate  the frame of the committee's certificate
-    file         open for writing bytes; the caller makes it durable and closes it. When writing fails, see
-                 `failure`, the round goes on without a record
+    file         open for writing bytes; the caller makes it durable and closes it. When writing fails, the
+                 round goes on without a record, and the attribute `failure` says why
     signer       the server's own Ed25519 identity
     keep_inputs  also keep the masked vectors: then anybody can recompute the sum
+    raises       ParameterError, RemoteProtocolError: the certificate is not that of the committee
     """
 
     def __init__(
@@ -94,15 +95,24 @@ class RecordedOneShotServer(OneShotServer):
         threads: int = 1,
     ) -> None:
         super().__init__(parameters, committee, known=known, edges=edges, packed=packed, threads=threads)
+        certified = read_certificate(certificate, _ANY).committee_digest == committee.committee_digest
+        require(certified, "certificate", "the committee's", "another one's")
         self.sealed = False
-        self.failure: OSError | None = None
+        self.failure: OSError | ValueError | None = None
         self._file, self._signer, self._keep_inputs = file, signer, keep_inputs
         self._addresses: list[bytes] = []
         file.write(ONESHOT_MAGIC)
         header = OneShotHeader(
-            _VERSION, signer.identity, oneshot_to_wire(parameters), certificate, tuple(sorted(edges))
+            _VERSION, signer.identity, oneshot_to_wire(parameters), certificate, tuple(sorted(set(edges)))
         )
         self._write(EntryKind.HEADER, content=encode(header))
+
+    @classmethod
+    def restore(cls, data: bytes, *, packed: PackedStore, threads: int = 1) -> NoReturn:  # noqa: ARG003
+        """Raise LocalProtocolError: a record does not outlive its server."""
+        raise LocalProtocolError(
+            "restore: a recorded round cannot be gone on with; OneShotServer.restore does, without a record"
+        )
 
     @property
     def transcript(self) -> bytes:
@@ -119,7 +129,8 @@ class RecordedOneShotServer(OneShotServer):
         if uploads and all(effect.again for effect in uploads) and len(self._partial) == edges:
             return effects  # an upload that was taken before; a partial sum counts whatever is in it
         one = self.upload_of(sender)
-        if uploads and one is not None and one.edge is None and not self._keep_inputs:
+        direct = uploads and one is not None and one.edge is None and len(self._partial) == edges
+        if direct and one is not None and not self._keep_inputs:
             self._write(EntryKind.UPLOAD, sender, encode(one.dealing))
         else:
             self._write(EntryKind.TAKEN, sender, frame)
@@ -136,7 +147,8 @@ class RecordedOneShotServer(OneShotServer):
         """Leave the current phase; when the round ends, its outcome is written down and everything sealed."""
         effects = super().close_phase()
         self._write(EntryKind.CLOSED)
-        if isinstance(end := effects[-1], Completed | Aborted):
+        end = effects[-1] if effects else None  # of FETCH, when everybody who would be asked is gone
+        if isinstance(end, Completed | Aborted):
             self._write(EntryKind.OUTCOME, content=encode(outcome_of(end)))
             signature = self._signer.sign(seal_text(self.transcript))
             self._write(EntryKind.SEAL, content=encode(Seal(b"".join(self._addresses), signature)))
@@ -150,7 +162,7 @@ class RecordedOneShotServer(OneShotServer):
         try:
             self._file.write(length)
             self._file.write(entry)
-        except OSError as error:  # the round goes on without its record
+        except (OSError, ValueError) as error:  # full, or closed: the round goes on without its record
             self.failure = error
         if kind is not EntryKind.SEAL:
             self._addresses.append(address(entry))
@@ -229,6 +241,7 @@ class _Withheld(OneShotServer):
     """A server that may take uploads without their vectors; then it has no sum, but everything else."""
 
     withheld = False
+    _nothing: bytes | None = None  # instead of every vector
 
     @property
     def edges(self) -> frozenset[Identity]:
@@ -244,7 +257,9 @@ class _Withheld(OneShotServer):
         taken: TakenUpload = check_forwarded(self._view, None, dealing, self._known)
         self._uploads[client] = taken
         self._order.append(taken)
-        self._packed.put(taken.digest, bytes(self._view.packed_size))
+        if self._nothing is None:
+            self._nothing = bytes(self._view.packed_size)
+        self._packed.put(taken.digest, self._nothing)
         self.withheld = True
 
     def _values(self, secret: Words, uploads: int) -> UIntArray:
@@ -267,6 +282,7 @@ class _Replay:
         self.running = True
         self._known, self._decryptors = known, decryptors
         self._threads, self._memory_limit = threads, memory_limit
+        self._held = 0  # bytes of what was taken
         self._session: _Withheld | None = None
         self._end: Completed | Aborted | None = None
 
@@ -337,6 +353,11 @@ class _Replay:
         self._session, self.facts.parameters, self.facts.committee = session, parameters, committee
 
     def _taken(self, session: _Withheld, party: Identity, content: Buffer) -> None:
+        self._held += memoryview(content).nbytes
+        if self._held > self._memory_limit:
+            raise WrongEntryError(
+                f"to replay it takes more than {self._memory_limit} bytes, which are allowed: memory_limit"
+            )
         for effect in session.receive(party, bytes(content)):
             if isinstance(effect, Refused):
                 raise RemoteProtocolError(effect.reason, effect.detail)
@@ -364,9 +385,10 @@ class _Replay:
                 if told.total_digest != total_digest(end.result.total):
                     raise WrongEntryError("the digest is not that of the sum")
         failed = str(AbortReason.CHECK_FAILED).encode()
-        if not facts.inputs_kept and bytes(told.reason) == failed and isinstance(end, Completed):
-            facts.outcome, facts.survivors = failed.decode(), ()  # whether that is so only the sum says
-            return
+        unknown = not facts.inputs_kept and bytes(told.reason) == failed and isinstance(end, Completed)
+        if unknown:  # whether that is so only the sum says
+            facts.outcome, facts.survivors, found = failed.decode(), (), replace(found, reason=told.reason)
+            found = replace(found, total_digest=b"")
         if bytes(told.reason) != bytes(found.reason) or bool(told.total_digest) != bool(found.total_digest):
             raise WrongEntryError(f"the outcome is {facts.outcome!r}")
         if (told.blamed, told.guilty) != (found.blamed, found.guilty):

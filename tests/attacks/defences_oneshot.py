@@ -472,9 +472,9 @@ _SERVER = (
     _one(
         "who is left out is out of the total",
         "server",
-        "                self._total.subtract(self._packed.get(one.digest))\n",
-        "                pass\n",
-        "the total is over the sum that was agreed on",
+        "            if one.digest not in survivors and one.edge is None\n",
+        "            if False\n",
+        "the total is over S",
     ),
     _one(
         "openings decide together",
@@ -513,6 +513,16 @@ _SERVER = (
     ),
 )
 
+_STATE = (
+    _one(
+        "members speak for themselves in a snapshot",
+        "server_snapshot",
+        '        require(not wrong, f"snapshot.{name}", "of the member that it is kept for", wrong)\n',
+        "        pass\n",
+        "a restored server asks what members can read",
+    ),
+)
+
 _RECORD = (
     Defence(
         "one-shot record: the digest of the sum",
@@ -535,6 +545,20 @@ _RECORD = (
         "            pass\n",
         "a message that a server must refuse is found",
     ),
+    Defence(
+        "one-shot record: memory",
+        "secagg.transcript.oneshot",
+        "        if self._held > self._memory_limit:\n",
+        "        if False:\n",
+        "a record takes no more memory than its reader allows",
+    ),
+    Defence(
+        "one-shot record: whose certificate",
+        "secagg.transcript.oneshot",
+        '        require(certified, "certificate", "the committee\'s", "another one\'s")\n',
+        "        pass\n",
+        "no record is made that nobody can verify",
+    ),
 )
 
-DEFENCES: tuple[Defence, ...] = (*_COMMITTEE, *_CLIENT, *_MEMBER, *_SERVER, *_RECORD)
+DEFENCES: tuple[Defence, ...] = (*_COMMITTEE, *_CLIENT, *_MEMBER, *_SERVER, *_STATE, *_RECORD)

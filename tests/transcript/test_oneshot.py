@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 
 from secagg.cli import app
 from secagg.effects import Aborted, AbortReason, OneShotAggregate
+from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from secagg.messages import decode, encode
+from secagg.messages.oneshot import Complaint, Review
 from secagg.params import Identity
 from secagg.params_oneshot import OneShotPhase
 from secagg.primitives.signatures import IdentityKey
+from secagg.protocol.oneshot import MemoryPacked
 from secagg.transcript import OneShotReport, RecordedOneShotServer, verify_oneshot
 from secagg.transcript.entries import (
     Entry,
@@ -27,7 +30,7 @@ from secagg.transcript.entries import (
     transcript_digest,
 )
 from secagg.transcript.oneshot import ONESHOT_MAGIC
-from tests.attacks.oneshot.liar import EDGE, Tree, sent_on, shifted_total
+from tests.attacks.oneshot.liar import EDGE, Tree, edge_of, sent_on, shifted_total
 from tests.protocol.network import CounterEntropy
 from tests.protocol.oneshot.network import Round, changed, message_of
 
@@ -291,6 +294,7 @@ def test_the_command_verifies_both_kinds(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["verify", str(path), "--server", SERVER.identity.hex()])
     assert done.exit_code == 0, done.output
     assert "recomputed bit for bit" in done.output
+    assert "that no more was uploaded or sent" in " ".join(done.output.split())
     assert "verified" in done.output
     damaged = bytearray(WHOLE)
     damaged[-100] ^= 1
@@ -298,3 +302,97 @@ def test_the_command_verifies_both_kinds(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["verify", str(path)])
     assert done.exit_code == 1
     assert "NOT verified" in done.output
+
+
+def test_a_phase_without_effects_is_written_down_like_others() -> None:
+    """All complain about an edge's upload, the edge is given up: nobody is left to be asked."""
+    file = io.BytesIO()
+
+    def serve(one: Round, edges: Collection[Identity]) -> Round:
+        return with_record(one, file, edges=edges)
+
+    tree = Tree(Round(6, 8), {EDGE: (4, 5)}, serve=serve)
+    one = tree.one
+    tree.direct(0, 1, 2, 3)
+    tree.bring(EDGE)
+    bad = one.server._uploads[one.signers[5].identity].digest
+
+    def complain(_: Identity, answer: bytes) -> list[bytes]:
+        if isinstance(message_of(answer), Review):
+            return [changed(answer, lambda review: replace(review, complaints=(Complaint(bad, 1),)))]
+        return [answer]
+
+    one.change_answer = complain
+    tree.carry(one.server.close_phase())
+    tree.carry(one.server.drop(EDGE))
+    tree.carry(one.server.close_phase())
+    assert one.server.phase is OneShotPhase.FETCH
+    tree.play()
+    one.exact(range(4))
+    report = check(file.getvalue())
+    assert report.ok, report.findings
+
+
+@pytest.mark.parametrize("keep_inputs", [True, False])
+def test_an_edge_may_be_a_client(keep_inputs: bool) -> None:
+    one, file = Round(5, 8), io.BytesIO()
+    edge = one.signers[0].identity
+    with_record(one, file, keep_inputs=keep_inputs, edges=[edge, edge])
+    one.start([0, 1, 2])
+    one.server.receive(edge, sent_on(edge_of(one, (3, 4))))
+    one.close()
+    one.exact(range(5))
+    report = check(file.getvalue())
+    assert report.ok, report.findings
+    assert report.facts.edges == {edge}
+
+
+def test_a_round_of_another_committee_is_not_recorded() -> None:
+    one, other = Round(5, 8), Round(5, 8, seed="other")
+    one.epoch.certificate = other.epoch.certificate
+    with pytest.raises(ParameterError, match="certificate: must be the committee's"):
+        with_record(one, io.BytesIO())
+    one.epoch.certificate = b"zz"
+    with pytest.raises(RemoteProtocolError):
+        with_record(one, io.BytesIO())
+
+
+def test_a_record_ends_with_its_server_and_says_so() -> None:
+    one, _ = recorded()
+    one.start()
+    with pytest.raises(LocalProtocolError, match="OneShotServer.restore does, without a record"):
+        RecordedOneShotServer.restore(one.server.snapshot(), packed=MemoryPacked())
+
+
+def test_a_round_goes_on_without_a_record_when_its_file_is_closed() -> None:
+    one, file = recorded()
+    one.start([0, 1, 2])
+    file.close()
+    one.close()
+    one.exact(range(3))
+    assert isinstance(one.server, RecordedOneShotServer)
+    assert isinstance(one.server.failure, ValueError)
+
+
+def test_vectors_count_against_the_memory_that_is_allowed() -> None:
+    """Those that are withheld take none, whatever their number."""
+    _, kept = played(vector_length=20_000, clients=12)
+    _, withheld = played(vector_length=20_000, clients=12, keep_inputs=False)
+    limit = 3 * 8 * 20_016 + 60_000
+    assert any("memory_limit" in what for what in findings(kept, memory_limit=limit))
+    assert not findings(withheld, memory_limit=limit + 12 * 40_000)
+
+
+def test_nobody_is_blamed_beside_checks_that_are_said_to_have_failed() -> None:
+    one, data = played(keep_inputs=False)
+    entries = entries_of(data)[:-1]
+    outcome = decode(Outcome, decode(Entry, entries[-1]).content)
+    failed = str(AbortReason.CHECK_FAILED).encode()
+    for changes, right in (
+        ({"total_digest": b""}, True),
+        ({"total_digest": b"", "blamed": (one.signers[0].identity,)}, False),
+        ({}, False),
+    ):
+        said = replace(outcome, reason=failed, **changes)
+        entries[-1] = framed(EntryKind.OUTCOME, content=encode(said))[1]
+        assert (not findings(sealed(entries))) is right, changes

@@ -100,7 +100,11 @@ class CommitteeSession:
         """Ask everybody for keys. Raises LocalProtocolError (twice), InfeasibleParameters."""
         if self._started:
             raise LocalProtocolError("start: the epoch has been started")
-        numbers_for(self._parameters, self._parameters.minimum_candidates)
+        fewest = self._parameters.minimum_candidates
+        try:
+            numbers_for(self._parameters, fewest)
+        except InfeasibleParameters as error:
+            raise InfeasibleParameters(f"with minimum_candidates = {fewest}: {error}") from error
         self._started = True
         self._phase = EpochPhase.KEYS
         frame = ONESHOT_FRAMES.encode(self._parameters.epoch_id, committee_to_wire(self._parameters))

@@ -172,7 +172,10 @@ class Contributor:
             raise refuse(RefusalReason.EQUIVOCATION, "other OneShotParameters were accepted before")
         committee = self._committees.get(parameters.committee_digest)
         if committee is None:
-            raise refuse(RefusalReason.WEAK_PARAMETERS, "committee_digest: of no certificate that we checked")
+            raise refuse(
+                RefusalReason.WEAK_PARAMETERS,
+                "committee_digest: of no certificate that came before",
+            )
         if self._context not in parameters.contexts:
             raise refuse(RefusalReason.CONTEXT_MISMATCH, "OneShotParameters.contexts: ours is not among them")
         self._check_unseen(round_id)
@@ -186,7 +189,7 @@ class Contributor:
         if self._context in self._told and not self._again:
             raise refuse(
                 RefusalReason.CONTEXT_REPEATED,
-                "a vector for this context was uploaded before: it must be presumed summed",
+                "Contributor.context: what was uploaded for it must be presumed summed",
             )
 
     def __reduce__(self) -> NoReturn:

@@ -75,6 +75,9 @@ class DecryptorSession:
     entropy  called for 32 bytes, and for 64 with post_quantum, when the keys are sent, and never again
     epochs   epoch ids in which this identity accepted a committee (the caller keeps them)
     rounds   round ids that this identity accepted as a member in other epochs (clients keep their own)
+
+    What must be kept ahead of the effects that are released, in this order: the snapshot; then `releases`,
+    when it has grown, where nobody can set it back.
     """
 
     def __init__(
@@ -110,6 +113,11 @@ class DecryptorSession:
     def releases(self) -> int:
         """The number of steps made that must not be made twice; it never falls. See `restore`."""
         return self._releases
+
+    @property
+    def silent(self) -> bool:
+        """Return whether it signs nothing more in this epoch: it may have sent more than it remembers."""
+        return self._silent
 
     @property
     def over(self) -> bool:
@@ -183,7 +191,7 @@ class DecryptorSession:
 
         releases  the newest count that was kept where it cannot be set back (`secagg.store.Counter`); None:
                   there is no such place, and the snapshot may be a backup. A session that may have sent more
-                  than it remembers signs nothing more in this epoch.
+                  than it remembers signs nothing more in this epoch; see `silent`.
         raises    ParameterError: not a snapshot, or another identity's
         """
         state = snapshots.load_decryptor(data, policy)
@@ -225,9 +233,8 @@ class DecryptorSession:
                     )
                 return self._in_round(state, phase, message)
             case _:
-                raise refuse(
-                    RefusalReason.WRONG_PHASE, f"{type(message).__name__} in {type(self._phase).__name__}"
-                )
+                where = _WHERE[type(self._phase)]
+                raise refuse(RefusalReason.WRONG_PHASE, f"{type(message).__name__}: {where}")
 
     def _on_parameters(self, epoch_id: bytes, message: CommitteeParametersMessage) -> list[Effect]:
         parameters = committee_from_wire(message)
@@ -393,6 +400,14 @@ class DecryptorSession:
 
     def __repr__(self) -> str:
         return f"DecryptorSession(phase={type(self._phase).__name__}, rounds={len(self._rounds)})"
+
+
+_WHERE = {
+    Idle: "no committee was accepted; a session goes on from its snapshot",
+    KeySent: "the committee is not formed yet",
+    Member: "not sent to members",
+    Over: "the epoch is closed, or we are not in its committee",
+}
 
 
 def _no_entropy(_size: int) -> bytes:

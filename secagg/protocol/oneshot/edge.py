@@ -30,7 +30,11 @@ from secagg.protocol.round import refuse
 class EdgeServer:
     """The uploads of some clients of a round. It can shift their sum, as a server can, and reads nothing.
 
-    parameters, committee, known, packed  as for OneShotServer
+    parameters, committee, known, packed  as for OneShotServer; `read_parameters` and `read_certificate` make
+    them of frames
+
+    It has no snapshot. What it says with UploadTaken holds once the root has taken its partial sum; an edge
+    that must outlive its process keeps the frames and is fed them again.
     """
 
     def __init__(

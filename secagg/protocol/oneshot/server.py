@@ -76,7 +76,7 @@ class OneShotServer:
     committee   whose digest is in them
     known       the enrolled clients; None: whoever signs
     edges       the enrolled edges whose partial sums are taken
-    packed      where vectors are kept until the sum is out
+    packed      where vectors are kept until the sum is out; None: in memory
     threads     for taking the masks off
 
     The caller authenticates senders, and decides with `progress` when to close a phase.
@@ -194,7 +194,12 @@ class OneShotServer:
         return effects
 
     def deal(self) -> list[Effect]:
-        """Send the members what they have not got of the uploads so far. May be called as they come."""
+        """Send the members what they have not got of the uploads so far. May be called as they come.
+
+        `close_phase` sends the rest. Nothing is sent outside a round.
+        """
+        if self._phase is None:
+            return []
         members = enumerate(self._view.committee.members)
         since = {index: self._dealt[index] for index, member in members if member not in self._gone}
         self._dealt |= Counter(dict.fromkeys(since, len(self._order)))

@@ -151,3 +151,55 @@ def test_too_few_phones_are_refused() -> None:
             run(synchronous, asked=concurrency)
     with pytest.raises(SettingError, match=r"vanishes: must be in \[0, 1\)"):
         phones(vanishes=1.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_synchronous_rounds_go_on_when_too_few_upload(seed: int) -> None:
+    """Who uploaded about a model in vain is not asked about it again; nobody's vector is told twice."""
+    settings = FedBuff(goal=5)
+    run = synchronous(
+        phones(vanishes=0.7),
+        terms(5, 8),
+        LEARNER.initial(),
+        near,
+        settings,
+        asked=6,
+        sums=8,
+        seed=seed,
+    )
+    assert len(run.moments) == 8
+    assert any("at least 3 are needed" in moment.reason for moment in run.moments) or run.vanished
+    assert run.moments[-1].version == sum(not moment.reason for moment in run.moments)
+
+
+def test_rounds_in_which_nobody_uploads_say_so() -> None:
+    few = phones(vanishes=0.99)[:6]
+    run = synchronous(few, terms(3, 5), LEARNER.initial(), near, FedBuff(goal=3), asked=3, sums=5, seed=1)
+    assert "nobody uploaded" in {moment.reason for moment in run.moments}
+
+
+def test_a_buffer_fills_though_most_phones_vanish() -> None:
+    run = buffered(
+        phones(vanishes=0.7),
+        terms(10, 6),
+        LEARNER.initial(),
+        near,
+        FedBuff(goal=10),
+        concurrency=20,
+        sums=6,
+    )
+    assert len(run.moments) == 6
+    assert run.vanished > 60
+    assert 0 <= run.waiting < 20
+
+
+def test_terms_for_fewer_than_the_goal_and_times_that_are_none_are_refused() -> None:
+    given = (phones(), terms(5, 3), LEARNER.initial(), near, FedBuff(goal=10))
+    with pytest.raises(SettingError, match=r"plan.clients: must be at least goal = 10, .* is 5"):
+        buffered(*given, concurrency=20, sums=3)
+    right = (phones(), terms(10, 3), LEARNER.initial(), near, FedBuff(goal=10))
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(SettingError, match="open_s"):
+            buffered(*right, concurrency=20, sums=3, open_s=wrong)
+        with pytest.raises(SettingError, match="open_s"):
+            synchronous(*right, asked=12, sums=3, open_s=wrong)

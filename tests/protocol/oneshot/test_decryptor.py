@@ -223,3 +223,31 @@ def test_where_there_is_no_kem_a_post_quantum_committee_is_refused(monkeypatch: 
     assert isinstance(refused, Refused)
     assert refused.reason is RefusalReason.POLICY
     assert "no ML-KEM-768 here" in refused.detail
+
+
+def test_a_member_says_where_it_is_when_a_message_does_not_fit() -> None:
+    one = Round(5, 4)
+    parameters, member = bytes(one.server.parameters_frame), one.epoch.decryptors[one.epoch.members[0]]
+    fresh = DecryptorSession(
+        signer=one.epoch.signers[0], policy=one.epoch.policy, entropy=CounterEntropy("fresh")
+    )
+    member.close()
+    for session, said in (
+        (fresh, "no committee was accepted; a session goes on from its snapshot"),
+        (member, "the epoch is closed"),
+    ):
+        (refused,) = session.receive(parameters)
+        assert isinstance(refused, Refused)
+        assert said in refused.detail
+
+
+def test_whether_a_member_is_silent_is_seen_when_it_is_restored() -> None:
+    one = Round(5, 4)
+    one.start()
+    session = one.epoch.decryptors[one.epoch.members[0]]
+    for releases, silent in ((session.releases, False), (session.releases + 1, True), (None, True)):
+        again, _ = DecryptorSession.restore(
+            session.snapshot(), signer=one.epoch.signers[0], policy=one.epoch.policy, releases=releases
+        )
+        assert again.silent is silent
+    assert not session.silent

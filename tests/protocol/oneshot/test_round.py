@@ -5,17 +5,25 @@ import numpy as np
 import pytest
 
 from secagg.effects import Aborted, AbortReason, OneShotAggregate, UploadTaken
+from secagg.errors import InfeasibleParameters, RemoteProtocolError
 from secagg.kernels import LatticeSecret
 from secagg.messages import encode
-from secagg.messages.oneshot import Dealings
+from secagg.messages.oneshot import ONESHOT_FRAMES, Dealings
 from secagg.params import Adversary, Buffer, Identity, ThreatModel
 from secagg.params_oneshot import OneShotPhase
 from secagg.primitives.packed_sharing import added, pack_words, unpack_words
-from secagg.protocol.oneshot import OneShotServer, dealing, server
+from secagg.protocol.oneshot import (
+    CommitteeSession,
+    OneShotServer,
+    dealing,
+    read_certificate,
+    read_parameters,
+    server,
+)
 from secagg.protocol.oneshot.uploads import MemoryPacked
 from secagg.protocol.oneshot.view import sha256, sum_digest
 from tests.protocol.network import CONTEXT
-from tests.protocol.oneshot.network import Round, changed, message_of
+from tests.protocol.oneshot.network import Round, changed, committee_parameters_of, keys, message_of
 
 OTHER = bytes(31) + b"\1"
 
@@ -305,3 +313,32 @@ def test_a_member_that_got_nothing_is_sent_everything_again() -> None:
     one.close()
     one.exact(range(6))
     assert next(lost) == 2
+
+
+def test_parameters_and_committee_are_read_from_frames() -> None:
+    one = Round(5, 4)
+    frame = bytes(one.server.parameters_frame)
+    assert read_parameters(frame) == one.parameters
+    assert read_certificate(one.epoch.certificate, one.epoch.policy).committee_digest == (
+        one.parameters.committee_digest
+    )
+    with pytest.raises(RemoteProtocolError, match="CommitteeCertificate in place of OneShotParameters"):
+        read_parameters(one.epoch.certificate)
+    other = bytes(ONESHOT_FRAMES.encode(bytes(16), message_of(frame)))
+    with pytest.raises(RemoteProtocolError, match="round_id is not the frame's"):
+        read_parameters(other)
+
+
+def test_nothing_is_dealt_outside_a_round() -> None:
+    one = Round(5, 4)
+    assert one.server.deal() == []
+    one.play()
+    assert one.server.deal() == []
+
+
+def test_a_committee_that_cannot_be_says_of_how_many_candidates() -> None:
+    model = ThreatModel(dropout=0.26)
+    parameters = committee_parameters_of(4, threat_model=model)
+    server = CommitteeSession(parameters, candidates=[signer.identity for signer in keys("many", 12)])
+    with pytest.raises(InfeasibleParameters, match="with minimum_candidates = 4: "):
+        server.start()
