@@ -259,8 +259,8 @@ class LocalCommittee:
                              RoundAbortedError: too few are left; RemoteProtocolError: a client uploads again
                              about the same. An upload that was made counts as told, whatever becomes of it
         """
-        lost = dict(lose_decryptors or {})
-        self._check(uploads, length, lost)
+        lose = lose_decryptors or {}
+        self._check(uploads, length, lose)
         parameters = OneShotParameters(
             round_id=self._entropy(16),
             committee_digest=self._epoch.committee.committee_digest,
@@ -274,12 +274,12 @@ class LocalCommittee:
             parameters, self._epoch.committee, known=self._epoch.policy.known, threads=threads
         )
         frames = [self._epoch.certificate, bytes(server.parameters_frame)]
-        names_lost = {self._epoch.committee.members[i]: phase for i, phase in lost.items()}
-        result = run_round(self._epoch, server, self._speak(uploads, frames, threads), names_lost)
+        lost = {self._epoch.committee.members[i]: phase for i, phase in lose.items()}
+        result = run_round(self._epoch, server, self._speak(uploads, frames, threads), lost)
         names = {key.identity: client for client, key in enumerate(self._keys)}
         return result, tuple(sorted(names[identity] for identity in result.survivors))
 
-    def _check(self, uploads: Sequence[LocalUpload], length: int, lost: Mapping[int, OneShotPhase]) -> None:
+    def _check(self, uploads: Sequence[LocalUpload], length: int, lose: Mapping[int, OneShotPhase]) -> None:
         """Raise for what can be known ahead of the first upload: one that was made counts as told."""
         if self._closed:
             raise LocalProtocolError("sum: the committee is closed")
@@ -292,7 +292,7 @@ class LocalCommittee:
             twice = clients.most_common(1)[0][0]
             raise ParameterError(f"uploads: client {twice} has more than one, a client uploads once a round")
         members = len(self._epoch.committee.members)
-        for i, phase in lost.items():
+        for i, phase in lose.items():
             within = isinstance(i, int) and 0 <= i < members
             require(within, "lose_decryptors", f"of decryptors in 0..{members - 1}", i)
             require(isinstance(phase, OneShotPhase), f"lose_decryptors[{i}]", "a OneShotPhase", phase)
@@ -313,8 +313,9 @@ class LocalCommittee:
                 told=told,
                 threads=threads,
             )
-            yield key.identity, contribution(speaker, frames, one.vector)
-            told.add(one.context)
+            upload = contribution(speaker, frames, one.vector)
+            told.add(one.context)  # whatever becomes of it
+            yield key.identity, upload
 
     def close(self) -> None:
         """Wipe what the members hold."""

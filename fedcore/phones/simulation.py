@@ -176,10 +176,7 @@ def buffered(
     open_s       seconds that the committee takes for a sum; the next buffer fills meanwhile
     raises       SettingError
     """
-    if not settings.goal <= concurrency <= len(phones):
-        rule = f"in {settings.goal}..{len(phones)}, from the goal to all phones"
-        raise SettingError(f"concurrency: must be {rule}, is {concurrency}")
-    _check_seconds(open_s)
+    _check("concurrency", concurrency, settings.goal, len(phones), open_s)
     with closing(_Server(terms, phones, initial, evaluator, settings)) as server:
         return _buffered(server, concurrency, sums, open_s, seed)
 
@@ -245,10 +242,7 @@ def synchronous(
     asked   phones of a round, more than the goal (over-selection): who comes later has worked for nothing
     raises  SettingError
     """
-    if not settings.goal <= asked <= len(phones):
-        rule = f"in {settings.goal}..{len(phones)}, from the goal to all phones"
-        raise SettingError(f"asked: must be {rule}, is {asked}")
-    _check_seconds(open_s)
+    _check("asked", asked, settings.goal, len(phones), open_s)
     with closing(_Server(terms, phones, initial, evaluator, settings)) as server:
         return _synchronous(server, asked, sums, open_s, seed)
 
@@ -277,6 +271,9 @@ def _synchronous(server: _Server, asked: int, sums: int, open_s: float, seed: in
     return server.run
 
 
-def _check_seconds(open_s: float) -> None:
+def _check(name: str, number: int, goal: int, phones: int, open_s: float) -> None:
+    if not goal <= number <= phones:
+        rule = f"in {goal}..{phones}, from the goal to all phones"
+        raise SettingError(f"{name}: must be {rule}, is {number}")
     if not 0 <= open_s < float("inf"):
         raise SettingError(f"open_s: must be seconds, at least 0, is {open_s}")

@@ -40,13 +40,12 @@ def root(leaves: Sequence[bytes]) -> bytes:
     return levels(leaves)[-1][0]
 
 
-def siblings(tree: Sequence[Sequence[bytes]], index: int) -> bytes:
-    """Nodes beside the way from a leaf to the root, from the bottom up, 32 bytes each."""
-    return b"".join(level[(index >> height) ^ 1] for height, level in enumerate(tree[:-1]))
+def siblings(tree: Sequence[Sequence[bytes]]) -> NDArray[np.uint8]:
+    """Nodes beside the way from every leaf, padded ones too, to the root, from the bottom up.
 
-
-def all_siblings(tree: Sequence[Sequence[bytes]]) -> NDArray[np.uint8]:
-    """`siblings` of every leaf, padded ones too, (leaves, 32 * depth)."""
+    tree     of `levels`
+    returns  (leaves, 32 * depth)
+    """
     leaves = len(tree[0])
     heights = np.arange(len(tree) - 1)
     first = 2 * leaves - (2 * leaves >> heights)  # of a level among all nodes

@@ -13,12 +13,20 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from secagg.effects import Aborted, AbortReason, Completed, Effect, OneShotAggregate, Refused, UploadTaken
+from secagg.effects import Aborted, AbortReason, Completed, Effect, OneShotAggregate, Refused
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.kernels import UIntArray, lane_dtype
 from secagg.messages import decode, encode
 from secagg.messages.fields import large_octets, message, octets, octets_list, uint
-from secagg.messages.oneshot import Dealing, OneShotParametersMessage, oneshot_from_wire, oneshot_to_wire
+from secagg.messages.oneshot import (
+    ONESHOT_FRAMES,
+    ONESHOT_KINDS,
+    Dealing,
+    OneShotParametersMessage,
+    Upload,
+    oneshot_from_wire,
+    oneshot_to_wire,
+)
 from secagg.params import Buffer, Identity, Signer, require
 from secagg.params_oneshot import OneShotParameters, OneShotPhase, OneShotPolicy
 from secagg.primitives.packed_sharing import Words
@@ -121,17 +129,14 @@ class RecordedOneShotServer(OneShotServer):
 
     def receive(self, sender: Identity, frame: Buffer) -> list[Effect]:
         """Feed one frame; one that is taken is written down."""
-        edges = len(self._partial)
+        taken = self.taken
         effects = super().receive(sender, frame)
-        if any(isinstance(effect, Refused) for effect in effects):
+        if self.taken == taken:
             return effects
-        uploads = [effect for effect in effects if isinstance(effect, UploadTaken)]
-        if uploads and all(effect.again for effect in uploads) and len(self._partial) == edges:
-            return effects  # an upload that was taken before; a partial sum counts whatever is in it
-        one = self.upload_of(sender)
-        direct = uploads and one is not None and one.edge is None and len(self._partial) == edges
-        if direct and one is not None and not self._keep_inputs:
-            self._write(EntryKind.UPLOAD, sender, encode(one.dealing))
+        kind = ONESHOT_KINDS[ONESHOT_FRAMES.open(frame).kind]
+        withheld = self.upload_of(sender) if kind is Upload and not self._keep_inputs else None
+        if withheld is not None:
+            self._write(EntryKind.UPLOAD, sender, encode(withheld.dealing))
         else:
             self._write(EntryKind.TAKEN, sender, frame)
         return effects

@@ -415,9 +415,9 @@ _SERVER = (
     ),
     _one(
         "one upload stands",
-        "server",
-        "            if former.digest != taken.digest:\n",
-        "            if False:\n",
+        "uploads",
+        "    if former.digest != again.digest:\n",
+        "    if False:\n",
         "a second upload is an offence",
     ),
     _one(
@@ -544,6 +544,13 @@ _RECORD = (
         "            if isinstance(effect, Refused):\n                raise RemoteProtocolError(effect.reason, effect.detail)\n",
         "            pass\n",
         "a message that a server must refuse is found",
+    ),
+    Defence(
+        "one-shot record: repeats",
+        "secagg.transcript.oneshot",
+        "        if self.taken == taken:\n            return effects\n",
+        "        if any(isinstance(effect, Refused) for effect in effects):\n            return effects\n",
+        "one message fills no disk",
     ),
     Defence(
         "one-shot record: memory",

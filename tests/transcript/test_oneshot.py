@@ -396,3 +396,15 @@ def test_nobody_is_blamed_beside_checks_that_are_said_to_have_failed() -> None:
         said = replace(outcome, reason=failed, **changes)
         entries[-1] = framed(EntryKind.OUTCOME, content=encode(said))[1]
         assert (not findings(sealed(entries))) is right, changes
+
+
+def test_what_is_sent_again_is_not_written_down_again() -> None:
+    """Or a member fills the disk with one message."""
+    one, file = recorded()
+    one.change_answer = lambda _, answer: [answer] * 3
+    one.play(clients=range(4))
+    one.exact(range(4))
+    assert [decode(Entry, raw).kind for raw in entries_of(file.getvalue())] == [
+        decode(Entry, raw).kind for raw in entries_of(WHOLE)
+    ]
+    assert check(file.getvalue()).ok

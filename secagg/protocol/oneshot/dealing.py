@@ -9,7 +9,7 @@ from secagg.messages.oneshot import Dealing, Upload
 from secagg.params import Identity, Secret, Signer
 from secagg.primitives import kem
 from secagg.primitives.agreement import agree, is_usable, public_key
-from secagg.primitives.merkle import climb, levels, siblings
+from secagg.primitives.merkle import climb, levels
 from secagg.primitives.packed_sharing import (
     TESTS,
     Words,
@@ -168,11 +168,6 @@ class UploadTrees:
             sealed_tree[-1][0],
         )
         return cls(part, part.digest(view), tree, sealed_tree)
-
-    def paths(self, member: int) -> tuple[bytes, bytes]:
-        """`path` and `sealed_path` of a Dealing."""
-        leaf = self.leaves[0][member]
-        return leaf + siblings(self.leaves, member), siblings(self.sealed_leaves, member)
 
 
 @dataclass(frozen=True, slots=True)

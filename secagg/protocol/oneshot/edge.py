@@ -22,6 +22,7 @@ from secagg.protocol.oneshot.uploads import (
     TakenUpload,
     Total,
     check_upload,
+    taken_again,
 )
 from secagg.protocol.oneshot.view import CommitteeView, OneShotView, require_committee
 from secagg.protocol.round import refuse
@@ -97,11 +98,7 @@ class EdgeServer:
             raise refuse(RefusalReason.ROUND_FULL, "Upload: maximum_uploads came")
         taken = check_upload(self._view, sender, message, self._known)
         if former is not None:
-            if former.digest != taken.digest:
-                raise refuse(
-                    RefusalReason.EQUIVOCATION, "Upload: another one of this client was taken before"
-                )
-            return [UploadTaken(sender, taken.digest, again=True)]
+            return [taken_again(former, taken)]
         self._packed.put(taken.digest, message.packed)
         self._total.add(message.packed)
         self._uploads[sender] = taken

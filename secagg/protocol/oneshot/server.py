@@ -61,6 +61,7 @@ from secagg.protocol.oneshot.uploads import (
     Total,
     check_forwarded,
     check_upload,
+    taken_again,
 )
 from secagg.protocol.oneshot.view import CommitteeView, OneShotView, require_committee, sha256
 from secagg.protocol.round import RoundEnded, refuse
@@ -113,6 +114,7 @@ class OneShotServer:
         self._proposal: Proposal | None = None
         self._signatures: dict[int, SumSignature] = {}
         self._openings: dict[int, Opening] = {}
+        self._taken = 0
         self._gone: set[Identity] = set()
         self._refused: set[Identity] = set()
         self._up: Counter[OneShotPhase] = Counter()
@@ -137,6 +139,11 @@ class OneShotServer:
     def uploads(self) -> frozenset[Identity]:
         """The clients whose uploads were taken."""
         return frozenset(self._uploads)
+
+    @property
+    def taken(self) -> int:
+        """The number of frames that changed something since the session was made, or restored."""
+        return self._taken
 
     def upload_of(self, client: Identity) -> TakenUpload | None:
         """Return the upload of a client that was taken, without its vector."""
@@ -349,15 +356,12 @@ class OneShotServer:
             )
         taken = check_upload(self._view, sender, message, self._known)
         if former is not None:
-            if former.digest != taken.digest:
-                raise refuse(
-                    RefusalReason.EQUIVOCATION, "Upload: another one of this client was taken before"
-                )
-            return [UploadTaken(sender, taken.digest, again=True)]
+            return [taken_again(former, taken)]
         self._packed.put(taken.digest, message.packed)
         self._total.add(message.packed)
         self._uploads[sender] = taken
         self._order.append(taken)
+        self._taken += 1
         return [UploadTaken(sender, taken.digest)]
 
     def _on_partial(self, edge: Identity, message: PartialSum) -> list[Effect]:
@@ -373,6 +377,7 @@ class OneShotServer:
         fresh = [one for one in taken if one.identity not in self._uploads]
         if len(self._uploads) + len(fresh) > self.parameters.maximum_uploads:
             raise refuse(RefusalReason.ROUND_FULL, "PartialSum.dealings: more than maximum_uploads together")
+        self._taken += 1
         self._partial[edge] = Partial(bytes(message.total), taken)
         self._total.add(message.total)
         for one in fresh:
@@ -397,6 +402,7 @@ class OneShotServer:
         self._total.subtract(message.packed)
         self._partial[edge].fetched.add(message.upload)
         wanted.discard(message.upload)
+        self._taken += 1
         return []
 
     def _on_review(self, member: int, message: Review) -> list[Effect]:
@@ -414,21 +420,28 @@ class OneShotServer:
             if member in self._again:
                 raise refuse(RefusalReason.NOT_INCLUDED, "Review: not of the Dealings that were sent")
             self._again.add(member)
+            self._taken += 1
             effects = self._deal_to({member: 0}, len(self._order))
             return effects + self._request(identity, OneShotPhase.REVIEW)
         self._reviews[member] = message
+        self._taken += 1
         return []
 
     def _on_signature(self, member: int, message: SumSignature) -> None:
+        if self._signatures.get(member) == message:
+            return
         text = self._view.sum_text(self._sum_digest())
         identity = self._view.committee.members[member]
         if message.index != member or not verify(identity, text, message.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "SumSignature.signature")
         self._signatures[member] = message
+        self._taken += 1
 
     def _on_opening(self, member: int, message: Opening) -> None:
         if (former := self._openings.get(member)) is not None and former != message:
             raise refuse(RefusalReason.EQUIVOCATION, "Opening: another one was taken before")
+        if former is not None:
+            return
         if memoryview(message.values).nbytes != self._view.opening_bytes:
             raise refuse(
                 RefusalReason.WRONG_LENGTH, f"Opening.values: must have {self._view.opening_bytes} bytes"
@@ -440,6 +453,7 @@ class OneShotServer:
         if not spare_bits_clear(message.values, self._view.rows, 50):
             raise refuse(RefusalReason.MALFORMED, "Opening.values: spare bits are set")
         self._openings[member] = Opening(member, bytes(message.values), message.signature)
+        self._taken += 1
 
     # --- phases
 

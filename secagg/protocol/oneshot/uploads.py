@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.effects import RefusalReason
+from secagg.effects import RefusalReason, UploadTaken
 from secagg.kernels import pack, ring_mask, spare_bits_clear, unpack_add
 from secagg.messages import Octets, encoded_rows, joined
 from secagg.messages.oneshot import Dealing, Upload
 from secagg.params import Buffer, Identity
-from secagg.primitives.merkle import all_siblings
+from secagg.primitives.merkle import siblings
 from secagg.primitives.signatures import verify
 from secagg.protocol.oneshot.dealing import UploadTrees, signed_fault
 from secagg.protocol.oneshot.view import OneShotView
@@ -92,24 +92,8 @@ class TakenUpload:
             tests=bytes(whole.tests),
             signature=whole.signature,
             sealed=np.frombuffer(whole.sealed, np.uint8).reshape(members, view.sealed_bytes),
-            path=np.hstack([leaves, all_siblings(trees.leaves)[:members]]),
-            sealed_path=all_siblings(trees.sealed_leaves)[:members],
-        )
-
-    def for_member(self, view: OneShotView, member: int) -> Dealing:
-        """Return the Dealing that a member gets."""
-        size, whole = view.sealed_bytes, self.dealing
-        path, sealed_path = self.trees.paths(member)
-        return Dealing(
-            whole.identity,
-            whole.context,
-            whole.packed_digest,
-            whole.ephemeral_key,
-            whole.tests,
-            whole.signature,
-            memoryview(whole.sealed)[size * member : size * (member + 1)],
-            path,
-            sealed_path,
+            path=np.hstack([leaves, siblings(trees.leaves)[:members]]),
+            sealed_path=siblings(trees.sealed_leaves)[:members],
         )
 
 
@@ -169,6 +153,13 @@ def check_forwarded(
         sealed_path=b"",
     )
     return TakenUpload(own, trees, edge)
+
+
+def taken_again(former: TakenUpload, again: TakenUpload) -> UploadTaken:
+    """Acknowledge an upload once more. Raises RemoteProtocolError when it is another one of its client."""
+    if former.digest != again.digest:
+        raise refuse(RefusalReason.EQUIVOCATION, "Upload: another one of this client was taken before")
+    return UploadTaken(former.identity, former.digest, again=True)
 
 
 def _check_signed(view: OneShotView, dealing: Dealing, trees: UploadTrees) -> None:

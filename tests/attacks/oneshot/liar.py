@@ -20,6 +20,7 @@ from secagg.kernels import (
     pack_lattice,
     unpack_add,
 )
+from secagg.messages import decode
 from secagg.messages.oneshot import (
     ONESHOT_FRAMES,
     Acceptance,
@@ -229,7 +230,8 @@ def reasons_of(one: Round, frame: bytes) -> list[int]:
 def dealing(one: Round, frame: bytes, member: int) -> Dealing:
     """What a server sends a member of an upload."""
     upload = message_of(frame)
-    return check_upload(one.view, upload.identity, upload, None).for_member(one.view, member)
+    taken = check_upload(one.view, upload.identity, upload, None)
+    return decode(Dealing, taken.for_members(one.view)[member].tobytes())
 
 
 def digest_of(one: Round, frame: bytes) -> bytes:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -32,7 +33,7 @@ CLIENTS, MEMBERS, ME = 5, 8, 0
 KILLED = -signal.SIGKILL
 
 
-class Party:
+class Party(ABC):
     """A party that lives in this process; `step` is called around everything that it keeps."""
 
     def __init__(self, one: Round, folder: Path, step: Callable[[], None]) -> None:
@@ -47,13 +48,13 @@ class Party:
         path = self.folder / name
         return path.read_bytes() if path.exists() else None
 
+    @abstractmethod
     def begin(self) -> list[Effect]:
         """Start, or go on; returns what must be sent, perhaps again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def call(self, name: str, *arguments: Any) -> tuple[list[Effect], Any]:
         """Return the effects of a call, and what else a caller must know."""
-        raise NotImplementedError
 
 
 class ServerParty(Party):

@@ -20,7 +20,7 @@ from secagg.params import ThreatModel
 from secagg.params_oneshot import OneShotPhase
 from secagg.protocol.oneshot import DecryptorSession
 from secagg.protocol.oneshot.phases import Member
-from secagg.protocol.oneshot.uploads import check_upload
+from tests.attacks.oneshot.liar import dealing
 from tests.protocol.network import CounterEntropy
 from tests.protocol.oneshot.network import Round, changed, form, framed, message_of
 
@@ -207,9 +207,7 @@ def test_a_member_takes_no_more_dealings_than_there_may_be_uploads_twice() -> No
     session = one.epoch.decryptors[one.epoch.members[0]]
     refused = []
     for client in range(12):
-        upload = one.upload(client)
-        taken = check_upload(one.view, one.signers[client].identity, message_of(upload), None)
-        frame = framed(one.parameters.round_id, Dealings((taken.for_member(one.view, 0),)))
+        frame = framed(one.parameters.round_id, Dealings((dealing(one, one.upload(client), 0),)))
         refused += session.receive(frame)
     assert [effect.reason for effect in refused if isinstance(effect, Refused)] == 2 * [
         RefusalReason.OUT_OF_RANGE

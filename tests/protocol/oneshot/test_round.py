@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from secagg.messages import encode
 from secagg.messages.oneshot import ONESHOT_FRAMES, Dealings
 from secagg.params import Adversary, Buffer, Identity, ThreatModel
 from secagg.params_oneshot import OneShotPhase
+from secagg.primitives.merkle import siblings
 from secagg.primitives.packed_sharing import added, pack_words, unpack_words
 from secagg.protocol.oneshot import (
     CommitteeSession,
@@ -274,8 +276,16 @@ def test_dealings_are_encoded_for_all_members_as_for_one(members: int, post_quan
     one.start(clients=[2])
     taken = one.server.upload_of(one.signers[2].identity)
     assert taken is not None
-    encoded = [row.tobytes() for row in taken.for_members(one.view)]
-    assert encoded == [encode(taken.for_member(one.view, member)) for member in range(members)]
+    whole, size, tree = taken.dealing, one.view.sealed_bytes, taken.trees
+    for member, row in enumerate(taken.for_members(one.view)):
+        beside, sealed_beside = (siblings(levels_)[member] for levels_ in (tree.leaves, tree.sealed_leaves))
+        expected = replace(
+            whole,
+            sealed=bytes(whole.sealed)[size * member : size * (member + 1)],
+            path=tree.leaves[0][member] + beside.tobytes(),
+            sealed_path=sealed_beside.tobytes(),
+        )
+        assert row.tobytes() == encode(expected)
 
 
 def test_more_dealings_than_a_frame_holds_reach_every_member(monkeypatch: pytest.MonkeyPatch) -> None:
