@@ -55,16 +55,21 @@ def make_upload(
     )
     secret = words[:RING]
     key = LatticeSecret(secret)
-    packed = pack_lattice(
-        source,
-        key,
-        public_seed=view.lattice_seed,
-        noise_seed=view.seed("oneshot-noise", me, context, plain_digest, seed),
-        ring_bits=view.parameters.ring_bits,
-        upload_bits=view.parameters.upload_bits,
-        threads=threads,
-    )
-    key.wipe()
+    try:
+        packed = pack_lattice(
+            source,
+            key,
+            public_seed=view.lattice_seed,
+            noise_seed=view.seed("oneshot-noise", me, context, plain_digest, seed),
+            ring_bits=view.parameters.ring_bits,
+            upload_bits=view.parameters.upload_bits,
+            threads=threads,
+        )
+    except BaseException:  # of the source
+        words[:] = 0
+        raise
+    finally:
+        key.wipe()
     base_values = rows(
         secret,
         words[RING : -TESTS * base],

@@ -7,7 +7,7 @@ import pytest
 
 from secagg.effects import Aborted, AbortReason, OneShotAggregate, UploadTaken
 from secagg.errors import InfeasibleParameters, RemoteProtocolError
-from secagg.kernels import LatticeSecret
+from secagg.kernels import LatticeSecret, UIntArray, modq_words
 from secagg.messages import encode
 from secagg.messages.oneshot import ONESHOT_FRAMES, Dealings
 from secagg.params import Adversary, Buffer, Identity, ThreatModel
@@ -352,3 +352,42 @@ def test_a_committee_that_cannot_be_says_of_how_many_candidates() -> None:
     server = CommitteeSession(parameters, candidates=[signer.identity for signer in keys("many", 12)])
     with pytest.raises(InfeasibleParameters, match="with minimum_candidates = 4: "):
         server.start()
+
+
+class Torn:
+    """A source that can be read for the digest, and not for the mask."""
+
+    length = 5
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def read(self, start: int, out: UIntArray) -> None:
+        self.reads += 1
+        if self.reads > 1:
+            raise OSError(5, "input/output error")
+        out[:] = start
+
+
+def test_a_source_that_fails_leaves_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, kept = Round(5, 4), dict[str, Any]()
+
+    def secret(values: Any) -> LatticeSecret:
+        kept["key"] = key = LatticeSecret(values)
+        return key
+
+    def words(seed: bytes, count: int) -> Any:
+        kept["words"] = modq_words(seed, count)
+        assert kept["words"].any()
+        return kept["words"]
+
+    monkeypatch.setattr(dealing, "LatticeSecret", secret)
+    monkeypatch.setattr(dealing, "modq_words", words)
+    session = one.contributor(1)
+    for frame in (one.epoch.certificate, bytes(one.server.parameters_frame)):
+        session.receive(frame)
+    with pytest.raises(OSError, match="input/output"):
+        session.submit(Torn())
+    assert not session.uploaded
+    assert not kept["words"].any()
+    assert not kept["key"].prepared.any()
