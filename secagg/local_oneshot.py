@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from secagg.effects import (
@@ -20,7 +20,7 @@ from secagg.effects import (
     SignWanted,
 )
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError, RoundAbortedError
-from secagg.kernels import UIntArray, VectorSource
+from secagg.kernels import UIntArray, VectorSource, check_entries
 from secagg.params import Entropy, Identity, Signer, ThreatModel, require
 from secagg.params_oneshot import (
     CommitteeParameters,
@@ -31,6 +31,7 @@ from secagg.params_oneshot import (
 from secagg.primitives.kem import AVAILABLE
 from secagg.primitives.labels import context_digest
 from secagg.primitives.signatures import IdentityKey
+from secagg.protocol.client.masked_input_collection import ArraySource, checked_source
 from secagg.protocol.oneshot import CommitteeSession, Contributor, DecryptorSession, OneShotServer
 from secagg.protocol.oneshot.certificate import read_certificate
 from secagg.protocol.oneshot.view import CommitteeView
@@ -54,19 +55,29 @@ class LocalEpoch:
 def form_committee(
     parameters: CommitteeParameters, signers: Sequence[Signer], policy: OneShotPolicy, entropy: Entropy
 ) -> LocalEpoch:
-    """Start an epoch with these decryptors. Raises InfeasibleParameters, RoundAbortedError."""
-    server = CommitteeSession(parameters, candidates=[signer.identity for signer in signers])
+    """Start an epoch with these decryptors; who fails has wiped their keys.
+
+    raises  InfeasibleParameters, RoundAbortedError; RemoteProtocolError: a party refuses what another sent
+    """
     decryptors = {
         signer.identity: DecryptorSession(signer=signer, policy=policy, entropy=entropy) for signer in signers
     }
-    waiting = deque(server.start())
+    try:
+        certificate = _certificate(CommitteeSession(parameters, candidates=list(decryptors)), decryptors)
+        return LocalEpoch(certificate, read_certificate(certificate, policy), decryptors, policy)
+    except BaseException:
+        for decryptor in decryptors.values():
+            decryptor.close()
+        raise
+
+
+def _certificate(server: CommitteeSession, decryptors: Mapping[Identity, DecryptorSession]) -> bytes:
+    waiting: deque[Effect] = deque(server.start())
     while True:
         while waiting:
             match waiting.popleft():
                 case CommitteeFormed(certificate=frame):
-                    certificate = bytes(frame)
-                    view = read_certificate(certificate, policy)
-                    return LocalEpoch(certificate, view, decryptors, policy)
+                    return bytes(frame)
                 case Aborted() as end:
                     raise RoundAbortedError(end.reason, end.detail)
                 case Send(to=to, frame=frame) if to is not None:
@@ -129,7 +140,10 @@ def _answers(decryptor: DecryptorSession, frame: bytes | memoryview) -> list[byt
 def contribution(
     contributor: Contributor, frames: Sequence[bytes], vector: UIntArray | VectorSource
 ) -> bytes:
-    """Let a client speak: it gets certificate and parameters, and gives its one frame."""
+    """Let a client speak: it gets certificate and parameters, and gives its one frame.
+
+    raises  ParameterError: the vector; RemoteProtocolError: the client refuses a frame
+    """
     for frame in frames:
         for effect in contributor.receive(frame):
             _must_not_be_refused(effect)
@@ -195,7 +209,10 @@ class LocalCommittee:
     """Decryptors, and the keys of so many clients, for sums one after the other, all parties in this process.
 
     clients     numbered from 0
-    decryptors  members of the committee, 4..256; 3 where the threat model has no dropout
+    decryptors  members of the committee, 3..256, as many as the threat model needs: by default at least 4
+    post_quantum  whether shares are sealed under ML-KEM-768, too; by default where the library has it
+    threat_model  by default ThreatModel()
+    entropy     of all parties
     raises      ParameterError, InfeasibleParameters
 
     Close it: it holds the secrets of its epoch.
@@ -252,15 +269,18 @@ class LocalCommittee:
     ) -> tuple[OneShotAggregate, tuple[int, ...]]:
         """Sum uploads of different clients, each about a context that it has not uploaded for before.
 
-        maximum_uploads      that the noise is for; 0: as many as there are
-        minimum_per_context  uploads about a context of fewer are left out; 0: minimum_survivors, 3
+        maximum_uploads      that the noise is for, at least as many as there are; 0: just these
+        minimum_per_context  uploads about a context of fewer are left out, and always those of fewer than 3
         returns              the result, and the clients that are in it, ascending
-        raises               ParameterError, LocalProtocolError: nothing was uploaded then;
+        raises               ParameterError, LocalProtocolError: nothing was uploaded then, unless a
+                             VectorSource gave an entry out of the ring;
                              RoundAbortedError: too few are left; RemoteProtocolError: a client uploads again
                              about the same. An upload that was made counts as told, whatever becomes of it
         """
         lose = lose_decryptors or {}
-        self._check(uploads, length, lose)
+        self._check(uploads, length, ring_bits, lose)
+        enough = maximum_uploads == 0 or maximum_uploads >= len(uploads)
+        require(enough, "maximum_uploads", f"0, or at least the {len(uploads)} uploads", maximum_uploads)
         parameters = OneShotParameters(
             round_id=self._entropy(16),
             committee_digest=self._epoch.committee.committee_digest,
@@ -275,19 +295,33 @@ class LocalCommittee:
         )
         frames = [self._epoch.certificate, bytes(server.parameters_frame)]
         lost = {self._epoch.committee.members[i]: phase for i, phase in lose.items()}
-        result = run_round(self._epoch, server, self._speak(uploads, frames, threads), lost)
+        try:
+            result = run_round(self._epoch, server, self._speak(uploads, frames, threads), lost)
+        finally:  # who was lost, or has not opened, forgets its shares as well
+            for decryptor in self._epoch.decryptors.values():
+                decryptor.close_round(parameters.round_id)
         names = {key.identity: client for client, key in enumerate(self._keys)}
         return result, tuple(sorted(names[identity] for identity in result.survivors))
 
-    def _check(self, uploads: Sequence[LocalUpload], length: int, lose: Mapping[int, OneShotPhase]) -> None:
+    def _check(
+        self,
+        uploads: Sequence[LocalUpload],
+        length: int,
+        ring_bits: int,
+        lose: Mapping[int, OneShotPhase],
+    ) -> None:
         """Raise for what can be known ahead of the first upload: one that was made counts as told."""
         if self._closed:
             raise LocalProtocolError("sum: the committee is closed")
         for i, one in enumerate(uploads):
             within = isinstance(one.client, int) and 0 <= one.client < len(self._keys)
             require(within, f"uploads[{i}].client", f"in 0..{len(self._keys) - 1}", one.client)
-            size = len(one.vector) if isinstance(one.vector, Sized) else one.vector.length
-            require(size == length, f"uploads[{i}].vector", f"of length = {length} entries", size)
+            try:
+                source = checked_source(one.vector, length, ring_bits)
+                if isinstance(source, ArraySource):
+                    check_entries(source.array, ring_bits, 0)
+            except ParameterError as error:
+                raise ParameterError(f"uploads[{i}].{error}") from error
         if len(uploads) != len(clients := Counter(one.client for one in uploads)):
             twice = clients.most_common(1)[0][0]
             raise ParameterError(f"uploads: client {twice} has more than one, a client uploads once a round")

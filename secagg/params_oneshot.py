@@ -137,7 +137,10 @@ class OneShotParameters:
 
 
 def noise_bits(ring_bits: int, maximum_uploads: int) -> int:
-    """g: bits below the vector's that the noise of so many uploads takes. Raises ParameterError."""
+    """g: bits below the vector's that the noise of so many uploads takes (PROTOCOL.md, part 2, section 2).
+
+    raises  ParameterError
+    """
     spread = min(maximum_uploads, isqrt(12 * maximum_uploads) + 1)
     for bits in range(1, MAXIMUM_UPLOAD_BITS - ring_bits + 1):
         if 2 ** (bits - 1) >= spread + (3 * maximum_uploads >> 51 - ring_bits - bits) + 4:
@@ -157,6 +160,9 @@ class OneShotPolicy:
     minimum_candidates  so many that `corrupt` of them are at least the decryptors believed to collude
     minimum_colluding   the clients believed to collude, at least 1 where clients see the sum
     require_post_quantum  whether shares must be sealed under ML-KEM-768, too
+    adversary           "active": a passive committee is refused
+    the rest            bounds on the field of committee or round that they are named after
+    raises              ParameterError
     """
 
     known: frozenset[Identity] | None

@@ -9,6 +9,7 @@ from typing import Literal
 from secagg.costs_oneshot import OneShotCosts, OneShotLoad
 from secagg.errors import InfeasibleParameters, ParameterError
 from secagg.kernels import CHECKS, RING, packed_bytes
+from secagg.messages.fields import varint
 from secagg.messages.oneshot import (
     ONESHOT_FRAMES,
     Acceptance,
@@ -36,6 +37,7 @@ from secagg.primitives.committee import CommitteeNumbers, committee_parameters
 from secagg.primitives.kem import CIPHERTEXT_BYTES, KEY_BYTES
 from secagg.primitives.merkle import depth
 from secagg.primitives.packed_sharing import TESTS, rows_of, words_bytes
+from secagg.primitives.sealing import SEALED_TAG_BYTES
 
 # log2 of classical work on a lattice of these parameters, by bits of an entry, where the truncation counts as
 # the error that it is (d = 2^20; core-SVP; PROTOCOL.md, part 2, section 1).
@@ -51,8 +53,8 @@ class OneShotPlan:
     fewest_survivors   below this many uploads no sum is opened
     client_up          bytes of the one upload; client_down: certificate and parameters
     decryptor_up, decryptor_down   bytes of one member in the round
-    lattice_bits       log2 of the classical work on the masks, without and with the truncation; None: the
-                       mask is a one-time pad
+    lattice_bits       log2 of the classical work on the masks, without and with the truncation, as estimated
+                       for d = 2^20 whatever d is; None: the mask is a one-time pad
     client_s, decryptor_s, server_s   predicted seconds, one thread; None without unit costs
     """
 
@@ -227,7 +229,7 @@ def _traffic(
     m, rows = numbers.members, rows_of(numbers.packing)
     kem_key, ciphertext = (KEY_BYTES, CIPHERTEXT_BYTES) if committee.post_quantum else (0, 0)
     name, signature = bytes(32), bytes(64)
-    sealed = ciphertext + words_bytes(rows + TESTS) + 16
+    sealed = ciphertext + words_bytes(rows + TESTS) + SEALED_TAG_BYTES
     tests, path = bytes(words_bytes(TESTS * numbers.base)), 32 * depth(m)
 
     def size(message: object) -> int:
@@ -250,9 +252,9 @@ def _traffic(
     )
     packed = packed_bytes(parameters.entries, parameters.upload_bits)
     one = Upload(name, name, b"", name, bytes(32 * m), tests, bytes(m * sealed), signature)
-    empty, head = size(one), _varint_bytes(packed) + 1
+    empty, head = size(one), len(varint(packed)) + 1
     body = size(Upload(name, name, bytes(1), name, bytes(32 * m), tests, bytes(m * sealed), signature))
-    upload = body - 3 + head + packed + _varint_bytes(empty + packed) - _varint_bytes(empty)
+    upload = body - 3 + head + packed + len(varint(empty + packed)) - len(varint(empty))
     dealing = Dealing(name, name, name, name, tests, signature, bytes(sealed), bytes(32 + path), bytes(path))
     dealt = size(Dealings((dealing,)))
     signatures = tuple(SumSignature(i, signature) for i in range(numbers.quorum))
@@ -266,10 +268,6 @@ def _traffic(
         "decryptor_up": up,
         "decryptor_down": down,
     }
-
-
-def _varint_bytes(value: int) -> int:
-    return max(-(-value.bit_length() // 7), 1)
 
 
 @dataclass(frozen=True, slots=True)

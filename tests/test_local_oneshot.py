@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +21,12 @@ from secagg import (
     RoundAbortedError,
     ThreatModel,
     aggregate,
+    local_oneshot,
 )
 from secagg.effects import AbortReason
 from secagg.kernels import UIntArray, lane_dtype
 from secagg.params import Adversary
+from secagg.protocol.oneshot import DecryptorSession
 from tests.protocol.network import CounterEntropy
 from tests.test_local import check, drawn
 
@@ -170,7 +173,9 @@ def test_nobody_that_uploads_is_a_round_without_a_result() -> None:
         ({"client": 5}, {}, r"uploads\[2\].client: must be in 0..4, is 5"),
         ({"client": -1}, {}, r"uploads\[2\].client: must be in 0..4, is -1"),
         ({"client": 0}, {}, "client 0 has more than one"),
-        ({"vector": np.zeros(3, np.uint32)}, {}, r"uploads\[2\].vector: must be of length = 4 entries, is 3"),
+        ({"vector": np.zeros(3, np.uint32)}, {}, r"uploads\[2\].vector: must have shape \(4,\), has \(3,\)"),
+        ({"vector": np.full(4, 1 << 16, np.uint32)}, {}, r"uploads\[2\].vector"),
+        ({}, {"maximum_uploads": 2}, "maximum_uploads: must be 0, or at least the 3 uploads, is 2"),
         ({}, {"lose_decryptors": {-1: OneShotPhase.OPEN}}, "lose_decryptors: must be of decryptors in 0..7"),
         ({}, {"lose_decryptors": {1: "OPEN"}}, r"lose_decryptors\[1\]: must be a OneShotPhase"),
     ],
@@ -189,3 +194,30 @@ def test_what_is_wrong_is_found_ahead_of_the_first_upload(
     committee.close()
     with pytest.raises(LocalProtocolError, match="the committee is closed"):
         committee.sum(right, length=4, ring_bits=16)
+
+
+@pytest.mark.parametrize(("lost", "ends"), [(5, True), (1, False)])
+def test_no_decryptor_keeps_a_share_of_a_round_that_is_over(lost: int, ends: bool) -> None:
+    committee = LocalCommittee(5, 8, post_quantum=False)
+    uploads = [LocalUpload(i, bytes(32), np.full(4, i, np.uint32)) for i in range(4)]
+    lose = dict.fromkeys(range(lost), OneShotPhase.OPEN)
+    expected = pytest.raises(RoundAbortedError) if ends else nullcontext()
+    with expected:
+        committee.sum(uploads, length=4, ring_bits=16, lose_decryptors=lose)
+    for decryptor in committee._epoch.decryptors.values():
+        (state,) = decryptor._rounds.values()
+        assert state.closed
+        assert not state.taken
+
+
+def test_a_committee_that_does_not_come_about_leaves_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    def close(session: DecryptorSession) -> None:
+        closed.append(session)
+
+    monkeypatch.setattr(DecryptorSession, "close", close)
+    monkeypatch.setattr(local_oneshot, "read_certificate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        LocalCommittee(5, 8, post_quantum=False)
+    assert len(closed) == 8

@@ -52,7 +52,10 @@ def crowd(
 ) -> tuple[Phone, ...]:
     """Give every site a clock: some phones are much slower than others.
 
-    median_s  of what a phone takes; between: standard deviation of its logarithm from phone to phone
+    seed      of the clocks
+    median_s  seconds that a phone takes; between: standard deviation of their logarithm from phone to phone
+    spread, vanishes  of every phone, as for `Phone`
+    raises    SettingError
     """
     rng = np.random.default_rng(seed)
     phones = []

@@ -36,6 +36,7 @@ class Moment:
     behind   mean number of models that the updates in the sum were behind when it was opened; they weigh by
              what they were behind when they came
     uploads  in the sum; left_out: those that came and are in none; reason: of a sum without a result
+    zeros    of the uploads, how many are of phones in trouble, which sent zeros
     """
 
     seconds: float
@@ -45,6 +46,7 @@ class Moment:
     left_out: int = 0
     behind: float = 0.0
     reason: str = ""
+    zeros: int = 0
 
 
 @dataclass(slots=True)
@@ -52,7 +54,8 @@ class Run:
     """What became of a simulation.
 
     late     uploads about models that were too old when they came, or after the goal was reached
-    vanished phones that worked and never uploaded; waiting: uploads in a buffer that was never full
+    vanished phones that worked and never uploaded
+    waiting  uploads in a buffer that was not full, or full and not opened, when the run ended
     """
 
     moments: list[Moment] = field(default_factory=list)
@@ -62,7 +65,10 @@ class Run:
     waiting: int = 0
 
     def seconds_to(self, metric: str, value: float) -> float:
-        """Return when a metric first reached a value; infinity: it never did."""
+        """Return when a metric first reached a value, in seconds; infinity: it never did.
+
+        raises  KeyError: the evaluator gives no such metric
+        """
         reached = (moment.seconds for moment in self.moments if moment.metrics[metric] >= value)
         return next(reached, float("inf"))
 
@@ -94,8 +100,8 @@ class _Server:
         self.run = Run(parameters=dict(initial))
         self.tasks: list[Task] = []
         self.contexts: list[bytes] = []
-        self.committee = LocalCommittee(len(phones), post_quantum=False)
         self._next()
+        self.committee = LocalCommittee(len(phones), post_quantum=False)
 
     def close(self) -> None:
         """Wipe the committee's secrets."""
@@ -147,12 +153,17 @@ class _Server:
             site = self.phones[one.phone].site
             site.state.count(self.tasks[one.version].name, [site.name])
         behind = float(np.mean([newest - one.version for one in summed]))
+        zeros = sum(bool(self.phones[one.phone].site.trouble) for one in summed)
         self._next()
-        self._note(seconds, len(inside), len(given) - len(inside), behind, "")
+        self._note(seconds, len(inside), len(given) - len(inside), behind, "", zeros)
 
-    def _note(self, seconds: float, uploads: int, left_out: int, behind: float, reason: str) -> None:
+    def _note(
+        self, seconds: float, uploads: int, left_out: int, behind: float, reason: str, zeros: int = 0
+    ) -> None:
         metrics = self.evaluator(self.run.parameters)
-        self.run.moments.append(Moment(seconds, self.version, metrics, uploads, left_out, behind, reason))
+        self.run.moments.append(
+            Moment(seconds, self.version, metrics, uploads, left_out, behind, reason, zeros)
+        )
 
 
 def buffered(
@@ -174,7 +185,7 @@ def buffered(
     sums         how many buffers are summed; fewer where no phone is left that could speak: one speaks once
                  about a model, and sums without a result make no new one
     open_s       seconds that the committee takes for a sum; the next buffer fills meanwhile
-    raises       SettingError
+    raises       SettingError; TaskError: a site cannot answer at all
     """
     _check("concurrency", concurrency, settings.goal, len(phones), open_s)
     with closing(_Server(terms, phones, initial, evaluator, settings)) as server:
@@ -239,8 +250,9 @@ def synchronous(
 ) -> Run:
     """Train in rounds: so many phones are asked, and the first `goal` that upload are summed.
 
-    asked   phones of a round, more than the goal (over-selection): who comes later has worked for nothing
-    raises  SettingError
+    asked   phones of a round, more than the goal (over-selection): who comes later has worked for nothing.
+            After a sum without a result only those that have not uploaded about this model
+    raises  SettingError; TaskError: a site cannot answer at all
     """
     _check("asked", asked, settings.goal, len(phones), open_s)
     with closing(_Server(terms, phones, initial, evaluator, settings)) as server:

@@ -69,9 +69,11 @@ def modq_words(seed: bytes, count: int) -> Words:
         if (words < LATTICE_FIELD.modulus).all():  # but for one word in 2^36
             return words[:count]
         kept = words[words < LATTICE_FIELD.modulus]
+        words[:] = 0  # these may be secret
         if kept.size >= count:
-            return np.ascontiguousarray(kept[:count])
+            return kept[:count]
         drawn += count - kept.size
+        kept[:] = 0
 
 
 def check_bits(ring_bits: int, upload_bits: int) -> None:
@@ -97,6 +99,7 @@ def lattice_mask(
 
     out          (blocks * 2048,), uint64
     values       entries below 2^ring_bits, at most out.size; zeros behind; None: all zeros
+    secret       that is multiplied by, the same for all blocks
     public_seed  of the polynomials a; noise_seed: of the errors, None: without
     first        block of the vector at which `out` begins
     raises       TypeError, ValueError
@@ -158,6 +161,7 @@ def lattice_chunks(
     """Yield the packed entries first .. end - 1 of `source` and the CHECKS zeros behind it.
 
     first    a multiple of 2048
+    yields   at most 32 768 entries at a time, n of them in ceil(n * upload_bits / 8) bytes
     raises   ParameterError for an entry not below 2^ring_bits; what the source raises; ValueError
     """
     check_bits(ring_bits, upload_bits)

@@ -74,6 +74,9 @@ def is_usable(key: bytes) -> bool:
 
 
 def encapsulate(key: bytes) -> tuple[bytes, bytes]:
-    """Return ciphertext, 1088 bytes, and secret, 32 bytes, with the library's randomness. `key` is usable."""
+    """Return ciphertext, 1088 bytes, and secret, 32 bytes, with the library's randomness (FIPS 203).
+
+    key  usable, see `is_usable`, and so of a machine that has ML-KEM: nothing is raised then
+    """
     secret, ciphertext = MLKEM768PublicKey.from_public_bytes(key).encapsulate()
     return ciphertext, secret

@@ -59,8 +59,13 @@ def degree_tests(base_values: Words, gamma: Words) -> Words:
     base_values (T + rho, B + TESTS) as `rows` gives them; gamma (TESTS, B)
     """
     count = gamma.shape[1]
-    sums = LATTICE_FIELD.weighted_sums(gamma, np.ascontiguousarray(base_values[:, :count].T))
-    return added(sums, np.ascontiguousarray(base_values[:, count:].T))
+    secrets, blinding = (
+        np.array(part.T, order="C") for part in (base_values[:, :count], base_values[:, count:])
+    )
+    sums = LATTICE_FIELD.weighted_sums(gamma, secrets)
+    tests = added(sums, blinding)
+    secrets[:], blinding[:], sums[:] = 0, 0, 0
+    return tests
 
 
 def passes_tests(share: Words, tests: Words, gamma: Words, weights: Words) -> bool:

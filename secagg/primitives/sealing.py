@@ -9,6 +9,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from secagg.params import Secret
 
+SEALED_TAG_BYTES = 16  # that a sealed text is longer
+
 # Safe because every key seals exactly one message: it is derived from fresh key pairs, the roster
 # and the ordered pair (dealer, holder).
 _NONCE = bytes(12)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from secagg.effects import AbortReason, Breach, RefusalReason
-from secagg.errors import RemoteProtocolError
+from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.messages import Advertisement, Octets, Roster, column, encode, parameters_to_wire, split
 from secagg.params import GraphParameters, Identity, RoundParameters
 from secagg.primitives.bitmap import from_bitmap, to_bitmap
@@ -46,6 +46,11 @@ class RoundEnded(Exception):  # noqa: N818 - not an error: control flow inside a
 def refuse(reason: RefusalReason, detail: str, breaches: tuple[Breach, ...] = ()) -> RemoteProtocolError:
     """Make the error that refuses a message and changes nothing."""
     return RemoteProtocolError(reason, detail, breaches)
+
+
+def no_entropy(_size: int) -> bytes:
+    """Entropy of a session that draws nothing more. Raises LocalProtocolError."""
+    raise LocalProtocolError("a restored session draws nothing")
 
 
 def breach_sentence(breach: Breach) -> str:

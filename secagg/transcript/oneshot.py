@@ -109,7 +109,7 @@ class RecordedOneShotServer(OneShotServer):
         self.failure: OSError | ValueError | None = None
         self._file, self._signer, self._keep_inputs = file, signer, keep_inputs
         self._addresses: list[bytes] = []
-        file.write(ONESHOT_MAGIC)
+        self._put(ONESHOT_MAGIC)
         header = OneShotHeader(
             _VERSION, signer.identity, oneshot_to_wire(parameters), certificate, tuple(sorted(set(edges)))
         )
@@ -161,16 +161,19 @@ class RecordedOneShotServer(OneShotServer):
         return effects
 
     def _write(self, kind: EntryKind, party: bytes = b"", content: Buffer = b"") -> None:
-        if self.failure is not None:
-            return
         length, entry = framed(kind, party, content)
-        try:
-            self._file.write(length)
-            self._file.write(entry)
-        except (OSError, ValueError) as error:  # full, or closed: the round goes on without its record
-            self.failure = error
+        self._put(length, entry)
         if kind is not EntryKind.SEAL:
             self._addresses.append(address(entry))
+
+    def _put(self, *parts: bytes) -> None:
+        if self.failure is not None:
+            return
+        try:
+            for part in parts:
+                self._file.write(part)
+        except (OSError, ValueError) as error:  # full, or closed: the round goes on without its record
+            self.failure = error
 
 
 @dataclass(slots=True)
@@ -310,6 +313,8 @@ class _Replay:
             self._header(decode(OneShotHeader, entry.content))
             return
         session = self._live()
+        if kind in {EntryKind.TAKEN, EntryKind.UPLOAD}:
+            self._hold(entry.content)
         match kind:
             case EntryKind.TAKEN:
                 self._taken(session, party, entry.content)
@@ -357,12 +362,14 @@ class _Replay:
         session.start()
         self._session, self.facts.parameters, self.facts.committee = session, parameters, committee
 
-    def _taken(self, session: _Withheld, party: Identity, content: Buffer) -> None:
+    def _hold(self, content: Buffer) -> None:
         self._held += memoryview(content).nbytes
         if self._held > self._memory_limit:
             raise WrongEntryError(
                 f"to replay it takes more than {self._memory_limit} bytes, which are allowed: memory_limit"
             )
+
+    def _taken(self, session: _Withheld, party: Identity, content: Buffer) -> None:
         for effect in session.receive(party, bytes(content)):
             if isinstance(effect, Refused):
                 raise RemoteProtocolError(effect.reason, effect.detail)

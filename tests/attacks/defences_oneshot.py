@@ -355,6 +355,13 @@ _MEMBER = (
         "a member that was set back once signs nothing after another restart",
     ),
     _one(
+        "a closed round is signed for by nobody",
+        "decryptor",
+        "            state.closed, state.asked = True, False\n",
+        "            state.closed = True\n",
+        "who gave a round up has no part in its sum",
+    ),
+    _one(
         "one question at a time",
         "decryptor",
         "            if uploads != state.proposal:\n",

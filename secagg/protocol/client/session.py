@@ -63,7 +63,7 @@ from secagg.protocol.client.policy import check_policy, check_unseen
 from secagg.protocol.client.share_keys import check_roster, share_keys
 from secagg.protocol.client.unmasking import Demand, answer, check_request
 from secagg.protocol.client.vault import Vault
-from secagg.protocol.round import RoundEnded, refuse
+from secagg.protocol.round import RoundEnded, no_entropy, refuse
 
 
 class ClientSession:
@@ -244,7 +244,7 @@ class ClientSession:
             signer=signer,
             context=state.parameters.context,
             policy=policy,
-            entropy=_no_entropy,
+            entropy=no_entropy,
             seen=seen,
             threads=threads,
         )
@@ -425,10 +425,6 @@ class ClientSession:
 def _repeatable(effects: list[Effect]) -> tuple[Effect, ...]:
     """Return what an identical retransmission gets."""
     return tuple(effect for effect in effects if isinstance(effect, Send | InputWanted | SignWanted))
-
-
-def _no_entropy(_size: int) -> bytes:
-    raise LocalProtocolError("a restored session draws nothing")
 
 
 def _copied(source: VectorSource, ring_bits: int) -> ArraySource:

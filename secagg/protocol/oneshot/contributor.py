@@ -34,7 +34,7 @@ from secagg.protocol.oneshot.certificate import read_certificate
 from secagg.protocol.oneshot.dealing import make_upload
 from secagg.protocol.oneshot.policy import check_round_policy
 from secagg.protocol.oneshot.view import CommitteeView, OneShotView
-from secagg.protocol.round import refuse
+from secagg.protocol.round import no_entropy, refuse
 
 _CHUNK = 1 << 16
 
@@ -124,8 +124,10 @@ class Contributor:
             raise LocalProtocolError(f"submit: {error.detail}") from error
         source = checked_source(vector, parameters.vector_length, parameters.ring_bits)
         plain = _plain_digest(source, parameters.ring_bits)
-        ephemeral, seed = bytearray(self._entropy(32)), bytearray(self._entropy(32))
+        ephemeral, seed = bytearray(), bytearray()
         try:
+            ephemeral += self._entropy(32)
+            seed += self._entropy(32)
             upload = make_upload(
                 view,
                 source,
@@ -137,7 +139,7 @@ class Contributor:
                 threads=self._threads,
             )
         finally:
-            ephemeral[:], seed[:] = bytes(32), bytes(32)
+            ephemeral[:], seed[:] = bytes(len(ephemeral)), bytes(len(seed))
         self._frame = ONESHOT_FRAMES.encode(parameters.round_id, upload)
         self._round_id, self._entropy = parameters.round_id, None
         return [RosterAccepted(parameters.round_id), Send(None, self._frame)]
@@ -156,7 +158,7 @@ class Contributor:
         """Continue after the upload: the session, and the same frame to send again. Raises ParameterError."""
         kept = snapshots.load_upload(data)
         require(kept.identity == signer.identity, "signer", "the snapshot's identity", signer.identity.hex())
-        session = cls(signer=signer, context=kept.context, policy=policy, entropy=_no_entropy)
+        session = cls(signer=signer, context=kept.context, policy=policy, entropy=no_entropy)
         session._entropy = None
         session._round_id = kept.round_id
         session._frame = Frame(kept.frame)
@@ -203,14 +205,12 @@ def _plain_digest(source: VectorSource, ring_bits: int) -> bytes:
     """SHA-256 of the vector packed to ring_bits. Raises ParameterError for an entry out of the ring."""
     state = hashlib.sha256()
     scratch = np.empty(min(_CHUNK, source.length), lane_dtype(ring_bits))
-    for at in range(0, source.length, _CHUNK):
-        chunk = scratch[: min(_CHUNK, source.length - at)]
-        source.read(at, chunk)
-        check_entries(chunk, ring_bits, at)
-        state.update(pack(chunk, ring_bits))
-    scratch[:] = 0
+    try:
+        for at in range(0, source.length, _CHUNK):
+            chunk = scratch[: min(_CHUNK, source.length - at)]
+            source.read(at, chunk)
+            check_entries(chunk, ring_bits, at)
+            state.update(pack(chunk, ring_bits))
+    finally:
+        scratch[:] = 0
     return state.digest()
-
-
-def _no_entropy(_size: int) -> bytes:
-    raise LocalProtocolError("a restored session draws nothing")

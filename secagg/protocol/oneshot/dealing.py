@@ -9,7 +9,7 @@ from secagg.messages.oneshot import Dealing, Upload
 from secagg.params import Identity, Secret, Signer
 from secagg.primitives import kem
 from secagg.primitives.agreement import agree, is_usable, public_key
-from secagg.primitives.merkle import climb, levels
+from secagg.primitives.merkle import climb, levels, root
 from secagg.primitives.packed_sharing import (
     TESTS,
     Words,
@@ -82,9 +82,8 @@ def make_upload(
     blobs = [pack_words(share) for share in shares]
     shares[:] = 0
     leaves = [share_leaf(j, blob) for j, blob in enumerate(blobs)]
-    tree = levels(leaves)
     part = UploadDigests(
-        me, context, sha256(memoryview(packed)), public_key(ephemeral), tree[-1][0], b"", b""
+        me, context, sha256(memoryview(packed)), public_key(ephemeral), root(leaves), b"", b""
     )
     tests = pack_words(degree_tests(base_values, view.gamma(part)))
     base_values[:] = 0
@@ -96,7 +95,7 @@ def make_upload(
         part.ephemeral_key,
         part.root,
         sha256(tests),
-        levels([sealed_leaf(j, box) for j, box in enumerate(boxes)])[-1][0],
+        root([sealed_leaf(j, box) for j, box in enumerate(boxes)]),
     )
     return Upload(
         me,

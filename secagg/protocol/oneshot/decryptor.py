@@ -36,7 +36,6 @@ from secagg.messages.oneshot import (
 )
 from secagg.params import Buffer, Entropy, Signer, require
 from secagg.params_oneshot import OneShotPolicy
-from secagg.primitives.kem import require_kem
 from secagg.protocol.oneshot import snapshot as snapshots
 from secagg.protocol.oneshot.phases import (
     DecryptorPhase,
@@ -64,7 +63,7 @@ from secagg.protocol.oneshot.view import (
     key_text,
     sum_digest,
 )
-from secagg.protocol.round import refuse
+from secagg.protocol.round import no_entropy, refuse
 
 
 class DecryptorSession:
@@ -91,7 +90,7 @@ class DecryptorSession:
     ) -> None:
         self._signer = signer
         self._policy = policy
-        self._entropy: Entropy | None = entropy
+        self._entropy = entropy
         self._epochs, self._seen = epochs, rounds
         self._phase: DecryptorPhase = Idle()
         self._epoch_id = b""
@@ -150,7 +149,7 @@ class DecryptorSession:
         """Forget a round and overwrite its shares; its id is taken no more."""
         if (state := self._rounds.get(round_id)) is not None:
             state.wipe()
-            state.closed = True
+            state.closed, state.asked = True, False
 
     def close(self) -> None:
         """Close the epoch: overwrite every secret that is left."""
@@ -160,7 +159,7 @@ class DecryptorSession:
             state.wipe()
         self._rounds.clear()
         self._phase = Over()
-        self._entropy = None
+        self._entropy = no_entropy
 
     def snapshot(self) -> bytes:
         """Return the state as bytes. They hold the epoch's secrets: seal them, keep the newest only.
@@ -192,12 +191,13 @@ class DecryptorSession:
         releases  the newest count that was kept where it cannot be set back (`secagg.store.Counter`); None:
                   there is no such place, and the snapshot may be a backup. A session that may have sent more
                   than it remembers signs nothing more in this epoch; see `silent`.
-        raises    ParameterError: not a snapshot, or another identity's
+        raises    ParameterError: not a snapshot, another identity's, or against the policy
         """
         state = snapshots.load_decryptor(data, policy)
+        if state.identity != signer.identity:
+            state.phase.secrets.wipe()
         require(state.identity == signer.identity, "signer", "the snapshot's identity", signer.identity.hex())
-        session = cls(signer=signer, policy=policy, entropy=_no_entropy, epochs=epochs, rounds=rounds)
-        session._entropy = None
+        session = cls(signer=signer, policy=policy, entropy=no_entropy, epochs=epochs, rounds=rounds)
         session._phase = state.phase
         session._rounds = state.rounds
         session._releases = state.releases
@@ -243,16 +243,16 @@ class DecryptorSession:
         if epoch_id in self._epochs:
             raise refuse(RefusalReason.ROUND_REUSED, f"epoch {epoch_id.hex()} was accepted before")
         check_committee_policy(parameters, self._policy)
-        if self._entropy is None:
-            raise LocalProtocolError("a restored session takes no new epoch")
-        if parameters.post_quantum:
-            require_kem()
         secrets = EpochSecrets.draw(self._entropy, post_quantum=parameters.post_quantum)
-        agreement_key, kem_key = secrets.public
-        unsigned = CommitteeKey(self._signer.identity, agreement_key, kem_key, b"")
-        text = key_text(committee_parameters_digest(parameters), unsigned)
-        own = CommitteeKey(self._signer.identity, agreement_key, kem_key, self._signer.sign(text))
-        self._epoch_id, self._entropy = epoch_id, None
+        try:
+            agreement_key, kem_key = secrets.public
+            unsigned = CommitteeKey(self._signer.identity, agreement_key, kem_key, b"")
+            text = key_text(committee_parameters_digest(parameters), unsigned)
+            own = CommitteeKey(self._signer.identity, agreement_key, kem_key, self._signer.sign(text))
+        except BaseException:  # of the signer
+            secrets.wipe()
+            raise
+        self._epoch_id, self._entropy = epoch_id, no_entropy
         self._phase = KeySent(parameters, own, secrets)
         self._releases += 1
         return [self._send(own)]
@@ -408,7 +408,3 @@ _WHERE = {
     Member: "not sent to members",
     Over: "the epoch is closed, or we are not in its committee",
 }
-
-
-def _no_entropy(_size: int) -> bytes:
-    raise LocalProtocolError("a restored session draws nothing")

@@ -30,8 +30,13 @@ class EpochSecrets:
     @classmethod
     def draw(cls, entropy: Entropy, *, post_quantum: bool) -> EpochSecrets:
         """Draw 32 bytes, and 64 more with post_quantum."""
-        agreement = bytearray(entropy(32))
-        return cls(agreement, bytearray(entropy(SEED_BYTES)) if post_quantum else bytearray())
+        agreement, kem_seed = bytearray(entropy(32)), bytearray()
+        try:
+            kem_seed += entropy(SEED_BYTES) if post_quantum else b""
+            return cls(agreement, kem_seed)
+        except BaseException:
+            agreement[:], kem_seed[:] = bytes(len(agreement)), bytes(len(kem_seed))
+            raise
 
     @property
     def public(self) -> tuple[bytes, bytes]:

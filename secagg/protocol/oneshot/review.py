@@ -131,9 +131,11 @@ def open_sum(state: MemberRound, member: int, signer: Signer) -> Opening:
     for digest in state.proposal:
         dealing = state.taken.get(digest)
         if dealing is None or dealing.share is None:
+            total[:] = 0
             why = "was not taken" if dealing is None else "was complained about"
             raise refuse(RefusalReason.NOT_INCLUDED, f"OpenRequest: upload {digest.hex()[:12]} {why}")
-        total = added(total, dealing.share[: view.rows])
+        before, total = total, added(total, dealing.share[: view.rows])
+        before[:] = 0  # after the first step it is one client's share
     values = pack_words(total)
     text = view.opening_text(sum_digest(state.proposal), sha256(values))
     return Opening(member, values, signer.sign(text))

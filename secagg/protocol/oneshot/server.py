@@ -47,7 +47,7 @@ from secagg.messages.oneshot import (
 )
 from secagg.params import Buffer, Identity, require
 from secagg.params_oneshot import OneShotParameters, OneShotPhase
-from secagg.primitives.packed_sharing import Words
+from secagg.primitives.packed_sharing import WORD_BITS, Words
 from secagg.primitives.signatures import verify
 from secagg.protocol.oneshot import server_snapshot as snapshots
 from secagg.protocol.oneshot.decoding import decode_openings
@@ -450,7 +450,7 @@ class OneShotServer:
         identity = self._view.committee.members[member]
         if message.index != member or not verify(identity, text, message.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "Opening.signature")
-        if not spare_bits_clear(message.values, self._view.rows, 50):
+        if not spare_bits_clear(message.values, self._view.rows, WORD_BITS):
             raise refuse(RefusalReason.MALFORMED, "Opening.values: spare bits are set")
         self._openings[member] = Opening(member, bytes(message.values), message.signature)
         self._taken += 1

@@ -20,7 +20,7 @@ from secagg.messages.oneshot import (
     oneshot_to_wire,
 )
 from secagg.params import Buffer, Identity, require
-from secagg.params_oneshot import OneShotPolicy
+from secagg.params_oneshot import CommitteeParameters, OneShotPolicy
 from secagg.protocol.oneshot.phases import EpochSecrets, KeySent, Member, MemberRound
 from secagg.protocol.oneshot.view import CommitteeView, OneShotView
 from secagg.protocol.snapshot import checked_body, parts_must_fit, with_digest
@@ -131,6 +131,16 @@ def load_decryptor(data: bytes, policy: OneShotPolicy) -> DecryptorState:
 def _restored(saved: _Decryptor, policy: OneShotPolicy) -> DecryptorState:
     parameters = committee_from_wire(saved.parameters)
     secrets = EpochSecrets(bytearray(saved.agreement), bytearray(saved.kem_seed))
+    try:
+        return _with_secrets(saved, parameters, secrets, policy)
+    except BaseException:
+        secrets.wipe()
+        raise
+
+
+def _with_secrets(
+    saved: _Decryptor, parameters: CommitteeParameters, secrets: EpochSecrets, policy: OneShotPolicy
+) -> DecryptorState:
     identity = Identity(saved.identity)
     if not len(saved.announcement):
         own = decode(CommitteeKey, saved.own)

@@ -23,7 +23,7 @@ from secagg.params import Buffer, Identity, Secret, require
 from secagg.params_oneshot import CommitteeParameters, OneShotParameters, OneShotPolicy
 from secagg.primitives import kem
 from secagg.primitives.agreement import is_usable
-from secagg.primitives.bitmap import from_bitmap, to_bitmap
+from secagg.primitives.bitmap import to_bitmap
 from secagg.primitives.committee import (
     MAXIMUM_CANDIDATES,
     CommitteeNumbers,
@@ -33,10 +33,9 @@ from secagg.primitives.committee import (
 from secagg.primitives.labels import ONESHOT
 from secagg.primitives.merkle import depth
 from secagg.primitives.packed_sharing import TESTS, Words, rows_of, words_bytes
+from secagg.primitives.sealing import SEALED_TAG_BYTES
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import refuse, short
-
-SEALED_TAG_BYTES = 16
 
 
 def committee_parameters_digest(parameters: CommitteeParameters) -> bytes:
@@ -206,10 +205,6 @@ class CommitteeView:
         return CommitteeCertificate(
             committee_to_wire(self.parameters), self.committee, self.keys, tuple(acceptances)
         )
-
-    def member_indices(self, bitmap: bytes) -> frozenset[int]:
-        """Candidates in a bitmap. Raises ValueError."""
-        return from_bitmap(bitmap, len(self.committee.candidates))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -14,12 +15,12 @@ from secagg.effects import (
     Send,
     SignWanted,
 )
-from secagg.errors import LocalProtocolError
-from secagg.messages.oneshot import Complaint, Dealings, SumProposal
-from secagg.params import ThreatModel
+from secagg.errors import LocalProtocolError, ParameterError
+from secagg.messages.oneshot import Complaint, Dealings, SumProposal, committee_to_wire
+from secagg.params import Adversary, Entropy, ThreatModel
 from secagg.params_oneshot import OneShotPhase
 from secagg.protocol.oneshot import DecryptorSession
-from secagg.protocol.oneshot.phases import Member
+from secagg.protocol.oneshot.phases import EpochSecrets, Member
 from tests.attacks.oneshot.liar import dealing
 from tests.protocol.network import CounterEntropy
 from tests.protocol.oneshot.network import Round, changed, form, framed, message_of
@@ -249,3 +250,74 @@ def test_whether_a_member_is_silent_is_seen_when_it_is_restored() -> None:
         )
         assert again.silent is silent
     assert not session.silent
+
+
+@pytest.mark.parametrize("adversary", ["active", "passive"])
+def test_a_closed_round_is_not_consented_to(adversary: Adversary) -> None:
+    """Its caller had been asked when it gave the round up."""
+    one = Round(5, 4, adversary)
+    one.start()
+    member = one.epoch.members[0]
+    session = one.epoch.decryptors[member]
+    one.change = lambda to, frame: [] if to == member and is_proposal(frame) else [frame]
+    proposal: list[bytes] = []
+
+    def is_proposal(frame: bytes) -> bool:
+        found = isinstance(message_of(frame), SumProposal)
+        proposal.extend([frame] * found)
+        return found
+
+    one.close(until=OneShotPhase.AGREE if adversary == "active" else OneShotPhase.OPEN)
+    (wanted,) = session.receive(proposal[0])
+    assert isinstance(wanted, SignWanted)
+    releases = session.releases
+    session.close_round(one.parameters.round_id)
+    with pytest.raises(LocalProtocolError, match="takes one call after SignWanted"):
+        session.sign(one.parameters.round_id)
+    assert session.releases == releases
+
+
+def fails(*_: object) -> bytes:
+    raise OSError(5, "the device is gone")
+
+
+def test_a_signer_or_entropy_that_fails_leaves_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, drawn = Round(5, 4, epoch_changes={"post_quantum": True}), list[EpochSecrets]()
+    frame = framed(one.epoch.parameters.epoch_id, committee_to_wire(one.epoch.parameters))
+    signer, policy = one.epoch.signers[0], one.epoch.policy
+    draw = EpochSecrets.draw
+
+    def watched(entropy: Entropy, *, post_quantum: bool) -> EpochSecrets:
+        drawn.append(draw(entropy, post_quantum=post_quantum))
+        return drawn[-1]
+
+    monkeypatch.setattr(EpochSecrets, "draw", watched)
+    monkeypatch.setattr(type(signer), "sign", fails)
+    session = DecryptorSession(signer=signer, policy=policy, entropy=CounterEntropy("fails"))
+    with pytest.raises(OSError, match="device"):
+        session.receive(frame)
+    assert not any(drawn[0].agreement)
+    assert not any(drawn[0].kem_seed)
+    given = [bytes(range(1, 33))]
+    with pytest.raises(OSError, match="device"):
+        draw(lambda size: given.pop() if given else fails(size), post_quantum=True)
+
+
+def test_a_snapshot_of_another_or_against_the_policy_leaves_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, wiped = Round(5, 4), list[EpochSecrets]()
+    data = one.epoch.decryptors[one.epoch.members[0]].snapshot()
+    wipe = EpochSecrets.wipe
+
+    def watched(secrets: EpochSecrets) -> None:
+        wipe(secrets)
+        wiped.append(secrets)
+
+    monkeypatch.setattr(EpochSecrets, "wipe", watched)
+    for signer, policy in (
+        (one.epoch.signers[1], one.epoch.policy),
+        (one.epoch.signers[0], replace(one.epoch.policy, decryptors=frozenset())),
+    ):
+        with pytest.raises(ParameterError):
+            DecryptorSession.restore(data, signer=signer, policy=policy, releases=0)
+    assert len(wiped) == 2
+    assert not any(any(secrets.agreement) for secrets in wiped)
