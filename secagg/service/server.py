@@ -40,7 +40,7 @@ from secagg.service.reach import host_and_port
 from secagg.service.records import MESSAGE_BYTES, Record, RecordType, encode_record
 from secagg.service.run import RunSettings, ServedRun, Shared
 from secagg.service.strangers import Strangers
-from secagg.service.tasks import end_tasks, first_of, on_thread
+from secagg.service.tasks import end_tasks, first_of, on_thread, to_end
 from secagg.store import StoreBusyError, StoreError, StoreFullError, StoreGoneError
 from secagg.store.sql import AuditLog, Database, Lease, Leases, Spool, spool_of, sweep_unknown
 
@@ -391,6 +391,9 @@ class AggregationServer:
 async def _asked(
     intake: Intake, context: grpc.aio.ServicerContext[Any, Any], challenge: bytes
 ) -> Record | None:
+    # By themselves, and to their end: gRPC forgets headers whose write was cut off, sends them again with
+    # the status, may not, and leaves the stream open for ever.
+    await to_end(asyncio.ensure_future(context.send_initial_metadata(())))
     for message in encode_record(RecordType.CHALLENGE, challenge):
         await context.write(message)
     return await intake.next()

@@ -18,8 +18,12 @@ async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def on_thread(executor: Executor, call: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401
-    """Do what waits for the disk on a thread, to its end: a cancellation of ours is raised after it."""
-    running = asyncio.get_running_loop().run_in_executor(executor, call, *arguments)
+    """Do what waits for the disk on a thread, to its end."""
+    return await to_end(asyncio.get_running_loop().run_in_executor(executor, call, *arguments))
+
+
+async def to_end(running: asyncio.Future[_T]) -> _T:
+    """Wait for what must not be cut off in the middle: a cancellation of ours is raised after it."""
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:

@@ -314,6 +314,13 @@ DEFENCES: tuple[Defence, ...] = (
         "a stream counts before anything is written to it",
     ),
     Defence(
+        "server: headers to their end",
+        "secagg.service.server",
+        "    await to_end(asyncio.ensure_future(context.send_initial_metadata(())))\n",
+        "",
+        "a stream whose challenge was cut off ends with a code",
+    ),
+    Defence(
         "records: a least length",
         "secagg.service.connection",
         "_LEAST_BYTES = 32",

@@ -78,6 +78,21 @@ def test_strangers_who_wait_give_way_to_newer_ones_and_a_party_always_gets_in() 
     asyncio.run(run())
 
 
+def test_a_stream_that_gives_way_before_its_challenge_is_out_ends_with_a_code() -> None:
+    """Whom nobody tells waits for ever: a party that comes in a crowd would never come back."""
+
+    async def run() -> None:
+        async with cohort(limits=Limits(greeting=1)) as c, AsyncExitStack() as stack:
+            crowd = [await stack.enter_async_context(raw_stream(c)) for _ in range(64)]
+            ended = [asyncio.create_task(code_of(one)) for one in crowd]
+            await settle(lambda: sum(one.done() for one in ended) == len(ended) - 1, 20)
+            codes = [one.result() for one in ended if one.done()]
+            assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            await end_tasks(*ended)
+
+    asyncio.run(run())
+
+
 def test_a_party_that_comes_again_and_again_is_told_to_come_later() -> None:
     async def run() -> None:
         async with cohort(limits=Limits(hellos=3)) as c:
