@@ -46,8 +46,8 @@ from secagg.service import (
     ServerCredentials,
     UploadTaken,
 )
-from secagg.service.client import CLIENT_OPTIONS
 from secagg.service.keys import SERVER_NAME
+from secagg.service.line import CLIENT_OPTIONS
 from secagg.service.seat import BeforeAnswer
 from secagg.service.server import METHOD
 from secagg.store import ParticipationLedger

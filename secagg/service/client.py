@@ -1,28 +1,18 @@
-"""The client side of the service: one stream per round, reconnecting until the round is over."""
+"""The client side of the service: takes part in rounds, one after the other."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import math
 import os
-import random
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Sequence
 
-import grpc
-import grpc.aio
-
-from secagg.effects import Frame
-from secagg.errors import ParameterError
-from secagg.params import Buffer, Entropy, Policy, Signer
-from secagg.service.authority import CertificateError, PartyCredentials, check_issued
+from secagg.errors import LocalProtocolError
+from secagg.params import Entropy, Policy, Signer
+from secagg.service.authority import PartyCredentials
 from secagg.service.clock import Clock, SystemClock
-from secagg.service.errors import ConnectionLostError, HelloError, ServiceError, StreamError
-from secagg.service.hello import DEFAULT_PLACE, NONCE_BYTES, check_place, check_tags, make_hello
-from secagg.service.keys import SERVER_NAME, ServerCredentials
-from secagg.service.reach import Obstacle, host_and_port, is_loopback, obstacle, outdated, printable
-from secagg.service.records import Record, RecordReader, RecordType, encode_record
+from secagg.service.errors import ServiceError
+from secagg.service.hello import DEFAULT_PLACE
+from secagg.service.keys import ServerCredentials
+from secagg.service.line import RECORD_LIMIT, Line, print_nothing
 from secagg.service.seat import (
     BeforeAnswer,
     BeforeSign,
@@ -33,8 +23,6 @@ from secagg.service.seat import (
     Settings,
     context_is_subject,
 )
-from secagg.service.server import GRPC_OPTIONS, METHOD
-from secagg.service.tasks import end_tasks
 from secagg.store import (
     Counter,
     MemoryStore,
@@ -44,32 +32,6 @@ from secagg.store import (
     StoredCounter,
     StoreError,
 )
-
-_RECORD_LIMIT = 1 << 34  # a payload may be a large model
-_RETRY_S, _RETRY_MOST_S = 0.25, 10.0  # before another attempt, give or take a half
-
-_REFUSALS = 64  # of a server, on one stream: more would fill our log
-_MOST_PACED_S = 86_400.0  # a server may send us away for so long
-_GREETING_S = 15.0  # to connect, and to be challenged
-
-CLIENT_OPTIONS = (
-    *GRPC_OPTIONS,
-    ("grpc.use_local_subchannel_pool", 1),  # no waiting for what another channel failed at
-    ("grpc.keepalive_time_ms", 30_000),  # a stream that nobody holds any more is found
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # of a peer whose system still acknowledges; default: a minute
-    ("grpc.http2.max_pings_without_data", 0),  # any number: a round may wait for long
-)
-
-_Call: TypeAlias = Any  # gRPC's stream call has no public type
-
-
-def _print_nothing(_text: str) -> None:
-    pass
-
-
-class _BrokenStreamError(Exception):
-    """The stream ended while we were writing; the client connects again."""
 
 
 class AggregationClient:
@@ -119,25 +81,22 @@ class AggregationClient:
         clock: Clock | None = None,
         before_answer: BeforeAnswer | None = None,
         before_sign: BeforeSign | None = None,
-        on_refusal: Callable[[str], None] = _print_nothing,
+        on_refusal: Callable[[str], None] = print_nothing,
         patience_s: float = 60.0,
-        most_bytes: int = _RECORD_LIMIT,
+        most_bytes: int = RECORD_LIMIT,
     ) -> None:
-        self._addresses = (address,) if isinstance(address, str) else tuple(address)
-        if not self._addresses:
-            raise ParameterError("address: must be one at least")
-        for one in self._addresses:
-            host_and_port(one)
-        if math.isnan(patience_s) or patience_s < 0:
-            raise ParameterError(f"patience_s: must be at least 0, is {patience_s}")
-        self._turn = 0  # of the address that is tried next
-        self._place, self._tags = check_place(place), check_tags(tags)
-        self._paced_s = 0.0  # until when the server has nothing for us
-        self._reached = False  # the server said something, once
-        self._challenged: float | None = None  # when it did on this stream
-        self._trouble: str | None = ""
-        self._credentials = credentials
-        self._clock = clock or SystemClock()
+        clock = clock or SystemClock()
+        self._line = Line(
+            address=address,
+            credentials=credentials,
+            signer=signer,
+            place=place,
+            tags=tags,
+            clock=clock,
+            on_refusal=on_refusal,
+            patience_s=patience_s,
+            most_bytes=most_bytes,
+        )
         store = store or MemoryStore()
         self._settings = Settings(
             signer=signer,
@@ -146,7 +105,7 @@ class AggregationClient:
             store=store,
             counter=counter or StoredCounter(store),
             ledger=ledger or ParticipationLedger(store),
-            wall=self._clock.wall,
+            wall=clock.wall,
             before_answer=before_answer,
             before_sign=before_sign,
             on_refusal=on_refusal,
@@ -155,12 +114,11 @@ class AggregationClient:
             place=place,
             resumes=isinstance(store, SealedStore),
         )
-        self._patience_s, self._most_bytes = patience_s, most_bytes
 
     @property
     def trouble(self) -> str | None:
         """Why there is no stream at the moment; "": not known yet; None: there is one."""
-        return self._trouble
+        return self._line.trouble
 
     async def take_part(self, compute: Compute) -> RoundOutcome:
         """Take part in the next round.
@@ -171,12 +129,11 @@ class AggregationClient:
         raises   ConnectionLostError: with the cause; HelloError, StreamError; StoreError: a later call goes
                  on with the round
         """
-        if not self._reached and (cause := self._outdated()):
-            raise ConnectionLostError(f"{self._address}: {cause}")
+        self._line.check()
         seat = Seat(self._settings, compute)
         seat.restore()
         try:
-            return await self._stay(seat)
+            await self._line.hold(seat)
         except (ServiceError, StoreError):
             raise
         except Exception:
@@ -184,202 +141,6 @@ class AggregationClient:
             raise
         finally:
             seat.leave()
-
-    def _outdated(self) -> str:
-        """Return why our certificate, or the pinned one, does not hold; "": it does."""
-        now = self._clock.wall()
-        if isinstance(self._credentials, PartyCredentials):
-            return self._credentials.outdated(now)
-        return outdated(self._credentials, now)
-
-    async def _stay(self, seat: Seat) -> RoundOutcome:
-        """Connect until the round is over."""
-        lost_at: float | None = None
-        wait_s = _RETRY_S
-        while True:
-            broken: grpc.aio.AioRpcError | _BrokenStreamError = _BrokenStreamError()
-            try:
-                await self._connect(seat)
-            except (grpc.aio.AioRpcError, _BrokenStreamError) as error:
-                broken = error
-            if seat.outcome is not None:
-                return seat.outcome
-            now = self._clock.now()
-            # A round was heard of, or the server held the stream for long: it was not lost until now.
-            held = seat.heard or (self._challenged is not None and now - self._challenged > _GREETING_S)
-            lost_at = now if lost_at is None or held else lost_at
-            wait_s = _RETRY_S if held else min(2 * wait_s, _RETRY_MOST_S)
-            seat.heard, self._challenged = False, None
-            self._check_patience(broken, now - lost_at)
-            self._turn += 1
-            wait_s, self._paced_s = max(wait_s, self._paced_s), 0.0
-            # So that a thousand clients of a server that was started again do not come at once.
-            await self._clock.sleep(wait_s * (0.5 + random.random()))  # noqa: S311 - no secret
-
-    @property
-    def _address(self) -> str:
-        return self._addresses[self._turn % len(self._addresses)]
-
-    def _check_patience(self, error: grpc.aio.AioRpcError | _BrokenStreamError, lost_s: float) -> None:
-        """Raise unless it makes sense to connect again."""
-        if isinstance(error, grpc.aio.AioRpcError):
-            details = str(error.details())
-            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                raise HelloError(printable(details)) from error
-            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                raise StreamError(printable(details)) from error
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                found = obstacle(details, self._address)
-            else:  # in the server's own words, which decide nothing
-                found = Obstacle(f"{self._address}: {printable(details)}", passes=True)
-        else:
-            found = Obstacle(f"{self._address}: the stream broke", passes=True)
-        self._trouble = found.cause
-        if lost_s > self._patience_s or not (found.passes or self._reached):
-            raise ConnectionLostError(found.cause) from error
-
-    async def _connect(self, seat: Seat) -> None:
-        """Hold one stream until it breaks or the round is over."""
-        own = self._credentials
-        credentials = (
-            grpc.ssl_channel_credentials(own.authority, own.private_key, own.certificate)
-            if isinstance(own, PartyCredentials)
-            else grpc.ssl_channel_credentials(own.certificate)
-        )
-        options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME)]
-        if is_loopback(host_and_port(self._address)[0]):
-            # gRPC asks the proxy of the environment even for a server on this machine.
-            options.append(("grpc.enable_http_proxy", 0))
-        async with grpc.aio.secure_channel(self._address, credentials, options=options) as channel:
-            stream = _Stream(channel.stream_stream(METHOD)(), self._most_bytes)
-            reading = asyncio.create_task(self._read(seat, stream))
-            submitting = asyncio.create_task(seat.submit_when_wanted(stream))
-            try:
-                done, _ = await asyncio.wait({reading, submitting}, return_when=asyncio.FIRST_COMPLETED)
-                if submitting in done:
-                    submitting.result()
-                await reading
-            finally:
-                stream.close()
-                await end_tasks(reading, submitting)
-
-    async def _read(self, seat: Seat, stream: _Stream) -> None:
-        async for record in stream.records():
-            await self._on_record(seat, stream, record)
-            if seat.outcome is not None:
-                return
-
-    async def _on_record(self, seat: Seat, stream: _Stream, record: Record) -> None:
-        match record.type:
-            case RecordType.CHALLENGE:
-                await self._say_hello(seat, stream, bytes(record.content))
-            case RecordType.PAYLOAD:
-                seat.take_payload(bytes(record.content))
-            case RecordType.FRAME:
-                await seat.take_frame(record.content, stream)
-            case RecordType.REFUSED:
-                stream.refusals += 1
-                if stream.refusals > _REFUSALS:
-                    raise StreamError(f"record: more than {_REFUSALS} refusals on one stream")
-                self._settings.on_refusal(printable(bytes(record.content).decode(errors="replace")))
-            case RecordType.ENDED:
-                seat.end(*_read_outcome(record.content))
-            case RecordType.FINISHED:
-                seat.finish(bytes(record.content))
-            case RecordType.PACE | RecordType.RECEIPT | RecordType.TAKEN:
-                self._note(seat, record)
-            case RecordType.HELLO:
-                raise StreamError("record: HELLO comes from clients only")
-
-    def _note(self, seat: Seat, record: Record) -> None:
-        """Keep what the server says beside the round."""
-        content = bytes(record.content)
-        if record.type is RecordType.PACE:
-            seat.heard = True
-            self._paced_s = min(int.from_bytes(content, "big") / 1000, _MOST_PACED_S)
-        elif record.type is RecordType.RECEIPT:
-            seat.take_receipt(content)
-        else:
-            seat.taken(content)
-
-    async def _say_hello(self, seat: Seat, stream: _Stream, challenge: bytes) -> None:
-        """Prove who we are, and take up what we were at."""
-        self._reached, self._trouble = True, None
-        self._challenged = self._clock.now()
-        nonce, certificate = challenge[:NONCE_BYTES], challenge[NONCE_BYTES:]
-        hello = make_hello(
-            self._settings.signer,
-            self._server_digest(certificate),
-            nonce,
-            place=self._place,
-            resume=seat.round_id,
-            tags=self._tags,
-        )
-        await stream.write(RecordType.HELLO, hello)
-        await seat.go_on(stream)
-
-    def _server_digest(self, certificate: bytes) -> bytes:
-        """Return the digest of the server's certificate. Raises HelloError: no authority of ours issued it.
-
-        TLS has checked what the server holds; gRPC does not show it, so that the server says it once more.
-        Who says another one is a server of the same authority: a hello that it passes on lets it carry our
-        frames, which are signed, and nothing else.
-        """
-        if isinstance(self._credentials, ServerCredentials):
-            return self._credentials.digest
-        try:
-            check_issued(
-                certificate, self._credentials.authority, self._clock.wall(), "the server's certificate"
-            )
-        except CertificateError as error:
-            raise HelloError(str(error)) from error
-        return ServerCredentials(certificate).digest
-
-
-def _read_outcome(content: Buffer) -> tuple[bool, str]:
-    """Return whether the round was completed, and why not. Raises StreamError."""
-    try:
-        outcome = json.loads(bytes(content))
-        words = [printable(outcome[key]) for key in ("reason", "detail") if key in outcome]
-        return outcome["outcome"] == "completed", ": ".join(words)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise StreamError("record: ENDED is not an outcome") from error
-
-
-class _Stream:
-    """Records over one gRPC call; one writer at a time."""
-
-    def __init__(self, call: _Call, most_bytes: int) -> None:
-        self._call, self._most_bytes = call, most_bytes
-        self._writing = asyncio.Lock()
-        self.refusals = 0
-
-    async def records(self) -> AsyncIterator[Record]:
-        reader = RecordReader(self._most_bytes)
-        message = await self._first()
-        while message is not grpc.aio.EOF:
-            for record in reader.feed(message):
-                yield record
-            message = await self._call.read()
-
-    async def _first(self) -> Any:  # noqa: ANN401 - a message, or the end
-        """Return the first message. Who listens and says nothing is given up for the next address."""
-        try:
-            async with asyncio.timeout(_GREETING_S):
-                return await self._call.read()
-        except TimeoutError:
-            raise _BrokenStreamError from None
-
-    async def write(self, kind: RecordType, content: Buffer | Frame) -> None:
-        async with self._writing:
-            try:
-                for message in encode_record(kind, content):
-                    await self._call.write(message)
-            except asyncio.InvalidStateError as error:  # gRPC's word for a call that is over
-                raise _BrokenStreamError from error
-
-    async def send(self, frame: Frame) -> None:
-        await self.write(RecordType.FRAME, frame)
-
-    def close(self) -> None:
-        self._call.cancel()
+        if seat.outcome is None:
+            raise LocalProtocolError("the line is held until the round is over")
+        return seat.outcome

@@ -27,6 +27,8 @@ from secagg.protocol import ClientSession
 from secagg.service.context import round_context
 from secagg.service.errors import StreamError
 from secagg.service.hello import DEFAULT_PLACE
+from secagg.service.line import read_outcome
+from secagg.service.records import Record, RecordType
 from secagg.store import (
     Counter,
     LedgerError,
@@ -172,6 +174,27 @@ class Seat:
             releases=settings.counter.value(f"rounds/{round_id.hex()}"),
         )
 
+    @property
+    def over(self) -> bool:
+        """Whether the round is."""
+        return self.outcome is not None
+
+    async def on_record(self, record: Record, outlet: Outlet) -> None:
+        """Take a record of the server. Raises StreamError."""
+        match record.type:
+            case RecordType.PAYLOAD:
+                self.take_payload(bytes(record.content))
+            case RecordType.FRAME:
+                await self.take_frame(record.content, outlet)
+            case RecordType.ENDED:
+                self.end(*read_outcome(record.content))
+            case RecordType.FINISHED:
+                self.finish(bytes(record.content))
+            case RecordType.RECEIPT:
+                self.take_receipt(bytes(record.content))
+            case _:
+                self.taken(bytes(record.content))
+
     async def go_on(self, outlet: Outlet) -> None:
         """Carry out what the restored session still wants."""
         pending, self._pending = self._pending, []
@@ -250,7 +273,7 @@ class Seat:
             self._over(completed=False, reason=f"our ledger refuses: {refusal}")
         return refusal is None
 
-    async def submit_when_wanted(self, outlet: Outlet) -> None:
+    async def speak(self, outlet: Outlet) -> None:
         """Hand the vector in as soon as it is both wanted and there. Raises what `compute` raised."""
         while True:
             await self._wanted.wait()

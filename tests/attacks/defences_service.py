@@ -420,14 +420,14 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "client: refusals have a limit",
-        "secagg.service.client",
+        "secagg.service.line",
         "                if stream.refusals > _REFUSALS:\n",
         "                if False:\n",
         "a server fills no log",
     ),
     Defence(
         "client: patience since the last contact",
-        "secagg.service.client",
+        "secagg.service.line",
         "            held = seat.heard or (",
         "            held = seat.heard and (",
         "an idle client has not lost its server",

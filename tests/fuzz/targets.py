@@ -60,9 +60,9 @@ from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession, ServerSession
 from secagg.protocol.server import snapshot as server_snapshot
 from secagg.protocol.snapshot import checked_body, with_digest
-from secagg.service.client import _read_outcome
 from secagg.service.errors import HelloError, RegistryError, StreamError
 from secagg.service.hello import check_hello, make_hello, read_hello
+from secagg.service.line import read_outcome
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
 from secagg.service.registry import Registry
 from secagg.transcript import RecordedServerSession, transcript_digest, verify
@@ -519,7 +519,7 @@ def _task_seeds() -> list[bytes]:
 
 def _outcome(data: bytes) -> str:
     try:
-        completed, reason = _read_outcome(memoryview(data))
+        completed, reason = read_outcome(memoryview(data))
     except StreamError as error:
         return said_in(str(error))
     assert isinstance(reason, str)

@@ -26,9 +26,9 @@ from secagg.service import (
     StreamError,
 )
 from secagg.service import records as records_module
-from secagg.service.client import _read_outcome
 from secagg.service.connection import Connection, Intake
 from secagg.service.durable import Standing
+from secagg.service.line import read_outcome
 from secagg.service.records import Record, RecordType, encode_record
 from tests.service.cohort import PAYLOAD, RING_BITS, SOON, Cohort, cohort, raw_stream, settle
 
@@ -124,7 +124,7 @@ def test_no_message_of_the_service_carries_a_plain_update(monkeypatch: pytest.Mo
         seen.append(b"".join(messages))
         return iter(messages)
 
-    monkeypatch.setattr("secagg.service.client.encode_record", recording)
+    monkeypatch.setattr("secagg.service.line.encode_record", recording)
     monkeypatch.setattr("secagg.service.connection.encode_record", recording)
 
     async def run() -> Cohort:
@@ -226,7 +226,7 @@ def test_a_client_that_does_not_read_loses_its_stream_and_the_round_goes_on(
 )
 def test_an_end_that_is_no_outcome_is_a_stream_error(content: bytes) -> None:
     with pytest.raises(StreamError, match="ENDED"):
-        _read_outcome(content)
+        read_outcome(content)
 
 
 def test_a_slow_reader_gets_the_last_payload_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,13 +298,13 @@ def test_a_crowd_of_one_party_keeps_no_other_party_out(monkeypatch: pytest.Monke
             crowding = [asyncio.create_task(_crowd(c, mine)) for _ in range(3)]
             await settle(lambda: c.server.refused[Refusal.GREETING] >= 50)
             client = c.client(1, credentials=theirs)
-            original = client._say_hello
+            original = client._line._say_hello
 
             async def late(*arguments: Any) -> None:
                 await asyncio.sleep(0.3)  # a long way
                 await original(*arguments)
 
-            monkeypatch.setattr(client, "_say_hello", late)
+            monkeypatch.setattr(client._line, "_say_hello", late)
             taking = asyncio.create_task(client.take_part(lambda _p, _q: c.vectors[1]))
             await settle(lambda: c.keys[1].identity in c.run.connected, 30)
             for task in (taking, *crowding):

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from secagg.service import client
+from secagg.service import line
 from tests.service.cohort import PAYLOAD, SOON, cohort
 from tests.service.proxy import Faults, proxy_to
 
@@ -33,15 +33,15 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients notice and come back sooner than they would."""
-    monkeypatch.setattr(client, "_RETRY_S", 0.02)
-    monkeypatch.setattr(client, "_RETRY_MOST_S", 0.1)
-    monkeypatch.setattr(client, "_GREETING_S", 1.0)
+    monkeypatch.setattr(line, "_RETRY_S", 0.02)
+    monkeypatch.setattr(line, "_RETRY_MOST_S", 0.1)
+    monkeypatch.setattr(line, "_GREETING_S", 1.0)
     soon = {
         "grpc.keepalive_time_ms": 1000,
         "grpc.keepalive_timeout_ms": 500,
         "grpc.http2.ping_timeout_ms": 500,
     }
-    monkeypatch.setattr(client, "CLIENT_OPTIONS", tuple((dict(client.CLIENT_OPTIONS) | soon).items()))
+    monkeypatch.setattr(line, "CLIENT_OPTIONS", tuple((dict(line.CLIENT_OPTIONS) | soon).items()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -144,7 +144,7 @@ def test_a_clock_outside_of_the_certificate_is_named_before_anything_is_sent() -
             return 0.0
 
     client = client_of("127.0.0.1:1")
-    client._clock = Wrong()  # type: ignore[assignment]
+    client._line._clock = Wrong()  # type: ignore[assignment]
     with pytest.raises(ConnectionLostError, match="by this machine's clock it is 1970-01-01 00:00"):
         asyncio.run(client.take_part(lambda _p, _q: pytest.fail("no round")))
 
@@ -247,7 +247,7 @@ def test_a_second_process_with_one_identity_is_told_to_the_first() -> None:
 
 def test_patience_counts_from_the_last_contact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that was connected and idle for an hour has not lost its server for an hour."""
-    monkeypatch.setattr("secagg.service.client._RETRY_S", 0.01)
+    monkeypatch.setattr("secagg.service.line._RETRY_S", 0.01)
 
     class Clock(ManualClock):
         def wall(self) -> float:

@@ -250,7 +250,7 @@ def test_an_upload_is_kept_under_the_subject_of_its_question() -> None:
         one.ask(list(one.server.start()))
         for i in range(4):
             one.seats[i].take_payload(PAYLOAD)
-            submitting = asyncio.create_task(one.seats[i].submit_when_wanted(one.outlets[i]))
+            submitting = asyncio.create_task(one.seats[i].speak(one.outlets[i]))
             await one.answer(i)
             submitting.cancel()
             await asyncio.gather(submitting, return_exceptions=True)
@@ -273,7 +273,7 @@ async def played(one: Round, until: Phase | None = None) -> Round:
     """The round up to the requests of a phase, or to its end."""
     await opened(one)
     waiting = [
-        asyncio.create_task(seat.submit_when_wanted(one.outlets[i])) for i, seat in enumerate(one.seats)
+        asyncio.create_task(seat.speak(one.outlets[i])) for i, seat in enumerate(one.seats)
     ]
     while one.server.phase not in {None, until}:
         for i in range(4):

@@ -476,7 +476,7 @@ def test_a_vector_that_is_ready_when_its_round_is_left_goes_nowhere() -> None:
                     sent.append(frame)
 
             outlet = Outlet()
-            submitting = asyncio.create_task(seat.submit_when_wanted(outlet))
+            submitting = asyncio.create_task(seat.speak(outlet))
             for number in range(2):
                 seat.take_payload(PAYLOAD)
                 opening = ServerSession(c.parameters(number), admitted=c.registry.identities).start()[0]

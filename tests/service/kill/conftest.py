@@ -38,5 +38,5 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients come back at once."""
-    monkeypatch.setattr("secagg.service.client._RETRY_S", 0.02)
-    monkeypatch.setattr("secagg.service.client._RETRY_MOST_S", 0.1)
+    monkeypatch.setattr("secagg.service.line._RETRY_S", 0.02)
+    monkeypatch.setattr("secagg.service.line._RETRY_MOST_S", 0.1)

@@ -12,8 +12,7 @@ from typing import Any
 
 from secagg import RoundAbortedError, context_digest
 from secagg.kernels import UIntArray
-from secagg.service import Deadlines, Limits, RunSettings, streams
-from secagg.service import client as client_module
+from secagg.service import Deadlines, Limits, RunSettings, line, streams
 from secagg.store import SealedStore, SqliteStore
 from secagg.store.sql import Database
 from tests.service.kill import victim
@@ -72,7 +71,7 @@ def serve(place: Place, rounds: int, grace_s: float = 1.0) -> None:
 def take_part(place: Place, i: int) -> None:
     """Be a client until there are no more rounds; what is released goes into a file, by its kind."""
     os.environ["GRPC_VERBOSITY"] = "NONE"
-    client_module._RETRY_S, client_module._RETRY_MOST_S = 0.02, 0.2
+    line._RETRY_S, line._RETRY_MOST_S = 0.02, 0.2
     victim.note_frames(place.folder / f"frames-{i}")
 
     async def run(store: SealedStore) -> None:

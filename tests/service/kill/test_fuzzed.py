@@ -18,8 +18,7 @@ import grpc.aio
 import pytest
 
 from secagg.effects import Frame
-from secagg.service import ServiceError
-from secagg.service import client as client_module
+from secagg.service import ServiceError, line
 from secagg.service.keys import SERVER_NAME
 from secagg.service.records import MESSAGE_BYTES, RecordType, encode_record
 from secagg.service.server import METHOD
@@ -86,9 +85,9 @@ def lying(monkeypatch: pytest.MonkeyPatch, changes: Changes) -> None:
                 for message in changes.messages(data):
                     await stream._call.write(message)
             except asyncio.InvalidStateError as error:
-                raise client_module._BrokenStreamError from error
+                raise line._BrokenStreamError from error
 
-    monkeypatch.setattr(client_module._Stream, "write", write)
+    monkeypatch.setattr(line.Stream, "write", write)
 
 
 async def be_a_party(place: Place) -> None:

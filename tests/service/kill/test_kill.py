@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from secagg.audit import RegistryChange, Round, Start, check_receipt, content_of, load_receipt
-from secagg.service import RoundOutcome, client
+from secagg.service import RoundOutcome, line
 from secagg.store.sql import AuditLog, Database
 from secagg.transcript import verify
 from tests.postgresql import Cluster
@@ -255,9 +255,9 @@ def test_a_server_that_was_stopped_while_another_took_over_writes_nothing_any_mo
     """It wakes up in the middle of a step, and learns at its next write that it does not lead."""
     soon = {f"grpc.{name}": 500 for name in ("keepalive_timeout_ms", "http2.ping_timeout_ms")}
     soon["grpc.keepalive_time_ms"] = 2000
-    monkeypatch.setattr("secagg.service.client._GREETING_S", 2.0)
+    monkeypatch.setattr("secagg.service.line._GREETING_S", 2.0)
     monkeypatch.setattr(
-        "secagg.service.client.CLIENT_OPTIONS", tuple((dict(client.CLIENT_OPTIONS) | soon).items())
+        "secagg.service.line.CLIENT_OPTIONS", tuple((dict(line.CLIENT_OPTIONS) | soon).items())
     )
     codes = asyncio.run(takeover(forkserver, pair, point, stopped=True))
     assert codes[1] == 0

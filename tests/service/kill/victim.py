@@ -29,8 +29,8 @@ from secagg.service import (
     RunSettings,
     ServerCredentials,
     Transcripts,
+    line,
 )
-from secagg.service import client as client_module
 from secagg.store import LeaseLostError, SealedStore, SqliteStore
 from secagg.store.sql import Database, Journal, spool_of
 
@@ -165,7 +165,7 @@ def client_of(place: Place, i: int, store: SealedStore | None = None, **options:
 def note_frames(path: Path) -> None:
     """Let this process write down what is about to leave: what was sent twice must be the same."""
     log = path.open("ab", buffering=0)
-    original = client_module._Stream.send
+    original = line.Stream.send
 
     async def send(stream: Any, frame: Frame) -> None:
         round_id, message = decode_frame(bytes(frame))
@@ -173,7 +173,7 @@ def note_frames(path: Path) -> None:
         log.write(f"{round_id.hex()}/{type(message).__name__} {digest}\n".encode())
         await original(stream, frame)
 
-    seam: Any = client_module._Stream
+    seam: Any = line.Stream
     seam.send = send
 
 
@@ -182,7 +182,7 @@ def take_part(place: Place, i: int, point: int) -> None:
     os.environ["GRPC_VERBOSITY"] = "NONE"
     die_at(SealedStore, CLIENT_CALLS, point, place.folder)
     note_frames(place.folder / f"frames-{i}")
-    client_module._RETRY_S, client_module._RETRY_MOST_S = 0.02, 0.1
+    line._RETRY_S, line._RETRY_MOST_S = 0.02, 0.1
     with SqliteStore(place.folder / f"client-{i}.db") as beneath:
         store = SealedStore(beneath, b"k" * 32)
         outcome = asyncio.run(client_of(place, i, store).take_part(lambda _p, _q: vector(i)))
