@@ -18,7 +18,7 @@ from secagg.service.tasks import on_thread
 if TYPE_CHECKING:
     from secagg.service.driver import RoundDriver
 
-_QUEUED_RECORDS = 32  # a round has a dozen for a client
+QUEUED_RECORDS = 32  # a round has a dozen for a client
 _DRAIN_S = 60.0  # for a message of 1 MiB, either way
 _LEAST_BYTES = 32  # of a record: a hello and every frame are longer
 _INLINE_BYTES = 1 << 16  # of a message; more is put away on a thread
@@ -88,8 +88,8 @@ class Intake:
 class Connection:
     """The outgoing records of one client, in order. A client that does not read loses its stream."""
 
-    def __init__(self, identity: Identity, tags: tuple[str, ...] = ()) -> None:
-        self.identity = identity
+    def __init__(self, identity: Identity, tags: tuple[str, ...] = (), queued: int = QUEUED_RECORDS) -> None:
+        self.identity, self._queued = identity, queued
         self.tags = frozenset(tags)  # what it says of itself
         self.round: RoundDriver | None = None  # that it has a part in; None: it waits for one
         self.dropped = asyncio.Event()
@@ -103,7 +103,7 @@ class Connection:
     def send(self, kind: RecordType, content: Buffer | Frame) -> None:
         """Queue a record."""
         self.asked += kind is RecordType.FRAME
-        if self.queue.qsize() >= _QUEUED_RECORDS:
+        if self.queue.qsize() >= self._queued:
             self.dropped.set()
         else:
             self.queue.put_nowait((kind, content))

@@ -161,7 +161,7 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "server: repeats end a stream",
-        "secagg.service.streams",
+        "secagg.service.desk",
         "                if standing_frames > _STANDING_REPEATS + connection.asked:\n",
         "                if False:\n",
         "frames that change nothing end their stream",
@@ -196,7 +196,7 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "run: the revoked lose their streams",
-        "secagg.service.streams",
+        "secagg.service.desk",
         "            if connection.identity not in now:\n                connection.dropped.set()\n",
         "            pass\n",
         "who was revoked is heard no more",
@@ -336,7 +336,7 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "streams: late frames count",
-        "secagg.service.streams",
+        "secagg.service.desk",
         "            if standing in {None, Standing.STANDS}:\n",
         "            if standing is Standing.STANDS:\n",
         "nobody sends frames of no round for ever",
@@ -350,21 +350,21 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "streams: told is sent",
-        "secagg.service.streams",
+        "secagg.service.desk",
         "                self._telling.add(connection)\n",
         "                self._untold.discard(connection.identity)\n                self._check_told()\n",
         "the last payload arrives before the server stops",
     ),
     Defence(
         "streams: hung up after it was sent",
-        "secagg.service.streams",
+        "secagg.service.desk",
         "            await asyncio.wait({writing}, timeout=_SENT_S)\n",
         "            pass\n",
         "who has read the last payload counts as told",
     ),
     Defence(
         "streams: broken off before it was sent",
-        "secagg.service.streams",
+        "secagg.service.desk",
         "    return writing.done() and not writing.cancelled() and writing.exception() is None\n",
         "    return writing.done()\n",
         "who has not been sent the last payload is not told",

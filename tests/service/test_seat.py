@@ -272,9 +272,7 @@ def test_an_upload_is_kept_under_the_subject_of_its_question() -> None:
 async def played(one: Round, until: Phase | None = None) -> Round:
     """The round up to the requests of a phase, or to its end."""
     await opened(one)
-    waiting = [
-        asyncio.create_task(seat.speak(one.outlets[i])) for i, seat in enumerate(one.seats)
-    ]
+    waiting = [asyncio.create_task(seat.speak(one.outlets[i])) for i, seat in enumerate(one.seats)]
     while one.server.phase not in {None, until}:
         for i in range(4):
             if KEYS[i].identity in one.server.progress.missing and one.seats[i].outcome is None:
