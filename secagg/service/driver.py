@@ -6,15 +6,18 @@ What the session does and what the store writes happens on a thread, one step at
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from secagg.effects import Aggregate, Dropped, Effect, Frame, PhaseClosed, Progress, Refused, Send
 from secagg.errors import RoundAbortedError
 from secagg.params import Buffer, Identity, Phase
+from secagg.params_oneshot import EpochPhase, OneShotPhase
+from secagg.protocol.oneshot import OneShotProgress
 from secagg.service.durable import DAMAGED, OVER, DurableRound, Ended, Incoming, Services, Standing, Step
 from secagg.service.errors import StreamError
 from secagg.service.events import MessageRefused, PhaseDone, StoreFailed
@@ -27,11 +30,31 @@ _REFUSALS = 16  # frames of one client in one round: a client that means well ne
 _RETRY_S, _RETRY_MOST_S = 0.25, 5.0  # between two looks at a store that failed
 
 
-class Deliver(Protocol):
-    """The way to the clients."""
+class Steps(Protocol):
+    """A round between its session and the store, whichever protocol it speaks; see `DurableRound`."""
 
-    def __call__(self, driver: RoundDriver, client: Identity, item: Frame | Refused) -> None:
-        """Send a frame or a refusal, where the client has a stream."""
+    known: bool
+
+    @property
+    def live(self) -> bool: ...
+    @property
+    def progress(self) -> Progress | OneShotProgress: ...
+    def open(self) -> Step: ...
+    def take(self, batch: Sequence[Incoming]) -> Step: ...
+    def close_phase(self) -> Step: ...
+    def give_up(self, why: str) -> Step: ...
+    def leave(self, spooled: Iterable[str | None]) -> None: ...
+    def discard(self, spooled: Iterable[str | None]) -> None: ...
+
+
+class Plan(Protocol):
+    """What a driver must know of a round; `RoundPlan`, `OneShotPlan`."""
+
+    @property
+    def round_id(self) -> bytes: ...
+
+
+_Plan = TypeVar("_Plan", bound=Plan)
 
 
 @dataclass(slots=True)
@@ -46,31 +69,23 @@ class _Waiting:
             self.standing.set_result(standing)
 
 
-class RoundDriver:
-    """Runs one round. `deliver` is called for every frame or refusal that goes out.
+class Driver(ABC, Generic[_Plan]):
+    """Runs one round.
 
+    steps    what it consists of
     payload  what the round is about
-    kept     the round as the store has it; None: it is a new one, of `ticket`
+    ticket   that its caller knows it by; nothing: it ends when its caller is gone
     """
 
     def __init__(
-        self,
-        plan: RoundPlan,
-        services: Services,
-        *,
-        payload: Buffer,
-        deliver: Deliver,
-        kept: KeptRound | None = None,
-        ticket: bytes = b"",
+        self, plan: _Plan, services: Services, steps: Steps, *, payload: Buffer, ticket: bytes
     ) -> None:
-        self.plan, self.parameters, self.payload = plan, plan.parameters, payload
-        self.ticket = ticket if kept is None else kept.ticket  # nothing: it ends when its caller is gone
+        self.plan, self.payload, self.ticket = plan, payload, ticket
         self.latest: dict[Identity, Frame] = {}  # the last frame for each client
-        self.progress = OVER
+        self.progress: Progress | OneShotProgress = OVER
         self.end: Ended | None = None
         self.settled = asyncio.Event()  # the store has the round and its first frames are out, or it is over
-        self._services, self._deliver, self._id = services, deliver, plan.parameters.round_id
-        self._round = DurableRound(plan, services, payload, kept=kept is not None, ticket=self.ticket)
+        self._services, self._round, self._id = services, steps, plan.round_id
         self._inbox: list[_Waiting] = []
         self._changed = asyncio.Event()
         self._over = False  # nobody reads the inbox any more
@@ -78,7 +93,12 @@ class RoundDriver:
         self._up = self._down = 0  # bytes of the current phase
 
     @property
-    def phase(self) -> Phase | None:
+    def round_id(self) -> bytes:
+        """Of the round."""
+        return self._id
+
+    @property
+    def phase(self) -> Phase | EpochPhase | OneShotPhase | None:
         """The phase that the round is in; None before it has begun and when it is over."""
         return self.progress.phase
 
@@ -178,10 +198,9 @@ class RoundDriver:
 
     async def _collect(self) -> None:
         """Take messages until everybody asked has answered, or the phase's time is over."""
-        clock, deadlines = self._services.clock, self.plan.deadlines
-        advertising = self.phase is Phase.ADVERTISE_KEYS
-        until = clock.now() + (deadlines.advertise_s if advertising else deadlines.phase_s)
-        grace_s = deadlines.advertise_grace_s if advertising else deadlines.grace_s
+        clock = self._services.clock
+        left, grace_s = self._time()
+        until = clock.now() + left
         while True:
             if self._inbox:
                 batch, self._inbox = self._inbox, []
@@ -203,10 +222,17 @@ class RoundDriver:
             finally:
                 await end_tasks(alarm, change)
 
+    @abstractmethod
+    def _time(self) -> tuple[float, float | None]:
+        """Return how long the phase waits for those who have not answered, and once enough have; seconds."""
+
+    @abstractmethod
     def _enough(self) -> bool:
         """Return whether the uploads that are wanted are there, and a sum over them can be opened."""
-        uploading = self.phase is Phase.MASKED_INPUT_COLLECTION
-        return uploading and 0 < self.plan.goal <= self.progress.received and self.progress.ready
+
+    @abstractmethod
+    def _send(self, client: Identity, item: Frame | Refused) -> None:
+        """Send a frame or a refusal, where the client has a stream."""
 
     async def _take_all(self, batch: list[_Waiting]) -> None:
         try:
@@ -239,11 +265,11 @@ class RoundDriver:
                 case Send(to=bytes() as client, frame=frame):
                     self.latest[Identity(client)] = frame
                     self._down += frame.size
-                    self._deliver(self, Identity(client), frame)
+                    self._send(Identity(client), frame)
                 case Refused(sender=bytes() as sender, reason=reason, detail=detail):
                     name = self._services.registry().name_of(sender)
                     self._services.observer(MessageRefused(self._id, name, str(reason), detail))
-                    self._deliver(self, Identity(sender), effect)
+                    self._send(Identity(sender), effect)
                 case _:
                     pass
 
@@ -259,8 +285,10 @@ class RoundDriver:
             waiting.settle(Standing.LOST)
         return [waiting.incoming.spooled for waiting in batch]
 
-    def _report(self, before: Progress, effects: list[Effect], up: int, down: int, started: float) -> None:
-        if before.phase is None or not any(isinstance(effect, PhaseClosed) for effect in effects):
+    def _report(
+        self, before: Progress | OneShotProgress, effects: list[Effect], up: int, down: int, started: float
+    ) -> None:
+        if before.phase is None or not self._reported(effects):
             return
         self._services.observer(
             PhaseDone(
@@ -275,9 +303,57 @@ class RoundDriver:
             )
         )
 
+    def _reported(self, effects: list[Effect]) -> bool:
+        """Return whether the end of a phase is told as one that came about."""
+        return any(isinstance(effect, PhaseClosed) for effect in effects)
+
     def _names(self, identities: Iterable[Identity]) -> tuple[str, ...]:
         registry = self._services.registry()
         return tuple(sorted(registry.name_of(identity) for identity in identities))
+
+
+class Deliver(Protocol):
+    """The way to the clients."""
+
+    def __call__(self, driver: RoundDriver, client: Identity, item: Frame | Refused) -> None:
+        """Send a frame or a refusal, where the client has a stream."""
+
+
+class RoundDriver(Driver[RoundPlan]):
+    """Runs one round of the pairwise protocol. `deliver` is called for every frame or refusal that goes out.
+
+    payload  what the round is about
+    kept     the round as the store has it; None: it is a new one, of `ticket`
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        services: Services,
+        *,
+        payload: Buffer,
+        deliver: Deliver,
+        kept: KeptRound | None = None,
+        ticket: bytes = b"",
+    ) -> None:
+        self.parameters = plan.parameters
+        self._deliver = deliver
+        ticket = ticket if kept is None else kept.ticket
+        steps = DurableRound(plan, services, payload, kept=kept is not None, ticket=ticket)
+        super().__init__(plan, services, steps, payload=payload, ticket=ticket)
+
+    def _time(self) -> tuple[float, float | None]:
+        deadlines = self.plan.deadlines
+        if self.phase is Phase.ADVERTISE_KEYS:
+            return deadlines.advertise_s, deadlines.advertise_grace_s
+        return deadlines.phase_s, deadlines.grace_s
+
+    def _enough(self) -> bool:
+        uploading = self.phase is Phase.MASKED_INPUT_COLLECTION
+        return uploading and 0 < self.plan.goal <= self.progress.received and self.progress.ready
+
+    def _send(self, client: Identity, item: Frame | Refused) -> None:
+        self._deliver(self, client, item)
 
 
 def _result(end: Ended) -> Aggregate:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from secagg.params import Phase
+from secagg.params_oneshot import EpochPhase, OneShotPhase
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class PhaseDone:
     """A phase was closed; bytes are those of this phase, names those of the registry."""
 
     round_id: bytes
-    phase: Phase
+    phase: Phase | EpochPhase | OneShotPhase
     answered: int
     expected: int
     dropped: tuple[str, ...]
@@ -103,7 +104,7 @@ class RoundResumed:
     """A round goes on from the store: its server was started again, or the store failed and came back."""
 
     round_id: bytes
-    phase: Phase
+    phase: Phase | EpochPhase | OneShotPhase
     taken: int  # messages of this phase that stand
 
 

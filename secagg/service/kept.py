@@ -63,6 +63,11 @@ class RoundPlan:
     floor: int = 0
     goal: int = 0
 
+    @property
+    def round_id(self) -> bytes:
+        """Of the round."""
+        return self.parameters.round_id
+
     def dump(self) -> bytes:
         """Return it as bytes."""
         return msgspec.msgpack.encode(

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Collection
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from secagg import audit
 from secagg.effects import Aggregate
-from secagg.errors import InfeasibleParameters, ParameterError, RoundAbortedError
+from secagg.errors import ParameterError
 from secagg.params import Buffer, Identity, RoundParameters
-from secagg.service.clock import Clock
 from secagg.service.connection import Intake
 from secagg.service.context import round_context
 from secagg.service.driver import RoundDriver
-from secagg.service.durable import DAMAGED, Services, ended, given_up
-from secagg.service.errors import ServiceError
-from secagg.service.events import LedgerNoted, Observer, StoreFailed, guarded, ignore
-from secagg.service.heart import Heart
+from secagg.service.durable import Ended, ended
+from secagg.service.events import LedgerNoted, Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
-from secagg.service.kept import Deadlines, RoundPlan, dump_failure
+from secagg.service.kept import Deadlines, RoundPlan
+from secagg.service.led import LedRun, Shared
 from secagg.service.registry import Registry
 from secagg.service.selection import Selection, choose
 from secagg.service.streams import Streams
-from secagg.service.tasks import end_tasks, on_thread
+from secagg.service.tasks import on_thread
 from secagg.service.transcripts import Transcripts
-from secagg.store import LeaseLostError, LedgerError, ParticipationLedger, StoreDamagedError, StoreError
-from secagg.store.sql import AuditLog, Database, Journal, KeptRound, Lease, Leases, Spool, State
+from secagg.store import ParticipationLedger
+from secagg.store.sql import KeptRound, Lease, State
 
 _VERSION_BYTES = 8
 _LOOK_S = 0.1  # at who is online
@@ -63,20 +58,7 @@ class RunSettings:
             raise ParameterError(f"keep_sums: must be at least 1, is {self.keep_sums}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What the runs of a server share: where everything is kept, and who does the work."""
-
-    database: Database
-    spool: Spool
-    leases: Leases
-    clock: Clock
-    executor: Executor
-    pulse: Executor  # for heartbeats
-    audit: AuditLog | None
-
-
-class ServedRun:
+class ServedRun(LedRun[RoundDriver]):
     """Rounds of one run, several at once if they like; made by `AggregationServer.open`.
 
     Every accepted message is on disk before it is acknowledged: a round that its server leaves, however that
@@ -84,42 +66,22 @@ class ServedRun:
     """
 
     def __init__(self, settings: RunSettings, shared: Shared, lease: Lease) -> None:
-        self._settings, self._shared = settings, shared
-        self._observer = guarded(settings.observer)
-        self._registry = settings.registry
-        self._journal = Journal(shared.database, shared.spool, shared.leases, lease)
-        self._ledger = settings.ledger or ParticipationLedger(shared.database)
-        self._rounds: dict[bytes, RoundDriver] = {}
-        self._tasks: dict[bytes, asyncio.Task[Aggregate]] = {}
-        self._opening = asyncio.Lock()  # of rounds by their tickets
+        super().__init__(
+            settings.place,
+            settings.registry,
+            shared,
+            lease,
+            observer=settings.observer,
+            ledger=settings.ledger,
+            transcripts=settings.transcripts,
+            keep_sums=settings.keep_sums,
+        )
+        self._settings = settings
         self._streams = Streams(
             self._rounds, self._journal, shared.audit, shared.executor, settings.registry.identities
         )
-        self._services = Services(
-            registry=lambda: self._registry,
-            clock=shared.clock,
-            journal=self._journal,
-            ledger=self._ledger,
-            observer=self._observer,
-            transcripts=settings.transcripts,
-            audit=shared.audit,
-            executor=shared.executor,
-            tidy=shared.database.forget_traces,
-        )
-        self._heart = Heart(
-            shared.leases,
-            lease,
-            executor=shared.pulse,
-            shared=shared.database.shared,
-            on_lost=self._stop_leading,
-        )
 
     # --- what the caller does
-
-    @property
-    def place(self) -> str:
-        """FEDERATION/RUN."""
-        return self._settings.place
 
     @property
     def registry(self) -> Registry:
@@ -147,11 +109,6 @@ class ServedRun:
     def idle(self) -> frozenset[Identity]:
         """The clients that have a stream, and no part in a round."""
         return frozenset(one.identity for one in self._streams.idle)
-
-    @property
-    def rounds(self) -> tuple[RoundDriver, ...]:
-        """The rounds that go on."""
-        return tuple(self._rounds.values())
 
     async def round(
         self,
@@ -200,12 +157,14 @@ class ServedRun:
             goal=goal,
         )
         if not ticket:
-            return await self._wait_for(self._start(await self._checked(plan), payload))
+            return await self._wait_for(self._start(self._new(await self._checked(plan), payload), new=True))
         async with self._opening:
             there = await self._there(ticket, parameters, payload)
             if isinstance(there, KeptRound):
                 return await self._ended(there)
-            round_id = there or self._start(await self._checked(plan), payload, ticket=ticket)
+            round_id = there or self._start(
+                self._new(await self._checked(plan), payload, ticket=ticket), new=True
+            )
         return await self._wait_for(round_id)
 
     async def known(self, ticket: bytes) -> RoundParameters | None:
@@ -271,126 +230,37 @@ class ServedRun:
         """Hold the stream of a client that proved its identity, until it ends."""
         await self._streams.serve(hello, intake, context)
 
-    async def close(self) -> None:
-        """Leave the run: close every stream; rounds that go on stay in the store, for who opens it next."""
-        await self._stop_rounds()
-        self._streams.close()
-        await self._heart.stop()
-
     # --- rounds
 
-    async def start(self) -> None:
-        """Go on with every round that the store has. Raises StoreError."""
-        await on_thread(self._shared.executor, self._note_registry, self._registry)
-        await on_thread(self._shared.executor, self._journal.sweep)
-        for kept in await on_thread(self._shared.executor, self._journal.open_rounds):
-            try:
-                await self._go_on(kept)
-            except StoreDamagedError as error:  # one round cannot go on: the run can
-                await on_thread(self._shared.executor, self._bury, kept, str(error))
+    @property
+    def enrolled(self) -> frozenset[Identity]:
+        """Who may say hello."""
+        return self._registry.identities
 
-    async def _go_on(self, kept: KeptRound, payload: Buffer | None = None) -> bytes:
-        """Start an open round of the store; returns its id. Raises StoreDamagedError, StoreError."""
-        plan = RoundPlan.load(kept.header)
-        if payload is None:
-            name = f"{kept.round_id.hex()}.payload"
-            payload = await on_thread(self._shared.executor, self._journal.open, name)
-        return self._start(plan, payload, kept=kept)
-
-    def _bury(self, kept: KeptRound, why: str) -> None:
-        """End a round of which too little is left to go on with."""
-        self._observer(StoreFailed(kept.round_id, why))
-        failure = given_up(DAMAGED)
-        with self._journal.transaction():
-            now = self._shared.clock.wall()
-            self._journal.end(kept.round_id, State.ABORTED, dump_failure(failure), now)
-            if self._shared.audit is not None:
-                self._shared.audit.append(audit.Round.aborted(self.place, kept.round_id, reason=str(failure)))
-        self._journal.remove(self._journal.names_of(kept.round_id))
-        self._shared.database.forget_traces()
-
-    def _note_registry(self, registry: Registry) -> None:
-        """Let the audit log say that a federation has another registry, and who is not in it any more."""
-        log, database = self._shared.audit, self._shared.database
-        if log is None:
-            return
-        federation = self.place.partition("/")[0]
-        count, last = f"audited/versions/{federation}", f"audited/registry/{self.place}"
-        document = registry.dump().encode()
-        with database.transaction():
-            known = database.get(last)
-            if known == document:
-                return
-            version = int.from_bytes(database.get(count) or b"", "big") + 1
-            log.append(audit.RegistryChange.of(federation, version, document))
-            before = Registry({}) if known is None else Registry.parse(known.decode())
-            for identity in sorted(before.identities - registry.identities):
-                log.append(audit.Withdrawal.of(federation, identity))
-            database.put({count: version.to_bytes(_VERSION_BYTES, "big"), last: document})
-
-    def _start(
-        self, plan: RoundPlan, payload: Buffer, *, kept: KeptRound | None = None, ticket: bytes = b""
-    ) -> bytes:
-        round_id = plan.parameters.round_id
-        if round_id in self._rounds:
-            raise ParameterError(f"round_id: {round_id.hex()} goes on already")
-        driver = RoundDriver(
-            plan, self._services, payload=payload, deliver=self._streams.deliver, kept=kept, ticket=ticket
+    def _new(self, plan: RoundPlan, payload: Buffer, *, ticket: bytes = b"") -> RoundDriver:
+        return RoundDriver(
+            plan, self._services, payload=payload, deliver=self._streams.deliver, ticket=ticket
         )
-        self._rounds[round_id] = driver
-        if kept is None:
-            self._streams.attach(driver)
-        task = asyncio.create_task(self._run(driver))
-        self._tasks[round_id] = task
-        task.add_done_callback(lambda done: self._done(round_id, done))
-        return round_id
 
-    async def _run(self, driver: RoundDriver) -> Aggregate:
-        outcome: Aggregate | Exception | None = None  # it goes on elsewhere, or later
-        try:
-            outcome = await driver.run()
-        except (RoundAbortedError, LedgerError, InfeasibleParameters) as error:
-            outcome = error
-            raise
-        except LeaseLostError:
-            raise
-        except StoreError as error:
-            outcome = None if driver.known else error
-            raise
-        finally:
-            del self._rounds[driver.parameters.round_id]
-            self._streams.release(driver, outcome)
-            if outcome is not None:
-                await self._retain()
-        return outcome
+    def _driver(self, kept: KeptRound, payload: Buffer) -> RoundDriver:
+        plan = RoundPlan.load(kept.header)
+        return RoundDriver(plan, self._services, payload=payload, deliver=self._streams.deliver, kept=kept)
 
-    async def _wait_for(self, round_id: bytes) -> Aggregate:
-        task = self._tasks[round_id]
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():  # it is our caller that was cancelled
-                await self._give_up(round_id, task)
-                raise
-            raise self._heart.lost or ServiceError("the server was stopped during a round") from None
+    def _result(self, kept: KeptRound) -> Ended:
+        parameters = RoundPlan.load(kept.header).parameters
+        return ended(kept, parameters, self._journal, self._shared.audit)
 
-    def _done(self, round_id: bytes, task: asyncio.Task[Aggregate]) -> None:
-        """Forget a task; an exception that nobody waits for is in the store as the round's outcome."""
-        self._tasks.pop(round_id, None)
-        if not task.cancelled():
-            task.exception()
+    def _attach(self, driver: RoundDriver) -> None:
+        self._streams.attach(driver)
 
-    async def _give_up(self, round_id: bytes, task: asyncio.Task[Aggregate]) -> None:
-        """End a round that nobody can ask about any more."""
-        driver = self._rounds.get(round_id)
-        if driver is None or driver.ticket:
-            return
-        await end_tasks(task)
-        try:
-            await driver.give_up("its caller does not wait for it any more")
-        except StoreError as error:  # it goes on when the run is opened again
-            self._observer(StoreFailed(round_id, str(error)))
+    def _release(self, driver: RoundDriver, outcome: Aggregate | Exception | None) -> None:
+        self._streams.release(driver, outcome)
+
+    def _hang_up(self, *, at_once: bool) -> None:
+        if at_once:
+            self._streams.drop()
+        else:
+            self._streams.close()
 
     async def _there(
         self, ticket: bytes, wanted: RoundParameters, payload: Buffer
@@ -411,16 +281,6 @@ class ServedRun:
             self._streams.attach(self._rounds[kept.round_id])
         return kept.round_id
 
-    async def _ended(self, kept: KeptRound) -> Aggregate:
-        """Return the outcome of a round that has ended. Raises RoundAbortedError, StoreDamagedError."""
-        parameters = RoundPlan.load(kept.header).parameters
-        end = await on_thread(
-            self._shared.executor, ended, kept, parameters, self._journal, self._shared.audit
-        )
-        if isinstance(end.result, RoundAbortedError):
-            raise end.result
-        return end.result
-
     async def _checked(self, plan: RoundPlan) -> RoundPlan:
         """Leave out who was in too many rounds."""
         admitted = await on_thread(
@@ -435,22 +295,6 @@ class ServedRun:
             self._observer(LedgerNoted(round_id, str(concern.kind), concern.detail, names))
             admitted -= clients
         return admitted
-
-    async def _retain(self) -> None:
-        """Remove the sums of all rounds but the newest `keep_sums`."""
-        try:
-            await on_thread(self._shared.executor, self._journal.retain, self._settings.keep_sums)
-        except StoreError as error:
-            self._observer(StoreFailed(b"", str(error)))
-
-    async def _stop_rounds(self) -> None:
-        await end_tasks(*self._tasks.values())
-
-    async def _stop_leading(self, error: LeaseLostError) -> None:
-        """Stop everything here: another server goes on with it."""
-        self._observer(StoreFailed(b"", str(error)))
-        self._streams.drop()  # first: what the rounds wait for may not answer
-        await self._stop_rounds()
 
 
 def _check_same(there: RoundParameters, wanted: RoundParameters) -> None:

@@ -36,9 +36,10 @@ from secagg.service.errors import (
 from secagg.service.events import StoreFailed, guarded
 from secagg.service.hello import HELLO_BYTES, NONCE_BYTES, Hello, check_hello, read_hello
 from secagg.service.keys import ServerCredentials
+from secagg.service.led import Shared
 from secagg.service.reach import host_and_port
 from secagg.service.records import MESSAGE_BYTES, Record, RecordType, encode_record
-from secagg.service.run import RunSettings, ServedRun, Shared
+from secagg.service.run import RunSettings, ServedRun
 from secagg.service.strangers import Strangers
 from secagg.service.tasks import end_tasks, first_of, on_thread, to_end
 from secagg.store import StoreBusyError, StoreError, StoreFullError, StoreGoneError

@@ -203,7 +203,7 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "run: withdrawals are in the log",
-        "secagg.service.run",
+        "secagg.service.led",
         "                log.append(audit.Withdrawal.of(federation, identity))\n",
         "                pass\n",
         "nobody leaves without a trace",
@@ -259,7 +259,7 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "durable: a damaged round ends alone",
-        "secagg.service.run",
+        "secagg.service.led",
         "            except StoreDamagedError as error:  # one round cannot go on: the run can\n",
         "            except ZeroDivisionError as error:\n",
         "a round that cannot go on does not stop its run",
