@@ -10,10 +10,10 @@ from typing import Any
 
 from secagg.params import Buffer, Identity
 from secagg.service.connection import QUEUED_RECORDS, Connection, Intake
-from secagg.service.durable import Standing
 from secagg.service.errors import StreamError
 from secagg.service.hello import Hello
 from secagg.service.records import Record, RecordType, Writer
+from secagg.service.stored import Standing
 from secagg.service.tasks import end_tasks, first_of
 
 _RECORD_LIMIT = 1 << 40  # how long one may be at the time, the sink says

@@ -18,10 +18,11 @@ from secagg.errors import RoundAbortedError
 from secagg.params import Buffer, Identity, Phase
 from secagg.params_oneshot import EpochPhase, OneShotPhase
 from secagg.protocol.oneshot import OneShotProgress
-from secagg.service.durable import DAMAGED, OVER, DurableRound, Ended, Incoming, Services, Standing, Step
+from secagg.service.durable import DurableRound
 from secagg.service.errors import StreamError
 from secagg.service.events import MessageRefused, PhaseDone, StoreFailed
 from secagg.service.kept import RoundPlan
+from secagg.service.stored import DAMAGED, OVER, Ended, Incoming, Services, Standing, Step
 from secagg.service.tasks import end_tasks, first_of, on_thread
 from secagg.store import LeaseLostError, StoreDamagedError, StoreError
 from secagg.store.sql import KeptRound

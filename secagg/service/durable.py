@@ -7,15 +7,12 @@ disk; and there is one way to end a round, whatever ends it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from secagg import audit
-from secagg.effects import Aborted, Aggregate, Completed, Effect, Progress, Refused, Send
+from secagg.effects import Aggregate, Effect, Progress, Refused, Send
 from secagg.errors import LocalProtocolError, ParameterError, RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask, unpack_add, usable_cpus
 from secagg.kernels import packed_bytes as packed_size
@@ -23,94 +20,39 @@ from secagg.messages import MaskedInput, decode_frame
 from secagg.params import Buffer, Identity, Phase, RoundParameters
 from secagg.protocol import ServerSession
 from secagg.service.checkpoints import Checkpoints
-from secagg.service.clock import Clock
 from secagg.service.events import (
-    Event,
     LedgerNoted,
     MessageLost,
-    Observer,
-    RoundCompleted,
-    RoundFailed,
     RoundOpened,
     RoundResumed,
-    StoreFailed,
     TranscriptFailed,
     TranscriptSealed,
     UploadTaken,
 )
-from secagg.service.kept import RoundPlan, dump_failure, dump_result, load_failure, load_result
-from secagg.service.registry import Registry
-from secagg.service.transcripts import Recording, Transcripts
+from secagg.service.kept import RoundPlan, dump_result, load_failure, load_result
+from secagg.service.stored import (
+    OVER,
+    Ended,
+    Incoming,
+    Services,
+    Standing,
+    Step,
+    StoredRound,
+)
+from secagg.service.transcripts import Recording
 from secagg.store import (
     Concern,
     LedgerError,
-    ParticipationLedger,
     StoreDamagedError,
     StoreError,
     floor_for,
 )
 from secagg.store.sql import AuditLog, Journal, Kept, KeptRound, SpoolMissingError, State
-from secagg.transcript import total_digest
 
-OVER = Progress(None, 0, 0, 0, ready=False, missing=frozenset())
-_GIVEN_UP = "given up"
-DAMAGED = "what was kept of it cannot be read any more"  # to clients; what and where is the operator's
 _SHOWN = 8  # elements of an upload that observers see
 
 
-class Standing(Enum):
-    """What became of a client's frame."""
-
-    TAKEN = "taken, and kept"
-    STANDS = "was taken before, or cannot be now: nothing changed"
-    REFUSED = "failed its checks"
-    LOST = "the store failed: it is asked for again"
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A frame of an authenticated client, at hand or in the spool."""
-
-    sender: Identity
-    frame: bytes | None
-    spooled: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a round ended. receipt: that the audit log has it, or nothing."""
-
-    result: Aggregate | RoundAbortedError
-    receipt: bytes = b""
-
-
-@dataclass(slots=True)
-class Step:
-    """What a step leads to, for the event loop. up: bytes that were taken; end: when the round is over."""
-
-    effects: list[Effect] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    standings: list[Standing] = field(default_factory=list)
-    up: int = 0
-    end: Ended | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What the rounds of a run share. executor: for what takes long or waits for the disk."""
-
-    registry: Callable[[], Registry]  # as it is now
-    clock: Clock
-    journal: Journal
-    ledger: ParticipationLedger
-    observer: Observer
-    transcripts: Transcripts | None
-    audit: AuditLog | None
-    executor: Executor
-    tidy: Callable[[], None]  # overwrites what a round has left in the database
-
-
-class DurableRound:
+class DurableRound(StoredRound):
     """A round between its session and the store.
 
     payload  what the round is about
@@ -120,11 +62,9 @@ class DurableRound:
     def __init__(
         self, plan: RoundPlan, services: Services, payload: Buffer, *, kept: bool, ticket: bytes
     ) -> None:
-        self.known = kept  # to the store
+        super().__init__(plan.round_id, services, known=kept)
         self._plan, self._parameters, self._payload = plan, plan.parameters, payload
-        self._services, self._ticket = services, ticket
-        self._journal = services.journal
-        self._id, self._name = plan.parameters.round_id, plan.parameters.round_id.hex()
+        self._ticket = ticket
         self._checkpoints = Checkpoints(services.journal, self._id)
         self._session: ServerSession | None = None
         self._recording: Recording | None = None
@@ -186,12 +126,6 @@ class DurableRound:
             except OSError as error:
                 step.events.append(TranscriptFailed(self._id, str(error)))
         return ServerSession(self._parameters, admitted=self._plan.admitted, threads=threads)
-
-    def _is_there(self) -> bool:
-        try:
-            return self._journal.find(self._id) is not None
-        except StoreError:
-            return False
 
     def _leave_nothing(self) -> None:
         """Remove what was written of a round that has not begun."""
@@ -310,11 +244,6 @@ class DurableRound:
             self._checkpoints.settled()
         return step
 
-    def _frame_of(self, arrived: Incoming) -> Buffer:
-        if arrived.frame is None and arrived.spooled is not None:
-            return self._journal.open(arrived.spooled)
-        return arrived.frame or b""
-
     def _write_state(self, session: ServerSession, recording: Recording | None) -> tuple[str, int]:
         """Spool the session as it is; returns the checkpoint's name, and the length of the record then."""
         return self._checkpoints.write(session), 0 if recording is None else recording.length()
@@ -352,72 +281,14 @@ class DurableRound:
 
     # --- ending
 
-    def _finish(self, step: Step) -> None:
-        """Keep how the session ended."""
-        match step.effects[-1]:
-            case Completed(result=Aggregate() as result):
-                self._end(step, result)
-            case Aborted(reason=reason, blamed=blamed, detail=detail) as end:
-                self._end(step, RoundAbortedError(reason, detail, blamed, end.guilty, end.likely))
-            case _:
-                raise LocalProtocolError("a round ends with a result or a reason")
+    def _dumped(self, result: Aggregate) -> tuple[bytes, Buffer]:
+        return dump_result(result)
 
-    def give_up(self, why: str) -> Step:
-        """End a round that cannot go on, or that nobody waits for; one that has ended stays as it did.
+    def _ended(self, kept: KeptRound) -> Ended:
+        return ended(kept, self._parameters, self._journal, self._services.audit)
 
-        raises  StoreError, LeaseLostError
-        """
-        step, failure = Step(), given_up(why)
-        self.forget_session()
-        kept = self._journal.find(self._id) if self.known else None
-        if kept is not None and kept.state is not State.OPEN:
-            return self._ended_before(kept, step)
-        self._forget_record()
-        if kept is None:
-            self._remove_rest(step)
-            step.end = Ended(failure)
-        else:
-            self._end(step, failure)
-        return step
-
-    def _end(self, step: Step, result: Aggregate | RoundAbortedError) -> None:
-        """Keep how the round ended, and forget what it was made of."""
-        services = self._services
-        step.events.append(self._told(result))
-        if isinstance(result, Aggregate):
-            outcome, total = dump_result(result)
-            self._journal.keep(f"{self._name}.total", total)
-            state = State.COMPLETED
-        else:
-            outcome, state = dump_failure(result), State.ABORTED
-        transcript = self._seal(step)
-        with self._journal.transaction():
-            if isinstance(result, Aggregate):
-                services.ledger.released(self._plan.subject, self._id, result.survivors)
-            self._journal.end(self._id, state, outcome, services.clock.wall())
-            receipt = self._audited(result, transcript)
-        step.end = Ended(result, receipt)  # it leaves only now that the log has it
-        self._remove_rest(step)
-
-    def _ended_before(self, kept: KeptRound, step: Step) -> Step:
-        """Take the end of the round that the store has."""
-        services = self._services
-        try:
-            step.end = ended(kept, self._parameters, self._journal, services.audit)
-        except StoreDamagedError as error:
-            step.events.append(StoreFailed(self._id, str(error)))
-            step.end = Ended(given_up(DAMAGED))
-        step.events.append(self._told(step.end.result))
-        self._remove_rest(step)
-        return step
-
-    def _told(self, result: Aggregate | RoundAbortedError) -> Event:
-        if isinstance(result, Aggregate):
-            suspects = self._names(blame.client for blame in result.blamed)
-            return RoundCompleted(self._id, self._names(result.survivors), suspects)
-        return RoundFailed(
-            self._id, str(result.reason), result.detail, self._names(map(Identity, result.blamed))
-        )
+    def _released(self, result: Aggregate) -> None:
+        self._services.ledger.released(self._plan.subject, self._id, result.survivors)
 
     def _seal(self, step: Step) -> bytes:
         """Return the address of the complete transcript; nothing: there is none."""
@@ -430,32 +301,6 @@ class DurableRound:
             return b""
         step.events.append(TranscriptSealed(self._id, *sealed))
         return sealed[1]
-
-    def _audited(self, result: Aggregate | RoundAbortedError, transcript: bytes) -> bytes:
-        """Write the round into the audit log; returns its receipt."""
-        log, place = self._services.audit, self._journal.place
-        if log is None:
-            return b""
-        if isinstance(result, Aggregate):
-            entry = audit.Round.completed(
-                place,
-                self._id,
-                total_digest=total_digest(result.total),
-                survivors=result.survivors,
-                transcript=transcript,
-            )
-        else:
-            entry = audit.Round.aborted(place, self._id, reason=str(result), transcript=transcript)
-        return audit.dump_receipt(log.append(entry))
-
-    def _remove_rest(self, step: Step) -> None:
-        """Remove all but the sum, and overwrite it where we can; what fails is swept later."""
-        try:
-            left = self._journal.names_of(self._id)
-            self._journal.remove(name for name in left if not name.endswith(".total"))
-            self._services.tidy()
-        except StoreError as error:
-            step.events.append(StoreFailed(self._id, str(error)))
 
     # --- leaving
 
@@ -470,13 +315,6 @@ class DurableRound:
         self.forget_session()
         self._checkpoints.drop_loose()
         self.discard(spooled)
-
-    def discard(self, spooled: Iterable[str | None]) -> None:
-        """Remove what was spooled and is not kept; where that fails it is swept later."""
-        try:
-            self._journal.remove(name for name in spooled if name is not None)
-        except StoreError:
-            return
 
     def _forget_record(self) -> None:
         """Remove the transcript of a round that did not come to its end; where that fails it lies there."""
@@ -508,15 +346,6 @@ class DurableRound:
     def _noted(self, concern: Concern) -> LedgerNoted:
         names = self._names(map(Identity, concern.clients))
         return LedgerNoted(self._id, str(concern.kind), concern.detail, names)
-
-    def _names(self, identities: Iterable[Identity]) -> tuple[str, ...]:
-        registry = self._services.registry()
-        return tuple(sorted(registry.name_of(identity) for identity in identities))
-
-
-def given_up(why: str) -> RoundAbortedError:
-    """Return how a round ends that is not gone on with."""
-    return RoundAbortedError(_GIVEN_UP, why)
 
 
 def ended(kept: KeptRound, parameters: RoundParameters, journal: Journal, log: AuditLog | None) -> Ended:

@@ -15,13 +15,13 @@ from secagg.params import Buffer, Identity
 from secagg.service.clock import Clock
 from secagg.service.connection import Intake
 from secagg.service.driver import Driver
-from secagg.service.durable import DAMAGED, Ended, Services, given_up
 from secagg.service.errors import ServiceError
 from secagg.service.events import Observer, StoreFailed, guarded
 from secagg.service.heart import Heart
 from secagg.service.hello import Hello
 from secagg.service.kept import dump_failure
 from secagg.service.registry import Registry
+from secagg.service.stored import DAMAGED, Ended, Services, given_up
 from secagg.service.tasks import end_tasks, on_thread
 from secagg.service.transcripts import Transcripts
 from secagg.store import LeaseLostError, LedgerError, ParticipationLedger, StoreDamagedError, StoreError

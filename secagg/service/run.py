@@ -13,13 +13,14 @@ from secagg.params import Buffer, Identity, RoundParameters
 from secagg.service.connection import Intake
 from secagg.service.context import round_context
 from secagg.service.driver import RoundDriver
-from secagg.service.durable import Ended, ended
+from secagg.service.durable import ended
 from secagg.service.events import LedgerNoted, Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.kept import Deadlines, RoundPlan
 from secagg.service.led import LedRun, Shared
 from secagg.service.registry import Registry
 from secagg.service.selection import Selection, choose
+from secagg.service.stored import Ended
 from secagg.service.streams import Streams
 from secagg.service.tasks import on_thread
 from secagg.service.transcripts import Transcripts

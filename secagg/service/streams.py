@@ -15,11 +15,12 @@ from secagg.params import Identity, Phase
 from secagg.service.connection import Connection, Intake
 from secagg.service.desk import Desk, Discarded
 from secagg.service.driver import RoundDriver
-from secagg.service.durable import Standing, ended
+from secagg.service.durable import ended
 from secagg.service.errors import StreamError
 from secagg.service.hello import Hello
 from secagg.service.kept import RoundPlan
 from secagg.service.records import Record, RecordType, Writer
+from secagg.service.stored import Standing
 from secagg.service.tasks import on_thread
 from secagg.store import LedgerError, StoreDamagedError
 from secagg.store.sql import AuditLog, Journal, State

@@ -42,14 +42,14 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "durable: uploads of a round go with it",
-        "secagg.service.durable",
+        "secagg.service.stored",
         '            self._journal.remove(name for name in left if not name.endswith(".total"))\n',
         "            pass\n",
         "nothing that could open an update outlives its round",
     ),
     Defence(
         "durable: traces are overwritten",
-        "secagg.service.durable",
+        "secagg.service.stored",
         "            self._services.tidy()\n",
         "            pass\n",
         "removed shares are in no file any more",
@@ -210,7 +210,7 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "driver: rounds are in the log",
-        "secagg.service.durable",
+        "secagg.service.stored",
         '        if log is None:\n            return b""\n',
         '        if True:\n            return b""\n',
         "a party can prove that its round was",

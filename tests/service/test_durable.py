@@ -24,8 +24,8 @@ from secagg.service import (
     StoreFailed,
     Transcripts,
 )
-from secagg.service.durable import Standing
 from secagg.service.records import RecordType
+from secagg.service.stored import Standing
 from secagg.store import MemoryStore, SealedStore, StoreBusyError, StoreError, StoreFullError
 from secagg.store.sql import Database, FolderSpool, Journal, spool_of
 from secagg.transcript import verify

@@ -27,9 +27,9 @@ from secagg.service import (
 )
 from secagg.service import records as records_module
 from secagg.service.connection import Connection, Intake
-from secagg.service.durable import Standing
 from secagg.service.line import read_outcome
 from secagg.service.records import Record, RecordType, encode_record
+from secagg.service.stored import Standing
 from tests.service.cohort import PAYLOAD, RING_BITS, SOON, Cohort, cohort, raw_stream, settle
 
 
