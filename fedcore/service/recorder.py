@@ -25,6 +25,8 @@ from fedcore.service.options import Show, show_nothing
 from fedcore.service.report import write_report
 from secagg import ParameterError
 from secagg.service import (
+    CommitteeFailed,
+    CommitteeReady,
     Event,
     LedgerNoted,
     MessageLost,
@@ -148,6 +150,10 @@ class Recorder:
                 self.write("resumed", **fields, phase=phase.name.lower(), taken=taken)
             case MessageLost(client=client, reason=reason):
                 self.write("lost", **fields, client=client, reason=reason)
+            case CommitteeReady(members=members, threshold=threshold, losses=losses):
+                self.write("committee", **fields, members=members, threshold=threshold, losses=losses)
+            case CommitteeFailed(reason=reason):
+                self.write("committee_failed", **fields, reason=reason)
             case StoreFailed(reason=reason):
                 self.write("store_failed", **fields, reason=reason)
             case _:

@@ -15,6 +15,8 @@ from secagg.service.errors import (
     StreamError,
 )
 from secagg.service.events import (
+    CommitteeFailed,
+    CommitteeReady,
     Event,
     LedgerNoted,
     MessageLost,
@@ -40,6 +42,10 @@ from secagg.service.keys import (
     write_identity,
     write_private,
 )
+from secagg.service.oneshot.client import Contribution, OneShotClient
+from secagg.service.oneshot.decryptor import Decryptor
+from secagg.service.oneshot.plan import OneShotDeadlines
+from secagg.service.oneshot.run import OneShotRun, OneShotSettings
 from secagg.service.reach import host_and_port, outdated
 from secagg.service.registry import Registry, accept_file, check_name, follow_file
 from secagg.service.run import RunSettings, ServedRun
@@ -55,8 +61,12 @@ __all__ = [
     "BusyError",
     "CertificateError",
     "Clock",
+    "CommitteeFailed",
+    "CommitteeReady",
     "ConnectionLostError",
+    "Contribution",
     "Deadlines",
+    "Decryptor",
     "Event",
     "HelloError",
     "KeyFileError",
@@ -67,6 +77,10 @@ __all__ = [
     "MessageRefused",
     "NotHereError",
     "Observer",
+    "OneShotClient",
+    "OneShotDeadlines",
+    "OneShotRun",
+    "OneShotSettings",
     "PartyCredentials",
     "PhaseDone",
     "Question",

@@ -16,7 +16,7 @@ from secagg.service.records import Record, RecordReader, RecordType, encode_reco
 from secagg.service.tasks import on_thread
 
 if TYPE_CHECKING:
-    from secagg.service.driver import RoundDriver
+    from secagg.service.driver import Driver
 
 QUEUED_RECORDS = 32  # a round has a dozen for a client
 _DRAIN_S = 60.0  # for a message of 1 MiB, either way
@@ -91,7 +91,8 @@ class Connection:
     def __init__(self, identity: Identity, tags: tuple[str, ...] = (), queued: int = QUEUED_RECORDS) -> None:
         self.identity, self._queued = identity, queued
         self.tags = frozenset(tags)  # what it says of itself
-        self.round: RoundDriver | None = None  # that it has a part in; None: it waits for one
+        self.round: Driver[Any] | None = None  # that it has a part in; None: it waits for one
+        self.joined: set[bytes] = set()  # rounds that it was told of as a member
         self.dropped = asyncio.Event()
         self.asked = 0  # frames that were queued for it
         self.queue: asyncio.Queue[tuple[RecordType, Buffer | Frame] | None] = asyncio.Queue()

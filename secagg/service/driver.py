@@ -123,10 +123,13 @@ class Driver(ABC, Generic[_Plan]):
         if self.shuns(sender):
             await self._discard(spooled)
             raise StreamError(f"frame: {_REFUSALS} of yours were refused in this round, no more are read")
-        waiting = _Waiting(Incoming(sender, frame, spooled), asyncio.get_running_loop().create_future())
-        self._inbox.append(waiting)
+        standing: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
+        self._put(Incoming(sender, frame, spooled), standing)
+        return await standing
+
+    def _put(self, incoming: Incoming, standing: asyncio.Future[Standing]) -> None:
+        self._inbox.append(_Waiting(incoming, standing))
         self._changed.set()
-        return await waiting.standing
 
     def shuns(self, client: Identity) -> bool:
         """Return whether too many frames of a client were refused to say or hear any more in this round."""
@@ -206,7 +209,7 @@ class Driver(ABC, Generic[_Plan]):
             if self._inbox:
                 batch, self._inbox = self._inbox, []
                 await self._take_all(batch)
-            if self.progress.complete or self._enough():
+            if self._enough():
                 return
             if grace_s is not None and self.progress.ready:
                 until, grace_s = min(until, clock.now() + grace_s), None
@@ -229,7 +232,7 @@ class Driver(ABC, Generic[_Plan]):
 
     @abstractmethod
     def _enough(self) -> bool:
-        """Return whether the uploads that are wanted are there, and a sum over them can be opened."""
+        """Return whether nobody is waited for: all have answered, or as many have uploaded as are wanted."""
 
     @abstractmethod
     def _send(self, client: Identity, item: Frame | Refused) -> None:
@@ -350,6 +353,8 @@ class RoundDriver(Driver[RoundPlan]):
         return deadlines.phase_s, deadlines.grace_s
 
     def _enough(self) -> bool:
+        if self.progress.complete:
+            return True
         uploading = self.phase is Phase.MASKED_INPUT_COLLECTION
         return uploading and 0 < self.plan.goal <= self.progress.received and self.progress.ready
 

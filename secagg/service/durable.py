@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from secagg import audit
 from secagg.effects import Aggregate, Effect, Progress, Refused, Send
 from secagg.errors import LocalProtocolError, ParameterError, RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask, unpack_add, usable_cpus
@@ -38,6 +37,7 @@ from secagg.service.stored import (
     Standing,
     Step,
     StoredRound,
+    receipt_of,
 )
 from secagg.service.transcripts import Recording
 from secagg.store import (
@@ -336,12 +336,8 @@ class DurableRound(StoredRound):
         message = decode_frame(frame)[1]
         if not isinstance(message, MaskedInput):
             raise TypeError("an upload is a MaskedInput")
-        bits = self._parameters.ring_bits
-        first = np.zeros(min(_SHOWN, self._parameters.vector_length), lane_dtype(bits))
-        unpack_add(first, message.packed[: packed_size(first.size, bits)], bits)
-        first &= first.dtype.type(ring_mask(bits))
-        name = self._services.registry().name_of(sender)
-        return UploadTaken(self._id, name, tuple(int(v) for v in first))
+        first = leading_numbers(message.packed, self._parameters.vector_length, self._parameters.ring_bits)
+        return UploadTaken(self._id, self._services.registry().name_of(sender), first)
 
     def _noted(self, concern: Concern) -> LedgerNoted:
         names = self._names(map(Identity, concern.clients))
@@ -350,9 +346,16 @@ class DurableRound(StoredRound):
 
 def ended(kept: KeptRound, parameters: RoundParameters, journal: Journal, log: AuditLog | None) -> Ended:
     """Return how a round ended. Raises StoreError; StoreDamagedError: its sum is gone."""
-    receipt = None if log is None else log.receipt_of(kept.round_id)
-    shown = b"" if receipt is None else audit.dump_receipt(receipt)
+    shown = receipt_of(kept.round_id, log)
     if kept.state is State.ABORTED:
         return Ended(load_failure(kept.outcome), shown)
     total = journal.open(f"{kept.round_id.hex()}.total")
     return Ended(load_result(kept.outcome, total, parameters), shown)
+
+
+def leading_numbers(packed: Buffer, length: int, bits: int) -> tuple[int, ...]:
+    """Return the first elements of a masked vector, for observers."""
+    first = np.zeros(min(_SHOWN, length), lane_dtype(bits))
+    unpack_add(first, memoryview(packed)[: packed_size(first.size, bits)], bits)
+    first &= first.dtype.type(ring_mask(bits))
+    return tuple(int(v) for v in first)

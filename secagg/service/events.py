@@ -118,6 +118,29 @@ class MessageLost:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitteeReady:
+    """An epoch of the one-upload protocol has its committee.
+
+    round_id   of the epoch
+    threshold  T: so many members together learn nothing
+    losses     L: so many may be lost before another one is formed
+    """
+
+    round_id: bytes
+    members: tuple[str, ...]
+    threshold: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeFailed:
+    """There is no committee yet, and why; it is tried again. No id: too few decryptors are connected."""
+
+    round_id: bytes  # of the epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreFailed:
     """The store takes nothing at the moment: the round waits, nothing new is begun. No id: all of the run."""
 
@@ -137,6 +160,8 @@ Event: TypeAlias = (
     | TranscriptFailed
     | RoundResumed
     | MessageLost
+    | CommitteeReady
+    | CommitteeFailed
     | StoreFailed
 )
 Observer: TypeAlias = Callable[[Event], None]

@@ -11,14 +11,16 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from secagg.effects import AbortReason, Aggregate, Blame, BlameReason, Traffic
+from secagg.effects import AbortReason, Aggregate, Blame, BlameReason, OneShotAggregate, Traffic
 from secagg.errors import ParameterError, RemoteProtocolError, RoundAbortedError
 from secagg.kernels import UIntArray, lane_dtype
 from secagg.messages import RoundParametersMessage, decode, encode, parameters_from_wire, parameters_to_wire
 from secagg.params import Buffer, Identity, Phase, RoundParameters, require
+from secagg.params_oneshot import OneShotParameters, OneShotPhase
 from secagg.store import ConcernKind, StoreDamagedError
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+_Phase = TypeVar("_Phase", Phase, OneShotPhase)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,9 @@ class RoundPlan:
     @classmethod
     def load(cls, data: bytes) -> RoundPlan:
         """Read it. Raises StoreDamagedError."""
-        kept = _decoded(data, _Plan)
+        kept = decoded(data, _Plan)
         cohort = kept.cohort
-        with _undamaged("plan"):
+        with undamaged("plan"):
             return cls(
                 parameters=parameters_from_wire(decode(RoundParametersMessage, kept.parameters)),
                 admitted=frozenset(map(Identity, kept.admitted)),
@@ -120,6 +122,8 @@ class _Outcome(msgspec.Struct, array_like=True):
     likely: list[bytes]
     up: dict[int, int]
     down: dict[int, int]
+    unprotected: bool = False
+    left_out: list[bytes] = []
 
 
 def dump_result(result: Aggregate) -> tuple[bytes, Buffer]:
@@ -127,24 +131,48 @@ def dump_result(result: Aggregate) -> tuple[bytes, Buffer]:
     blamed = [(bytes(one.client), one.guilty, str(one.reason)) for one in result.blamed]
     up, down = ({int(phase): count for phase, count in one.items()} for one in _both(result.traffic))
     outcome = _Outcome("", "", list(result.survivors), blamed, [], [], up, down)
+    if isinstance(result, OneShotAggregate):
+        outcome.unprotected, outcome.left_out = result.unprotected, list(result.left_out)
     total = result.total.astype(result.total.dtype.newbyteorder("<"), copy=False)
     return msgspec.msgpack.encode(outcome), total.data.cast("B")
 
 
 def load_result(data: bytes, total: Buffer, parameters: RoundParameters) -> Aggregate:
     """Read both. Raises StoreDamagedError."""
-    kept = _decoded(data, _Outcome)
-    lane = lane_dtype(parameters.ring_bits)
-    with _undamaged("outcome"):
-        summed: UIntArray = np.frombuffer(total, lane.newbyteorder("<")).astype(lane)
-        if summed.size != parameters.vector_length:
-            raise ValueError(f"the sum must have {parameters.vector_length} entries, has {summed.size}")
+    kept = decoded(data, _Outcome)
+    with undamaged("outcome"):
         return Aggregate(
-            summed,
+            _summed(total, parameters.vector_length, parameters.ring_bits),
             tuple(map(Identity, kept.survivors)),
-            tuple(Blame(Identity(who), guilty, BlameReason(why)) for who, guilty, why in kept.blamed),
-            Traffic.of(_by_phase(kept.up), _by_phase(kept.down)),
+            _blamed(kept),
+            Traffic.of(_by_phase(kept.up, Phase), _by_phase(kept.down, Phase)),
         )
+
+
+def load_oneshot(data: bytes, total: Buffer, parameters: OneShotParameters) -> OneShotAggregate:
+    """Read both, of a round of the one-upload protocol. Raises StoreDamagedError."""
+    kept = decoded(data, _Outcome)
+    with undamaged("outcome"):
+        return OneShotAggregate(
+            _summed(total, parameters.vector_length, parameters.ring_bits),
+            tuple(map(Identity, kept.survivors)),
+            _blamed(kept),
+            Traffic.of(_by_phase(kept.up, OneShotPhase), _by_phase(kept.down, OneShotPhase)),
+            kept.unprotected,
+            tuple(map(Identity, kept.left_out)),
+        )
+
+
+def _summed(total: Buffer, length: int, ring_bits: int) -> UIntArray:
+    lane = lane_dtype(ring_bits)
+    summed: UIntArray = np.frombuffer(total, lane.newbyteorder("<")).astype(lane)
+    if summed.size != length:
+        raise ValueError(f"the sum must have {length} entries, has {summed.size}")
+    return summed
+
+
+def _blamed(kept: _Outcome) -> tuple[Blame, ...]:
+    return tuple(Blame(Identity(who), guilty, BlameReason(why)) for who, guilty, why in kept.blamed)
 
 
 def dump_failure(error: RoundAbortedError) -> bytes:
@@ -160,7 +188,7 @@ def dump_failure(error: RoundAbortedError) -> bytes:
 
 def load_failure(data: bytes) -> RoundAbortedError:
     """Read it. Raises StoreDamagedError."""
-    kept = _decoded(data, _Outcome)
+    kept = decoded(data, _Outcome)
 
     def named(clients: Collection[bytes]) -> tuple[Identity, ...]:
         return tuple(map(Identity, clients))
@@ -184,11 +212,12 @@ def _both(traffic: Traffic) -> tuple[Any, Any]:
     return traffic.up, traffic.down
 
 
-def _by_phase(counts: dict[int, int]) -> dict[Phase, int]:
-    return {Phase(phase): count for phase, count in counts.items()}
+def _by_phase(counts: dict[int, int], kind: type[_Phase]) -> dict[_Phase, int]:
+    return {kind(phase): count for phase, count in counts.items()}
 
 
-def _decoded(data: bytes, kind: type[_T]) -> _T:
+def decoded(data: bytes, kind: type[_T]) -> _T:
+    """Read what the store kept. Raises StoreDamagedError."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -196,7 +225,8 @@ def _decoded(data: bytes, kind: type[_T]) -> _T:
 
 
 @contextmanager
-def _undamaged(what: str) -> Iterator[None]:
+def undamaged(what: str) -> Iterator[None]:
+    """Turn what is wrong with kept values into StoreDamagedError."""
     try:
         yield
     except (ValueError, ParameterError, RemoteProtocolError) as error:

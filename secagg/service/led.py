@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -42,6 +43,14 @@ class Shared:
     executor: Executor
     pulse: Executor  # for heartbeats
     audit: AuditLog | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where parties of a kind say hello. serve: holds the stream of one that proved its identity."""
+
+    enrolled: Callable[[], frozenset[Identity]]
+    serve: Callable[[Hello, Intake, Any], Awaitable[None]]
 
 
 class LedRun(ABC, Generic[AnyDriver]):
@@ -94,12 +103,12 @@ class LedRun(ABC, Generic[AnyDriver]):
 
     @property
     @abstractmethod
-    def enrolled(self) -> frozenset[Identity]:
-        """Who may say hello."""
+    def entrances(self) -> dict[str, Entrance]:
+        """Where parties say hello, by the place that they name."""
 
     @abstractmethod
-    async def serve(self, hello: Hello, intake: Intake, context: Any) -> None:  # noqa: ANN401 - of gRPC
-        """Hold the stream of a party that proved its identity, until it ends."""
+    def _check_same(self, kept: AnyDriver | KeptRound, wanted: Any) -> None:  # noqa: ANN401
+        """Raise ParameterError unless a round has the parameters that are wanted, but for its id."""
 
     @abstractmethod
     def _driver(self, kept: KeptRound, payload: Buffer) -> AnyDriver:
@@ -247,6 +256,23 @@ class LedRun(ABC, Generic[AnyDriver]):
             await driver.give_up("its caller does not wait for it any more")
         except StoreError as error:  # it goes on when the run is opened again
             self._observer(StoreFailed(round_id, str(error)))
+
+    async def _there(self, ticket: bytes, wanted: Any, payload: Buffer) -> bytes | KeptRound | None:  # noqa: ANN401
+        """Return the round of a ticket: its id while it goes on, what the store has of one that ended."""
+        for driver in self._rounds.values():
+            if driver.ticket == ticket:
+                self._check_same(driver, wanted)
+                return driver.round_id
+        kept = await on_thread(self._shared.executor, self._journal.by_ticket, ticket)
+        if kept is None:
+            return None
+        self._check_same(kept, wanted)
+        if kept.state is not State.OPEN:
+            return kept
+        if kept.round_id not in self._rounds:  # the store said that it failed when it had kept the beginning
+            await self._go_on(kept, payload)
+            self._attach(self._rounds[kept.round_id])
+        return kept.round_id
 
     async def _ended(self, kept: KeptRound) -> Aggregate:
         """Return the outcome of a round that has ended. Raises RoundAbortedError, StoreDamagedError."""

@@ -17,7 +17,7 @@ from secagg.service.durable import ended
 from secagg.service.events import LedgerNoted, Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.kept import Deadlines, RoundPlan
-from secagg.service.led import LedRun, Shared
+from secagg.service.led import Entrance, LedRun, Shared
 from secagg.service.registry import Registry
 from secagg.service.selection import Selection, choose
 from secagg.service.stored import Ended
@@ -25,7 +25,7 @@ from secagg.service.streams import Streams
 from secagg.service.tasks import on_thread
 from secagg.service.transcripts import Transcripts
 from secagg.store import ParticipationLedger
-from secagg.store.sql import KeptRound, Lease, State
+from secagg.store.sql import KeptRound, Lease
 
 _VERSION_BYTES = 8
 _LOOK_S = 0.1  # at who is online
@@ -234,9 +234,14 @@ class ServedRun(LedRun[RoundDriver]):
     # --- rounds
 
     @property
-    def enrolled(self) -> frozenset[Identity]:
-        """Who may say hello."""
-        return self._registry.identities
+    def entrances(self) -> dict[str, Entrance]:
+        """Where clients say hello."""
+        return {self.place: Entrance(lambda: self._registry.identities, self.serve)}
+
+    def _check_same(self, kept: RoundDriver | KeptRound, wanted: RoundParameters) -> None:
+        there = (kept if isinstance(kept, RoundDriver) else RoundPlan.load(kept.header)).parameters
+        if replace(there, round_id=wanted.round_id) != wanted:
+            raise ParameterError("ticket: is of a round with other parameters")
 
     def _new(self, plan: RoundPlan, payload: Buffer, *, ticket: bytes = b"") -> RoundDriver:
         return RoundDriver(
@@ -263,25 +268,6 @@ class ServedRun(LedRun[RoundDriver]):
         else:
             self._streams.close()
 
-    async def _there(
-        self, ticket: bytes, wanted: RoundParameters, payload: Buffer
-    ) -> bytes | KeptRound | None:
-        """Return the round of a ticket: its id while it goes on, what the store has of one that ended."""
-        for driver in self._rounds.values():
-            if driver.ticket == ticket:
-                _check_same(driver.parameters, wanted)
-                return driver.parameters.round_id
-        kept = await on_thread(self._shared.executor, self._journal.by_ticket, ticket)
-        if kept is None:
-            return None
-        _check_same(RoundPlan.load(kept.header).parameters, wanted)
-        if kept.state is not State.OPEN:
-            return kept
-        if kept.round_id not in self._rounds:  # the store said that it failed when it had kept the beginning
-            await self._go_on(kept, payload)
-            self._streams.attach(self._rounds[kept.round_id])
-        return kept.round_id
-
     async def _checked(self, plan: RoundPlan) -> RoundPlan:
         """Leave out who was in too many rounds."""
         admitted = await on_thread(
@@ -296,9 +282,3 @@ class ServedRun(LedRun[RoundDriver]):
             self._observer(LedgerNoted(round_id, str(concern.kind), concern.detail, names))
             admitted -= clients
         return admitted
-
-
-def _check_same(there: RoundParameters, wanted: RoundParameters) -> None:
-    """Raise ParameterError unless two rounds are the same but for their ids."""
-    if replace(there, round_id=wanted.round_id) != wanted:
-        raise ParameterError("ticket: is of a round with other parameters")

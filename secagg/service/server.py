@@ -9,11 +9,11 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from traceback import clear_frames
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -36,7 +36,8 @@ from secagg.service.errors import (
 from secagg.service.events import StoreFailed, guarded
 from secagg.service.hello import HELLO_BYTES, NONCE_BYTES, Hello, check_hello, read_hello
 from secagg.service.keys import ServerCredentials
-from secagg.service.led import Shared
+from secagg.service.led import Entrance, LedRun, Shared
+from secagg.service.oneshot.run import DECRYPTORS, OneShotRun, OneShotSettings
 from secagg.service.reach import host_and_port
 from secagg.service.records import MESSAGE_BYTES, Record, RecordType, encode_record
 from secagg.service.run import RunSettings, ServedRun
@@ -52,6 +53,7 @@ _THREADS = 8
 _WATCH_S = 0.1  # between two looks at the connections
 _BURST = 4  # times as many strangers as may be may come meanwhile before descriptors are used up
 _LOOK_S = 0.5  # at a run that another server leads
+_Led = TypeVar("_Led", ServedRun, OneShotRun)
 GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES + 1024),
     ("grpc.max_send_message_length", MESSAGE_BYTES + 1024),
@@ -184,7 +186,8 @@ class AggregationServer:
         self.refused: Counter[Refusal] = Counter()
         self._greeting: list[_Greeting] = []  # streams that have not said hello, oldest first
         self._hellos: dict[Identity, deque[float]] = {}  # when a party came, in the last minute
-        self._runs: dict[str, ServedRun] = {}
+        self._runs: list[LedRun[Any]] = []
+        self._entrances: dict[str, Entrance] = {}  # of these, by place
         self._places: set[str] = set()  # of these, and of those that are being opened
         self._grpc: grpc.aio.Server | None = None
         self._strangers: Strangers | None = None
@@ -241,23 +244,40 @@ class AggregationServer:
         raises  ParameterError: it is open here; NotHereError: another server leads it, and `wait` is false;
                 StoreError
         """
-        if settings.place in self._places:
-            raise ParameterError(f"place: {settings.place} is open on this server already")
-        self._places.add(settings.place)
+        async with self._opened(settings, [settings.place], wait=wait) as lease:
+            return await self._lead(ServedRun(settings, self._shared, lease))
+
+    async def open_oneshot(self, settings: OneShotSettings, *, wait: bool = True) -> OneShotRun:
+        """Lead a run of the one-upload protocol; as `open`."""
+        places = [settings.place, settings.place + DECRYPTORS]
+        async with self._opened(settings, places, wait=wait) as lease:
+            return await self._lead(OneShotRun(settings, self._shared, lease))
+
+    @asynccontextmanager
+    async def _opened(
+        self, settings: RunSettings | OneShotSettings, places: Collection[str], *, wait: bool
+    ) -> AsyncIterator[Lease]:
+        """Take places, and the lease of the first; all are free again when the run does not start."""
+        if taken := self._places.intersection(places):
+            raise ParameterError(f"place: {min(taken)} is open on this server already")
+        self._places.update(places)
         try:
-            run = ServedRun(settings, self._shared, await self._lease(settings, wait=wait))
-            try:
-                await run.start()
-            except BaseException:
-                await run.close()
-                raise
+            yield await self._lease(settings, wait=wait)
         except BaseException:
-            self._places.discard(settings.place)
+            self._places.difference_update(places)
             raise
-        self._runs[settings.place] = run
+
+    async def _lead(self, run: _Led) -> _Led:
+        try:
+            await run.start()
+        except BaseException:
+            await run.close()
+            raise
+        self._runs.append(run)
+        self._entrances |= run.entrances
         return run
 
-    async def _lease(self, settings: RunSettings, *, wait: bool) -> Lease:
+    async def _lease(self, settings: RunSettings | OneShotSettings, *, wait: bool) -> Lease:
         """Take the lease; a server that stands by waits for the database as well, and says so once."""
         place, observer = settings.place, guarded(settings.observer)
         stands_by, trouble = False, ""
@@ -279,15 +299,18 @@ class AggregationServer:
             stands_by = True
             await asyncio.sleep(_LOOK_S)
 
-    async def close(self, run: ServedRun) -> None:
+    async def close(self, run: LedRun[Any]) -> None:
         """Leave a run; its rounds stay in the store, for who opens it next."""
-        self._runs.pop(run.place, None)
-        self._places.discard(run.place)
+        if run in self._runs:
+            self._runs.remove(run)
+        for place in run.entrances:
+            self._entrances.pop(place, None)
+            self._places.discard(place)
         await run.close()
 
     async def stop(self) -> None:
         """Leave every run, close every stream and stop listening. Rounds that go on stay in the store."""
-        for run in list(self._runs.values()):
+        for run in list(self._runs):
             await self.close(run)
         if self._watch is not None:
             await end_tasks(self._watch)
@@ -311,9 +334,9 @@ class AggregationServer:
     ) -> None:
         intake = Intake(messages, self._executor, HELLO_BYTES)
         try:
-            hello, run = await self._greet(intake, context)
+            hello, entrance = await self._greet(intake, context)
             with nullcontext() if self._strangers is None else self._strangers.greeted(context.peer()):
-                await run.serve(hello, intake, context)
+                await entrance.serve(hello, intake, context)
         except ServiceError as error:
             _let_go(error)
             self.refused[_REFUSALS.get(type(error), Refusal.BAD_STREAM)] += 1
@@ -327,7 +350,7 @@ class AggregationServer:
 
     async def _greet(
         self, intake: Intake, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> tuple[Hello, ServedRun]:
+    ) -> tuple[Hello, Entrance]:
         """Return who speaks, and of which run. Raises HelloError, StreamError, BusyError, NotHereError."""
         nonce, credentials = os.urandom(NONCE_BYTES), self._credentials
         named = credentials.certificate if self._authority is not None else b""
@@ -335,14 +358,14 @@ class AggregationServer:
         if first.type is not RecordType.HELLO:
             raise StreamError(f"record: HELLO is wanted, is {first.type.name}")
         hello = read_hello(first.content)
-        run = self._runs.get(hello.place)
-        if run is None:
+        entrance = self._entrances.get(hello.place)
+        if entrance is None:
             raise NotHereError("hello: this run is not here at the moment")
-        check_hello(hello, credentials.digest, nonce, run.registry.identities)
+        check_hello(hello, credentials.digest, nonce, entrance.enrolled())
         if self._authority is not None:
             _check_certificate(hello, context)
         self._count_hello(hello.identity)
-        return hello, run
+        return hello, entrance
 
     async def _first(
         self, intake: Intake, context: grpc.aio.ServicerContext[Any, Any], challenge: bytes

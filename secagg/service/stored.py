@@ -236,3 +236,9 @@ class StoredRound(ABC):
 def given_up(why: str) -> RoundAbortedError:
     """Return how a round ends that is not gone on with."""
     return RoundAbortedError(_GIVEN_UP, why)
+
+
+def receipt_of(round_id: bytes, log: AuditLog | None) -> bytes:
+    """Return that the audit log has a round, or nothing. Raises StoreError."""
+    receipt = None if log is None else log.receipt_of(round_id)
+    return b"" if receipt is None else audit.dump_receipt(receipt)

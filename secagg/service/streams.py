@@ -11,7 +11,7 @@ import msgspec
 from secagg.effects import Aggregate, Frame, Refused
 from secagg.errors import RoundAbortedError
 from secagg.kernels import packed_bytes
-from secagg.params import Identity, Phase
+from secagg.params import Buffer, Identity, Phase
 from secagg.service.connection import Connection, Intake
 from secagg.service.desk import Desk, Discarded
 from secagg.service.driver import RoundDriver
@@ -82,7 +82,7 @@ class Streams(Desk):
         if driver.end is not None and driver.end.receipt:
             for connection in part:
                 connection.send(RecordType.RECEIPT, driver.end.receipt)
-        self._end(part, RecordType.ENDED, _outcome(outcome))
+        self._end(part, RecordType.ENDED, outcome_of(outcome))
 
     def pace(self, seconds: float, spare: Collection[Identity]) -> None:
         """Send idle clients away for a while, but for some."""
@@ -121,7 +121,7 @@ class Streams(Desk):
             parameters = RoundPlan.load(kept.header).parameters
             try:
                 end = await on_thread(self._executor, ended, kept, parameters, self._journal, self._log)
-                receipt, said = end.receipt, _outcome(end.result)
+                receipt, said = end.receipt, outcome_of(end.result)
             except StoreDamagedError:  # the sum is purged: that there was one stands
                 receipt, said = b"", msgspec.json.encode({"outcome": str(kept.state)})
             if not connection.idle():  # a round was opened meanwhile
@@ -134,7 +134,7 @@ class Streams(Desk):
 
     async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
         """Give a frame to the round that the client is in; None: it came too late."""
-        driver = connection.round
+        driver = self._round_of(connection)
         late = driver is None or self._there.get(connection.identity) is not connection
         if driver is None or late or isinstance(record.spooled, Discarded):
             if record.spooled is not None:
@@ -152,7 +152,7 @@ class Streams(Desk):
 
     def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
         """Spool uploads as they arrive; what comes too late is read and thrown away. Raises StreamError."""
-        driver = connection.round
+        driver = self._round_of(connection)
         if kind is not RecordType.FRAME:
             raise StreamError(f"record: FRAME is wanted, is {kind.name}")
         small, limit = self._frame_limits(driver)
@@ -162,6 +162,10 @@ class Streams(Desk):
         if driver is not None and uploading and length >= _SPOOLED_BYTES:
             return self._journal.create(self._upload(driver))
         return None if uploading or length <= small else Discarded()
+
+    def _round_of(self, connection: Connection) -> RoundDriver | None:
+        driver = connection.round
+        return driver if isinstance(driver, RoundDriver) else None
 
     def _upload(self, driver: RoundDriver) -> str:
         """Name an upload as no other: one that comes again must not take the place of what was kept."""
@@ -180,8 +184,17 @@ class Streams(Desk):
         return small, small + packed_bytes(parameters.vector_length, parameters.ring_bits)
 
 
-def _outcome(result: Aggregate | Exception) -> bytes:
-    """Return what clients are told of the end of a round."""
+def round_of_end(content: Buffer) -> bytes:
+    """Return the round whose end a member is told, or nothing. Raises StreamError."""
+    try:
+        said = msgspec.json.decode(content, type=dict[str, str])
+        return bytes.fromhex(said.get("round", ""))
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise StreamError("record: ENDED is not an outcome") from error
+
+
+def outcome_of(result: Aggregate | Exception, round_id: bytes = b"") -> bytes:
+    """Return what clients are told of the end of a round; members, which are in several, also of which."""
     match result:
         case Aggregate():
             said = {"outcome": "completed", "survivors": str(len(result.survivors))}
@@ -191,4 +204,4 @@ def _outcome(result: Aggregate | Exception) -> bytes:
             said = {"outcome": "aborted", "reason": "the ledger refuses", "detail": str(result)}
         case _:  # its words are for the operator
             said = {"outcome": "aborted", "reason": "the round could not be begun"}
-    return msgspec.json.encode(said)
+    return msgspec.json.encode(said | ({"round": round_id.hex()} if round_id else {}))

@@ -109,6 +109,12 @@ class ParticipationLedger:
         detail = f"{len(found)} clients uploaded about this subject before, and no sum came out"
         return self._react(self._repeats, Concern(ConcernKind.REPEATED, tuple(found), detail))
 
+    def told(self, subject: bytes, client: bytes) -> bool:
+        """Return whether a client's vector about this subject went into any round, summed or not."""
+        if any(self._store.names(f"{_OPEN}{_subject(subject)}/{client.hex()}/")):
+            return True
+        return any(client in members for _, members in self._sums(subject))
+
     def too_often(self, clients: Iterable[bytes], now_s: float) -> tuple[Concern, ...]:
         """Object to clients that took part in as many rounds of the last 24 hours as are allowed."""
         if self._rounds_per_day is None:

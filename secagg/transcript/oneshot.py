@@ -28,10 +28,10 @@ from secagg.messages.oneshot import (
     oneshot_to_wire,
 )
 from secagg.params import Buffer, Identity, Signer, require
-from secagg.params_oneshot import OneShotParameters, OneShotPhase, OneShotPolicy
+from secagg.params_oneshot import OneShotParameters, OneShotPhase
 from secagg.primitives.packed_sharing import Words
 from secagg.primitives.signatures import check_identity
-from secagg.protocol.oneshot import OneShotServer
+from secagg.protocol.oneshot import ANY_COMMITTEE, OneShotServer
 from secagg.protocol.oneshot.certificate import read_certificate
 from secagg.protocol.oneshot.uploads import PackedStore, TakenUpload, check_forwarded
 from secagg.protocol.oneshot.view import CommitteeView
@@ -52,18 +52,6 @@ from secagg.transcript.verify import Finding, Verifier
 
 ONESHOT_MAGIC = b"secagg transcript 2\n"
 _VERSION = 2
-# What a reader believes of a committee is for it to say: the certificate is checked all the same.
-_ANY = OneShotPolicy(
-    known=None,
-    decryptors=None,
-    minimum_candidates=3,
-    minimum_committee=3,
-    minimum_corrupt=0.0,
-    minimum_security_bits=0,
-    minimum_grinding_bits=0,
-    require_post_quantum=False,
-    adversary="passive",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +91,9 @@ class RecordedOneShotServer(OneShotServer):
         threads: int = 1,
     ) -> None:
         super().__init__(parameters, committee, known=known, edges=edges, packed=packed, threads=threads)
-        certified = read_certificate(certificate, _ANY).committee_digest == committee.committee_digest
+        certified = (
+            read_certificate(certificate, ANY_COMMITTEE).committee_digest == committee.committee_digest
+        )
         require(certified, "certificate", "the committee's", "another one's")
         self.sealed = False
         self.failure: OSError | ValueError | None = None
@@ -344,7 +334,7 @@ class _Replay:
         except ValueError as error:
             raise WrongEntryError(str(error)) from error
         parameters = oneshot_from_wire(header.parameters)
-        committee = read_certificate(header.certificate, _ANY)
+        committee = read_certificate(header.certificate, ANY_COMMITTEE)
         if parameters.committee_digest != committee.committee_digest:
             raise WrongEntryError("the certificate is that of another committee")
         if self._decryptors is not None and committee.candidates - self._decryptors:

@@ -5,12 +5,14 @@ from secagg.protocol.oneshot.committee import CommitteeSession
 from secagg.protocol.oneshot.contributor import Contributor
 from secagg.protocol.oneshot.decryptor import DecryptorSession
 from secagg.protocol.oneshot.edge import EdgeServer
+from secagg.protocol.oneshot.policy import ANY_COMMITTEE
 from secagg.protocol.oneshot.progress import OneShotProgress
 from secagg.protocol.oneshot.server import OneShotServer
 from secagg.protocol.oneshot.uploads import MemoryPacked, PackedStore
 from secagg.protocol.oneshot.view import CommitteeView
 
 __all__ = [
+    "ANY_COMMITTEE",
     "CommitteeSession",
     "CommitteeView",
     "Contributor",

@@ -35,7 +35,7 @@ from secagg.messages.oneshot import (
     oneshot_from_wire,
 )
 from secagg.params import Buffer, Entropy, Signer, require
-from secagg.params_oneshot import OneShotPolicy
+from secagg.params_oneshot import OneShotParameters, OneShotPolicy
 from secagg.protocol.oneshot import snapshot as snapshots
 from secagg.protocol.oneshot.phases import (
     DecryptorPhase,
@@ -107,6 +107,11 @@ class DecryptorSession:
     def rounds(self) -> frozenset[bytes]:
         """The ids of the rounds of this epoch, closed ones too: none of them is taken again."""
         return frozenset(self._rounds)
+
+    def parameters(self, round_id: bytes) -> OneShotParameters | None:
+        """Return the parameters of a round that was accepted."""
+        state = self._rounds.get(round_id)
+        return None if state is None else state.view.parameters
 
     @property
     def releases(self) -> int:

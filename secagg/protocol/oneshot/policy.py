@@ -8,6 +8,19 @@ from secagg.params_oneshot import CommitteeParameters, OneShotParameters, OneSho
 from secagg.primitives import kem
 from secagg.protocol.round import breach_sentence, refuse
 
+# What a reader believes of a committee is for it to say: a certificate is checked all the same.
+ANY_COMMITTEE = OneShotPolicy(
+    known=None,
+    decryptors=None,
+    minimum_candidates=3,
+    minimum_committee=3,
+    minimum_corrupt=0.0,
+    minimum_security_bits=0,
+    minimum_grinding_bits=0,
+    require_post_quantum=False,
+    adversary="passive",
+)
+
 
 def check_committee_policy(parameters: CommitteeParameters, policy: OneShotPolicy) -> None:
     """Raise RemoteProtocolError(POLICY) for a committee that the policy does not allow."""

@@ -136,6 +136,11 @@ class OneShotServer:
         return self._phase
 
     @property
+    def members(self) -> tuple[Identity, ...]:
+        """The members of the committee."""
+        return self._view.committee.members
+
+    @property
     def uploads(self) -> frozenset[Identity]:
         """The clients whose uploads were taken."""
         return frozenset(self._uploads)

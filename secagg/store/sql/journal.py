@@ -226,6 +226,16 @@ class Journal:
             gone = [name for name in (f"{bytes(one).hex()}.total" for one in old) if name in there]
         self._spool.remove(gone)
 
+    def note(self, name: str, value: bytes) -> None:
+        """Keep something of the place itself, in place of what was noted under this name."""
+        with self._database.transaction():
+            self._leases.fence(self._lease)
+            self._database.put({f"places/{self.place}/{name}": value})
+
+    def noted(self, name: str) -> bytes | None:
+        """Return what was noted of the place."""
+        return self._database.get(f"places/{self.place}/{name}")
+
     def transaction(self) -> AbstractContextManager[None]:
         """Put several of these into one transaction."""
         return self._database.transaction()

@@ -1,0 +1,197 @@
+"""The streams of clients, which speak once, and of decryptors, which stay."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from secagg.effects import Aggregate, Frame, Refused
+from secagg.errors import RemoteProtocolError
+from secagg.messages.oneshot import ONESHOT_FRAMES
+from secagg.params import Identity
+from secagg.params_oneshot import OneShotPhase
+from secagg.service.connection import Connection, Intake
+from secagg.service.desk import Desk, Discarded
+from secagg.service.errors import StreamError
+from secagg.service.hello import Hello
+from secagg.service.oneshot.driver import OneShotDriver
+from secagg.service.oneshot.epochs import Epochs
+from secagg.service.records import Record, RecordType, Writer
+from secagg.service.stored import Standing
+from secagg.service.streams import outcome_of
+from secagg.store.sql import Journal
+
+_ALLOWANCE = 4096  # around what is in a frame
+_SPOOLED_BYTES = 1 << 16  # uploads from here on go to the spool as they arrive
+_MEMBER_RECORDS = 1 << 14  # dealings come in many frames, a member that does not read loses its stream
+_KEY_BYTES = 2048  # of a CommitteeKey
+
+
+class ClientDesk(Desk):
+    """The clients of a run: each gets the newest model and the round that takes uploads, and speaks once."""
+
+    def __init__(
+        self, rounds: Mapping[bytes, OneShotDriver], journal: Journal, untold: Collection[Identity]
+    ) -> None:
+        super().__init__(untold)
+        self._rounds, self._journal = rounds, journal
+        self._uploads = itertools.count(1)
+
+    def offer(self, driver: OneShotDriver) -> None:
+        """Tell everybody who is admitted, and has not uploaded, of a round that the store has."""
+        for connection in self._there.values():
+            if connection.identity in driver.plan.admitted and connection.identity not in driver.uploaded:
+                self._offer(connection, driver)
+
+    def _offer(self, connection: Connection, driver: OneShotDriver) -> None:
+        connection.round = driver
+        connection.send(RecordType.PAYLOAD, driver.payload)
+        connection.send(RecordType.FRAME, driver.plan.certificate)
+        connection.send(RecordType.FRAME, driver.parameters_frame)
+
+    def refuse(self, driver: OneShotDriver, client: Identity, refused: Refused) -> None:
+        """Say why a frame counts as not sent."""
+        connection = self._there.get(client)
+        if connection is not None and connection.round is driver:
+            connection.send(RecordType.REFUSED, f"{refused.reason}: {refused.detail}".encode())
+
+    def release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
+        """Tell who is still there how a round ended. None: it goes on elsewhere, or later."""
+        for connection in self._there.values():
+            if connection.round is not driver:
+                continue
+            if outcome is None:
+                connection.close()
+                continue
+            connection.round = None
+            if driver.end is not None and driver.end.receipt:
+                connection.send(RecordType.RECEIPT, driver.end.receipt)
+            connection.send(RecordType.ENDED, outcome_of(outcome))
+
+    async def _welcome(self, connection: Connection, hello: Hello) -> None:
+        if hello.resume:  # it has an upload that was not acknowledged
+            resumed = self._rounds.get(hello.resume)
+            if resumed is not None:
+                await resumed.settled.wait()
+            if resumed is not None and resumed.phase is not None:
+                connection.round = resumed
+                return
+            connection.send(RecordType.ENDED, msgspec.json.encode({"outcome": "over"}))
+        self._offer_newest(connection)
+
+    def _offer_newest(self, connection: Connection) -> None:
+        for driver in reversed(list(self._rounds.values())):
+            wanted = driver.uploading and connection.identity in driver.plan.admitted
+            if wanted and connection.identity not in driver.uploaded:
+                self._offer(connection, driver)
+                return
+
+    async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
+        driver = connection.round
+        late = self._there.get(connection.identity) is not connection
+        if not isinstance(driver, OneShotDriver) or late or isinstance(record.spooled, Discarded):
+            if record.spooled is not None:
+                record.spooled.abandon()
+            return None
+        spooled = None
+        if record.spooled is not None:
+            await intake.commit(record)
+            spooled = record.spooled.name
+        standing = await driver.receive(
+            connection.identity, None if spooled else bytes(record.content), spooled
+        )
+        if connection.identity in driver.uploaded:
+            connection.send(RecordType.TAKEN, bytes([OneShotPhase.UPLOAD]))
+            if connection.round is driver:
+                connection.round = None
+                self._offer_newest(connection)
+        return standing
+
+    def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
+        if kind is not RecordType.FRAME:
+            raise StreamError(f"record: FRAME is wanted, is {kind.name}")
+        driver = connection.round
+        known = [driver] if isinstance(driver, OneShotDriver) else list(self._rounds.values())
+        limit = max((one.upload_bytes for one in known), default=0) + _ALLOWANCE
+        if length > limit:
+            raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
+        if not isinstance(driver, OneShotDriver):
+            return Discarded()
+        if length < _SPOOLED_BYTES:
+            return None
+        name = driver.round_id.hex()
+        return self._journal.create(f"{name}.upload{self._journal.epoch}-{next(self._uploads)}")
+
+
+class MemberDesk(Desk):
+    """The decryptors of a run: in the epoch that begins, and in every round of their committees."""
+
+    def __init__(
+        self, rounds: Mapping[bytes, OneShotDriver], epochs: Epochs, untold: Collection[Identity]
+    ) -> None:
+        super().__init__(untold, _MEMBER_RECORDS)
+        self._rounds, self._epochs = rounds, epochs
+
+    def deliver(self, member: Identity, item: Frame | Refused) -> None:
+        """Send a candidate something of the epoch that begins."""
+        if (connection := self._there.get(member)) is not None:
+            _send(connection, item)
+
+    def deal(self, driver: OneShotDriver, member: Identity, item: Frame | Refused) -> None:
+        """Send a member something of a round: nothing before the parameters."""
+        connection = self._there.get(member)
+        if connection is None:
+            return  # it gets everything when it comes back
+        joined = connection.joined
+        if driver.round_id not in joined:
+            if item != driver.parameters_frame:
+                return
+            joined.add(driver.round_id)
+        _send(connection, item)
+
+    def release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
+        """Tell the members that a round is over: they forget their shares. None: it goes on elsewhere."""
+        for connection in self._there.values():
+            if outcome is None:
+                connection.close()
+            elif driver.round_id in connection.joined:
+                connection.joined.discard(driver.round_id)
+                connection.send(RecordType.ENDED, outcome_of(outcome, driver.round_id))
+
+    async def _welcome(self, connection: Connection, hello: Hello) -> None:
+        if (frame := self._epochs.latest.get(hello.identity)) is not None:
+            connection.send(RecordType.FRAME, frame)
+        for driver in list(self._rounds.values()):
+            await driver.settled.wait()
+            if hello.identity in driver.members:
+                driver.rejoin(hello.identity)
+
+    async def _hand_in(self, connection: Connection, _intake: Intake, record: Record) -> Standing | None:
+        if self._there.get(connection.identity) is not connection:
+            return None
+        frame = bytes(record.content)
+        try:
+            round_id = ONESHOT_FRAMES.open(frame).round_id
+        except RemoteProtocolError as error:
+            raise StreamError(f"frame: {error}") from error
+        if (driver := self._rounds.get(round_id)) is not None:
+            return await driver.receive(connection.identity, frame)
+        return self._epochs.receive(connection.identity, round_id, frame)
+
+    def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
+        if kind is not RecordType.FRAME:
+            raise StreamError(f"record: FRAME is wanted, is {kind.name}")
+        most = max((one.answer_bytes for one in self._rounds.values()), default=0)
+        limit = max(_KEY_BYTES, most) + _ALLOWANCE
+        if length > limit:
+            raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
+        return None
+
+
+def _send(connection: Connection, item: Frame | Refused) -> None:
+    if isinstance(item, Frame):
+        connection.send(RecordType.FRAME, item)
+    else:
+        connection.send(RecordType.REFUSED, f"{item.reason}: {item.detail}".encode())

@@ -1,0 +1,87 @@
+"""One round of the one-upload protocol on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from secagg.effects import Effect, Frame, Refused, UploadTaken
+from secagg.messages.oneshot import ONESHOT_FRAMES, oneshot_to_wire
+from secagg.params import Buffer, Identity
+from secagg.params_oneshot import OneShotPhase
+from secagg.service.driver import Driver
+from secagg.service.oneshot.plan import OneShotPlan, view_of
+from secagg.service.oneshot.rounds import OneShotRound
+from secagg.service.stored import Incoming, Services, Step
+from secagg.store.sql import KeptRound
+
+_COMPLAINT_BYTES = 48
+
+
+class Outlet(Protocol):
+    """The way to clients and members."""
+
+    def __call__(self, driver: OneShotDriver, party: Identity, item: Frame | Refused) -> None:
+        """Send a frame or a refusal, where the party has a stream."""
+
+
+class OneShotDriver(Driver[OneShotPlan]):
+    """Runs one round.
+
+    payload   what the newest of its contexts is about
+    raises    StoreDamagedError: its committee cannot be read
+    kept      the round as the store has it; None: it is a new one, of `ticket`
+    uploaded  clients whose upload is on disk: they may vanish for ever
+    """
+
+    def __init__(
+        self,
+        plan: OneShotPlan,
+        services: Services,
+        *,
+        payload: Buffer,
+        outlet: Outlet,
+        kept: KeptRound | None = None,
+        ticket: bytes = b"",
+    ) -> None:
+        ticket = ticket if kept is None else kept.ticket
+        steps = OneShotRound(plan, services, payload, kept=kept is not None, ticket=ticket)
+        super().__init__(plan, services, steps, payload=payload, ticket=ticket)
+        self.uploaded: set[Identity] = set()
+        view = view_of(plan)
+        self.epoch_id = view.committee.parameters.epoch_id
+        self.members = frozenset(view.committee.members)
+        self.parameters_frame = ONESHOT_FRAMES.encode(plan.round_id, oneshot_to_wire(plan.parameters))
+        shares = len(self.members) * (view.sealed_bytes + 32)
+        self.upload_bytes = view.packed_size + view.tests_bytes + shares  # but for little
+        self.answer_bytes = view.opening_bytes + _COMPLAINT_BYTES * plan.parameters.maximum_uploads
+        self._outlet = outlet
+
+    @property
+    def uploading(self) -> bool:
+        """Whether uploads are taken."""
+        return self.phase is OneShotPhase.UPLOAD
+
+    def rejoin(self, member: Identity) -> None:
+        """Send a member everything again that it must have: it is connected anew."""
+        if not self._over:
+            self._put(Incoming(member, None), asyncio.get_running_loop().create_future())
+
+    def _time(self) -> tuple[float, float | None]:
+        deadlines = self.plan.deadlines
+        return (deadlines.upload_s, None) if self.uploading else (deadlines.phase_s, deadlines.grace_s)
+
+    def _enough(self) -> bool:
+        if self.uploading:
+            return self.progress.received >= self.plan.enough
+        return self.progress.complete
+
+    def _carry_out(self, step: Step) -> None:
+        self.uploaded |= {one.client for one in step.effects if isinstance(one, UploadTaken)}
+        super()._carry_out(step)
+
+    def _send(self, client: Identity, item: Frame | Refused) -> None:
+        self._outlet(self, client, item)
+
+    def _reported(self, _effects: list[Effect]) -> bool:
+        return True

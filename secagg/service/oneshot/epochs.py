@@ -1,0 +1,211 @@
+"""Epochs: a committee is formed when there is none, when the last is old, and when it has lost members."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+
+from secagg.effects import Aborted, CommitteeFormed, Effect, Frame, Refused, Send
+from secagg.errors import RemoteProtocolError
+from secagg.params import Identity
+from secagg.params_oneshot import CommitteeParameters
+from secagg.protocol.oneshot import ANY_COMMITTEE, CommitteeSession, CommitteeView, read_certificate
+from secagg.service.events import CommitteeFailed, CommitteeReady, MessageRefused
+from secagg.service.kept import decoded
+from secagg.service.registry import Registry
+from secagg.service.stored import Services, Standing
+from secagg.service.tasks import on_thread
+from secagg.store import StoreDamagedError
+
+_LOOK_S = 0.05  # at who is connected, and what has come
+_AGAIN_S = 1.0  # before another attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A committee that rounds are opened with. formed: seconds since 1970."""
+
+    certificate: bytes
+    committee: CommitteeView
+    formed: float
+
+
+class _Kept(msgspec.Struct, array_like=True):
+    certificate: bytes
+    formed: float
+
+
+class Members(Protocol):
+    """The decryptors that are there; `MemberDesk`."""
+
+    @property
+    def connected(self) -> frozenset[Identity]: ...
+    def deliver(self, member: Identity, item: Frame | Refused) -> None: ...
+
+
+class Epochs:
+    """The committees of a run, one after the other.
+
+    demands   of every committee; each gets an epoch id of its own
+    epoch_s   after which another one is formed: until a committee is over, T + 1 of its members can open all
+              that was uploaded for it
+    form_s    how long candidates are waited for, and members
+    latest    the last frame for each candidate of the epoch that begins
+    """
+
+    def __init__(
+        self,
+        demands: CommitteeParameters,
+        services: Services,
+        *,
+        decryptors: Callable[[], Registry],
+        epoch_s: float,
+        form_s: float,
+    ) -> None:
+        self._demands, self._services = demands, services
+        self._decryptors, self._epoch_s, self._form_s = decryptors, epoch_s, form_s
+        self.latest: dict[Identity, Frame] = {}
+        self._forming: CommitteeSession | None = None
+        self._forming_id = b""
+        self._changed = asyncio.Event()
+        self._current: Epoch | None = None
+        self._spent = False
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Take up the epoch that the store has. Raises StoreError."""
+        services = self._services
+        data = await on_thread(services.executor, services.journal.noted, "epoch")
+        if data is None:
+            return
+        try:
+            kept = decoded(data, _Kept)
+            committee = read_certificate(kept.certificate, ANY_COMMITTEE)
+        except (StoreDamagedError, RemoteProtocolError) as error:
+            services.observer(CommitteeFailed(b"", f"the one that was kept is damaged: {error}"))
+            return
+        self._current = Epoch(kept.certificate, committee, kept.formed)
+
+    @property
+    def current(self) -> Epoch | None:
+        """The newest epoch."""
+        return self._current
+
+    def spend(self, epoch: bytes) -> None:
+        """Open no more rounds with a committee: too few of its members are left. epoch: its id."""
+        if self._current is not None and self._current.committee.parameters.epoch_id == epoch:
+            self._spent = True
+
+    async def ready(self, members: Members) -> Epoch:
+        """Return an epoch to open a round with; form one if need be, as often as it takes.
+
+        raises  StoreError; InfeasibleParameters: no committee can be as it is demanded
+        """
+        async with self._lock:
+            until = self._services.clock.now() + self._form_s
+            while (epoch := self._usable(members.connected)) is None:
+                if self._fresh and self._services.clock.now() < until:
+                    await asyncio.sleep(_LOOK_S)  # members that are away may be back in a moment
+                else:
+                    await self._form(members)
+            return epoch
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether the committee is not spent, and not old."""
+        epoch, now = self._current, self._services.clock.wall()
+        return epoch is not None and not self._spent and now - epoch.formed < self._epoch_s
+
+    def _usable(self, connected: frozenset[Identity]) -> Epoch | None:
+        epoch = self._current
+        if epoch is None or not self._fresh:
+            return None
+        committee, enrolled = epoch.committee, self._decryptors().identities
+        left = len(connected & frozenset(committee.members) & enrolled)
+        return epoch if left >= len(committee.members) - committee.numbers.dropouts else None
+
+    async def _form(self, members: Members) -> None:
+        least = self._demands.minimum_candidates
+        began = self._services.clock.now()
+        told = False
+        while len(here := members.connected) < least:
+            if not told and self._services.clock.now() - began >= self._form_s:
+                detail = f"{len(here)} decryptors are connected, at least {least} must be"
+                self._services.observer(CommitteeFailed(b"", detail))
+                told = True
+            if self._usable(members.connected) is not None:
+                return  # who was away came back
+            await asyncio.sleep(_LOOK_S)
+        parameters = replace(self._demands, epoch_id=os.urandom(16))
+        session = CommitteeSession(parameters, candidates=self._decryptors().identities)
+        try:
+            self._forming, self._forming_id = session, parameters.epoch_id
+            effects = session.start()
+            while True:
+                self._carry_out(effects, members)
+                match effects[-1] if effects else None:
+                    case CommitteeFormed(certificate=certificate):
+                        await self._keep(bytes(certificate))
+                        return
+                    case Aborted(reason=reason, detail=detail):
+                        self._services.observer(CommitteeFailed(parameters.epoch_id, f"{reason}: {detail}"))
+                        await self._services.clock.sleep(_AGAIN_S)
+                        return
+                    case _:
+                        await self._collect(session, members)
+                        effects = session.close_phase()
+        finally:
+            self._forming, self._forming_id = None, b""
+            self.latest.clear()
+
+    async def _collect(self, session: CommitteeSession, members: Members) -> None:
+        """Wait for those who are connected, as long as there is time."""
+        clock = self._services.clock
+        until = clock.now() + self._form_s
+        while clock.now() < until:
+            progress = session.progress
+            if progress.ready and not progress.missing & members.connected:
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def _carry_out(self, effects: Iterable[Effect], members: Members) -> None:
+        for effect in effects:
+            if isinstance(effect, Send) and effect.to is not None:
+                self.latest[effect.to] = effect.frame
+                members.deliver(effect.to, effect.frame)
+
+    def receive(self, sender: Identity, epoch_id: bytes, frame: bytes) -> Standing | None:
+        """Feed a frame of a decryptor to the epoch that begins; None: it is of no such epoch."""
+        session = self._forming
+        if session is None or epoch_id != self._forming_id:
+            return None
+        before = session.progress.received
+        for effect in session.receive(sender, frame):
+            if isinstance(effect, Refused):
+                name = self._decryptors().name_of(sender)
+                self._services.observer(MessageRefused(epoch_id, name, str(effect.reason), effect.detail))
+                return Standing.REFUSED
+        return Standing.TAKEN if session.progress.received > before else Standing.STANDS
+
+    async def _keep(self, certificate: bytes) -> None:
+        """Keep a committee ahead of every round that it has a part in."""
+        services = self._services
+        committee = read_certificate(certificate, ANY_COMMITTEE)
+        formed = services.clock.wall()
+        data = msgspec.msgpack.encode(_Kept(certificate, formed))
+        await on_thread(services.executor, services.journal.note, "epoch", data)
+        self._current, self._spent = Epoch(certificate, committee, formed), False
+        name_of = self._decryptors().name_of
+        services.observer(
+            CommitteeReady(
+                committee.parameters.epoch_id,
+                tuple(sorted(map(name_of, committee.members))),
+                committee.numbers.privacy_threshold,
+                committee.numbers.dropouts,
+            )
+        )

@@ -1,0 +1,326 @@
+"""A run of the one-upload protocol: its clients, its decryptors, their epochs, and its rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+from secagg.effects import AbortReason, Aggregate, Frame, OneShotAggregate, Refused
+from secagg.errors import ParameterError, RoundAbortedError
+from secagg.params import Buffer, Identity, ThreatModel
+from secagg.params_oneshot import CommitteeParameters, OneShotParameters
+from secagg.service.context import round_context
+from secagg.service.events import Observer, ignore
+from secagg.service.hello import DEFAULT_PLACE, check_place
+from secagg.service.led import Entrance, LedRun, Shared
+from secagg.service.oneshot.desks import ClientDesk, MemberDesk
+from secagg.service.oneshot.driver import OneShotDriver
+from secagg.service.oneshot.epochs import Epoch, Epochs
+from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan
+from secagg.service.oneshot.rounds import ended_oneshot
+from secagg.service.registry import Registry
+from secagg.service.stored import Ended
+from secagg.service.tasks import end_tasks, on_thread
+from secagg.store import ParticipationLedger
+from secagg.store.sql import KeptRound, Lease
+
+DECRYPTORS = ".decryptors"  # behind a place: where they say hello
+_DAY_S = 86_400.0
+_SPENT = {AbortReason.NO_QUORUM, AbortReason.TOO_FEW_OPENINGS}  # too few members were left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneShotSettings:
+    """Settings of a run.
+
+    place        FEDERATION/RUN: clients name it in their hello
+    registry     the enrolled clients
+    decryptors   the enrolled decryptors; who is both has the same name in both
+    threat_model, minimum_candidates, minimum_committee, committee_size, post_quantum
+                 of every committee (`CommitteeParameters`); clients and decryptors have demands of their own
+    epoch_s      after which the next round gets another committee
+    form_s       how long candidates and members are waited for
+    agreement    digest of what all parties agreed on before: in the context of every round
+    observer     is told the public facts of each round
+    ledger       who was summed with whom; None: in the server's database
+    keep_sums    sums that stay in the store, the newest; what opened them never does
+    """
+
+    registry: Registry
+    decryptors: Registry
+    place: str = DEFAULT_PLACE
+    threat_model: ThreatModel = field(default_factory=ThreatModel)
+    minimum_candidates: int = 4
+    minimum_committee: int = 4
+    committee_size: int = 256
+    post_quantum: bool = True
+    epoch_s: float = _DAY_S
+    form_s: float = 30.0
+    agreement: bytes = b""
+    observer: Observer = ignore
+    ledger: ParticipationLedger | None = field(default=None, repr=False)
+    keep_sums: int = 1
+
+    def __post_init__(self) -> None:
+        check_place(self.place)
+        check_place(self.place + DECRYPTORS)
+        if self.keep_sums < 1:
+            raise ParameterError(f"keep_sums: must be at least 1, is {self.keep_sums}")
+        for name in ("epoch_s", "form_s"):
+            if not getattr(self, name) > 0:
+                raise ParameterError(f"{name}: must be above 0, is {getattr(self, name)}")
+        _ = self.demands, self.everybody
+
+    @property
+    def demands(self) -> CommitteeParameters:
+        """Of every committee, with an epoch id that is none."""
+        return CommitteeParameters(
+            epoch_id=bytes(16),
+            threat_model=self.threat_model,
+            minimum_candidates=self.minimum_candidates,
+            minimum_committee=self.minimum_committee,
+            committee_size=self.committee_size,
+            post_quantum=self.post_quantum,
+        )
+
+    @property
+    def everybody(self) -> Registry:
+        """The enrolled parties. Raises RegistryError: two are called the same, or one is by two names."""
+        names = {**self.registry.names, **self.decryptors.names}
+        for identity, name in self.registry.names.items():
+            if names[identity] != name:
+                raise ParameterError(
+                    f"decryptors: {name!r} of the registry is {names[identity]!r} there: one name a party"
+                )
+        return Registry.of((name, identity) for identity, name in names.items())
+
+
+class OneShotRun(LedRun[OneShotDriver]):
+    """Rounds of one run, several at once if they like; made by `AggregationServer.open_oneshot`.
+
+    Every accepted message is on disk before it is acknowledged. A client whose upload is acknowledged may
+    vanish for ever.
+    """
+
+    def __init__(self, settings: OneShotSettings, shared: Shared, lease: Lease) -> None:
+        super().__init__(
+            settings.place,
+            settings.everybody,
+            shared,
+            lease,
+            observer=settings.observer,
+            ledger=settings.ledger,
+            transcripts=None,
+            keep_sums=settings.keep_sums,
+        )
+        self._settings = settings
+        self._epochs = Epochs(
+            settings.demands,
+            self._services,
+            decryptors=lambda: self._settings.decryptors,
+            epoch_s=settings.epoch_s,
+            form_s=settings.form_s,
+        )
+        self._clients = ClientDesk(self._rounds, self._journal, settings.registry.identities)
+        self._members = MemberDesk(self._rounds, self._epochs, settings.decryptors.identities)
+        self._offers: set[asyncio.Task[None]] = set()
+
+    # --- what the caller does
+
+    @property
+    def connected(self) -> frozenset[Identity]:
+        """The clients that have a stream at the moment."""
+        return self._clients.connected
+
+    @property
+    def decryptors(self) -> frozenset[Identity]:
+        """The decryptors that have a stream at the moment."""
+        return self._members.connected
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The newest epoch."""
+        return self._epochs.current
+
+    async def round(
+        self,
+        payload: Buffer,
+        *,
+        vector_length: int,
+        ring_bits: int,
+        maximum_uploads: int,
+        earlier: Collection[bytes] = (),
+        minimum_survivors: int = 3,
+        minimum_per_context: int = 0,
+        colluding: int = 1,
+        goal: int = 0,
+        among: Collection[Identity] | None = None,
+        deadlines: OneShotDeadlines | None = None,
+        ticket: bytes = b"",
+    ) -> OneShotAggregate:
+        """Run one round about `payload`; others may go on meanwhile. Forms a committee if there is none.
+
+        earlier   contexts of earlier payloads whose uploads still count: a buffer. A client that began with
+                  one of those hands its upload in here
+        goal      uploads that are enough; 0: everybody's
+        among     who may upload; None: all that are enrolled
+        ticket    names the round for its caller: of the same ticket there is one round, whatever happens to
+                  the server; it is gone on with, or its outcome returned. Nothing: it is a new one
+        others    as in `OneShotParameters`
+
+        raises  RoundAbortedError; ParameterError; InfeasibleParameters; StoreError: it could not be begun;
+                StoreDamagedError: its outcome is not there any more; LeaseLostError; ServiceError when the
+                server is stopped: the round goes on with the next one
+        """
+        if self._heart.lost is not None:
+            raise self._heart.lost
+        contexts = {round_context(bytes(payload), self._settings.agreement), *earlier}
+        parameters = OneShotParameters(
+            round_id=os.urandom(16),
+            committee_digest=bytes(32),
+            vector_length=vector_length,
+            ring_bits=ring_bits,
+            contexts=tuple(sorted(contexts)),
+            maximum_uploads=maximum_uploads,
+            minimum_survivors=minimum_survivors,
+            minimum_per_context=minimum_per_context,
+            colluding=colluding,
+        )
+        admitted = self._settings.registry.identities
+        if among is not None:
+            admitted &= frozenset(among)
+        if len(admitted) < (least := parameters.effective_minimum):
+            raise ParameterError(f"among: {len(admitted)} enrolled clients, at least {least} must upload")
+        plan = OneShotPlan(
+            parameters=parameters,
+            certificate=b"",
+            admitted=admitted,
+            deadlines=deadlines or OneShotDeadlines(),
+            goal=goal,
+        )
+        if not ticket:
+            return _summed(await self._wait_for(await self._begin(plan, payload, ticket)))
+        async with self._opening:
+            there = await self._there(ticket, parameters, payload)
+            if isinstance(there, KeptRound):
+                return _summed(await self._ended(there))
+            round_id = there or await self._begin(plan, payload, ticket)
+        return _summed(await self._wait_for(round_id))
+
+    async def enrol(self, registry: Registry, decryptors: Registry) -> None:
+        """Take other registries from now on: who is not in them any more loses its stream.
+
+        A round that goes on keeps the clients that it began with, but hears the revoked no more; a committee
+        that has lost too many members gets no more rounds. The audit log takes the change first.
+
+        raises  ParameterError, RegistryError: as for settings; StoreError: nothing has changed
+        """
+        settings = replace(self._settings, registry=registry, decryptors=decryptors)
+        await on_thread(self._shared.executor, self._note_registry, settings.everybody)
+        before, self._settings, self._registry = self._settings, settings, settings.everybody
+        self._clients.enrolled(before.registry.identities, registry.identities)
+        self._members.enrolled(before.decryptors.identities, decryptors.identities)
+
+    def finish(self, payload: Buffer) -> None:
+        """Tell everybody, now or when it next connects, that there are no more rounds."""
+        self._clients.finish(payload)
+        self._members.finish(payload)
+
+    @property
+    def telling(self) -> int:
+        """To how many the last payload of `finish` is on its way."""
+        return self._clients.telling + self._members.telling
+
+    async def everybody_told(self) -> None:
+        """Return when every enrolled client and decryptor has been sent the last payload of `finish`."""
+        await asyncio.gather(self._clients.everybody_told(), self._members.everybody_told())
+
+    # --- rounds
+
+    @property
+    def entrances(self) -> dict[str, Entrance]:
+        """Where clients and decryptors say hello."""
+        return {
+            self.place: Entrance(lambda: self._settings.registry.identities, self._clients.serve),
+            self.place + DECRYPTORS: Entrance(
+                lambda: self._settings.decryptors.identities, self._members.serve
+            ),
+        }
+
+    async def start(self) -> None:
+        """Go on with the epoch and every round that the store has. Raises StoreError."""
+        await self._epochs.start()
+        await super().start()
+
+    async def close(self) -> None:
+        """Leave the run: close every stream; rounds that go on stay in the store, for who opens it next."""
+        await end_tasks(*self._offers)
+        await super().close()
+
+    async def _begin(self, plan: OneShotPlan, payload: Buffer, ticket: bytes) -> bytes:
+        """Open a round with the committee of now; returns its id."""
+        epoch = await self._epochs.ready(self._members)
+        # Decryptors leave an epoch behind when they are asked for a sum in the next one.
+        epoch_id = epoch.committee.parameters.epoch_id
+        while before := [self._tasks[one.round_id] for one in self._others(epoch_id)]:
+            await asyncio.wait(before)
+        plan = replace(
+            plan,
+            certificate=epoch.certificate,
+            parameters=replace(plan.parameters, committee_digest=epoch.committee.committee_digest),
+        )
+        driver = OneShotDriver(plan, self._services, payload=payload, outlet=self._deliver, ticket=ticket)
+        return self._start(driver, new=True)
+
+    def _others(self, epoch_id: bytes) -> list[OneShotDriver]:
+        return [one for one in self._rounds.values() if one.epoch_id != epoch_id]
+
+    def _deliver(self, driver: OneShotDriver, party: Identity, item: Frame | Refused) -> None:
+        self._members.deal(driver, party, item)
+        if isinstance(item, Refused):
+            self._clients.refuse(driver, party, item)
+
+    def _driver(self, kept: KeptRound, payload: Buffer) -> OneShotDriver:
+        plan = OneShotPlan.load(kept.header)
+        return OneShotDriver(plan, self._services, payload=payload, outlet=self._deliver, kept=kept)
+
+    def _result(self, kept: KeptRound) -> Ended:
+        return ended_oneshot(kept, self._journal, self._shared.audit)
+
+    def _check_same(self, kept: OneShotDriver | KeptRound, wanted: OneShotParameters) -> None:
+        there = (kept.plan if isinstance(kept, OneShotDriver) else OneShotPlan.load(kept.header)).parameters
+        same = replace(wanted, round_id=there.round_id, committee_digest=there.committee_digest)
+        if same != there:
+            raise ParameterError("ticket: is of a round with other parameters")
+
+    def _attach(self, driver: OneShotDriver) -> None:
+        """Tell clients of it once the store has it: what is uploaded for a round is never uploaded again."""
+        offering = asyncio.create_task(self._offer(driver))
+        self._offers.add(offering)
+        offering.add_done_callback(self._offers.discard)
+
+    async def _offer(self, driver: OneShotDriver) -> None:
+        await driver.settled.wait()
+        if driver.uploading:
+            self._clients.offer(driver)
+
+    def _release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
+        if isinstance(outcome, RoundAbortedError) and outcome.reason in _SPENT:
+            self._epochs.spend(driver.epoch_id)
+        self._clients.release(driver, outcome)
+        self._members.release(driver, outcome)
+
+    def _hang_up(self, *, at_once: bool) -> None:
+        for desk in (self._clients, self._members):
+            if at_once:
+                desk.drop()
+            else:
+                desk.close()
+
+
+def _summed(result: Aggregate) -> OneShotAggregate:
+    if not isinstance(result, OneShotAggregate):
+        raise TypeError("a round of this run has a OneShotAggregate")
+    return result
