@@ -358,8 +358,10 @@ def _complain(program: str, message: str) -> None:
 
 # Only now that Typer is known to be there.
 from secagg.cli_audit import app as _audit  # noqa: E402
+from secagg.cli_decrypt import decrypt as _decrypt  # noqa: E402
 from secagg.cli_registry import add_to  # noqa: E402
 
+app.command("decrypt")(_decrypt)
 app.add_typer(_audit, name="audit")
 add_to(app)
 

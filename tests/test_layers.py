@@ -39,9 +39,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explanation_oneshot": {"planning_oneshot", "explanation"} | EVERYBODY,
     "reports": {"transcript", "planning", "planning_oneshot", "explanation"} | EVERYBODY,
     "cli_audit": {"primitives", "service", "store", "audit"} | EVERYBODY,
+    "cli_decrypt": {"service", "store", "secagg"} | EVERYBODY,
     "cli": {
         "audit",
         "cli_audit",
+        "cli_decrypt",
         "kernels",
         "service",
         "store",
@@ -61,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"lazy", "primitives", "protocol", "local", "local_oneshot", "planning", "explanation"}
     | EVERYBODY,
 }
-ABOVE = {"service", "cli", "cli_registry"}  # with sockets, clocks and threads
+ABOVE = {"service", "cli", "cli_decrypt", "cli_registry"}  # with sockets, clocks and threads
 NEVER_BELOW_SERVICE = {
     *("asyncio", "concurrent", "grpc", "os", "random", "secrets", "socket", "sqlite3", "threading", "time")
 }

@@ -66,7 +66,7 @@ _SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),  # clients that are gone are found, ours may ask us as often
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # of ours, who may wait for long
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 60_000),  # without a stream
 )

@@ -56,9 +56,9 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "durable: one round for a ticket",
-        "secagg.service.run",
-        "        kept = await on_thread(self._shared.executor, self._journal.by_ticket, ticket)\n        if kept is None:\n            return None\n        _check",
-        "        kept = None\n        if kept is None:\n            return None\n        _check",
+        "secagg.service.led",
+        "        kept = await on_thread(self._shared.executor, self._journal.by_ticket, ticket)\n        if kept is None:\n            return None\n        self._check",
+        "        kept = None\n        if kept is None:\n            return None\n        self._check",
         "of one question there is one round, whatever happens to the server",
     ),
     Defence(
@@ -312,6 +312,13 @@ DEFENCES: tuple[Defence, ...] = (
         "            given_up.pushed.set()\n            self._greeting.remove(given_up)\n        self._greeting.append(greeting)\n",
         "            given_up.pushed.set()\n            self._greeting.remove(given_up)\n        for message in encode_record(RecordType.CHALLENGE, challenge):\n            await context.write(message)\n        self._greeting.append(greeting)\n",
         "a stream counts before anything is written to it",
+    ),
+    Defence(
+        "server: pings of who waits",
+        "secagg.service.server",
+        "grpc.http2.min_ping_interval_without_data_ms",
+        "grpc.http2.min_recv_ping_interval_without_data_ms",
+        "who waits for long keeps its stream",
     ),
     Defence(
         "server: headers to their end",

@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from secagg.service import line
-from tests.service.cohort import PAYLOAD, SOON, cohort
+from secagg.service import line, server
+from tests.service.cohort import PAYLOAD, SOON, cohort, settle
 from tests.service.proxy import Faults, proxy_to
 
 LENGTH = 60_000  # uploads of 150 kB: some chunks each
@@ -87,5 +87,26 @@ def test_whatever_is_cut_wherever_the_sum_is_exact(seed: int) -> None:
                 await asyncio.gather(*tasks)
             changing.cancel()
             await asyncio.gather(changing, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_long_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server takes the pings of clients that ask whether it is there: unasked, gRPC calls them too many."""
+    name = next(name for name, _ in server._SERVER_OPTIONS if "ping_interval" in name)
+    options = dict(server._SERVER_OPTIONS) | {name: 10}
+    monkeypatch.setattr(server, "_SERVER_OPTIONS", tuple(options.items()))
+    soon = dict(line.CLIENT_OPTIONS) | {"grpc.keepalive_time_ms": 1000}
+    monkeypatch.setattr(line, "CLIENT_OPTIONS", tuple(soon.items()))
+
+    async def run() -> None:
+        async with cohort() as c:
+            waiting = asyncio.create_task(c.take_part(0))
+            await settle(lambda: bool(c.run.connected))
+            (connection,) = c.run._streams.idle
+            await asyncio.sleep(5.5)  # the fourth ping was one too many
+            assert c.run._streams.idle == [connection]
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     asyncio.run(run())

@@ -12,7 +12,7 @@ from secagg.effects import Effect, Frame, InputWanted, Refused, RosterAccepted, 
 from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from secagg.kernels import UIntArray, VectorSource
 from secagg.messages.oneshot import ONESHOT_FRAMES, OneShotParametersMessage, decode_oneshot
-from secagg.params import Entropy, Signer
+from secagg.params import Buffer, Entropy, Signer
 from secagg.params_oneshot import OneShotParameters, OneShotPolicy
 from secagg.protocol.oneshot import Contributor, read_parameters
 from secagg.service.authority import PartyCredentials
@@ -211,10 +211,8 @@ class _Sitting:
         """The round of an upload that was not acknowledged yet."""
         return self._round_id
 
-    async def go_on(self, stream: Stream) -> None:
-        """Send the upload again, if it is made: the server says what became of it."""
-        if self._upload is not None:
-            await stream.send(self._upload)
+    async def go_on(self, _stream: Stream) -> None:
+        """Wait for what the server says: of an upload that is made, whether its round still takes it."""
 
     async def on_record(self, record: Record, stream: Stream) -> None:
         """Take a record of the server. Raises StreamError."""
@@ -224,7 +222,10 @@ class _Sitting:
                 self.heard = True
             case RecordType.FRAME:
                 self.heard = True
-                self._take_frame(bytes(record.content))
+                if self._upload is None:
+                    self._take_frame(bytes(record.content))
+                elif self._is_ours(record.content):
+                    await stream.send(self._upload)
             case RecordType.TAKEN:
                 if self._upload is not None:
                     self._end(acknowledged=True)
@@ -240,8 +241,6 @@ class _Sitting:
 
     def _take_frame(self, frame: bytes) -> None:
         """Take a committee's certificate, or the parameters of the newest round."""
-        if self._upload is not None:
-            return
         try:
             message = decode_oneshot(ONESHOT_FRAMES.open(frame))
             if not isinstance(message, OneShotParametersMessage):
@@ -261,6 +260,13 @@ class _Sitting:
             compute, payload = self._compute, self._payload
             self._computing = asyncio.create_task(asyncio.to_thread(compute, payload, parameters))
             self._wanted.set()
+
+    def _is_ours(self, frame: Buffer) -> bool:
+        """Whether these are the parameters of the round that our upload is for."""
+        try:
+            return read_parameters(frame).round_id == self._round_id
+        except RemoteProtocolError:
+            return False
 
     def _context_of(self, payload: bytes) -> bytes:
         return round_context(payload, self._settings.agreement)

@@ -77,6 +77,7 @@ class ClientDesk(Desk):
                 await resumed.settled.wait()
             if resumed is not None and resumed.phase is not None:
                 connection.round = resumed
+                connection.send(RecordType.FRAME, resumed.parameters_frame)  # it sends its upload again
                 return
             connection.send(RecordType.ENDED, msgspec.json.encode({"outcome": "over"}))
         self._offer_newest(connection)
@@ -102,7 +103,9 @@ class ClientDesk(Desk):
         standing = await driver.receive(
             connection.identity, None if spooled else bytes(record.content), spooled
         )
-        if connection.identity in driver.uploaded:
+        if standing is Standing.LOST:
+            connection.close()  # it comes back, and sends the same again
+        elif connection.identity in driver.uploaded:
             connection.send(RecordType.TAKEN, bytes([OneShotPhase.UPLOAD]))
             if connection.round is driver:
                 connection.round = None

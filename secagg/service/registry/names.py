@@ -69,8 +69,8 @@ class Registry:
         return cls(names)
 
     @classmethod
-    def load(cls, path: Path) -> Registry:
-        """Read the file; of a signed document, who is an active participant. Raises RegistryError."""
+    def load(cls, path: Path, role: str = "participant") -> Registry:
+        """Read the file; of a signed document, who is active in a role. Raises RegistryError."""
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +78,7 @@ class Registry:
         if signed(path):
             from secagg.service.registry.file import load  # which knows what this module is about
 
-            return load(path).registry()
+            return load(path).registry(role)
         return cls.parse(text, str(path))
 
     @classmethod

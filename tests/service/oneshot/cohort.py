@@ -146,19 +146,13 @@ async def oneshot_cohort(
     vectors: list[UIntArray] = [rng.integers(0, 2**RING_BITS, length, dtype=np.uint32) for _ in range(n)]
     await listening.start()
     try:
-        run = await listening.open_oneshot(
-            OneShotSettings(
-                **(
-                    {
-                        "registry": registry,
-                        "decryptors": decryptors,
-                        "post_quantum": False,
-                        "observer": events.append,
-                    }
-                    | settings
-                )
-            )
-        )
+        everything: dict[str, Any] = {
+            "registry": registry,
+            "decryptors": decryptors,
+            "post_quantum": False,
+            "observer": events.append,
+        }
+        run = await listening.open_oneshot(OneShotSettings(**(everything | settings)))
         c = OneShotCohort(keys, members, registry, decryptors, listening, run, vectors, events)
         c.stores = stores or [MemoryStore() for _ in keys]
         try:
