@@ -95,6 +95,7 @@ class DurableRound(StoredRound):
         recording = Recording(services.transcripts, session)
         try:
             step.effects = session.start()
+            self._journal.announce(self._id)
             self._journal.keep(f"{self._name}.payload", self._payload)
             state = self._write_state(session, recording)
             floor = plan.floor or floor_for(plan.parameters.threat_model, len(plan.cohort or ()))

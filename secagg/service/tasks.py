@@ -17,8 +17,12 @@ async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def on_thread(executor: Executor, call: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401
-    """Do what waits for the disk on a thread, to its end."""
+async def on_thread(
+    executor: Executor | None,
+    call: Callable[..., _T],
+    *arguments: Any,  # noqa: ANN401
+) -> _T:
+    """Do what waits for the disk on a thread, to its end. None: on one of the loop's."""
     return await to_end(asyncio.get_running_loop().run_in_executor(executor, call, *arguments))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.attacks import (
     defences_agreement,
     defences_client,
+    defences_committee,
     defences_masks,
     defences_oneshot,
     defences_privacy,
@@ -24,6 +25,7 @@ DEFENCES: tuple[Defence, ...] = (
     *defences_server.DEFENCES,
     *defences_masks.DEFENCES,
     *defences_oneshot.DEFENCES,
+    *defences_committee.DEFENCES,
     *defences_state.DEFENCES,
     *defences_training.DEFENCES,
     *defences_agreement.DEFENCES,

@@ -24,7 +24,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.attacks import defences_oneshot, defences_service, defences_tables, defences_ways
+from tests.attacks import (
+    defences_committee,
+    defences_oneshot,
+    defences_service,
+    defences_tables,
+    defences_ways,
+)
 from tests.attacks.defence import Defence
 from tests.attacks.defences import DEFENCES
 
@@ -49,6 +55,7 @@ _SERVICE = (
         for name in (
             *("hello", "keys", "seat", "transcripts", "ledger", "hostile", "service"),
             *("durable", "limits", "strangers", "admission", "audit", "ends", "streams", "heart", "reach"),
+            "network_faults",
         )
     ),
     "tests/service/registry/test_kept.py",
@@ -101,6 +108,7 @@ _ONESHOT = (
     "tests/test_local_oneshot.py",
     "tests/test_params_oneshot.py",
 )
+_COMMITTEE = ("tests/service/oneshot", "tests/store/sql")
 _FOUND = 3  # attacks that are kept per defence
 _TIMEOUT_S = 900
 
@@ -200,6 +208,8 @@ def _suite(defence: Defence) -> tuple[str, ...]:
         return (*_TABLES, "tests/service/registry/test_names.py", *_TRAINING)
     if defence in defences_ways.DEFENCES:
         return _WAYS
+    if defence in defences_committee.DEFENCES:
+        return _COMMITTEE
     if defence in defences_oneshot.DEFENCES:
         return _ONESHOT
     if defence in defences_service.DEFENCES and defence.module.startswith("secagg."):

@@ -231,6 +231,7 @@ class _Sitting:
                     self._end(acknowledged=True)
             case RecordType.ENDED:
                 completed, reason = read_outcome(record.content)
+                self._parameters = None  # what is computed may count in the next round
                 if self._upload is not None:
                     why = reason or ("summed, perhaps without us" if completed else "the round is over")
                     self._end(acknowledged=False, reason=f"not acknowledged: {why}")
@@ -253,7 +254,8 @@ class _Sitting:
         self._parameters = frame
         counts = self._context_of(self._payload) in parameters.contexts and _shape(parameters) == self._shape
         if self._computing is not None and counts:
-            return  # what we compute counts in this round, too
+            self._wanted.set()  # what we compute counts in this round, too
+            return
         self._forget_computation()
         self._payload, self._shape = self._newest, _shape(parameters)
         if self._contributor() is not None:
@@ -306,6 +308,8 @@ class _Sitting:
             await asyncio.wait({computing})
             if computing is not self._computing or computing.cancelled():
                 continue  # its model does not count any more
+            if self._parameters is None and computing.exception() is None:
+                continue  # no round takes it at the moment: it waits for the next one
             vector = computing.result()
             session = self._contributor()
             self._computing = None

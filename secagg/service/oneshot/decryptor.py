@@ -38,7 +38,7 @@ from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing
 from secagg.service.oneshot.run import DECRYPTORS
 from secagg.service.records import Record, RecordType
 from secagg.service.streams import round_of_end
-from secagg.service.tasks import end_tasks
+from secagg.service.tasks import end_tasks, on_thread
 from secagg.store import Counter, LedgerError, MemoryStore, SealedStore, Store, StoredCounter, StoreError
 
 _DAY_S = 86_400.0
@@ -129,7 +129,7 @@ class Decryptor:
                 was not sent, a later call goes on
         """
         self._line.check()
-        await asyncio.to_thread(self._restore)
+        await on_thread(None, self._restore)
         ageing = asyncio.create_task(self._age())
         try:
             await self._line.hold(self)
@@ -168,7 +168,7 @@ class Decryptor:
             await asyncio.sleep(min(_LOOK_S, self._epoch_s))
             async with self._working:
                 with suppress(StoreError):  # it is tried again
-                    await asyncio.to_thread(self._forget_old)
+                    await on_thread(None, self._forget_old)
 
     async def on_record(self, record: Record, stream: Stream) -> None:
         """Take a record of the server. Raises StreamError, StoreError."""
@@ -176,12 +176,12 @@ class Decryptor:
             case RecordType.FRAME:
                 self.heard = True
                 async with self._working:
-                    answers = await asyncio.to_thread(self._answers, bytes(record.content))
+                    answers = await on_thread(None, self._answers, bytes(record.content))
                 for answer in answers:
                     await stream.send(answer)
             case RecordType.ENDED:
                 async with self._working:
-                    await asyncio.to_thread(self._close_round, round_of_end(record.content))
+                    await on_thread(None, self._close_round, round_of_end(record.content))
             case RecordType.FINISHED:
                 self._finished = bytes(record.content)
             case RecordType.PAYLOAD:

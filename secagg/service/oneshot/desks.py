@@ -38,6 +38,7 @@ class ClientDesk(Desk):
         super().__init__(untold)
         self._rounds, self._journal = rounds, journal
         self._uploads = itertools.count(1)
+        self._longest = 0  # upload of a round that was offered: it may come when that is over
 
     def offer(self, driver: OneShotDriver) -> None:
         """Tell everybody who is admitted, and has not uploaded, of a round that the store has."""
@@ -47,6 +48,7 @@ class ClientDesk(Desk):
 
     def _offer(self, connection: Connection, driver: OneShotDriver) -> None:
         connection.round = driver
+        self._longest = max(self._longest, driver.upload_bytes)
         connection.send(RecordType.PAYLOAD, driver.payload)
         connection.send(RecordType.FRAME, driver.plan.certificate)
         connection.send(RecordType.FRAME, driver.parameters_frame)
@@ -116,8 +118,8 @@ class ClientDesk(Desk):
         if kind is not RecordType.FRAME:
             raise StreamError(f"record: FRAME is wanted, is {kind.name}")
         driver = connection.round
-        known = [driver] if isinstance(driver, OneShotDriver) else list(self._rounds.values())
-        limit = max((one.upload_bytes for one in known), default=0) + _ALLOWANCE
+        limit = driver.upload_bytes if isinstance(driver, OneShotDriver) else self._longest
+        limit += _ALLOWANCE
         if length > limit:
             raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
         if not isinstance(driver, OneShotDriver):

@@ -81,6 +81,7 @@ class OneShotRound(StoredRound):
         session = self._new_session()
         step.effects = session.start()
         try:
+            self._journal.announce(self._id)
             self._journal.keep(f"{self._name}.payload", self._payload)
             self._journal.begin(self._id, plan.dump(), ticket=self._ticket, opened=services.clock.wall())
         except BaseException as error:

@@ -22,6 +22,8 @@ from secagg.store.sql.leases import Lease, Leases
 from secagg.store.sql.spool import Spool, SpoolWriter
 from secagg.store.sql.tables import messages, rounds
 
+_BEGINS = "begins/"  # rounds that are not in the table yet
+
 
 class State(StrEnum):
     """The state of a round."""
@@ -148,6 +150,10 @@ class Journal:
 
     # --- writing
 
+    def announce(self, round_id: bytes) -> None:
+        """Note that a round is about to begin: what is spooled of it is swept when it does not."""
+        self.note(_BEGINS + round_id.hex(), b"\1")
+
     def begin(self, round_id: bytes, header: bytes, *, ticket: bytes = b"", opened: float) -> None:
         """Keep a new round. Raises ParameterError when there is one of this id."""
         with self._database.connection() as db:
@@ -165,6 +171,7 @@ class Journal:
                     record=0,
                 )
             )
+            self._database.put({self._place_of(_BEGINS + round_id.hex()): None})
 
     def take(self, round_id: bytes, kept: Sequence[Kept]) -> None:
         """Keep messages that were taken: all of them, or none."""
@@ -230,11 +237,14 @@ class Journal:
         """Keep something of the place itself, in place of what was noted under this name."""
         with self._database.transaction():
             self._leases.fence(self._lease)
-            self._database.put({f"places/{self.place}/{name}": value})
+            self._database.put({self._place_of(name): value})
 
     def noted(self, name: str) -> bytes | None:
         """Return what was noted of the place."""
-        return self._database.get(f"places/{self.place}/{name}")
+        return self._database.get(self._place_of(name))
+
+    def _place_of(self, name: str) -> str:
+        return f"places/{self.place}/{name}"
 
     def transaction(self) -> AbstractContextManager[None]:
         """Put several of these into one transaction."""
@@ -252,7 +262,7 @@ class Journal:
             found = {bytes(row.round_id).hex(): row for row in db.execute(select(rounds).where(here))}
             named = {row.checkpoint for row in found.values()}
             named |= set(db.execute(select(messages.c.spooled)).scalars())
-        gone = []
+        gone = [name for one in self._never_begun() for name in self.names_of(one)]
         for name in self._spool.names():
             round_id, _, word = name.partition(".")
             if (row := found.get(round_id)) is None or name in named:
@@ -262,6 +272,14 @@ class Journal:
         self._spool.remove(gone)
         self._spool.sweep(found)  # a server that led before and was only stopped commits none of it
         return gone
+
+    def _never_begun(self) -> list[bytes]:
+        """Return rounds that were announced, and no more; they are forgotten."""
+        names = self._database.names(self._place_of(_BEGINS))
+        with self._database.transaction():
+            self._leases.fence(self._lease)
+            self._database.put(dict.fromkeys(names))
+        return [bytes.fromhex(name.rpartition("/")[2]) for name in names]
 
     def _fence(self, round_id: bytes) -> str | None:
         """Return the round's checkpoint. Raises LeaseLostError; ParameterError unless it is here and open."""

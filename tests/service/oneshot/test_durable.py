@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from secagg import IdentityKey, ParameterError, RoundAbortedError
 from secagg.audit import Round, content_of
 from secagg.params_oneshot import OneShotPhase
-from secagg.service import Contribution, RoundCompleted, RoundResumed, ServiceError, StoreFailed
+from secagg.service import Contribution, Decryptor, RoundCompleted, RoundResumed, ServiceError, StoreFailed
 from secagg.service.line import Stream
 from secagg.service.oneshot.driver import OneShotDriver
 from secagg.service.records import RecordType
@@ -114,6 +115,40 @@ def test_a_server_that_is_started_again_goes_on_with_the_round(
 
     asyncio.run(first())
     asyncio.run(second())
+
+
+def test_a_decryptor_that_is_cancelled_ends_its_step_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the next one restores is what this one has sent: nothing of it writes any more."""
+
+    async def run() -> None:
+        entered, free = threading.Event(), threading.Event()
+        original = Decryptor._answers
+
+        def slow(self: Decryptor, frame: bytes) -> Any:
+            entered.set()
+            free.wait(60)
+            return original(self, frame)
+
+        monkeypatch.setattr(Decryptor, "_answers", slow)
+        store = SealedStore(MemoryStore(), b"k" * 32)
+        async with oneshot_cohort(m=4) as c:
+            c.decrypt(0, store=store)
+            c.decrypt(1, 2, 3)
+            running = c.round()
+            await settle(entered.is_set)
+            task = c.tasks.pop(0)
+            task.cancel()
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            free.set()
+            await asyncio.gather(task, return_exceptions=True)
+            kept = list(store.names(""))
+            await asyncio.sleep(0.1)
+            assert list(store.names("")) == kept
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
 
 
 def test_a_ticket_is_one_round_whatever_happens(tmp_path: Path) -> None:

@@ -315,6 +315,46 @@ def test_a_buffer_takes_uploads_about_earlier_models() -> None:
     asyncio.run(run())
 
 
+def test_what_was_computed_when_its_round_was_over_waits_for_the_next() -> None:
+    """It is not uploaded to a round that takes nothing any more: it could be summed in no other then."""
+
+    async def run() -> None:
+        async with oneshot_cohort() as c:
+            lenient = c.policy(minimum_per_context=1, minimum_colluding=0)
+            c.decrypt(policy=lenient)
+            slow = asyncio.Event()
+            seen: list[int] = []
+            loop = asyncio.get_running_loop()
+
+            def late(i: int) -> Any:
+                def compute(_payload: bytes, _parameters: Any) -> Any:
+                    seen.append(i)
+                    asyncio.run_coroutine_threadsafe(slow.wait(), loop).result()
+                    return c.vectors[i]
+
+                return compute
+
+            first = c.round(b"one", goal=3)
+            stragglers = [
+                asyncio.create_task(c.client(i, policy=lenient).contribute(late(i))) for i in (3, 4)
+            ]
+            await settle(lambda: sorted(seen) == [3, 4])
+            for i in range(3):
+                await c.contribute(i)
+            c.exact(await first, range(3))
+            slow.set()
+            await asyncio.sleep(0.3)
+            assert not list(c.stores[3].names("uploaded/"))
+            earlier = [round_context(b"one")]
+            second = c.round(b"two", earlier=earlier, minimum_per_context=1, colluding=0)
+            await asyncio.gather(*(c.contribute(i, policy=lenient) for i in range(3)))
+            assert [one.payload for one in await asyncio.gather(*stragglers)] == [b"one"] * 2
+            c.exact(await second, range(5))
+            assert sorted(seen) == [3, 4]
+
+    asyncio.run(run())
+
+
 def test_a_computation_for_a_model_that_does_not_count_any_more_is_begun_anew() -> None:
     async def run() -> None:
         async with oneshot_cohort(n=4) as c:

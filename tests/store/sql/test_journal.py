@@ -142,6 +142,23 @@ def test_what_nothing_names_is_swept(database: Database, spool: Spool) -> None:
     assert spool.names() == [f"{NAME}.total"]
 
 
+def test_what_was_announced_and_never_began_is_swept(database: Database, spool: Spool) -> None:
+    """Its server died between spool and database; one of another run may be about to begin there."""
+    leases = Leases(database, holder="one")
+    here, there = leases.take(PLACE), leases.take("ward/second")
+    assert here is not None
+    assert there is not None
+    journal, other = Journal(database, spool, leases, here), Journal(database, spool, leases, there)
+    never, began, elsewhere = (bytes([i]) * 16 for i in range(1, 4))
+    for one, where in ((never, journal), (began, journal), (elsewhere, other)):
+        where.announce(one)
+        where.keep(f"{one.hex()}.payload", b"x")
+    journal.begin(began, b"", opened=1.0)
+    assert journal.sweep() == [f"{never.hex()}.payload"]
+    assert sorted(spool.names()) == [f"{began.hex()}.payload", f"{elsewhere.hex()}.payload"]
+    assert journal.sweep() == []
+
+
 def test_what_a_round_elsewhere_has_just_spooled_is_left_alone(database: Database, spool: Spool) -> None:
     """Another run goes on while this one is opened: its uploads and checkpoints are not named yet."""
     leases = Leases(database, holder="one")
