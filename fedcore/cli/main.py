@@ -49,6 +49,12 @@ def demo(
         bool,
         typer.Option("--kill-server", help="Kill the server, too, once in every phase, and start it again."),
     ] = False,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="pairwise, or one-shot: sites speak once a round, some vanish then, a decryptor is killed."
+        ),
+    ] = "pairwise",
     seed: Annotated[int, typer.Option(min=0, help="Of splits, training and rounding.")] = 0,
     data: Annotated[
         Path | None, typer.Option(help="Folder: one table per hospital, and schema.toml, or schema.csv.")
@@ -67,13 +73,14 @@ def demo(
         dataset=dataset,
         clients=clients if clients is not None else 10 if dataset == "digits" else 8,
         rounds=rounds,
-        drop=_drop(drop, rounds),
+        drop=None if protocol == "one-shot" and drop is None else _drop(drop, rounds),
         seed=seed,
         data=data,
         label=label,
         classes=classes_of(classes),
         out=out,
         kill_server=tuple(Phase) if kill_server else (),
+        protocol=protocol,
     )
     with console.status("starting the processes") as status:
         shown = Progress(console, status)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fedcore.rounds.agreement import Run
     from fedcore.rounds.model import Model
     from fedcore.rounds.site import Site
+    from secagg import Identity
     from secagg.service import PartyCredentials, Registry, ServerCredentials
     from secagg.store import Store
 
@@ -90,6 +91,14 @@ RowsOption = Annotated[
     typer.Option(help="Names the state of the rows: under a new name sites sign for other members again."),
 ]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(help="pairwise, or one-shot: sites speak once a round, decryptors open the sums."),
+]
+DecryptorsOption = Annotated[
+    Path | None,
+    typer.Option(help="Registry file of the decryptors, for --protocol one-shot (`secagg decrypt`)."),
+]
 StoreOption = Annotated[
     Path | None,
     typer.Option(help="File (SQLite, mode 0600) of what was signed and accepted; kept from run to run."),
@@ -100,12 +109,28 @@ StoreOption = Annotated[
 _AGREED = {
     "plan": ("rounds", "clip", "bits", "weight_cap"),
     "learner": ("epochs", "learning_rate"),
-    "security": ("corrupt", "dropout", "minimum_cohort"),
+    "security": ("corrupt", "dropout", "minimum_cohort", "protocol"),
     "consent": ("strict_cohorts", "regroup"),
 }
 
 
-def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> Run:
+def _decryptors(path: Path | None) -> Registry | None:
+    """Read the registry of decryptors; None: there is none."""
+    from secagg.service import Registry
+
+    return None if path is None else Registry.load(path, role="decryptor")
+
+
+def _identities(registry: Registry | None) -> frozenset[Identity]:
+    return frozenset() if registry is None else registry.identities
+
+
+def _agreed(
+    schema: Schema,
+    enrolled: Registry,
+    options: Mapping[str, Any],
+    decryptors: frozenset[Identity] = frozenset(),
+) -> Run:
     """Return what all parties agree on, by `training`, a file, or by the same options; None: not given.
 
     A file may leave the names of the run and of the rows to the options.
@@ -127,7 +152,7 @@ def _agreed(schema: Schema, enrolled: Registry, options: Mapping[str, Any]) -> R
         if getattr(agreed.consent, key):
             raise ParameterError(f"--{key}: is said by the training file, consent.{key}")
     agreed = replace(agreed, consent=replace(agreed.consent, **said))
-    return Run.of(agreed, schema, enrolled.identities)
+    return Run.of(agreed, schema, enrolled.identities, decryptors)
 
 
 def _print_json(event: dict[str, Any]) -> None:
@@ -162,6 +187,8 @@ def serve(
     corrupt: CorruptOption = None,
     dropout: DropoutOption = None,
     minimum_cohort: MinimumCohortOption = None,
+    protocol: ProtocolOption = None,
+    decryptors: DecryptorsOption = None,
     strict_cohorts: StrictOption = None,
     regroup: RegroupOption = None,
     training: TrainingOption = None,
@@ -231,8 +258,10 @@ def serve(
     issuer = None if authority is None else ServerCredentials.load(authority).certificate
     if issuer is not None:
         check_issued(credentials.certificate, issuer, time.time(), "--certificate")
-    run = _agreed(columns, enrolled, context.params)
+    opening = _decryptors(decryptors)
+    run = _agreed(columns, enrolled, context.params, _identities(opening))
     options = ServeOptions(
+        decryptors=opening,
         address=listen,
         credentials=credentials,
         registry=enrolled,
@@ -283,6 +312,8 @@ def join(
     corrupt: CorruptOption = None,
     dropout: DropoutOption = None,
     minimum_cohort: MinimumCohortOption = None,
+    protocol: ProtocolOption = None,
+    decryptors: DecryptorsOption = None,
     strict_cohorts: StrictOption = None,
     regroup: RegroupOption = None,
     training: TrainingOption = None,
@@ -322,6 +353,9 @@ def join(
     hold: Annotated[
         str | None, typer.Option(help="For drills: ROUND:PHASE before whose answer to stop.")
     ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="End after one upload, of --protocol one-shot: as a phone does.")
+    ] = False,
     as_json: JsonLinesOption = False,
 ) -> None:
     """Take part in a training run with the rows of one party."""
@@ -331,6 +365,7 @@ def join(
     from fedcore.rounds.site import Site
     from fedcore.service.join import Hold, JoinOptions
     from fedcore.service.join import join as run_client
+    from fedcore.service.speak import speak
     from secagg.service import Registry, accept_file, follow_file, read_identity
 
     _check_addresses(server)
@@ -347,7 +382,8 @@ def join(
     if model is not None and not model.parent.is_dir():
         raise ParameterError(f"model: {model.parent} is no folder")
     columns = Schema.load(schema, classes_of(classes))
-    run = _agreed(columns, enrolled, context.params)
+    run = _agreed(columns, enrolled, context.params, _identities(_decryptors(decryptors)))
+    _check_once(run, once=once)
     guard = _guard(run, seed, account)
     watched = Watched(data, columns, columns.label_column(label))
     reading, table, kept = _own_rows(watched, held_out)
@@ -378,9 +414,8 @@ def join(
         say(line)
     for note in found.warnings:
         say(f"note: {note}")
-    _finish(asyncio.run(run_client(options, say)), site, run, model, say)
-    if run.plan.rounds and not _took_part(site, say):
-        raise typer.Exit(1)
+    final = asyncio.run(speak(options, say, once=once) if run.one_shot else run_client(options, say))
+    _end(final, site, run, model, say)
 
 
 _OF_PARTY = {"registry": "registry.toml", "key": "party.key"}  # as `secagg enroll` calls them
@@ -524,6 +559,20 @@ def _own_rows(watched: Watched, held_out: str) -> tuple[Reading, Rows, Rows | No
     return reading, table, kept
 
 
+def _check_once(run: Run, *, once: bool) -> None:
+    if once and not run.one_shot:
+        raise ParameterError("--once: is for --protocol one-shot, other sites are asked five times a round")
+
+
+def _end(final: Model | None, site: Site, run: Run, path: Path | None, say: Callable[[str], None]) -> None:
+    """Keep the model of a run that is over; None: this site ends before it."""
+    if final is None:
+        return
+    _finish(final, site, run, path, say)
+    if run.plan.rounds and not _took_part(site, say):
+        raise typer.Exit(1)
+
+
 def _finish(final: Model, site: Site, run: Run, path: Path | None, say: Callable[[str], None]) -> None:
     """Say how good the model is on held-out rows, and keep it, with the parameters that stay here."""
     from fedcore.evaluation.personal import beside_alone, personal_model, trained_on
@@ -560,6 +609,7 @@ def explain(
     *,
     schema: SchemaOption,
     registry: RegistryOption,
+    decryptors: DecryptorsOption = None,
     classes: ClassesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -570,7 +620,8 @@ def explain(
     from fedcore.rounds.levers import drowned, levers
     from secagg.service import Registry
 
-    run = _agreed(Schema.load(schema, classes_of(classes)), Registry.load(registry), {"training": training})
+    columns, opening = Schema.load(schema, classes_of(classes)), _identities(_decryptors(decryptors))
+    run = _agreed(columns, Registry.load(registry), {"training": training}, opening)
     found, warning = levers(run), drowned(run)
     console = Console()
     if as_json:

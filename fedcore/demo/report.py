@@ -46,8 +46,16 @@ def summary_lines(result: DemoResult) -> list[str]:
             f"{result.checked_sums} secure sums equal the sums of the sites' quantized updates, "
             f"element by element; the final model {identical} that of the same training in the clear."
         ),
-        f"{result.transcripts} transcripts verify offline, each with its sum recomputed bit for bit.",
     ]
+    if result.transcripts:
+        lines.append(
+            f"{result.transcripts} transcripts verify offline, each with its sum recomputed bit for bit."
+        )
+    if result.vanishing:
+        lines.append(
+            f"{', '.join(result.vanishing)}: gone after every upload, a new process for the next; "
+            f"{result.lost} was killed for good."
+        )
     if result.victim is not None:
         lines.append(f"{result.victim} was killed and came back; {_after_kill(result)}.")
     return lines

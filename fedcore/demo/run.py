@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from fedcore.evaluation.baselines import Mode, Result, Trial, compare
 from fedcore.history import read_history
 from fedcore.learner import Learner
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
+from fedcore.rounds.agreement import ONE_SHOT, PAIRWISE
 from fedcore.rounds.model import SUFFIX, load_model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import RunState
@@ -35,6 +36,9 @@ from secagg.service import Registry, ServerCredentials, write_identity
 HELD_OUT_SHARE = 0.25
 WEIGHT_CAP = 1000  # rows: a public bound on the size of a site
 _FEWEST, _MINIMUM_ROWS = 4, 8  # sites, and rows of a site
+DECRYPTORS = tuple(f"decryptor-{i}" for i in range(1, 8))  # T = 2, one may be lost
+VANISHING = 2  # sites that are new processes for every upload
+_LOST_AFTER = 3  # sums with all decryptors
 _POLL_S = 0.05
 _PATIENCE_S = 120.0  # for the whole run to make progress
 
@@ -46,6 +50,7 @@ class DemoOptions:
     drop     which answer the killed site does not give any more; None: nobody is killed
     data     folder with a table per site and schema.toml or .csv; None: `dataset`, split over `clients`
     grace_s  seconds that the server waits for the others once enough have answered
+    protocol  "pairwise", or "one-shot": two sites vanish after each upload, and one decryptor is killed
     kill_server  phases in which the server is killed, too, each in another round, and started again
     """
 
@@ -60,6 +65,11 @@ class DemoOptions:
     out: Path = Path("runs")
     grace_s: float = 2.0
     kill_server: tuple[Phase, ...] = ()
+    protocol: str = PAIRWISE
+
+    def __post_init__(self) -> None:
+        if self.protocol == ONE_SHOT and (self.drop is not None or self.kill_server):
+            raise DataError("protocol: with one-shot nobody is dropped or killed in phases of the other one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,8 @@ class DemoResult:
     transcripts: int  # verified
     seen: tuple[str, list[int], list[int]]  # site, what the server saw, what it hides
     seconds: float
+    vanishing: tuple[str, ...] = ()  # sites that are new processes for every upload
+    lost: str = ""  # decryptor
 
     @property
     def identical(self) -> bool:
@@ -105,10 +117,10 @@ class _Processes:
     lines: list[tuple[str, str]] = field(default_factory=list)  # (process, line it printed)
     _drains: list[threading.Thread] = field(default_factory=list)
 
-    def start(self, name: str, arguments: list[str], log: Path) -> None:
-        """Start `fedcore ...`; its output goes to a log file and to `lines`."""
+    def start(self, name: str, arguments: list[str], log: Path, program: str = "fedcore") -> None:
+        """Start `fedcore ...`, or another program; its output goes to a log file and to `lines`."""
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "fedcore", *arguments],
+            [sys.executable, "-m", program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -134,6 +146,11 @@ class _Processes:
         process = self.running.pop(name)
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+    def wait(self, names: Iterable[str]) -> None:
+        """Wait until these have ended by themselves."""
+        for name in names:
+            self.running[name].wait(timeout=_PATIENCE_S)
 
     def end(self) -> None:
         """End what is still running."""
@@ -191,9 +208,14 @@ def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> De
         if not 1 <= options.drop.number <= options.rounds:
             raise DataError(f"drop: round must be in 1..{options.rounds}, is {options.drop.number}")
     server = _enrol(folder, setting)
+    if options.protocol == ONE_SHOT:
+        _enrol_decryptors(folder)
     processes = _Processes()
     try:
-        events = _drive(options, setting, folder, victim, processes, show)
+        if options.protocol == ONE_SHOT:
+            events = _drive_oneshot(options, setting, folder, processes, show)
+        else:
+            events = _drive(options, setting, folder, victim, processes, show)
     finally:
         processes.end()
     checked = check_sums(folder, events)
@@ -208,7 +230,12 @@ def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> De
         transcripts,
         _seen(folder, events),
         time.monotonic() - began,
+        *((_vanishing(setting), DECRYPTORS[0]) if options.protocol == ONE_SHOT else ()),
     )
+
+
+def _vanishing(setting: Setting) -> tuple[str, ...]:
+    return tuple(sorted(setting.tables)[:VANISHING])
 
 
 def _new_folder(out: Path) -> Path:
@@ -246,6 +273,16 @@ def _enrol(folder: Path, setting: Setting) -> Identity:
     return identity
 
 
+def _enrol_decryptors(folder: Path) -> None:
+    """Give every decryptor its key, and everybody their registry."""
+    parties = []
+    for name in DECRYPTORS:
+        own = folder / "private" / name
+        own.mkdir(mode=0o700)
+        parties.append((name, write_identity(own / "identity.key").identity))
+    (folder / "decryptors.toml").write_text(Registry.of(parties).dump(), encoding="utf-8")
+
+
 def _schema_file(schema: Schema) -> str:
     return "schema.csv" if schema.layout is None else "schema.toml"
 
@@ -259,7 +296,14 @@ def _public(options: DemoOptions, folder: Path, setting: Setting) -> list[str]:
         *(("--classes", ",".join(schema.classes)) if schema.layout is None else ()),
         *("--rounds", str(options.rounds)),
         *("--weight-cap", str(WEIGHT_CAP)),
+        *_protocol(options, folder),
     ]
+
+
+def _protocol(options: DemoOptions, folder: Path) -> list[str]:
+    if options.protocol != ONE_SHOT:
+        return []
+    return ["--protocol", ONE_SHOT, "--decryptors", str(folder / "decryptors.toml")]
 
 
 def _serve_arguments(
@@ -279,7 +323,14 @@ def _serve_arguments(
 
 
 def _join_arguments(
-    options: DemoOptions, setting: Setting, folder: Path, address: str, name: str, *, hold: bool
+    options: DemoOptions,
+    setting: Setting,
+    folder: Path,
+    address: str,
+    name: str,
+    *,
+    hold: bool = False,
+    once: bool = False,
 ) -> list[str]:
     site = folder / "private" / name
     arguments = [
@@ -292,6 +343,8 @@ def _join_arguments(
         *("--reveal", str(site / "revealed")),
         *("--store", str(site / "store")),
     ]
+    if once:
+        arguments.append("--once")
     if hold and options.drop is not None:
         arguments += ["--hold", f"{options.drop.number}:{options.drop.phase.name.lower()}"]
     return arguments
@@ -340,6 +393,59 @@ def _drive(
                 happened({"event": "killed", "client": name, "line": line})
                 away = True
     return events
+
+
+def _drive_oneshot(
+    options: DemoOptions,
+    setting: Setting,
+    folder: Path,
+    processes: _Processes,
+    show: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Start the processes; some sites vanish after each upload, a decryptor is killed for good."""
+    logs, vanishing = folder / "logs", _vanishing(setting)
+    logs.mkdir()
+    events: list[dict[str, Any]] = []
+
+    def happened(event: dict[str, Any]) -> None:
+        events.append(event)
+        show(event)
+
+    def join(names: Iterable[str]) -> None:
+        for name in names:
+            once = name in vanishing
+            arguments = _join_arguments(options, setting, folder, _address(events), name, once=once)
+            processes.start(name, arguments, logs / f"{name}.log")
+
+    processes.start("server", _serve_arguments(options, setting, folder), logs / "server.log")
+    for event in _follow(folder / "history.jsonl", processes):
+        if event is not None:
+            happened(event)
+            if event["event"] == "listening":
+                for name in DECRYPTORS:
+                    arguments = _decrypt_arguments(folder, _address(events), name)
+                    processes.start(name, arguments, logs / f"{name}.log", "secagg.cli")
+                join(setting.tables)
+            if event["event"] == "completed":
+                if sum(one["event"] == "completed" for one in events) == _LOST_AFTER:
+                    processes.kill(DECRYPTORS[0])
+                    happened({"event": "killed", "client": DECRYPTORS[0], "line": "for good"})
+                processes.wait(vanishing)  # they have gone: here they come again, as new processes
+                join(vanishing)
+    return events
+
+
+def _decrypt_arguments(folder: Path, address: str, name: str) -> list[str]:
+    own = folder / "private" / name
+    return [
+        "decrypt",
+        *("--server", address),
+        *("--certificate", str(folder / "server.crt")),
+        *("--key", str(own / "identity.key"), "--store", str(own / "store")),
+        *("--registry", str(folder / "registry.toml")),
+        *("--decryptors", str(folder / "decryptors.toml")),
+        *("--minimum-decryptors", "4"),
+    ]
 
 
 @dataclass(slots=True)

@@ -38,6 +38,7 @@ from fedcore.strategies.named import read_strategy, strategy_json
 from secagg import (
     Identity,
     InfeasibleParameters,
+    OneShotPolicy,
     ParameterError,
     Policy,
     ThreatModel,
@@ -46,6 +47,7 @@ from secagg import (
 )
 from secagg.store import Store, floor_for
 
+PAIRWISE, ONE_SHOT = "pairwise", "one-shot"
 _RULES = ("security", "consent", "statistics", "evaluation", "fine_tuning")
 FOREIGN = (("learner", "kind"), ("strategy", "name"))  # keys that may name code of one's own
 ANY_NUMBER = 1_000_000  # of sites, for which a file is checked before it is known how many there are
@@ -58,6 +60,9 @@ class Security:
     corrupt, dropout   shares of those enrolled that may collude, or drop out
     minimum_cohort     fewest sites of a round; None: 3/4 of those enrolled, at least 4
     minimum_survivors  fewest whose vectors are in a sum
+    protocol           "pairwise", or "one-shot": sites speak once a round, and decryptors open the sum
+    minimum_decryptors, post_quantum
+                       of every committee of the one-upload protocol
     raises             SettingError
     """
 
@@ -65,13 +70,26 @@ class Security:
     dropout: float = 0.1
     minimum_cohort: int | None = None
     minimum_survivors: int = 3
+    protocol: str = PAIRWISE
+    minimum_decryptors: int = 4
+    post_quantum: bool = True
 
     def __post_init__(self) -> None:
         settle(self)
         for name in ("corrupt", "dropout"):
             require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
-        at_least(self, 3, "minimum_cohort")
+        at_least(self, 3, "minimum_cohort", "minimum_decryptors")
         at_least(self, 2, "minimum_survivors")
+        protocols = (PAIRWISE, ONE_SHOT)
+        require(self.protocol in protocols, "protocol", f"one of {', '.join(protocols)}", self.protocol)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values; of the pairwise protocol without what is the other one's."""
+        said: dict[str, Any] = to_json(self)
+        if self.protocol == PAIRWISE:
+            for name in ("protocol", "minimum_decryptors", "post_quantum"):
+                del said[name]
+        return said
 
     def colluders(self, enrolled: int) -> int:
         """Return how many of so many enrolled may collude, A."""
@@ -264,6 +282,7 @@ class Run:
 
     words     of the learner, as its table says: learners are foreign code
     members   who is enrolled
+    decryptors  who may be in a committee of the one-upload protocol; nobody: it is not spoken
     code      of one's own that the file names: `Agreement.code`
     raises    SettingError
     """
@@ -280,10 +299,12 @@ class Run:
     evaluation: EvaluationRules = field(default_factory=EvaluationRules)
     fine_tuning: FineTuningRules = field(default_factory=FineTuningRules)
     code: Mapping[str, Any] = field(default_factory=dict)
+    decryptors: frozenset[Identity] = frozenset()
 
     def __post_init__(self) -> None:
         privacy, after = self.plan.privacy, self.evaluation
         _ = self.terms  # refuses what no round could be made of
+        self._check_protocol()
         evaluated = self.plan.evaluate_every or after.overall or after.sites
         rule = "0 for a regression on positions of classes: the label needs low and high"
         positions = bool(self.schema.classes) and is_regression(getattr(self.learner, "model", None))
@@ -326,14 +347,45 @@ class Run:
             except ParameterError as error:
                 raise SettingError(f"privacy: {error}; fewer plan.bits need less noise") from error
 
+    def _check_protocol(self) -> None:
+        """Refuse what the one-upload protocol cannot keep: a vector is in one sum, of which no site learns.
+
+        raises  SettingError
+        """
+        rules, plan = self.security, self.plan
+        if not self.one_shot:
+            require(not self.decryptors, "decryptors", f"none with protocol = {PAIRWISE!r}", "some")
+            return
+        fewest, enrolled = rules.minimum_decryptors, len(self.decryptors)
+        require(enrolled >= fewest, "security.minimum_decryptors", f"at most the {enrolled} enrolled", fewest)
+        require(plan.attempts == 1, "plan.attempts", f"1 with protocol = {ONE_SHOT!r}", plan.attempts)
+        for name, value, said in (
+            ("consent.regroup", self.consent.regroup, "false"),
+            ("consent.strict_cohorts", self.consent.strict_cohorts, "false"),
+            ("plan.keep", plan.keep < 1, "1: what was not sent would come again"),
+            ("strategy", self.terms.passes, "one without passes over the same updates"),
+            ("strategy", getattr(self.strategy, "groups", 0), "one without groups"),
+            ("strategy", self.strategy.asks().control, "one without control variates"),
+        ):
+            require(not value, name, f"{said}, with protocol = {ONE_SHOT!r}", value)
+
     @classmethod
-    def of(cls, agreed: Agreement, schema: Schema, members: frozenset[Identity]) -> Self:
+    def of(
+        cls,
+        agreed: Agreement,
+        schema: Schema,
+        members: frozenset[Identity],
+        decryptors: frozenset[Identity] = frozenset(),
+    ) -> Self:
         """Make what a file says for these members and rows. Raises SettingError.
 
-        Colluders are those of [security], unless [privacy] says otherwise.
+        Colluders are those of [security], unless [privacy] says otherwise. A sum of the one-upload protocol
+        is tried once: a vector that was uploaded must be presumed summed.
         """
         clients = len(members)
         plan = agreed.make_plan(clients, {"colluders": agreed.security.colluders(clients)})
+        if agreed.security.protocol == ONE_SHOT and "attempts" not in agreed.plan:
+            plan = replace(plan, attempts=1)
         return cls(
             schema=schema,
             learner=agreed.make_learner(schema),
@@ -347,11 +399,13 @@ class Run:
             statistics=agreed.statistics,
             evaluation=agreed.evaluation,
             fine_tuning=agreed.fine_tuning,
+            decryptors=decryptors,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return all that is agreed on but who the members are, as JSON values: equal for equal runs."""
         rules = {name: to_json(getattr(self, name)) for name in _RULES}
+        rules["security"] = self.security.to_json()
         if self.code:
             rules |= {"asks": to_json(self.strategy.asks()), "code": dict(self.code)}
         return {
@@ -367,16 +421,21 @@ class Run:
 
         It may have more rounds than were agreed on first: all agree anew. A budget is for its rounds.
         """
-        said = self.to_json() | {"members": sorted(member.hex() for member in self.members)}
+        said = self._of_all() | {"members": sorted(member.hex() for member in self.members)}
         with suppress(ValueError):  # of a learner that is foreign code
             said["learner"] = json.loads(self.words)
         del said["plan"]["rounds"]
         return said
 
+    def _of_all(self) -> dict[str, Any]:
+        return self.to_json() | (
+            {"decryptors": sorted(one.hex() for one in self.decryptors)} if self.one_shot else {}
+        )
+
     @cached_property
     def digest(self) -> bytes:
         """32 bytes, equal for equal agreements."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(self._of_all(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return context_digest(b"agreement", text.encode(), *sorted(self.members))
 
     @property
@@ -494,6 +553,27 @@ class Run:
             minimum_cohort=smallest,
             minimum_survivors=min(self.minimum_survivors, smallest),
             minimum_corrupt=self.security.corrupt,
+        )
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether sites speak once a round."""
+        return self.security.protocol == ONE_SHOT
+
+    def oneshot_policy(self) -> OneShotPolicy:
+        """Return what a site demands of every committee and round of the one-upload protocol."""
+        fewest = self.security.minimum_decryptors
+        return OneShotPolicy(
+            known=self.members,
+            decryptors=self.decryptors,
+            minimum_candidates=fewest,
+            minimum_committee=fewest,
+            minimum_corrupt=self.security.corrupt,
+            minimum_survivors=self.minimum_survivors,
+            minimum_per_context=self.minimum_survivors,
+            minimum_colluding=self.colluders,
+            maximum_uploads=max(2, len(self.members)),
+            require_post_quantum=self.security.post_quantum,
         )
 
     def cohort_bits(self, cohort: Collection[bytes]) -> str:

@@ -24,7 +24,7 @@ from fedcore.rounds.site import Site
 from fedcore.rounds.state import pack_site, unpack_site
 from fedcore.rounds.task import Task
 from fedcore.statistics.standardizer import Standardizer, from_bounds
-from secagg import ConsentError, Identity, RoundParameters
+from secagg import ConsentError, Identity, OneShotParameters, RoundParameters
 from secagg.service import Question as LedgerQuestion
 from secagg.store import ParticipationLedger, Store, floor_for
 
@@ -53,7 +53,7 @@ class Consent:
 
     # --- before anything is computed
 
-    def admit(self, payload: bytes, parameters: RoundParameters) -> Task:
+    def admit(self, payload: bytes, parameters: RoundParameters | OneShotParameters) -> Task:
         """Return the task of a payload, and keep that it is answered. Raises TaskError, CodecError."""
         task = self._read(payload, parameters)
         with self.store.transaction():
@@ -61,7 +61,7 @@ class Consent:
             self.store.put({self._name: json.dumps(kept, sort_keys=True).encode()})
         return task
 
-    def _read(self, payload: bytes, parameters: RoundParameters) -> Task:
+    def _read(self, payload: bytes, parameters: RoundParameters | OneShotParameters) -> Task:
         """Return a task that may be asked in some place of this run. Raises TaskError, CodecError."""
         terms = self.run.terms
         task = Task.decode(payload, terms.encoding)
@@ -77,11 +77,16 @@ class Consent:
                 f"parameters.minimum_survivors: must be at least {encoding.noise.smallest}, whose noise "
                 f"hides each vector, is {parameters.minimum_survivors}"
             )
-        tolerated = floor_for(parameters.threat_model, parameters.minimum_cohort) - 2
-        if tolerated < self.run.colluders:
+        if isinstance(parameters, RoundParameters):
+            tolerated = floor_for(parameters.threat_model, parameters.minimum_cohort) - 2
+            if tolerated < self.run.colluders:
+                raise TaskError(
+                    f"parameters.threat_model.corrupt: must cover {self.run.colluders} colluders in a round "
+                    f"of {parameters.minimum_cohort}, covers {tolerated}"
+                )
+        elif parameters.colluding < self.run.colluders:
             raise TaskError(
-                f"parameters.threat_model.corrupt: must cover {self.run.colluders} colluders in a round of "
-                f"{parameters.minimum_cohort}, covers {tolerated}"
+                f"parameters.colluding: must be at least {self.run.colluders}, is {parameters.colluding}"
             )
         if not task.step or terms.place(task.question) != task.step:
             raise TaskError(f"task.step: {task.name} is not step {task.step} of the run that was agreed on")
@@ -262,6 +267,13 @@ class Consent:
                 f"{needed} members, has {survivors}"
             )
         self.store.put({name: str(before + 1).encode()})
+
+    def presumed(self, payload: bytes) -> None:
+        """Note an upload of the one-upload protocol: whether it was summed its site does not learn."""
+        task = Task.decode(payload, self.run.terms.encoding)
+        if isinstance(task.question, Train):
+            self.site.trained += 1
+            self.site.silent += bool(self.site.trouble)
 
     def counted(self, payload: bytes, survivors: Collection[Identity]) -> None:
         """Learn from our own session which sum our vector is in."""

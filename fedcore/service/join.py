@@ -23,10 +23,17 @@ from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.site import Site, with_cause
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
-from secagg import ParameterError, Phase, RoundParameters, Signer
+from secagg import OneShotParameters, ParameterError, Phase, RoundParameters, Signer
 from secagg.audit import AuditError, Round, content_of, load_receipt
 from secagg.kernels import UIntArray, VectorSource, lane_dtype
-from secagg.service import AggregationClient, PartyCredentials, ServerCredentials, StreamError, write_private
+from secagg.service import (
+    AggregationClient,
+    OneShotClient,
+    PartyCredentials,
+    ServerCredentials,
+    StreamError,
+    write_private,
+)
 from secagg.store import MemoryStore, ParticipationLedger, Store, replace_file
 
 Say = Callable[[str], None]
@@ -93,7 +100,7 @@ async def join(options: JoinOptions, say: Say) -> Model:
     A task that this site refuses costs it that round only.
     raises  ServiceError when the server cannot be reached or refuses us
     """
-    talk = _Talk(say)
+    talk = Talk(say)
     say = talk.say
     drill = _Drill(options.hold, say, options.run)
     store = MemoryStore() if options.store is None else options.store
@@ -127,22 +134,24 @@ async def join(options: JoinOptions, say: Say) -> Model:
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def _rounds(client: AggregationClient, consent: Consent, options: JoinOptions, talk: _Talk) -> Model:
+async def _rounds(client: AggregationClient, consent: Consent, options: JoinOptions, talk: Talk) -> Model:
     say, false_ends = talk.say, 0
     while True:
         try:
             outcome = await client.take_part(
-                lambda payload, parameters: talk.busy(lambda: _compute(options, consent, payload, parameters))
+                lambda payload, parameters: talk.busy(
+                    lambda: compute_answer(options, consent, payload, parameters)
+                )
             )
             if outcome.survivors and outcome.payload and not outcome.finished:
                 consent.counted(outcome.payload, outcome.survivors)
             if outcome.finished:
                 false_ends += 1
-                return _final(options, outcome.payload)
+                return final_model(options, outcome.payload)
             false_ends = 0
             if outcome.receipt and options.receipts is not None:
                 _keep_receipt(options.receipts, outcome.receipt, say)
-            name = _task(options.run, outcome.payload).name if outcome.payload else "a round"
+            name = task_of(options.run, outcome.payload).name if outcome.payload else "a round"
             told = _told(outcome.reason)
             if options.site.trouble:  # nobody else hears of it
                 say(f"{name}: sends zeros: {options.site.cause}")
@@ -157,7 +166,7 @@ async def _rounds(client: AggregationClient, consent: Consent, options: JoinOpti
             await asyncio.sleep(_REST_S)
 
 
-class _Talk:
+class Talk:
     """This site's console: what happens and, where nothing does, a line a minute of what it waits for."""
 
     def __init__(self, say: Say) -> None:
@@ -176,7 +185,8 @@ class _Talk:
         finally:
             self._computing -= 1
 
-    async def waits(self, client: AggregationClient) -> None:
+    async def waits(self, client: AggregationClient | OneShotClient) -> None:
+        """Say now and then what it waits for, as long as it does."""
         before: str | None = ""
         connected = False
         while True:
@@ -227,11 +237,12 @@ def _warnings(options: JoinOptions, store: Store) -> Iterator[str]:
             yield f"no [privacy]: {lever.name}: a liar's gain: {lever.remains}{remedy}"
 
 
-def _task(run: Run, payload: bytes) -> Task:
+def task_of(run: Run, payload: bytes) -> Task:
+    """Return the task of a payload. Raises TaskError."""
     return Task.decode(payload, run.terms.encoding)
 
 
-def _final(options: JoinOptions, payload: bytes) -> Model:
+def final_model(options: JoinOptions, payload: bytes) -> Model:
     """Return the model that ends a run, with what this site knows of it; of the server are the numbers alone.
 
     raises  DataError, TaskError: not one of this learner
@@ -248,9 +259,10 @@ def _final(options: JoinOptions, payload: bytes) -> Model:
     return run.model_of(now, None if guard is None else guard.accountant.epsilon)
 
 
-def _compute(
-    options: JoinOptions, consent: Consent, payload: bytes, parameters: RoundParameters
+def compute_answer(
+    options: JoinOptions, consent: Consent, payload: bytes, parameters: RoundParameters | OneShotParameters
 ) -> UIntArray | VectorSource:
+    """Return a site's answer to a task that it consents to. Raises FedcoreError, ParameterError."""
     task = consent.admit(payload, parameters)
     # New rows wait for a question that was never answered: its sums say nothing beside those of the old ones.
     if not consent.answered_before(task) and (rows := options.renew()) is not None:
@@ -278,7 +290,9 @@ def _keep_receipt(folder: Path, receipt: bytes, say: Say) -> None:
         replace_file(path, receipt)
 
 
-def _reveal(folder: Path, parameters: RoundParameters, answer: UIntArray | VectorSource) -> None:
+def _reveal(
+    folder: Path, parameters: RoundParameters | OneShotParameters, answer: UIntArray | VectorSource
+) -> None:
     """Write a plain update where only its owner reads it, a chunk at a time."""
     path = folder / f"{parameters.round_id.hex()}.npy"
     if path.exists():
@@ -307,7 +321,7 @@ class _Drill:
     async def before_answer(self, phase: Phase, payload: bytes) -> None:
         if self._hold is None or phase is not self._hold.phase:
             return
-        task = _task(self._run, payload)
+        task = task_of(self._run, payload)
         if task.kind is TaskKind.TRAIN and task.number == self._hold.number:
             self._say(f"holding before {phase.name.lower()} of {task.name}")
             await asyncio.Event().wait()

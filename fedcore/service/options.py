@@ -32,6 +32,8 @@ class ServeOptions:
     signer   the server's own identity: it signs a transcript of every round, in out/transcripts
     keep_inputs  with the masked vectors in it
     run      what all parties agreed on
+    decryptors  who may be in the committees of the one-upload protocol
+    epoch_s  after which another committee is formed
     database keeps rounds, uploads on their way and who was summed with whom; None: in memory
     spool    where uploads wait; None: `secagg.store.sql.spool_of` the database
     keep     models and sums that stay in `out`, the newest; None: all
@@ -43,6 +45,8 @@ class ServeOptions:
     registry: Registry
     registry_file: Path | None = None
     run: Run
+    decryptors: Registry | None = None
+    epoch_s: float = 86_400.0
     out: Path
     authority: bytes | None = field(default=None, repr=False)
     start_s: float = 60.0
@@ -65,6 +69,10 @@ class ServeOptions:
                 f"minimum_cohort: must be at most the {enrolled} enrolled, is {run.minimum_cohort}"
             )
         replace(self.deadlines, advertise_s=self.start_s)
+        if run.one_shot:
+            if self.decryptors is None or self.decryptors.identities != run.decryptors:
+                raise ParameterError("decryptors: must be those that were agreed on")
+            return
         self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
 
     def parameters(

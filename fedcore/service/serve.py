@@ -12,12 +12,15 @@ from fedcore.rounds.federation import Federation, refuse_other
 from fedcore.rounds.levers import drowned
 from fedcore.rounds.model import pack_model
 from fedcore.rounds.state import RunState
+from fedcore.service.oneshot_sums import OneShotSum
 from fedcore.service.options import ServeOptions
 from fedcore.service.recorder import CHECKPOINT, Recorder
 from fedcore.service.sums import ServiceSum
-from secagg import SecAggError
+from secagg import SecAggError, ThreatModel
 from secagg.service import (
     AggregationServer,
+    OneShotRun,
+    OneShotSettings,
     Registry,
     RunSettings,
     ServedRun,
@@ -75,6 +78,19 @@ async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> 
     )
     await server.start()
     try:
+        loop = asyncio.get_running_loop()
+        if options.decryptors is not None and options.run.one_shot:
+            settings = _oneshot_settings(options, options.decryptors, recorder, ledger)
+            speaking = await server.open_oneshot(settings)
+            once = OneShotSum(
+                speaking,
+                loop,
+                options,
+                instance=recorder.instance,
+                on_task=recorder.on_task,
+                on_warning=lambda text: recorder.write("warning", text=text),
+            )
+            return await _train(options, recorder, store, server, speaking, once, resume)
         served = await server.open(
             RunSettings(
                 registry=options.registry,
@@ -85,13 +101,48 @@ async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> 
                 keep_sums=_KEPT_SUMS,
             )
         )
-        return await _train(options, recorder, store, server, served, ledger, resume)
+        sums = ServiceSum(
+            served,
+            loop,
+            options,
+            instance=recorder.instance,
+            gone=recorder.gone,
+            on_task=recorder.on_task,
+            subjects=options.run.subjects(store),
+            ledger=ledger,
+            on_waiting=recorder.on_waiting,
+            on_warning=lambda text: recorder.write("warning", text=text),
+        )
+        return await _train(options, recorder, store, server, served, sums, resume)
     finally:
         await server.stop()
 
 
+def _oneshot_settings(
+    options: ServeOptions, decryptors: Registry, recorder: Recorder, ledger: ParticipationLedger
+) -> OneShotSettings:
+    security = options.run.security
+    return OneShotSettings(
+        registry=options.registry,
+        decryptors=decryptors,
+        threat_model=ThreatModel(corrupt=security.corrupt, dropout=security.dropout),
+        minimum_candidates=security.minimum_decryptors,
+        minimum_committee=security.minimum_decryptors,
+        post_quantum=security.post_quantum,
+        epoch_s=options.epoch_s,
+        agreement=options.run.digest,
+        observer=recorder.on_event,
+        ledger=ledger,
+        keep_sums=_KEPT_SUMS,
+    )
+
+
 async def _watch_registry(
-    options: ServeOptions, store: Database, served: ServedRun, recorder: Recorder, aggregator: ServiceSum
+    options: ServeOptions,
+    store: Database,
+    served: ServedRun | OneShotRun,
+    recorder: Recorder,
+    aggregator: ServiceSum | OneShotSum,
 ) -> None:
     """Let go of parties that the registry's file has no more; who is new there has a part in the next run."""
     path = options.registry_file
@@ -137,8 +188,8 @@ async def _train(
     recorder: Recorder,
     store: Database,
     server: AggregationServer,
-    served: ServedRun,
-    ledger: ParticipationLedger,
+    served: ServedRun | OneShotRun,
+    aggregator: ServiceSum | OneShotSum,
     resume: RunState | None,
 ) -> RunState:
     host = options.address.rsplit(":", 1)[0]
@@ -148,19 +199,6 @@ async def _train(
         recorder.write("warning", text=useless)
     if not store.durable:
         recorder.write("warning", text="without --store, what was summed is forgotten with this server")
-    loop = asyncio.get_running_loop()
-    aggregator = ServiceSum(
-        served,
-        loop,
-        options,
-        instance=recorder.instance,
-        gone=recorder.gone,
-        on_task=recorder.on_task,
-        subjects=options.run.subjects(store),
-        ledger=ledger,
-        on_waiting=recorder.on_waiting,
-        on_warning=lambda text: recorder.write("warning", text=text),
-    )
     federation = Federation(
         aggregator,
         options.run.schema,
@@ -192,7 +230,9 @@ async def _train(
         watching.cancel()
 
 
-async def _end_early(server: ServedRun, options: ServeOptions, recorder: Recorder, why: str) -> None:
+async def _end_early(
+    server: ServedRun | OneShotRun, options: ServeOptions, recorder: Recorder, why: str
+) -> None:
     """Hand out the model of the last round with a result: no later round of this run may be opened."""
     kept = options.out / CHECKPOINT
     if not kept.exists():
@@ -204,7 +244,7 @@ async def _end_early(server: ServedRun, options: ServeOptions, recorder: Recorde
     await asyncio.to_thread(recorder.report)
 
 
-async def _farewell(server: ServedRun) -> None:
+async def _farewell(server: ServedRun | OneShotRun) -> None:
     """Wait until everybody has heard that the run is over: not for ever, longer for who is being told."""
     told = asyncio.create_task(server.everybody_told())
     until = time.monotonic() + _FAREWELL_S

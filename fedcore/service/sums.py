@@ -167,20 +167,10 @@ class ServiceSum:
         return self._answer(lambda: self.served.known(ticket)) is not None
 
     def _ticket(self, task: Task, among: Sequence[str] | None) -> bytes:
-        place = b"%d/%d/%d" % (task.step, task.attempt, task.group)
-        return context_digest(self.instance, place, *(name.encode() for name in sorted(among or ())))
+        return ticket_of(self.instance, task, among)
 
     def _answer(self, asking: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Wait for an answer of the server; where its store fails, until that is over."""
-        while True:
-            try:
-                return asyncio.run_coroutine_threadsafe(asking(), self.loop).result()
-            except (LeaseLostError, StoreDamagedError):  # waiting does not mend these
-                raise
-            except StoreError as error:
-                self.on_warning(f"waits for the store: {error}")
-                if self._over.wait(_STORE_S):
-                    raise
+        return answered(asking, self.loop, self._over, self.on_warning)
 
     def _counted(
         self, task: Task, parameters: RoundParameters, asked: frozenset[Identity], result: Aggregate
@@ -280,3 +270,27 @@ class ServiceSum:
         bounds = [i * len(whole) // groups for i in range(groups + 1)]
         parts = (whole[first:last] for first, last in pairwise(bounds))
         return [tuple(sorted(name for cell in part for name in cell)) for part in parts]
+
+
+def ticket_of(instance: bytes, task: Task, among: Sequence[str] | None) -> bytes:
+    """Name the round of a task, in a run."""
+    place = b"%d/%d/%d" % (task.step, task.attempt, task.group)
+    return context_digest(instance, place, *(name.encode() for name in sorted(among or ())))
+
+
+def answered(
+    asking: Callable[[], Coroutine[Any, Any, _T]],
+    loop: asyncio.AbstractEventLoop,
+    over: threading.Event,
+    on_warning: Callable[[str], None],
+) -> _T:
+    """Wait for an answer of the server; where its store fails, until that is over."""
+    while True:
+        try:
+            return asyncio.run_coroutine_threadsafe(asking(), loop).result()
+        except (LeaseLostError, StoreDamagedError):  # waiting does not mend these
+            raise
+        except StoreError as error:
+            on_warning(f"waits for the store: {error}")
+            if over.wait(_STORE_S):
+                raise

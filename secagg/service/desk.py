@@ -19,7 +19,7 @@ from secagg.service.tasks import end_tasks, first_of
 _RECORD_LIMIT = 1 << 40  # how long one may be at the time, the sink says
 _STANDING_REPEATS = 4  # frames of one stream that change nothing, beyond one for each that it was sent
 _HANG_UP_S = 30.0  # for a client that has been sent its last record
-_SENT_S = 5.0  # to hear that a record was sent on a stream that is over
+_SENT_S = 5.0  # to hear that a record was sent on a stream that is over, on a busy machine
 
 
 class Desk(ABC):

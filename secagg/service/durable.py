@@ -131,6 +131,7 @@ class DurableRound(StoredRound):
     def _leave_nothing(self) -> None:
         """Remove what was written of a round that has not begun."""
         self.discard([f"{self._name}.payload", self._checkpoints.loose])
+        self._recall()
         self._forget_record()
 
     def _resume(self) -> Step:

@@ -29,6 +29,7 @@ from secagg.store import LeaseLostError, LedgerError, ParticipationLedger, Store
 from secagg.store.sql import AuditLog, Database, Journal, KeptRound, Lease, Leases, Spool, State
 
 _VERSION_BYTES = 8
+_PROTOCOL, _PAIRWISE = "protocol", b"pairwise"  # of the rounds of a place
 AnyDriver = TypeVar("AnyDriver", bound=Driver[Any])
 
 
@@ -59,6 +60,8 @@ class LedRun(ABC, Generic[AnyDriver]):
     Every accepted message is on disk before it is acknowledged: a round that its server leaves, however that
     ends, goes on from there with the next one that opens the run.
     """
+
+    _protocol = _PAIRWISE
 
     def __init__(
         self,
@@ -151,7 +154,11 @@ class LedRun(ABC, Generic[AnyDriver]):
     # --- rounds
 
     async def start(self) -> None:
-        """Go on with every round that the store has. Raises StoreError."""
+        """Go on with every round that the store has.
+
+        raises  StoreError; ParameterError: they speak the other protocol
+        """
+        await on_thread(self._shared.executor, self._note_protocol)
         await on_thread(self._shared.executor, self._note_registry, self._registry)
         await on_thread(self._shared.executor, self._journal.sweep)
         for kept in await on_thread(self._shared.executor, self._journal.open_rounds):
@@ -178,6 +185,17 @@ class LedRun(ABC, Generic[AnyDriver]):
                 self._shared.audit.append(audit.Round.aborted(self.place, kept.round_id, reason=str(failure)))
         self._journal.remove(self._journal.names_of(kept.round_id))
         self._shared.database.forget_traces()
+
+    def _note_protocol(self) -> None:
+        """Refuse a place whose open rounds speak another protocol: they would be taken for damaged."""
+        before = self._journal.noted(_PROTOCOL) or _PAIRWISE
+        if before == self._protocol:
+            return
+        if self._journal.open_rounds():
+            raise ParameterError(
+                f"place: {self.place} has open rounds of the {before.decode()} protocol: end them first"
+            )
+        self._journal.note(_PROTOCOL, self._protocol)
 
     def _note_registry(self, registry: Registry) -> None:
         """Let the audit log say that a federation has another registry, and who is not in it any more."""

@@ -280,6 +280,14 @@ def read_outcome(content: Buffer) -> tuple[bool, str]:
         raise StreamError("record: ENDED is not an outcome") from error
 
 
+def round_of_end(content: Buffer) -> bytes:
+    """Return the round whose end is told to who may be in several, or nothing. Raises StreamError."""
+    try:
+        return bytes.fromhex(json.loads(bytes(content)).get("round", ""))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StreamError("record: ENDED is not an outcome") from error
+
+
 class Stream:
     """Records over one gRPC call; one writer at a time."""
 

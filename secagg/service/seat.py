@@ -192,8 +192,10 @@ class Seat:
                 self.finish(bytes(record.content))
             case RecordType.RECEIPT:
                 self.take_receipt(bytes(record.content))
-            case _:
+            case RecordType.TAKEN:
                 self.taken(bytes(record.content))
+            case _:
+                raise StreamError(f"record: {record.type.name} is not for us")
 
     async def go_on(self, outlet: Outlet) -> None:
         """Carry out what the restored session still wants."""

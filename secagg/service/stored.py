@@ -214,6 +214,13 @@ class StoredRound(ABC):
         except StoreError:
             return False
 
+    def _recall(self) -> None:
+        """Forget that the round was announced; where that fails it is swept later."""
+        try:
+            self._journal.recall(self._id)
+        except StoreError:
+            return
+
     def _frame_of(self, arrived: Incoming) -> Buffer:
         if arrived.frame is None and arrived.spooled is not None:
             return self._journal.open(arrived.spooled)

@@ -11,7 +11,7 @@ import msgspec
 from secagg.effects import Aggregate, Frame, Refused
 from secagg.errors import RoundAbortedError
 from secagg.kernels import packed_bytes
-from secagg.params import Buffer, Identity, Phase
+from secagg.params import Identity, Phase
 from secagg.service.connection import Connection, Intake
 from secagg.service.desk import Desk, Discarded
 from secagg.service.driver import RoundDriver
@@ -182,15 +182,6 @@ class Streams(Desk):
             return small, small
         parameters = driver.parameters
         return small, small + packed_bytes(parameters.vector_length, parameters.ring_bits)
-
-
-def round_of_end(content: Buffer) -> bytes:
-    """Return the round whose end a member is told, or nothing. Raises StreamError."""
-    try:
-        said = msgspec.json.decode(content, type=dict[str, str])
-        return bytes.fromhex(said.get("round", ""))
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise StreamError("record: ENDED is not an outcome") from error
 
 
 def outcome_of(result: Aggregate | Exception, round_id: bytes = b"") -> bytes:

@@ -73,8 +73,8 @@ DEFENCES = (
     Defence(
         "agreement: policy knows the members",
         _AGREEMENT,
-        "            known=self.members,\n",
-        "            known=None,\n",
+        "            known=self.members,\n            minimum_cohort=smallest,\n",
+        "            known=None,\n            minimum_cohort=smallest,\n",
         "who is not enrolled is in no roster",
     ),
     Defence(
@@ -94,8 +94,8 @@ DEFENCES = (
     Defence(
         "agreement: policy of the colluders",
         _AGREEMENT,
-        "            minimum_corrupt=self.security.corrupt,\n",
-        "            minimum_corrupt=0.0,\n",
+        "            minimum_corrupt=self.security.corrupt,\n        )\n",
+        "            minimum_corrupt=0.0,\n        )\n",
         "no round is planned for fewer colluders than were agreed on",
     ),
     Defence(

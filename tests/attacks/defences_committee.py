@@ -22,8 +22,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: kept before it leaves",
         _CLIENT,
-        "            self._keep(session, effects)\n",
-        "",
+        "            self._keep(session, effects)\n            self._sends",
+        "            self._sends",
         "an upload that was not acknowledged is sent again as it was",
     ),
     Defence(
@@ -36,8 +36,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: the end of what was sent",
         _CLIENT,
-        "                if self._upload is not None:\n                    why",
-        "                if True:\n                    why",
+        "        elif round_id == self._round_id:\n            why",
+        "        else:\n            why",
         "the end of a round ends the part of those only who had one",
     ),
     Defence(
@@ -106,8 +106,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "decryptor: no payloads",
         _DECRYPTOR,
-        "            case RecordType.PAYLOAD:\n                raise StreamError",
-        "            case RecordType.HELLO:\n                raise StreamError",
+        '                raise StreamError(f"record: {record.type.name} goes to clients only")\n',
+        "                pass\n",
         "what is not for it ends the stream",
     ),
     Defence(
@@ -162,8 +162,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "desk: junk of decryptors",
         _DESKS,
-        '            raise StreamError(f"frame: {error}") from error\n',
-        "            return Standing.TAKEN\n",
+        '        raise StreamError(f"frame: {error}") from error\n',
+        '        return b""\n',
         "who sends junk loses its stream",
     ),
     Defence(
@@ -183,7 +183,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "desk: acknowledged again",
         _DESKS,
-        "        elif connection.identity in driver.uploaded:\n",
+        "        elif standing is not Standing.REFUSED and connection.identity in driver.uploaded:\n",
         "        elif standing is Standing.TAKEN:\n",
         "an acknowledgement that was lost is given again",
     ),
@@ -204,8 +204,50 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "journal: what never began is swept",
         "secagg.store.sql.journal",
-        "        gone = [name for one in self._never_begun() for name in self.names_of(one)]\n",
+        "        gone = [name for one in never for name in self.names_of(one)]\n",
         "        gone = []\n",
         "a server that dies before a round begins leaves nothing of it",
+    ),
+    Defence(
+        "journal: what began is not swept",
+        "secagg.store.sql.journal",
+        "        return [one for one in ids if one not in begun]\n",
+        "        return ids\n",
+        "a round id that is asked for again costs no round",
+    ),
+    Defence(
+        "phone: what is kept is what leaves",
+        _CLIENT,
+        "            if computing is not self._computing:\n                continue  # its model does not count any more; nothing has left\n",
+        "",
+        "a vector is not kept as about another model",
+    ),
+    Defence(
+        "desk: acknowledged is not refused",
+        _DESKS,
+        "        elif standing is not Standing.REFUSED and connection.identity in driver.uploaded:\n",
+        "        elif connection.identity in driver.uploaded:\n",
+        "a second upload is not acknowledged as the first",
+    ),
+    Defence(
+        "run: rounds of the other protocol",
+        "secagg.service.led",
+        "        if self._journal.open_rounds():\n",
+        "        if False:\n",
+        "rounds are not buried as damaged because a place was opened wrongly",
+    ),
+    Defence(
+        "run: what waits ends with the server",
+        _RUN,
+        "        await end_tasks(*self._forming, *self._offers)\n",
+        "        await end_tasks(*self._offers)\n",
+        "nobody waits for a committee for ever",
+    ),
+    Defence(
+        "run: offers after a restart",
+        _RUN,
+        "        for driver in self._rounds.values():  # clients that come while they are restored hear of them then\n            self._attach(driver)\n",
+        "",
+        "clients that come during a restart are not forgotten",
     ),
 )

@@ -274,8 +274,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "durable: nor do unfinished ones",
         "secagg.store.sql.journal",
-        "        self._spool.sweep(found)  #",
-        "        self._spool.sweep([])  #",
+        "        self._spool.sweep(found.keys() | {one.hex() for one in never})\n",
+        "        self._spool.sweep([])\n",
         "a masked update goes with its round",
     ),
     Defence(

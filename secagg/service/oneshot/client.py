@@ -20,7 +20,7 @@ from secagg.service.clock import Clock, SystemClock
 from secagg.service.context import round_context
 from secagg.service.hello import DEFAULT_PLACE
 from secagg.service.keys import ServerCredentials
-from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome
+from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome, round_of_end
 from secagg.service.records import Record, RecordType
 from secagg.store import MemoryStore, ParticipationLedger, Store
 
@@ -166,6 +166,7 @@ class _Sitting:
         self._payload = b""  # that is computed for
         self._certificate: bytes | None = None
         self._parameters: bytes | None = None  # frame of the newest round
+        self._newest_id = b""  # of it
         self._shape = 0, 0  # of the vector
         self._computing: asyncio.Task[Computed] | None = None
         self._wanted = asyncio.Event()  # something is computed, and not submitted
@@ -230,15 +231,20 @@ class _Sitting:
                 if self._upload is not None:
                     self._end(acknowledged=True)
             case RecordType.ENDED:
-                completed, reason = read_outcome(record.content)
-                self._parameters = None  # what is computed may count in the next round
-                if self._upload is not None:
-                    why = reason or ("summed, perhaps without us" if completed else "the round is over")
-                    self._end(acknowledged=False, reason=f"not acknowledged: {why}")
+                self._over_for(round_of_end(record.content), *read_outcome(record.content))
             case RecordType.FINISHED:
                 self._end(acknowledged=False, finished=True, payload=bytes(record.content))
-            case _:
+            case _:  # receipts are for those who stay
                 pass
+
+    def _over_for(self, round_id: bytes, completed: bool, reason: str) -> None:
+        """Take the end of a round: that of our upload, or of the one that we would upload to."""
+        if self._upload is None:
+            if round_id == self._newest_id:
+                self._parameters = None  # what is computed may count in the next round
+        elif round_id == self._round_id:
+            why = reason or ("summed, perhaps without us" if completed else "the round is over")
+            self._end(acknowledged=False, reason=f"not acknowledged: {why}")
 
     def _take_frame(self, frame: bytes) -> None:
         """Take a committee's certificate, or the parameters of the newest round."""
@@ -251,7 +257,7 @@ class _Sitting:
         except RemoteProtocolError as error:
             self._settings.on_refusal(f"{error.reason}: {error.detail}")
             return
-        self._parameters = frame
+        self._parameters, self._newest_id = frame, parameters.round_id
         counts = self._context_of(self._payload) in parameters.contexts and _shape(parameters) == self._shape
         if self._computing is not None and counts:
             self._wanted.set()  # what we compute counts in this round, too
@@ -310,12 +316,19 @@ class _Sitting:
                 continue  # its model does not count any more
             if self._parameters is None and computing.exception() is None:
                 continue  # no round takes it at the moment: it waits for the next one
-            vector = computing.result()
+            vector, used = computing.result(), self._parameters
             session = self._contributor()
-            self._computing = None
             if session is None:
+                self._computing = None
                 continue  # the next round tells what it is about
             effects = await asyncio.to_thread(session.submit, vector)
+            if computing is not self._computing:
+                continue  # its model does not count any more; nothing has left
+            if used is not self._parameters:  # another round takes it by now, or none
+                if self._parameters is not None:
+                    self._wanted.set()
+                continue
+            self._computing = None
             self._keep(session, effects)
             self._sends(effects)
             if self._upload is not None:

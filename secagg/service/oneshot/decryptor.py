@@ -34,10 +34,9 @@ from secagg.service.clock import Clock, SystemClock
 from secagg.service.errors import StreamError
 from secagg.service.hello import DEFAULT_PLACE
 from secagg.service.keys import ServerCredentials
-from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing
+from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, round_of_end
 from secagg.service.oneshot.run import DECRYPTORS
 from secagg.service.records import Record, RecordType
-from secagg.service.streams import round_of_end
 from secagg.service.tasks import end_tasks, on_thread
 from secagg.store import Counter, LedgerError, MemoryStore, SealedStore, Store, StoredCounter, StoreError
 
@@ -184,10 +183,8 @@ class Decryptor:
                     await on_thread(None, self._close_round, round_of_end(record.content))
             case RecordType.FINISHED:
                 self._finished = bytes(record.content)
-            case RecordType.PAYLOAD:
-                raise StreamError("record: PAYLOAD goes to clients only")
             case _:
-                pass
+                raise StreamError(f"record: {record.type.name} goes to clients only")
 
     # --- on a thread, one at a time
 

@@ -10,7 +10,7 @@ import msgspec
 from secagg.effects import Aggregate, Frame, Refused
 from secagg.errors import RemoteProtocolError
 from secagg.messages.oneshot import ONESHOT_FRAMES
-from secagg.params import Identity
+from secagg.params import Buffer, Identity
 from secagg.params_oneshot import OneShotPhase
 from secagg.service.connection import Connection, Intake
 from secagg.service.desk import Desk, Discarded
@@ -21,11 +21,12 @@ from secagg.service.oneshot.epochs import Epochs
 from secagg.service.records import Record, RecordType, Writer
 from secagg.service.stored import Standing
 from secagg.service.streams import outcome_of
+from secagg.service.tasks import on_thread
 from secagg.store.sql import Journal
 
 _ALLOWANCE = 4096  # around what is in a frame
 _SPOOLED_BYTES = 1 << 16  # uploads from here on go to the spool as they arrive
-_MEMBER_RECORDS = 1 << 14  # dealings come in many frames, a member that does not read loses its stream
+_MEMBER_RECORDS = 1 << 15  # dealings come in many frames, a member that does not read loses its stream
 _KEY_BYTES = 2048  # of a CommitteeKey
 
 
@@ -43,34 +44,42 @@ class ClientDesk(Desk):
     def offer(self, driver: OneShotDriver) -> None:
         """Tell everybody who is admitted, and has not uploaded, of a round that the store has."""
         for connection in self._there.values():
-            if connection.identity in driver.plan.admitted and connection.identity not in driver.uploaded:
-                self._offer(connection, driver)
+            self._offer(connection, driver)
 
-    def _offer(self, connection: Connection, driver: OneShotDriver) -> None:
+    def _offer(self, connection: Connection, driver: OneShotDriver) -> bool:
+        """Tell a client of a round, if it is for it and was not told before."""
+        client = connection.identity
+        wanted = driver.uploading and client in driver.plan.admitted and client not in driver.uploaded
+        if not wanted or driver.round_id in connection.joined:
+            return False
         connection.round = driver
+        connection.joined.add(driver.round_id)
         self._longest = max(self._longest, driver.upload_bytes)
         connection.send(RecordType.PAYLOAD, driver.payload)
         connection.send(RecordType.FRAME, driver.plan.certificate)
         connection.send(RecordType.FRAME, driver.parameters_frame)
+        return True
 
     def refuse(self, driver: OneShotDriver, client: Identity, refused: Refused) -> None:
         """Say why a frame counts as not sent."""
         connection = self._there.get(client)
-        if connection is not None and connection.round is driver:
+        if connection is not None and driver.round_id in connection.joined:
             connection.send(RecordType.REFUSED, f"{refused.reason}: {refused.detail}".encode())
 
     def release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
         """Tell who is still there how a round ended. None: it goes on elsewhere, or later."""
         for connection in self._there.values():
-            if connection.round is not driver:
+            if driver.round_id not in connection.joined:
                 continue
+            connection.joined.discard(driver.round_id)
+            if connection.round is driver:
+                connection.round = None
             if outcome is None:
                 connection.close()
                 continue
-            connection.round = None
             if driver.end is not None and driver.end.receipt:
                 connection.send(RecordType.RECEIPT, driver.end.receipt)
-            connection.send(RecordType.ENDED, outcome_of(outcome))
+            connection.send(RecordType.ENDED, outcome_of(outcome, driver.round_id))
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
         if hello.resume:  # it has an upload that was not acknowledged
@@ -79,40 +88,49 @@ class ClientDesk(Desk):
                 await resumed.settled.wait()
             if resumed is not None and resumed.phase is not None:
                 connection.round = resumed
+                connection.joined.add(resumed.round_id)
                 connection.send(RecordType.FRAME, resumed.parameters_frame)  # it sends its upload again
                 return
-            connection.send(RecordType.ENDED, msgspec.json.encode({"outcome": "over"}))
+            over = {"outcome": "over", "round": hello.resume.hex()}
+            connection.send(RecordType.ENDED, msgspec.json.encode(over))
         self._offer_newest(connection)
 
     def _offer_newest(self, connection: Connection) -> None:
-        for driver in reversed(list(self._rounds.values())):
-            wanted = driver.uploading and connection.identity in driver.plan.admitted
-            if wanted and connection.identity not in driver.uploaded:
-                self._offer(connection, driver)
-                return
+        """Offer the newest round that takes uploads; of one that is being restored all hear when it is."""
+        any(self._offer(connection, driver) for driver in reversed(list(self._rounds.values())))
 
     async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
-        driver = connection.round
         late = self._there.get(connection.identity) is not connection
-        if not isinstance(driver, OneShotDriver) or late or isinstance(record.spooled, Discarded):
+        if late or isinstance(record.spooled, Discarded):
             if record.spooled is not None:
                 record.spooled.abandon()
             return None
-        spooled = None
+        content, spooled = record.content, None
         if record.spooled is not None:
             await intake.commit(record)
             spooled = record.spooled.name
-        standing = await driver.receive(
-            connection.identity, None if spooled else bytes(record.content), spooled
-        )
+            content = await on_thread(None, self._journal.open, spooled)
+        driver = self._round_of(content)
+        if spooled is not None and (driver is None or not spooled.startswith(f"{driver.round_id.hex()}.")):
+            # For another round than the newest that it heard of: it must not go with that one.
+            content = bytes(content)
+            await on_thread(None, self._journal.remove, [spooled])
+            spooled = None
+        if driver is None or driver.round_id not in connection.joined:
+            return None
+        standing = await driver.receive(connection.identity, None if spooled else bytes(content), spooled)
         if standing is Standing.LOST:
             connection.close()  # it comes back, and sends the same again
-        elif connection.identity in driver.uploaded:
+        elif standing is not Standing.REFUSED and connection.identity in driver.uploaded:
             connection.send(RecordType.TAKEN, bytes([OneShotPhase.UPLOAD]))
             if connection.round is driver:
                 connection.round = None
                 self._offer_newest(connection)
         return standing
+
+    def _round_of(self, frame: Buffer) -> OneShotDriver | None:
+        """Return the round that a frame names. Raises StreamError: it is none."""
+        return self._rounds.get(_round_id(frame))
 
     def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
         if kind is not RecordType.FRAME:
@@ -159,10 +177,12 @@ class MemberDesk(Desk):
     def release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
         """Tell the members that a round is over: they forget their shares. None: it goes on elsewhere."""
         for connection in self._there.values():
+            if driver.round_id not in connection.joined:
+                continue
+            connection.joined.discard(driver.round_id)
             if outcome is None:
                 connection.close()
-            elif driver.round_id in connection.joined:
-                connection.joined.discard(driver.round_id)
+            else:
                 connection.send(RecordType.ENDED, outcome_of(outcome, driver.round_id))
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
@@ -177,10 +197,7 @@ class MemberDesk(Desk):
         if self._there.get(connection.identity) is not connection:
             return None
         frame = bytes(record.content)
-        try:
-            round_id = ONESHOT_FRAMES.open(frame).round_id
-        except RemoteProtocolError as error:
-            raise StreamError(f"frame: {error}") from error
+        round_id = _round_id(frame)
         if (driver := self._rounds.get(round_id)) is not None:
             return await driver.receive(connection.identity, frame)
         return self._epochs.receive(connection.identity, round_id, frame)
@@ -193,6 +210,13 @@ class MemberDesk(Desk):
         if length > limit:
             raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
         return None
+
+
+def _round_id(frame: Buffer) -> bytes:
+    try:
+        return ONESHOT_FRAMES.open(frame).round_id
+    except RemoteProtocolError as error:
+        raise StreamError(f"frame: {error}") from error
 
 
 def _send(connection: Connection, item: Frame | Refused) -> None:

@@ -69,7 +69,9 @@ class OneShotDriver(Driver[OneShotPlan]):
 
     def _time(self) -> tuple[float, float | None]:
         deadlines = self.plan.deadlines
-        return (deadlines.upload_s, None) if self.uploading else (deadlines.phase_s, deadlines.grace_s)
+        if self.uploading:
+            return deadlines.upload_s, deadlines.upload_grace_s
+        return deadlines.phase_s, deadlines.grace_s
 
     def _enough(self) -> bool:
         if self.uploading:

@@ -72,7 +72,6 @@ class Epochs:
         self.latest: dict[Identity, Frame] = {}
         self._forming: CommitteeSession | None = None
         self._forming_id = b""
-        self._changed = asyncio.Event()
         self._current: Epoch | None = None
         self._spent = False
         self._lock = asyncio.Lock()

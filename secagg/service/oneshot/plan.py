@@ -23,6 +23,7 @@ class OneShotDeadlines:
     """The time that a round takes at most, in seconds of the service's clock.
 
     upload_s  for uploads, until enough are there; too few by then end the round without a result
+    upload_grace_s  once as many as a sum needs have uploaded, at most so long for the rest; None: upload_s
     phase_s   for the members, a phase
     grace_s   once enough members have answered, at most so long for the rest; None: phase_s
 
@@ -30,11 +31,12 @@ class OneShotDeadlines:
     """
 
     upload_s: float = 600.0
+    upload_grace_s: float | None = None
     phase_s: float = 30.0
     grace_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("upload_s", "phase_s", "grace_s"):
+        for name in ("upload_s", "upload_grace_s", "phase_s", "grace_s"):
             seconds = getattr(self, name)
             if seconds is not None:
                 require(math.isfinite(seconds) and seconds > 0, name, "positive and finite", seconds)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from secagg.effects import Aggregate, Effect, Refused, UploadTaken
 from secagg.errors import LocalProtocolError
 from secagg.kernels import usable_cpus
-from secagg.messages.oneshot import ONESHOT_FRAMES, decode_oneshot
+from secagg.messages.oneshot import ONESHOT_FRAMES, Upload, decode_oneshot
 from secagg.params import Buffer, Identity
 from secagg.params_oneshot import OneShotPhase
 from secagg.protocol.oneshot import OneShotProgress, OneShotServer
@@ -27,7 +27,7 @@ from secagg.store.sql import AuditLog, Journal, Kept, KeptRound, SpoolMissingErr
 
 OVER = OneShotProgress(None, 0, 0, 0, ready=False, missing=frozenset())
 _CLOSED = 1 << 10  # kind of the note that a phase was closed, of nobody; no frame has it
-_AGAIN = 1 << 16  # added to the kind of a message that its sender was asked for once more
+_AGAIN = 1 << 16  # added to the kind of a second Review, for which a member is asked when the first is wrong
 
 
 class OneShotRound(StoredRound):
@@ -87,6 +87,7 @@ class OneShotRound(StoredRound):
         except BaseException as error:
             if not (isinstance(error, StoreError) and self._is_there()):
                 self.discard([f"{self._name}.payload"])
+                self._recall()
                 raise
         self.known, self._session = True, session
         step.events.append(RoundOpened(self._id, plan.parameters.vector_length, plan.parameters.ring_bits))
@@ -258,8 +259,9 @@ class _FramesAsPacked:
         where = self._frames[digest]
         frame = where if isinstance(where, bytes) else self._journal.open(where)
         message = decode_oneshot(ONESHOT_FRAMES.open(frame))
-        packed: Buffer = getattr(message, "packed")  # noqa: B009 - of an Upload, or a Packed
-        return packed
+        if not isinstance(message, Upload):
+            raise TypeError("vectors come in uploads")
+        return message.packed
 
     def clear(self) -> None:
         """Forget them: the frames go with the round."""

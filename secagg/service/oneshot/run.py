@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from secagg.effects import AbortReason, Aggregate, Frame, OneShotAggregate, Refused
 from secagg.errors import ParameterError, RoundAbortedError
-from secagg.params import Buffer, Identity, ThreatModel
+from secagg.params import ROUND_ID_BYTES, Buffer, Identity, ThreatModel
 from secagg.params_oneshot import CommitteeParameters, OneShotParameters
 from secagg.service.context import round_context
+from secagg.service.errors import ServiceError
 from secagg.service.events import Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, check_place
 from secagg.service.led import Entrance, LedRun, Shared
@@ -87,7 +88,7 @@ class OneShotSettings:
 
     @property
     def everybody(self) -> Registry:
-        """The enrolled parties. Raises RegistryError: two are called the same, or one is by two names."""
+        """The enrolled parties. Raises ParameterError: one has two names; RegistryError: two have one."""
         names = {**self.registry.names, **self.decryptors.names}
         for identity, name in self.registry.names.items():
             if names[identity] != name:
@@ -103,6 +104,8 @@ class OneShotRun(LedRun[OneShotDriver]):
     Every accepted message is on disk before it is acknowledged. A client whose upload is acknowledged may
     vanish for ever.
     """
+
+    _protocol = b"one-shot"
 
     def __init__(self, settings: OneShotSettings, shared: Shared, lease: Lease) -> None:
         super().__init__(
@@ -126,6 +129,7 @@ class OneShotRun(LedRun[OneShotDriver]):
         self._clients = ClientDesk(self._rounds, self._journal, settings.registry.identities)
         self._members = MemberDesk(self._rounds, self._epochs, settings.decryptors.identities)
         self._offers: set[asyncio.Task[None]] = set()
+        self._forming: set[asyncio.Task[Epoch]] = set()  # what rounds that are to begin wait for
 
     # --- what the caller does
 
@@ -159,6 +163,7 @@ class OneShotRun(LedRun[OneShotDriver]):
         among: Collection[Identity] | None = None,
         deadlines: OneShotDeadlines | None = None,
         ticket: bytes = b"",
+        round_id: bytes = b"",
     ) -> OneShotAggregate:
         """Run one round about `payload`; others may go on meanwhile. Forms a committee if there is none.
 
@@ -168,6 +173,7 @@ class OneShotRun(LedRun[OneShotDriver]):
         among     who may upload; None: all that are enrolled
         ticket    names the round for its caller: of the same ticket there is one round, whatever happens to
                   the server; it is gone on with, or its outcome returned. Nothing: it is a new one
+        round_id  of a new round, 16 random bytes; nothing: they are drawn
         others    as in `OneShotParameters`
 
         raises  RoundAbortedError; ParameterError; InfeasibleParameters; StoreError: it could not be begun;
@@ -178,7 +184,7 @@ class OneShotRun(LedRun[OneShotDriver]):
             raise self._heart.lost
         contexts = {round_context(bytes(payload), self._settings.agreement), *earlier}
         parameters = OneShotParameters(
-            round_id=os.urandom(16),
+            round_id=round_id or os.urandom(ROUND_ID_BYTES),
             committee_digest=bytes(32),
             vector_length=vector_length,
             ring_bits=ring_bits,
@@ -191,8 +197,6 @@ class OneShotRun(LedRun[OneShotDriver]):
         admitted = self._settings.registry.identities
         if among is not None:
             admitted &= frozenset(among)
-        if len(admitted) < (least := parameters.effective_minimum):
-            raise ParameterError(f"among: {len(admitted)} enrolled clients, at least {least} must upload")
         plan = OneShotPlan(
             parameters=parameters,
             certificate=b"",
@@ -209,7 +213,17 @@ class OneShotRun(LedRun[OneShotDriver]):
             round_id = there or await self._begin(plan, payload, ticket)
         return _summed(await self._wait_for(round_id))
 
-    async def enrol(self, registry: Registry, decryptors: Registry) -> None:
+    async def known(self, ticket: bytes) -> OneShotParameters | None:
+        """Return the parameters of the round of a ticket, if the store knows it. Raises StoreError."""
+        kept = await on_thread(self._shared.executor, self._journal.by_ticket, ticket)
+        return None if kept is None else OneShotPlan.load(kept.header).parameters
+
+    @property
+    def registry(self) -> Registry:
+        """The enrolled clients."""
+        return self._settings.registry
+
+    async def enrol(self, registry: Registry, decryptors: Registry | None = None) -> None:
         """Take other registries from now on: who is not in them any more loses its stream.
 
         A round that goes on keeps the clients that it began with, but hears the revoked no more; a committee
@@ -217,6 +231,7 @@ class OneShotRun(LedRun[OneShotDriver]):
 
         raises  ParameterError, RegistryError: as for settings; StoreError: nothing has changed
         """
+        decryptors = self._settings.decryptors if decryptors is None else decryptors
         settings = replace(self._settings, registry=registry, decryptors=decryptors)
         await on_thread(self._shared.executor, self._note_registry, settings.everybody)
         before, self._settings, self._registry = self._settings, settings, settings.everybody
@@ -253,19 +268,20 @@ class OneShotRun(LedRun[OneShotDriver]):
         """Go on with the epoch and every round that the store has. Raises StoreError."""
         await self._epochs.start()
         await super().start()
-
-    async def close(self) -> None:
-        """Leave the run: close every stream; rounds that go on stay in the store, for who opens it next."""
-        await end_tasks(*self._offers)
-        await super().close()
+        for driver in self._rounds.values():  # clients that come while they are restored hear of them then
+            self._attach(driver)
 
     async def _begin(self, plan: OneShotPlan, payload: Buffer, ticket: bytes) -> bytes:
         """Open a round with the committee of now; returns its id."""
-        epoch = await self._epochs.ready(self._members)
+        if len(plan.admitted) < (least := plan.parameters.effective_minimum):
+            raise ParameterError(
+                f"among: {len(plan.admitted)} enrolled clients, at least {least} must upload"
+            )
+        epoch = await self._ready()
         # Decryptors leave an epoch behind when they are asked for a sum in the next one.
-        epoch_id = epoch.committee.parameters.epoch_id
-        while before := [self._tasks[one.round_id] for one in self._others(epoch_id)]:
-            await asyncio.wait(before)
+        while before := self._others(epoch.committee.parameters.epoch_id):
+            await asyncio.wait([self._tasks[one.round_id] for one in before])
+            epoch = await self._ready()
         plan = replace(
             plan,
             certificate=epoch.certificate,
@@ -273,6 +289,24 @@ class OneShotRun(LedRun[OneShotDriver]):
         )
         driver = OneShotDriver(plan, self._services, payload=payload, outlet=self._deliver, ticket=ticket)
         return self._start(driver, new=True)
+
+    async def _ready(self) -> Epoch:
+        """Return an epoch to open a round with; as long as this run is led."""
+        forming = asyncio.create_task(self._epochs.ready(self._members))
+        self._forming.add(forming)
+        try:
+            return await forming
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():  # it is our caller that was cancelled
+                raise
+            raise self._heart.lost or ServiceError("the server was stopped before a round began") from None
+        finally:
+            self._forming.discard(forming)
+
+    async def _stop_rounds(self) -> None:
+        await end_tasks(*self._forming, *self._offers)
+        await super()._stop_rounds()
 
     def _others(self, epoch_id: bytes) -> list[OneShotDriver]:
         return [one for one in self._rounds.values() if one.epoch_id != epoch_id]

@@ -151,8 +151,17 @@ class Journal:
     # --- writing
 
     def announce(self, round_id: bytes) -> None:
-        """Note that a round is about to begin: what is spooled of it is swept when it does not."""
+        """Note that a round is about to begin: what is spooled of it is swept when it does not.
+
+        raises  LeaseLostError
+        """
         self.note(_BEGINS + round_id.hex(), b"\1")
+
+    def recall(self, round_id: bytes) -> None:
+        """Take a note of `announce` back: the round does not begin, and nothing of it is spooled."""
+        with self._database.transaction():
+            self._leases.fence(self._lease)
+            self._database.put({self._place_of(_BEGINS + round_id.hex()): None})
 
     def begin(self, round_id: bytes, header: bytes, *, ticket: bytes = b"", opened: float) -> None:
         """Keep a new round. Raises ParameterError when there is one of this id."""
@@ -234,7 +243,10 @@ class Journal:
         self._spool.remove(gone)
 
     def note(self, name: str, value: bytes) -> None:
-        """Keep something of the place itself, in place of what was noted under this name."""
+        """Keep something of the place itself, in place of what was noted under this name.
+
+        raises  LeaseLostError
+        """
         with self._database.transaction():
             self._leases.fence(self._lease)
             self._database.put({self._place_of(name): value})
@@ -253,16 +265,18 @@ class Journal:
     def sweep(self) -> list[str]:
         """Remove what rounds of this place have in the spool and do not name; returns what was whole of it.
 
-        A server that ended between spool and database leaves it, and what it was writing. Before a round of
-        the place goes on here: what a round that goes on has just spooled is not named yet, and rounds of
-        other places may go on.
+        That is also all of rounds that were announced here, and that no place has. A server that ended
+        between spool and database leaves it, and what it was writing. Before a round of the place goes on
+        here: what a round that goes on has just spooled is not named yet; rounds of other places may go on.
         """
         with self._database.connection() as db:
             here = rounds.c.place == self.place
             found = {bytes(row.round_id).hex(): row for row in db.execute(select(rounds).where(here))}
             named = {row.checkpoint for row in found.values()}
             named |= set(db.execute(select(messages.c.spooled)).scalars())
-        gone = [name for one in self._never_begun() for name in self.names_of(one)]
+        announced = self._database.names(self._place_of(_BEGINS))
+        never = self._never_begun(announced)
+        gone = [name for one in never for name in self.names_of(one)]
         for name in self._spool.names():
             round_id, _, word = name.partition(".")
             if (row := found.get(round_id)) is None or name in named:
@@ -270,16 +284,20 @@ class Journal:
             if word != _STAYS.get(State(row.state)):
                 gone.append(name)
         self._spool.remove(gone)
-        self._spool.sweep(found)  # a server that led before and was only stopped commits none of it
-        return gone
-
-    def _never_begun(self) -> list[bytes]:
-        """Return rounds that were announced, and no more; they are forgotten."""
-        names = self._database.names(self._place_of(_BEGINS))
+        # A server that led before and was only stopped commits none of it.
+        self._spool.sweep(found.keys() | {one.hex() for one in never})
         with self._database.transaction():
             self._leases.fence(self._lease)
-            self._database.put(dict.fromkeys(names))
-        return [bytes.fromhex(name.rpartition("/")[2]) for name in names]
+            self._database.put(dict.fromkeys(announced))
+        return gone
+
+    def _never_begun(self, announced: Iterable[str]) -> list[bytes]:
+        """Return rounds that were announced, and that no place has."""
+        ids = [bytes.fromhex(name.rpartition("/")[2]) for name in announced]
+        with self._database.connection() as db:
+            query = select(rounds.c.round_id).where(rounds.c.round_id.in_(ids))
+            begun = {bytes(one) for one in db.execute(query).scalars()}
+        return [one for one in ids if one not in begun]
 
     def _fence(self, round_id: bytes) -> str | None:
         """Return the round's checkpoint. Raises LeaseLostError; ParameterError unless it is here and open."""

@@ -14,9 +14,20 @@ import pytest
 from secagg import IdentityKey, ParameterError, RoundAbortedError
 from secagg.audit import Round, content_of
 from secagg.params_oneshot import OneShotPhase
-from secagg.service import Contribution, Decryptor, RoundCompleted, RoundResumed, ServiceError, StoreFailed
+from secagg.service import (
+    Contribution,
+    Decryptor,
+    OneShotSettings,
+    Registry,
+    RoundCompleted,
+    RoundResumed,
+    RunSettings,
+    ServiceError,
+    StoreFailed,
+)
 from secagg.service.line import Stream
 from secagg.service.oneshot.driver import OneShotDriver
+from secagg.service.oneshot.rounds import OneShotRound
 from secagg.service.records import RecordType
 from secagg.store import MemoryStore, SealedStore, SqliteStore, StoreFullError
 from secagg.store.sql import AuditLog, Database, Journal, spool_of
@@ -170,6 +181,97 @@ def test_a_ticket_is_one_round_whatever_happens(tmp_path: Path) -> None:
                 await c.round(b"another model", ticket=TICKET)
         async with served(tmp_path) as c:
             c.exact(await c.round(ticket=TICKET), range(5))
+
+    asyncio.run(run())
+
+
+def test_a_server_that_is_started_again_goes_on_with_its_committee(tmp_path: Path) -> None:
+    stores = [SealedStore(MemoryStore(), bytes([i]) * 32) for i in range(5)]
+
+    async def run(payload: bytes, formed: int) -> None:
+        async with served(tmp_path) as c:
+            for i in range(5):
+                c.decrypt(i, store=stores[i])
+            running = c.round(payload)
+            await asyncio.gather(*(c.contribute(i) for i in range(5)))
+            c.exact(await running, range(5))
+            assert len(c.committees) == formed
+
+    asyncio.run(run(b"one", 1))
+    asyncio.run(run(b"two", 0))
+
+
+def test_a_ticket_whose_round_is_over_is_answered_whoever_is_enrolled_by_now(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as c:
+            c.decrypt()
+            running = c.round(ticket=TICKET)
+            await asyncio.gather(*(c.contribute(i) for i in range(5)))
+            await running
+            await c.run.enrol(Registry.of([("client-0", c.keys[0].identity)]))
+            c.exact(await c.round(ticket=TICKET), range(5))
+            with pytest.raises(ParameterError, match="among: 1 enrolled clients"):
+                await c.round(b"the next model")
+
+    asyncio.run(run())
+
+
+def test_clients_that_come_while_a_round_is_restored_hear_of_it_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = [SealedStore(MemoryStore(), bytes([i]) * 32) for i in range(5)]
+
+    async def first() -> None:
+        async with served(tmp_path) as c:
+            for i in range(5):
+                c.decrypt(i, store=stores[i])
+            running = c.round(ticket=TICKET)
+            await settle(lambda: bool(c.run.rounds) and c.run.rounds[0].uploading)
+            await c.server.stop()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def second() -> None:
+        free = threading.Event()
+        original = OneShotRound._resume
+
+        def slow(self: OneShotRound) -> Any:
+            free.wait(60)
+            return original(self)
+
+        monkeypatch.setattr(OneShotRound, "_resume", slow)
+        async with served(tmp_path) as c:
+            for i in range(5):
+                c.decrypt(i, store=stores[i])
+            running = c.round(ticket=TICKET)
+            clients = [asyncio.create_task(c.contribute(i)) for i in range(5)]
+            await settle(lambda: len(c.run.connected) == 5)
+            free.set()
+            await asyncio.gather(*clients)
+            c.exact(await running, range(5))
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+def test_a_place_with_open_rounds_of_the_other_protocol_is_refused(tmp_path: Path) -> None:
+    """They would be taken for damaged, and given up."""
+
+    async def run() -> None:
+        async with served(tmp_path) as c:
+            c.decrypt()
+            running = c.round(ticket=TICKET)
+            await settle(lambda: bool(c.run.rounds) and c.run.rounds[0].uploading)
+            await c.server.close(c.run)
+            await asyncio.gather(running, return_exceptions=True)
+            with pytest.raises(ParameterError, match="open rounds of the one-shot protocol"):
+                await c.server.open(RunSettings(registry=c.registry))
+            settings = OneShotSettings(registry=c.registry, decryptors=c.decryptors, post_quantum=False)
+            c.run = await c.server.open_oneshot(settings)
+            running = c.round(ticket=TICKET)
+            await asyncio.gather(*(c.contribute(i) for i in range(5)))
+            c.exact(await running, range(5))
+            await c.server.close(c.run)
+            await c.server.open(RunSettings(registry=c.registry))
 
     asyncio.run(run())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,11 @@ from secagg.service import (
     OneShotSettings,
     PhaseDone,
     Registry,
+    ServiceError,
     round_context,
 )
 from secagg.service.oneshot.driver import OneShotDriver
-from secagg.store import MemoryStore, SealedStore
+from secagg.store import MemoryStore, ParticipationLedger, SealedStore
 from tests.service.cohort import settle
 from tests.service.oneshot.cohort import PAYLOAD, SOON, OneShotCohort, oneshot_cohort
 
@@ -381,6 +384,72 @@ def test_a_computation_for_a_model_that_does_not_count_any_more_is_begun_anew() 
             assert (await straggler).payload == b"two"
             hold.set()
             c.exact(await second, range(4))
+
+    asyncio.run(run())
+
+
+@dataclass
+class _Slow:
+    """A vector that is not read before it may be."""
+
+    array: Any
+    length: int = 50
+    entered: threading.Event = field(default_factory=threading.Event)
+    free: threading.Event = field(default_factory=threading.Event)
+
+    def read(self, start: int, out: Any) -> None:
+        self.entered.set()
+        self.free.wait(60)
+        out[:] = self.array[start : start + len(out)]
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_round_that_opens_while_an_upload_is_made_gets_it_or_another(counts: bool) -> None:
+    """What is kept as uploaded is what leaves: for the round, and about the model, that it was made for."""
+
+    async def run() -> None:
+        async with oneshot_cohort() as c:
+            c.decrypt()
+            slow = _Slow(c.vectors[0])
+            made: list[bytes] = []
+
+            def compute(payload: bytes, _parameters: Any) -> Any:
+                made.append(payload)
+                return slow if len(made) == 1 else c.vectors[0]
+
+            first = c.round(b"one", goal=4)
+            straggler = asyncio.create_task(c.client(0).contribute(compute))
+            await settle(slow.entered.is_set)
+            earlier = [round_context(b"one")] if counts else []
+            second = c.round(b"two", earlier=earlier)
+            await settle(lambda: len(c.run.rounds) == 2 and c.run.rounds[1].uploading)
+            await asyncio.sleep(0.1)
+            slow.free.set()
+            said = await straggler
+            (now,) = (one for one in c.run.rounds if one.payload == b"two")
+            assert said.acknowledged
+            assert said.round_id == now.round_id
+            assert said.payload == made[-1] == (b"one" if counts else b"two")
+            me, ledger = c.keys[0].identity, ParticipationLedger(c.stores[0])
+            assert ledger.told(round_context(b"one"), me) is counts
+            assert ledger.told(round_context(b"two"), me) is not counts
+            first.cancel()
+            second.cancel()
+            await asyncio.gather(first, second, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_round_that_waits_for_its_committee_ends_with_its_server() -> None:
+    async def run() -> None:
+        async with oneshot_cohort() as c:
+            running = [c.round(), c.round(ticket=b"t")]
+            await asyncio.sleep(0.2)
+            assert not any(one.done() for one in running)
+            await c.server.stop()
+            for one in running:
+                with pytest.raises(ServiceError, match="before a round began"):
+                    await one
 
     asyncio.run(run())
 

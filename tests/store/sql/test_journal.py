@@ -154,9 +154,16 @@ def test_what_was_announced_and_never_began_is_swept(database: Database, spool: 
         where.announce(one)
         where.keep(f"{one.hex()}.payload", b"x")
     journal.begin(began, b"", opened=1.0)
+    journal.announce(began)  # once more, which its server found out too late
     assert journal.sweep() == [f"{never.hex()}.payload"]
     assert sorted(spool.names()) == [f"{began.hex()}.payload", f"{elsewhere.hex()}.payload"]
     assert journal.sweep() == []
+    other.begin(elsewhere, b"", opened=1.0)
+    journal.announce(elsewhere)
+    journal.recall(elsewhere)
+    journal.announce(elsewhere)
+    assert journal.sweep() == []
+    assert sorted(spool.names()) == [f"{began.hex()}.payload", f"{elsewhere.hex()}.payload"]
 
 
 def test_what_a_round_elsewhere_has_just_spooled_is_left_alone(database: Database, spool: Spool) -> None:
