@@ -15,6 +15,7 @@ from fedcore.data import breast_cancer, uneven, write_table
 from fedcore.demo.checks import DemoError, check_sums, check_transcripts
 from fedcore.demo.report import write_report
 from fedcore.demo.run import DemoOptions, DemoResult, run_demo
+from fedcore.errors import DataError
 from fedcore.evaluation.baselines import Mode
 from fedcore.history import read_history
 from fedcore.service.join import Hold
@@ -80,6 +81,24 @@ def test_the_server_never_opens_a_plain_update_though_the_sites_write_them(
     assert sum(line.startswith("['join']") for line in lines) >= 4 * 3  # three rounds, four sites
     server = next(event["pid"] for event in result.events if event["event"] == "listening")
     assert not [line for line in lines if line.startswith("['serve']") or f" {server} " in line]
+
+
+def test_sites_that_speak_once_vanish_and_a_decryptor_is_killed(tmp_path: Path) -> None:
+    """Two sites are new processes for every upload; one of seven decryptors is gone from the third sum on."""
+    result = run(tmp_path, rounds=2, protocol="one-shot")
+    rounds = [event for event in result.events if event["event"] == "round"]
+    assert [event["task"] for event in rounds] == ["mean 1", "deviation 1", "train 1", "train 2"]
+    assert all(event["completed"] and len(event["survivors"]) == 5 for event in rounds)
+    assert {"event": "killed", "client": "decryptor-1", "line": "for good"} in result.events
+    assert result.vanishing == ("hospital-1", "hospital-2")
+    assert result.checked_sums == 4
+    assert result.identical
+    write_report(result)
+    assert "gone after every upload" in (result.folder / "report.md").read_text(encoding="utf-8")
+    logs = (result.folder / "logs" / "hospital-1.log").read_text(encoding="utf-8")
+    assert logs.count("agreed: ") >= 4  # a process for every upload
+    with pytest.raises(DataError, match="one-shot"):
+        run(tmp_path, protocol="one-shot", drop=Hold(1, Phase.ADVERTISE_KEYS))
 
 
 @pytest.mark.exhaustive
