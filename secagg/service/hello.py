@@ -17,7 +17,7 @@ from secagg.service.errors import HelloError
 NONCE_BYTES = 32
 HELLO_BYTES = 768
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_TAG, _MOST_TAGS = re.compile(r"[A-Za-z0-9._-]{1,24}"), 8
+_TAG, MOST_TAGS = re.compile(r"[A-Za-z0-9._-]{1,24}"), 8
 DEFAULT_PLACE = "default/default"
 
 
@@ -52,10 +52,10 @@ class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 def check_tags(tags: Collection[str]) -> tuple[str, ...]:
     """Return tags, ascending. Raises ParameterError: too many, or one that is no word."""
-    if len(tags) > _MOST_TAGS or not all(_TAG.fullmatch(tag) for tag in tags):
+    if len(tags) > MOST_TAGS or not all(_TAG.fullmatch(tag) for tag in tags):
         raise ParameterError(
-            f"tags: up to {_MOST_TAGS} words of letters, digits, '.', '_' and '-', up to 24, are "
-            f"{sorted(tags)[:_MOST_TAGS]}"
+            f"tags: up to {MOST_TAGS} words of letters, digits, '.', '_' and '-', up to 24, are "
+            f"{sorted(tags)[:MOST_TAGS]}"
         )
     return tuple(sorted(set(tags)))
 

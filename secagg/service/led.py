@@ -16,7 +16,7 @@ from secagg.params import Buffer, Identity
 from secagg.service.clock import Clock
 from secagg.service.connection import Intake
 from secagg.service.driver import Driver
-from secagg.service.errors import ServiceError
+from secagg.service.errors import NotHereError, ServiceError
 from secagg.service.events import Observer, StoreFailed, guarded
 from secagg.service.heart import Heart
 from secagg.service.hello import Hello
@@ -308,6 +308,11 @@ class LedRun(ABC, Generic[AnyDriver]):
 
     async def _stop_rounds(self) -> None:
         await end_tasks(*self._tasks.values())
+
+    def _check_leads(self) -> None:
+        """Raise NotHereError when another server leads by now: parties go there."""
+        if self._heart.lost is not None:
+            raise NotHereError("hello: this run is not here any more")
 
     async def _stop_leading(self, error: LeaseLostError) -> None:
         """Stop everything here: another server goes on with it."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -28,7 +29,8 @@ from secagg.service.tasks import end_tasks
 RECORD_LIMIT = 1 << 34  # a payload may be a large model
 _RETRY_S, _RETRY_MOST_S = 0.25, 10.0  # before another attempt, give or take a half
 
-_REFUSALS = 64  # of a server, on one stream: more would fill our log
+_REFUSALS, _HOUR_S = 64, 3600.0  # of a server, in so long: more would fill our log
+_PACE_BYTES = 8
 _MOST_PACED_S = 86_400.0  # a server may send us away for so long
 _GREETING_S = 15.0  # to connect, and to be challenged
 
@@ -64,6 +66,10 @@ class Sitting(Protocol):
     @property
     def round_id(self) -> bytes:
         """The round to resume, or nothing."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What it says of itself, beside the tags of the line."""
 
     async def go_on(self, stream: Stream) -> None:
         """Take up, on a new stream, what was under way. Called after hello."""
@@ -120,6 +126,7 @@ class Line:
         self._credentials = credentials
         self._clock = clock or SystemClock()
         self._on_refusal = on_refusal
+        self._refusals: deque[float] = deque()  # when they came
         self._patience_s, self._most_bytes = patience_s, most_bytes
 
     @property
@@ -224,17 +231,27 @@ class Line:
             case RecordType.CHALLENGE:
                 await self._say_hello(seat, stream, bytes(record.content))
             case RecordType.REFUSED:
-                stream.refusals += 1
-                if stream.refusals > _REFUSALS:
-                    raise StreamError(f"record: more than {_REFUSALS} refusals on one stream")
-                self._on_refusal(printable(bytes(record.content).decode(errors="replace")))
+                self._refused(printable(bytes(record.content).decode(errors="replace")))
             case RecordType.PACE:
+                if len(record.content) != _PACE_BYTES:
+                    raise StreamError(f"record: PACE has {_PACE_BYTES} bytes")
                 seat.heard = True
                 self._paced_s = min(int.from_bytes(bytes(record.content), "big") / 1000, _MOST_PACED_S)
             case RecordType.HELLO:
                 raise StreamError("record: HELLO comes from clients only")
             case _:
                 await seat.on_record(record, stream)
+
+    def _refused(self, why: str) -> None:
+        """Pass a refusal on; of too many in an hour the last says that the rest is not shown."""
+        now = self._clock.now()
+        while self._refusals and self._refusals[0] <= now - _HOUR_S:
+            self._refusals.popleft()
+        if len(self._refusals) >= _REFUSALS:
+            return
+        self._refusals.append(now)
+        last = len(self._refusals) == _REFUSALS
+        self._on_refusal(f"{why} (no more are shown within the hour)" if last else why)
 
     async def _say_hello(self, seat: Sitting, stream: Stream, challenge: bytes) -> None:
         """Prove who we are, and take up what we were at."""
@@ -247,7 +264,7 @@ class Line:
             nonce,
             place=self._place,
             resume=seat.round_id,
-            tags=self._tags,
+            tags=check_tags([*self._tags, *seat.tags]),
         )
         await stream.write(RecordType.HELLO, hello)
         await seat.go_on(stream)
@@ -294,7 +311,6 @@ class Stream:
     def __init__(self, call: _Call, most_bytes: int) -> None:
         self._call, self._most_bytes = call, most_bytes
         self._writing = asyncio.Lock()
-        self.refusals = 0
 
     async def records(self) -> AsyncIterator[Record]:
         reader = RecordReader(self._most_bytes)

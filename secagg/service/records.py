@@ -31,6 +31,7 @@ class RecordType(IntEnum):
     FINISHED = 7  # server: there are no more rounds; the last payload
     TAKEN = 8  # server: the frame of a phase is on disk, 1 byte; it will not be asked for again
     RECEIPT = 9  # server: proof that the round is in its audit log (PROTOCOL.md, section 10)
+    ROUNDS = 11  # server, to decryptors: ids of the rounds that go on, those of all others are over
     PACE = 10  # server: nothing for you now, come back in so many milliseconds, 8 bytes
 
 

@@ -229,6 +229,7 @@ class ServedRun(LedRun[RoundDriver]):
 
     async def serve(self, hello: Hello, intake: Intake, context: Any) -> None:  # noqa: ANN401 - of gRPC
         """Hold the stream of a client that proved its identity, until it ends."""
+        self._check_leads()
         await self._streams.serve(hello, intake, context)
 
     # --- rounds

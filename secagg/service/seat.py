@@ -175,6 +175,11 @@ class Seat:
         )
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """Nothing beside what its caller says."""
+        return ()
+
+    @property
     def over(self) -> bool:
         """Whether the round is."""
         return self.outcome is not None

@@ -22,8 +22,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: kept before it leaves",
         _CLIENT,
-        "            self._keep(session, effects)\n            self._sends",
-        "            self._sends",
+        '            settings.store.put({f"uploaded/{round_id.hex()}": b"\\1", self._kept: session.snapshot()})\n',
+        "",
         "an upload that was not acknowledged is sent again as it was",
     ),
     Defence(
@@ -43,8 +43,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: no upload into the void",
         _CLIENT,
-        "            if self._parameters is None and computing.exception() is None:\n                continue",
-        "            if False:\n                continue",
+        "            if self._parameters is not None and (upload",
+        "            if (upload",
         "what no round takes is not made",
     ),
     Defence(
@@ -113,8 +113,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "decryptors: who is enrolled as one",
         _RUN,
-        "                lambda: self._settings.decryptors.identities, self._members.serve\n",
-        "                lambda: self._registry.identities, self._members.serve\n",
+        "                lambda: self._settings.decryptors.identities, partial",
+        "                lambda: self._registry.identities, partial",
         "a client is no decryptor",
     ),
     Defence(
@@ -148,15 +148,15 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "desk: frames of clients have a limit",
         _DESKS,
-        "        limit += _ALLOWANCE\n        if length > limit:\n",
-        "        limit += _ALLOWANCE\n        if False:\n",
+        '        limit = self._longest + _ALLOWANCE\n        if length > limit:\n            raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")\n        if not',
+        "        if not",
         "nobody makes the server keep more than an upload",
     ),
     Defence(
         "desk: frames of decryptors have a limit",
         _DESKS,
-        "        limit = max(_KEY_BYTES, most) + _ALLOWANCE\n        if length > limit:\n",
-        "        limit = max(_KEY_BYTES, most) + _ALLOWANCE\n        if False:\n",
+        '            raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")\n        return',
+        "            pass\n        return",
         "nobody makes the server keep more than an answer",
     ),
     Defence(
@@ -218,7 +218,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: what is kept is what leaves",
         _CLIENT,
-        "            if computing is not self._computing:\n                continue  # its model does not count any more; nothing has left\n",
+        "        if computing is not self._computing:\n            return None  # its model does not count any more\n",
         "",
         "a vector is not kept as about another model",
     ),

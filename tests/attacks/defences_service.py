@@ -428,8 +428,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "client: refusals have a limit",
         "secagg.service.line",
-        "                if stream.refusals > _REFUSALS:\n",
-        "                if False:\n",
+        "        if len(self._refusals) >= _REFUSALS:\n",
+        "        if False:\n",
         "a server fills no log",
     ),
     Defence(

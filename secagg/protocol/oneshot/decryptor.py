@@ -108,6 +108,11 @@ class DecryptorSession:
         """The ids of the rounds of this epoch, closed ones too: none of them is taken again."""
         return frozenset(self._rounds)
 
+    @property
+    def open_rounds(self) -> frozenset[bytes]:
+        """The ids of the rounds of this epoch that were not closed."""
+        return frozenset(round_id for round_id, state in self._rounds.items() if not state.closed)
+
     def parameters(self, round_id: bytes) -> OneShotParameters | None:
         """Return the parameters of a round that was accepted."""
         state = self._rounds.get(round_id)

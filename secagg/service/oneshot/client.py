@@ -22,6 +22,7 @@ from secagg.service.hello import DEFAULT_PLACE
 from secagg.service.keys import ServerCredentials
 from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome, round_of_end
 from secagg.service.records import Record, RecordType
+from secagg.service.tasks import on_thread
 from secagg.store import MemoryStore, ParticipationLedger, Store
 
 Computed: TypeAlias = UIntArray | VectorSource
@@ -169,6 +170,7 @@ class _Sitting:
         self._newest_id = b""  # of it
         self._shape = 0, 0  # of the vector
         self._computing: asyncio.Task[Computed] | None = None
+        self._one = asyncio.Lock()
         self._wanted = asyncio.Event()  # something is computed, and not submitted
         self._upload: Frame | None = None
         self._round_id = b""
@@ -201,6 +203,11 @@ class _Sitting:
     @property
     def _kept(self) -> str:
         return f"upload/{self._settings.place}"
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Nothing beside what its caller says."""
+        return ()
 
     @property
     def over(self) -> bool:
@@ -265,9 +272,13 @@ class _Sitting:
         self._forget_computation()
         self._payload, self._shape = self._newest, _shape(parameters)
         if self._contributor() is not None:
-            compute, payload = self._compute, self._payload
-            self._computing = asyncio.create_task(asyncio.to_thread(compute, payload, parameters))
+            self._computing = asyncio.create_task(self._computed(self._payload, parameters))
             self._wanted.set()
+
+    async def _computed(self, payload: bytes, parameters: OneShotParameters) -> Computed:
+        """Compute once at a time: what is not wanted any more runs to its end first."""
+        async with self._one:
+            return await on_thread(None, self._compute, payload, parameters)
 
     def _is_ours(self, frame: Buffer) -> bool:
         """Whether these are the parameters of the round that our upload is for."""
@@ -314,34 +325,46 @@ class _Sitting:
             await asyncio.wait({computing})
             if computing is not self._computing or computing.cancelled():
                 continue  # its model does not count any more
-            if self._parameters is None and computing.exception() is None:
-                continue  # no round takes it at the moment: it waits for the next one
-            vector, used = computing.result(), self._parameters
-            session = self._contributor()
-            if session is None:
-                self._computing = None
-                continue  # the next round tells what it is about
-            effects = await asyncio.to_thread(session.submit, vector)
-            if computing is not self._computing:
-                continue  # its model does not count any more; nothing has left
-            if used is not self._parameters:  # another round takes it by now, or none
-                if self._parameters is not None:
-                    self._wanted.set()
-                continue
-            self._computing = None
-            self._keep(session, effects)
-            self._sends(effects)
-            if self._upload is not None:
-                await stream.send(self._upload)
+            vector = computing.result()
+            if self._parameters is not None and (upload := await self._made(computing, vector)) is not None:
+                await stream.send(upload)
 
-    def _keep(self, session: Contributor, effects: Collection[Effect]) -> None:
-        """Keep the upload, and that it was made, before it leaves. Raises StoreError."""
+    async def _made(self, computing: asyncio.Task[Computed], vector: Computed) -> Frame | None:
+        """Return the upload, kept; None: there is none now, and nothing has left. Raises StoreError."""
+        session, used = self._contributor(), self._parameters
+        if session is None:
+            self._computing = None
+            return None  # the next round tells what it is about
+        effects = await asyncio.to_thread(session.submit, vector)
+        if computing is not self._computing:
+            return None  # its model does not count any more
+        if used is not self._parameters:  # another round takes it by now, or none
+            if self._parameters is not None:
+                self._wanted.set()
+            return None
+        self._computing = None
+        if not self._keep(session, effects):
+            self._settings.on_refusal("another session of ours uploaded about this meanwhile")
+            return None
+        self._sends(effects)
+        return self._upload
+
+    def _keep(self, session: Contributor, effects: Collection[Effect]) -> bool:
+        """Keep the upload, and that it was made, before it leaves. Raises StoreError.
+
+        returns  whether it may leave: another session of this identity may have been faster
+        """
         settings = self._settings
         (round_id,) = (one.round_id for one in effects if isinstance(one, RosterAccepted))
         subject = settings.subject_of(self._payload, self._context_of(self._payload))
+        me = settings.signer.identity
         with settings.store.transaction():
-            settings.ledger.uploaded(subject, round_id, settings.signer.identity, settings.wall())
+            told = not settings.again and settings.ledger.told(subject, me)
+            if told or round_id in _Uploaded(settings.store):
+                return False
+            settings.ledger.uploaded(subject, round_id, me, settings.wall())
             settings.store.put({f"uploaded/{round_id.hex()}": b"\1", self._kept: session.snapshot()})
+        return True
 
     def _end(
         self, *, acknowledged: bool, finished: bool = False, payload: bytes = b"", reason: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -26,15 +26,16 @@ from secagg.messages.oneshot import (
     OneShotParametersMessage,
     decode_oneshot,
 )
-from secagg.params import Entropy, Identity, Signer
+from secagg.params import ROUND_ID_BYTES, Entropy, Identity, Signer
 from secagg.params_oneshot import OneShotParameters, OneShotPolicy
 from secagg.protocol.oneshot import DecryptorSession, read_parameters
 from secagg.service.authority import PartyCredentials
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.errors import StreamError
-from secagg.service.hello import DEFAULT_PLACE
+from secagg.service.hello import DEFAULT_PLACE, MOST_TAGS
 from secagg.service.keys import ServerCredentials
-from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, round_of_end
+from secagg.service.line import Line, Stream, print_nothing, round_of_end
+from secagg.service.oneshot.epochs import tag_of
 from secagg.service.oneshot.run import DECRYPTORS
 from secagg.service.records import Record, RecordType
 from secagg.service.tasks import end_tasks, on_thread
@@ -43,6 +44,8 @@ from secagg.store import Counter, LedgerError, MemoryStore, SealedStore, Store, 
 _DAY_S = 86_400.0
 _LOOK_S = 1.0  # at epochs that are too old
 _KEYS_AN_HOUR = 120  # a server that asks for more keys than that would fill our store
+_ROUNDS, _ROUNDS_AT_ONCE = 10_000, 64  # of an epoch
+_RECORD_BYTES = 64 << 20  # of the server: a proposal of 2^20 uploads has half of it
 _HOUR_S = 3600.0
 _TIME_BYTES = 8
 
@@ -97,7 +100,7 @@ class Decryptor:
             clock=clock,
             on_refusal=on_refusal,
             patience_s=patience_s,
-            most_bytes=RECORD_LIMIT,
+            most_bytes=_RECORD_BYTES,
         )
         self._signer, self._policy, self._entropy = signer, policy, entropy
         self._store = store or MemoryStore()
@@ -144,6 +147,12 @@ class Decryptor:
     # --- what the line wants
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """The newest epochs in whose committee it is: the server counts on it for these alone."""
+        held = [tag_of(one.epoch_id) for one in self._epochs.values() if one.session.view is not None]
+        return tuple(held[-MOST_TAGS:])
+
+    @property
     def over(self) -> bool:
         """Whether there are no more rounds."""
         return self._finished is not None
@@ -181,6 +190,10 @@ class Decryptor:
             case RecordType.ENDED:
                 async with self._working:
                     await on_thread(None, self._close_round, round_of_end(record.content))
+            case RecordType.ROUNDS:
+                going_on = set(_split(bytes(record.content)))
+                async with self._working:
+                    await on_thread(None, self._close_others, going_on)
             case RecordType.FINISHED:
                 self._finished = bytes(record.content)
             case _:
@@ -215,16 +228,27 @@ class Decryptor:
             digest = read_parameters(frame).committee_digest
             for one in self._epochs.values():
                 if one.session.view is not None and one.session.view.committee_digest == digest:
-                    return one
+                    return self._with_room(one, round_id)
         for one in self._epochs.values():
             if round_id in one.session.rounds:
                 return one
         return None
 
+    def _with_room(self, epoch: _Epoch, round_id: bytes) -> _Epoch | None:
+        """Return the epoch unless it has too many rounds for another one."""
+        rounds, going_on = epoch.session.rounds, epoch.session.open_rounds
+        full = len(rounds) >= _ROUNDS or len(going_on) >= _ROUNDS_AT_ONCE
+        return None if full and round_id not in rounds else epoch
+
     def _new_epoch(self, epoch_id: bytes) -> _Epoch | None:
         now = self._clock.wall()
         while self._keys and self._keys[0] <= now - _HOUR_S:
             self._keys.popleft()
+        if self._counter.value(self._count(epoch_id)):
+            self._on_refusal(
+                f"epoch {epoch_id.hex()[:12]}: we had a part in it, and have forgotten its secrets"
+            )
+            return None
         if len(self._keys) >= _KEYS_AN_HOUR:
             self._on_refusal(f"asked for keys {_KEYS_AN_HOUR} times in an hour: no more for now")
             return None
@@ -294,7 +318,7 @@ class Decryptor:
             values[self._kept(epoch)] = epoch.dump()
         if values:
             self._store.put(values)
-        if releases > epoch.released:
+        if releases > self._counter.value(self._count(epoch.epoch_id)):
             self._counter.advance(self._count(epoch.epoch_id), releases)  # after the snapshot
         epoch.released = releases
 
@@ -305,6 +329,12 @@ class Decryptor:
                 epoch.session.close_round(round_id)
                 if self._resumes:
                     self._store.put({self._kept(epoch): epoch.dump()})
+
+    def _close_others(self, going_on: Collection[bytes]) -> None:
+        """Forget the shares of rounds whose end we missed. Raises StoreError."""
+        for epoch in self._epochs.values():
+            for round_id in epoch.session.open_rounds - frozenset(going_on):
+                self._close_round(round_id)
 
     def _leave_behind(self, newest: _Epoch) -> None:
         """Forget the epochs before one that a round is opened in: the server opens none in those."""
@@ -321,9 +351,9 @@ class Decryptor:
     def _drop(self, epoch: _Epoch) -> None:
         """Wipe an epoch's secrets, in memory and in the store. Raises StoreError."""
         epoch.session.close()
-        self._epochs.pop(epoch.epoch_id, None)
         if self._resumes:
             self._store.put({self._kept(epoch): None})
+        self._epochs.pop(epoch.epoch_id, None)  # only now: what the store still has is tried again
 
     # --- what is kept
 
@@ -382,6 +412,14 @@ class _Epoch:
 
     def dump(self) -> bytes:
         return int(self.began * 1000).to_bytes(_TIME_BYTES, "big") + self.session.snapshot()
+
+
+def _split(ids: bytes) -> Iterator[bytes]:
+    """Yield round ids. Raises StreamError."""
+    if len(ids) % ROUND_ID_BYTES:
+        raise StreamError("record: ROUNDS are ids of 16 bytes")
+    for at in range(0, len(ids), ROUND_ID_BYTES):
+        yield ids[at : at + ROUND_ID_BYTES]
 
 
 class _Ids:

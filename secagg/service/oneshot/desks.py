@@ -17,7 +17,7 @@ from secagg.service.desk import Desk, Discarded
 from secagg.service.errors import StreamError
 from secagg.service.hello import Hello
 from secagg.service.oneshot.driver import OneShotDriver
-from secagg.service.oneshot.epochs import Epochs
+from secagg.service.oneshot.epochs import Epochs, tag_of
 from secagg.service.records import Record, RecordType, Writer
 from secagg.service.stored import Standing
 from secagg.service.streams import outcome_of
@@ -27,7 +27,7 @@ from secagg.store.sql import Journal
 _ALLOWANCE = 4096  # around what is in a frame
 _SPOOLED_BYTES = 1 << 16  # uploads from here on go to the spool as they arrive
 _MEMBER_RECORDS = 1 << 15  # dealings come in many frames, a member that does not read loses its stream
-_KEY_BYTES = 2048  # of a CommitteeKey
+_ANSWER_BYTES = 1 << 14  # an opening with the least packing, or a key
 
 
 class ClientDesk(Desk):
@@ -50,15 +50,18 @@ class ClientDesk(Desk):
         """Tell a client of a round, if it is for it and was not told before."""
         client = connection.identity
         wanted = driver.uploading and client in driver.plan.admitted and client not in driver.uploaded
-        if not wanted or driver.round_id in connection.joined:
+        if not wanted or driver.round_id in connection.joined or driver.shuns(client):
             return False
-        connection.round = driver
-        connection.joined.add(driver.round_id)
-        self._longest = max(self._longest, driver.upload_bytes)
+        self._join(connection, driver)
         connection.send(RecordType.PAYLOAD, driver.payload)
         connection.send(RecordType.FRAME, driver.plan.certificate)
         connection.send(RecordType.FRAME, driver.parameters_frame)
         return True
+
+    def _join(self, connection: Connection, driver: OneShotDriver) -> None:
+        connection.round = driver
+        connection.joined.add(driver.round_id)
+        self._longest = max(self._longest, driver.upload_bytes)
 
     def refuse(self, driver: OneShotDriver, client: Identity, refused: Refused) -> None:
         """Say why a frame counts as not sent."""
@@ -80,15 +83,17 @@ class ClientDesk(Desk):
             if driver.end is not None and driver.end.receipt:
                 connection.send(RecordType.RECEIPT, driver.end.receipt)
             connection.send(RecordType.ENDED, outcome_of(outcome, driver.round_id))
+            if connection.round is None:  # an earlier round may want it still
+                connection.joined.clear()
+                self._offer_newest(connection)
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
         if hello.resume:  # it has an upload that was not acknowledged
             resumed = self._rounds.get(hello.resume)
             if resumed is not None:
                 await resumed.settled.wait()
-            if resumed is not None and resumed.phase is not None:
-                connection.round = resumed
-                connection.joined.add(resumed.round_id)
+            if resumed is not None and resumed.phase is not None and not resumed.shuns(hello.identity):
+                self._join(connection, resumed)
                 connection.send(RecordType.FRAME, resumed.parameters_frame)  # it sends its upload again
                 return
             over = {"outcome": "over", "round": hello.resume.hex()}
@@ -105,20 +110,10 @@ class ClientDesk(Desk):
             if record.spooled is not None:
                 record.spooled.abandon()
             return None
-        content, spooled = record.content, None
-        if record.spooled is not None:
-            await intake.commit(record)
-            spooled = record.spooled.name
-            content = await on_thread(None, self._journal.open, spooled)
-        driver = self._round_of(content)
-        if spooled is not None and (driver is None or not spooled.startswith(f"{driver.round_id.hex()}.")):
-            # For another round than the newest that it heard of: it must not go with that one.
-            content = bytes(content)
-            await on_thread(None, self._journal.remove, [spooled])
-            spooled = None
-        if driver is None or driver.round_id not in connection.joined:
+        driver, frame, spooled = await self._addressed(connection, intake, record)
+        if driver is None:
             return None
-        standing = await driver.receive(connection.identity, None if spooled else bytes(content), spooled)
+        standing = await driver.receive(connection.identity, frame, spooled)
         if standing is Standing.LOST:
             connection.close()  # it comes back, and sends the same again
         elif standing is not Standing.REFUSED and connection.identity in driver.uploaded:
@@ -128,19 +123,40 @@ class ClientDesk(Desk):
                 self._offer_newest(connection)
         return standing
 
-    def _round_of(self, frame: Buffer) -> OneShotDriver | None:
-        """Return the round that a frame names. Raises StreamError: it is none."""
-        return self._rounds.get(_round_id(frame))
+    async def _addressed(
+        self, connection: Connection, intake: Intake, record: Record
+    ) -> tuple[OneShotDriver | None, bytes | None, str | None]:
+        """Return the round that a frame is for, and the frame or its name in the spool; None: it is late.
+
+        raises  StreamError: it is no frame; StoreError
+        """
+        if record.spooled is None:
+            frame = bytes(record.content)
+            return self._joined(connection, frame), frame, None
+        await intake.commit(record)
+        name, stays = record.spooled.name, False
+        try:
+            content = await on_thread(None, self._journal.open, name)
+            driver = self._joined(connection, content)
+            # Of another round than the newest that it heard of: it must not go with that one.
+            stays = driver is not None and name.startswith(f"{driver.round_id.hex()}.")
+            return driver, None if stays or driver is None else bytes(content), name if stays else None
+        finally:
+            if not stays:
+                await on_thread(None, self._journal.remove, [name])
+
+    def _joined(self, connection: Connection, frame: Buffer) -> OneShotDriver | None:
+        driver = self._rounds.get(_round_id(frame))
+        return driver if driver is not None and driver.round_id in connection.joined else None
 
     def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
         if kind is not RecordType.FRAME:
             raise StreamError(f"record: FRAME is wanted, is {kind.name}")
         driver = connection.round
-        limit = driver.upload_bytes if isinstance(driver, OneShotDriver) else self._longest
-        limit += _ALLOWANCE
+        limit = self._longest + _ALLOWANCE
         if length > limit:
             raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
-        if not isinstance(driver, OneShotDriver):
+        if not isinstance(driver, OneShotDriver) or driver.shuns(connection.identity):
             return Discarded()
         if length < _SPOOLED_BYTES:
             return None
@@ -156,6 +172,18 @@ class MemberDesk(Desk):
     ) -> None:
         super().__init__(untold, _MEMBER_RECORDS)
         self._rounds, self._epochs = rounds, epochs
+        self._longest = _ANSWER_BYTES  # answer that was ever asked for: it may come when its round is over
+
+    def holding(self, epoch_id: bytes) -> frozenset[Identity]:
+        """Those who are connected, and have the secrets of an epoch."""
+        tag = tag_of(epoch_id)
+        return frozenset(one.identity for one in self._there.values() if tag in one.tags)
+
+    def formed(self, epoch_id: bytes, members: Collection[Identity]) -> None:
+        """Note who has accepted a committee on the stream that it has."""
+        for member in members:
+            if (connection := self._there.get(member)) is not None:
+                connection.tags |= {tag_of(epoch_id)}
 
     def deliver(self, member: Identity, item: Frame | Refused) -> None:
         """Send a candidate something of the epoch that begins."""
@@ -186,7 +214,10 @@ class MemberDesk(Desk):
                 connection.send(RecordType.ENDED, outcome_of(outcome, driver.round_id))
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
-        if (frame := self._epochs.latest.get(hello.identity)) is not None:
+        connection.send(RecordType.ROUNDS, b"".join(self._rounds))
+        if (frame := self._epochs.latest.get(hello.identity)) is not None or (
+            frame := self._epochs.announcement(hello.identity, hello.tags)
+        ) is not None:
             connection.send(RecordType.FRAME, frame)
         for driver in list(self._rounds.values()):
             await driver.settled.wait()
@@ -194,22 +225,26 @@ class MemberDesk(Desk):
                 driver.rejoin(hello.identity)
 
     async def _hand_in(self, connection: Connection, _intake: Intake, record: Record) -> Standing | None:
-        if self._there.get(connection.identity) is not connection:
+        if self._there.get(connection.identity) is not connection or record.spooled is not None:
             return None
         frame = bytes(record.content)
         round_id = _round_id(frame)
         if (driver := self._rounds.get(round_id)) is not None:
             return await driver.receive(connection.identity, frame)
+        current = self._epochs.current
+        if current is not None and round_id == current.committee.parameters.epoch_id:
+            self.formed(round_id, [connection.identity])  # it missed its committee, and has it now
         return self._epochs.receive(connection.identity, round_id, frame)
 
     def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
         if kind is not RecordType.FRAME:
             raise StreamError(f"record: FRAME is wanted, is {kind.name}")
-        most = max((one.answer_bytes for one in self._rounds.values()), default=0)
-        limit = max(_KEY_BYTES, most) + _ALLOWANCE
+        now = max((one.answer_bytes for one in self._rounds.values()), default=_ANSWER_BYTES)
+        self._longest = max(self._longest, now)
+        limit = self._longest + _ALLOWANCE
         if length > limit:
             raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
-        return None
+        return Discarded() if length > max(now, _ANSWER_BYTES) + _ALLOWANCE else None
 
 
 def _round_id(frame: Buffer) -> bytes:

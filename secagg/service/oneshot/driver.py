@@ -12,7 +12,7 @@ from secagg.params_oneshot import OneShotPhase
 from secagg.service.driver import Driver
 from secagg.service.oneshot.plan import OneShotPlan, view_of
 from secagg.service.oneshot.rounds import OneShotRound
-from secagg.service.stored import Incoming, Services, Step
+from secagg.service.stored import Incoming, Services, Standing, Step
 from secagg.store.sql import KeptRound
 
 _COMPLAINT_BYTES = 48
@@ -48,6 +48,7 @@ class OneShotDriver(Driver[OneShotPlan]):
         steps = OneShotRound(plan, services, payload, kept=kept is not None, ticket=ticket)
         super().__init__(plan, services, steps, payload=payload, ticket=ticket)
         self.uploaded: set[Identity] = set()
+        self._rejoining: set[Identity] = set()
         view = view_of(plan)
         self.epoch_id = view.committee.parameters.epoch_id
         self.members = frozenset(view.committee.members)
@@ -64,8 +65,12 @@ class OneShotDriver(Driver[OneShotPlan]):
 
     def rejoin(self, member: Identity) -> None:
         """Send a member everything again that it must have: it is connected anew."""
-        if not self._over:
-            self._put(Incoming(member, None), asyncio.get_running_loop().create_future())
+        if self._over or member in self._rejoining:
+            return  # once is enough, however often it connects meanwhile
+        self._rejoining.add(member)
+        standing: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
+        standing.add_done_callback(lambda _: self._rejoining.discard(member))
+        self._put(Incoming(member, None), standing)
 
     def _time(self) -> tuple[float, float | None]:
         deadlines = self.plan.deadlines

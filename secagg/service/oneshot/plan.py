@@ -65,7 +65,8 @@ class OneShotPlan:
     @property
     def enough(self) -> int:
         """Uploads that end the phase."""
-        return min(self.goal or len(self.admitted), len(self.admitted), self.parameters.maximum_uploads)
+        most = min(len(self.admitted), self.parameters.maximum_uploads)
+        return min(max(self.goal, self.parameters.effective_minimum), most) if self.goal else most
 
     def dump(self) -> bytes:
         """Return it as bytes."""

@@ -6,15 +6,19 @@ import asyncio
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from secagg.effects import AbortReason, Aggregate, Frame, OneShotAggregate, Refused
 from secagg.errors import ParameterError, RoundAbortedError
 from secagg.params import ROUND_ID_BYTES, Buffer, Identity, ThreatModel
 from secagg.params_oneshot import CommitteeParameters, OneShotParameters
+from secagg.service.connection import Intake
 from secagg.service.context import round_context
+from secagg.service.desk import Desk
 from secagg.service.errors import ServiceError
 from secagg.service.events import Observer, ignore
-from secagg.service.hello import DEFAULT_PLACE, check_place
+from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.led import Entrance, LedRun, Shared
 from secagg.service.oneshot.desks import ClientDesk, MemberDesk
 from secagg.service.oneshot.driver import OneShotDriver
@@ -42,7 +46,8 @@ class OneShotSettings:
     threat_model, minimum_candidates, minimum_committee, committee_size, post_quantum
                  of every committee (`CommitteeParameters`); clients and decryptors have demands of their own
     epoch_s      after which the next round gets another committee
-    form_s       how long candidates and members are waited for
+    form_s       how long keys of candidates are waited for, and acceptances of members
+    gather_s     how long more decryptors are waited for once as few as may be are connected
     agreement    digest of what all parties agreed on before: in the context of every round
     observer     is told the public facts of each round
     ledger       who was summed with whom; None: in the server's database
@@ -59,6 +64,7 @@ class OneShotSettings:
     post_quantum: bool = True
     epoch_s: float = _DAY_S
     form_s: float = 30.0
+    gather_s: float = 10.0
     agreement: bytes = b""
     observer: Observer = ignore
     ledger: ParticipationLedger | None = field(default=None, repr=False)
@@ -72,6 +78,8 @@ class OneShotSettings:
         for name in ("epoch_s", "form_s"):
             if not getattr(self, name) > 0:
                 raise ParameterError(f"{name}: must be above 0, is {getattr(self, name)}")
+        if not self.gather_s >= 0:
+            raise ParameterError(f"gather_s: must be at least 0, is {self.gather_s}")
         _ = self.demands, self.everybody
 
     @property
@@ -125,9 +133,11 @@ class OneShotRun(LedRun[OneShotDriver]):
             decryptors=lambda: self._settings.decryptors,
             epoch_s=settings.epoch_s,
             form_s=settings.form_s,
+            gather_s=settings.gather_s,
         )
         self._clients = ClientDesk(self._rounds, self._journal, settings.registry.identities)
         self._members = MemberDesk(self._rounds, self._epochs, settings.decryptors.identities)
+        self._stopped = False
         self._offers: set[asyncio.Task[None]] = set()
         self._forming: set[asyncio.Task[Epoch]] = set()  # what rounds that are to begin wait for
 
@@ -258,11 +268,17 @@ class OneShotRun(LedRun[OneShotDriver]):
     def entrances(self) -> dict[str, Entrance]:
         """Where clients and decryptors say hello."""
         return {
-            self.place: Entrance(lambda: self._settings.registry.identities, self._clients.serve),
+            self.place: Entrance(
+                lambda: self._settings.registry.identities, partial(self._let_in, self._clients)
+            ),
             self.place + DECRYPTORS: Entrance(
-                lambda: self._settings.decryptors.identities, self._members.serve
+                lambda: self._settings.decryptors.identities, partial(self._let_in, self._members)
             ),
         }
+
+    async def _let_in(self, desk: Desk, hello: Hello, intake: Intake, context: Any) -> None:  # noqa: ANN401
+        self._check_leads()
+        await desk.serve(hello, intake, context)
 
     async def start(self) -> None:
         """Go on with the epoch and every round that the store has. Raises StoreError."""
@@ -282,6 +298,7 @@ class OneShotRun(LedRun[OneShotDriver]):
         while before := self._others(epoch.committee.parameters.epoch_id):
             await asyncio.wait([self._tasks[one.round_id] for one in before])
             epoch = await self._ready()
+        self._check_led()
         plan = replace(
             plan,
             certificate=epoch.certificate,
@@ -292,6 +309,7 @@ class OneShotRun(LedRun[OneShotDriver]):
 
     async def _ready(self) -> Epoch:
         """Return an epoch to open a round with; as long as this run is led."""
+        self._check_led()
         forming = asyncio.create_task(self._epochs.ready(self._members))
         self._forming.add(forming)
         try:
@@ -300,11 +318,19 @@ class OneShotRun(LedRun[OneShotDriver]):
             current = asyncio.current_task()
             if current is not None and current.cancelling():  # it is our caller that was cancelled
                 raise
-            raise self._heart.lost or ServiceError("the server was stopped before a round began") from None
+            raise self._no_more() from None
         finally:
             self._forming.discard(forming)
 
+    def _check_led(self) -> None:
+        if self._stopped:
+            raise self._no_more()
+
+    def _no_more(self) -> Exception:
+        return self._heart.lost or ServiceError("the server was stopped before a round began")
+
     async def _stop_rounds(self) -> None:
+        self._stopped = True
         await end_tasks(*self._forming, *self._offers)
         await super()._stop_rounds()
 

@@ -151,6 +151,7 @@ async def oneshot_cohort(
             "decryptors": decryptors,
             "post_quantum": False,
             "observer": events.append,
+            "gather_s": 0,
         }
         run = await listening.open_oneshot(OneShotSettings(**(everything | settings)))
         c = OneShotCohort(keys, members, registry, decryptors, listening, run, vectors, events)

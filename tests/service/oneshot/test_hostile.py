@@ -127,6 +127,9 @@ def test_a_candidate_whose_key_is_wrong_is_told_and_left_out() -> None:
             running = c.round()
             record = await stream.receive()
             assert record is not None
+            assert record.type is RecordType.ROUNDS
+            record = await stream.receive()
+            assert record is not None
             epoch_id = ONESHOT_FRAMES.open(bytes(record.content)).round_id
             bad = CommitteeKey(c.members[0].identity, b"k" * 32, b"", b"s" * 64)
             await stream.send(RecordType.FRAME, bytes(ONESHOT_FRAMES.encode(epoch_id, bad)))
