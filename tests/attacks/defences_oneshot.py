@@ -532,6 +532,13 @@ _STATE = (
 
 _RECORD = (
     Defence(
+        "server: the first signature stands",
+        "secagg.protocol.oneshot.server",
+        "        if member in self._signatures:\n",
+        "        if self._signatures.get(member) == message:\n",
+        "a member's right signatures are not kept without end",
+    ),
+    Defence(
         "one-shot record: the digest of the sum",
         "secagg.transcript.oneshot",
         "                if told.total_digest != total_digest(end.result.total):\n",

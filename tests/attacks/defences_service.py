@@ -314,6 +314,13 @@ DEFENCES: tuple[Defence, ...] = (
         "a stream counts before anything is written to it",
     ),
     Defence(
+        "client: a pace",
+        "secagg.service.line",
+        "                if len(record.content) != _PACE_BYTES:\n",
+        "                if False:\n",
+        "one record of a server ends no process",
+    ),
+    Defence(
         "server: pings of who waits",
         "secagg.service.server",
         "grpc.http2.min_ping_interval_without_data_ms",

@@ -59,6 +59,7 @@ _SERVICE = (
         )
     ),
     "tests/service/registry/test_kept.py",
+    "tests/service/oneshot/test_liars.py",
 )
 _TRAINING = (
     "tests/attacks/training",

@@ -335,7 +335,12 @@ class _Sitting:
         if session is None:
             self._computing = None
             return None  # the next round tells what it is about
-        effects = await asyncio.to_thread(session.submit, vector)
+        try:
+            effects = await asyncio.to_thread(session.submit, vector)
+        except LocalProtocolError as error:  # another session of ours uploaded meanwhile
+            self._computing = None
+            self._settings.on_refusal(str(error))
+            return None
         if computing is not self._computing:
             return None  # its model does not count any more
         if used is not self._parameters:  # another round takes it by now, or none

@@ -22,7 +22,7 @@ from secagg.service.records import Record, RecordType, Writer
 from secagg.service.stored import Standing
 from secagg.service.streams import outcome_of
 from secagg.service.tasks import on_thread
-from secagg.store.sql import Journal
+from secagg.store.sql import Journal, State
 
 _ALLOWANCE = 4096  # around what is in a frame
 _SPOOLED_BYTES = 1 << 16  # uploads from here on go to the spool as they arrive
@@ -95,6 +95,10 @@ class ClientDesk(Desk):
             if resumed is not None and resumed.phase is not None and not resumed.shuns(hello.identity):
                 self._join(connection, resumed)
                 connection.send(RecordType.FRAME, resumed.parameters_frame)  # it sends its upload again
+                return
+            kept = await on_thread(None, self._journal.find, hello.resume)
+            if kept is not None and kept.state is State.OPEN:
+                connection.close()  # it goes on elsewhere, or in a moment: the client comes back
                 return
             over = {"outcome": "over", "round": hello.resume.hex()}
             connection.send(RecordType.ENDED, msgspec.json.encode(over))
@@ -215,9 +219,9 @@ class MemberDesk(Desk):
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
         connection.send(RecordType.ROUNDS, b"".join(self._rounds))
-        if (frame := self._epochs.latest.get(hello.identity)) is not None or (
-            frame := self._epochs.announcement(hello.identity, hello.tags)
-        ) is not None:
+        frame = self._epochs.latest.get(hello.identity)
+        frame = frame or self._epochs.announcement(hello.identity, hello.tags)
+        if frame is not None:
             connection.send(RecordType.FRAME, frame)
         for driver in list(self._rounds.values()):
             await driver.settled.wait()

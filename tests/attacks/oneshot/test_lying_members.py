@@ -5,12 +5,14 @@ A committee of 8 has T = 3, rho = 1, T' = R = 1; one of 16 T = 6, rho = 2, T' = 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from nacl import bindings
 
 from secagg.effects import (
     Aborted,
@@ -49,6 +51,7 @@ from secagg.primitives.packed_sharing import (
     secret_of,
     unpack_words,
 )
+from secagg.primitives.signatures import IdentityKey, verify
 from secagg.protocol.oneshot import CommitteeSession, Contributor, DecryptorSession
 from secagg.protocol.oneshot.view import (
     CommitteeView,
@@ -996,6 +999,32 @@ def test_signatures_that_are_sent_many_times_cost_the_server_one_digest(
         one.server.receive(member, answer)
         one.server.receive(member, framed(ROUND_ID, SumSignature(0, bytes(64))))
     assert calls[0] <= 2
+
+
+def signed_anew(signer: IdentityKey, text: bytes, number: int) -> bytes:
+    """A right signature with a nonce of one's choice: RFC 8032 fixes it, nobody can check that."""
+    digest = hashlib.sha512(signer.seed).digest()
+    secret = bytes([digest[0] & 248, *digest[1:31], digest[31] & 127 | 64])
+    nonce = number.to_bytes(32, "little")
+    point = bindings.crypto_scalarmult_ed25519_base_noclamp(nonce)
+    hashed = hashlib.sha512(point + signer.identity + text).digest()
+    challenge = bindings.crypto_core_ed25519_scalar_reduce(hashed)
+    secret = bindings.crypto_core_ed25519_scalar_reduce(secret + bytes(32))
+    product = bindings.crypto_core_ed25519_scalar_mul(challenge, secret)
+    return bytes(point + bindings.crypto_core_ed25519_scalar_add(nonce, product))
+
+
+def test_a_member_that_signs_again_and_again_is_counted_once() -> None:
+    """Each would be one more message that the server keeps."""
+    one = Round(5, 4)
+    standing_at(one, "SumProposal")
+    text = one.view.sum_text(sum_digest(sorted(taken(one))))
+    before = one.server.taken
+    for number in range(1, 6):
+        said = SumSignature(1, signed_anew(signer_of(one, 1), text, number))
+        assert verify(one.epoch.members[1], text, said.signature)
+        assert not one.server.receive(one.epoch.members[1], framed(ROUND_ID, said))
+    assert one.server.taken == before + 1
 
 
 def test_the_reasons_of_a_liar_are_its_own() -> None:
