@@ -267,6 +267,10 @@ def verify(
         str | None, typer.Option(help="Identity that must have signed it, 64 hexadecimal digits.")
     ] = None,
     registry: Annotated[Path | None, typer.Option(help="Registry file: who may be in it.")] = None,
+    decryptors: Annotated[
+        Path | None,
+        typer.Option(help="Registry file: who may be in the committee; default: --registry names them, too."),
+    ] = None,
 ) -> None:
     """Verify the transcript of a round, offline; exit status 1 when anything in it is wrong."""
     from secagg import check_identity
@@ -283,12 +287,13 @@ def verify(
         except ValueError:
             raise ParameterError("--server: must be an identity, 64 hexadecimal digits") from None
     known = None if registry is None else Registry.load(registry).identities
+    members = known if decryptors is None else Registry.load(decryptors, role="decryptor").identities
     told = {"server_known": expected is not None, "parties_known": known is not None}
     report: Report | OneShotReport
     with transcript.open("rb") as file:
         threads = usable_cpus()
         if is_oneshot(file):
-            report = verify_oneshot(file, server=expected, known=known, decryptors=known, threads=threads)
+            report = verify_oneshot(file, server=expected, known=known, decryptors=members, threads=threads)
             show_oneshot_transcript(report, Console(), **told)
         else:
             report = verify_transcript(file, server=expected, known=known, threads=threads)

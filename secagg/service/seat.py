@@ -27,6 +27,7 @@ from secagg.protocol import ClientSession
 from secagg.service.context import round_context
 from secagg.service.errors import StreamError
 from secagg.service.hello import DEFAULT_PLACE
+from secagg.service.ids import StoredIds
 from secagg.service.line import read_outcome
 from secagg.service.records import Record, RecordType
 from secagg.store import (
@@ -170,7 +171,7 @@ class Seat:
             snapshot,
             signer=settings.signer,
             policy=settings.policy,
-            seen=_Seen(settings.store),
+            seen=StoredIds(settings.store, "accepted"),
             releases=settings.counter.value(f"rounds/{round_id.hex()}"),
         )
 
@@ -239,7 +240,7 @@ class Seat:
             context=round_context(payload, self._settings.agreement),
             policy=self._settings.policy,
             entropy=self._settings.entropy,
-            seen=_Seen(self._settings.store),
+            seen=StoredIds(self._settings.store, "accepted"),
         )
 
     async def take_frame(self, content: Buffer, outlet: Outlet) -> None:
@@ -437,13 +438,3 @@ def _look_at(task: asyncio.Task[Computed]) -> None:
     """Retrieve an exception that nobody waits for any more."""
     if not task.cancelled():
         task.exception()
-
-
-class _Seen:
-    """The round ids in which a roster was accepted, as a container over the store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __contains__(self, round_id: object) -> bool:
-        return isinstance(round_id, bytes) and self._store.get(f"accepted/{round_id.hex()}") is not None

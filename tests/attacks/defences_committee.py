@@ -22,7 +22,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: kept before it leaves",
         _CLIENT,
-        '            settings.store.put({f"uploaded/{round_id.hex()}": b"\\1", self._kept: session.snapshot()})\n',
+        '            settings.store.put({uploaded.name(round_id): b"\\1", self._kept: session.snapshot()})\n',
         "",
         "an upload that was not acknowledged is sent again as it was",
     ),
@@ -232,7 +232,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: looked at once more",
         _CLIENT,
-        "            if told or round_id in _Uploaded(settings.store):\n",
+        "            if told or round_id in uploaded:\n",
         "            if False:\n",
         "two sessions of one client upload once",
     ),

@@ -18,6 +18,7 @@ from secagg.params import Identity
 from secagg.params_oneshot import OneShotPhase
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol.oneshot import MemoryPacked
+from secagg.service import Registry
 from secagg.transcript import OneShotReport, RecordedOneShotServer, verify_oneshot
 from secagg.transcript.entries import (
     Entry,
@@ -243,6 +244,19 @@ def test_an_opening_of_a_member_that_did_not_make_it_is_found() -> None:
         return replace(entry, content=frame)
 
     assert any("bad signature: Opening.signature" in what for what in findings(altered(at, forged)))
+
+
+def test_the_command_takes_a_registry_of_decryptors_of_their_own(tmp_path: Path) -> None:
+    path, clients, members = tmp_path / "transcript", tmp_path / "clients.toml", tmp_path / "decryptors.toml"
+    path.write_bytes(WHOLE)
+    for where, parties in (
+        (clients, [signer.identity for signer in ONE.signers]),
+        (members, list(ONE.epoch.members)),
+    ):
+        where.write_text(Registry.of((f"p{i}", one) for i, one in enumerate(parties)).dump(), "utf-8")
+    given = ["verify", str(path), "--server", SERVER.identity.hex(), "--registry", str(clients)]
+    assert CliRunner().invoke(app, given).exit_code == 1  # its members are not in it
+    assert CliRunner().invoke(app, [*given, "--decryptors", str(members)]).exit_code == 0
 
 
 def test_strangers_are_found() -> None:

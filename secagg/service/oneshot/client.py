@@ -19,12 +19,14 @@ from secagg.service.authority import PartyCredentials
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.context import round_context
 from secagg.service.hello import DEFAULT_PLACE
+from secagg.service.ids import StoredIds
 from secagg.service.keys import ServerCredentials
 from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome, round_of_end
 from secagg.service.records import Record, RecordType
 from secagg.service.tasks import on_thread
 from secagg.store import MemoryStore, ParticipationLedger, Store
 
+_UPLOADED = "uploaded"  # round ids
 Computed: TypeAlias = UIntArray | VectorSource
 Compute: TypeAlias = Callable[[bytes, OneShotParameters], Computed]
 SubjectOf: TypeAlias = Callable[[bytes, bytes], bytes]
@@ -298,7 +300,7 @@ class _Sitting:
             context=context,
             policy=settings.policy,
             entropy=settings.entropy,
-            seen=_Uploaded(settings.store),
+            seen=StoredIds(settings.store, _UPLOADED),
             told=_Told(settings, settings.subject_of(self._payload, context)),
             again=settings.again,
             threads=settings.threads,
@@ -337,6 +339,8 @@ class _Sitting:
             return None  # the next round tells what it is about
         try:
             effects = await asyncio.to_thread(session.submit, vector)
+        except ParameterError:  # of the vector
+            raise
         except LocalProtocolError as error:  # another session of ours uploaded meanwhile
             self._computing = None
             self._settings.on_refusal(str(error))
@@ -362,13 +366,13 @@ class _Sitting:
         settings = self._settings
         (round_id,) = (one.round_id for one in effects if isinstance(one, RosterAccepted))
         subject = settings.subject_of(self._payload, self._context_of(self._payload))
-        me = settings.signer.identity
+        me, uploaded = settings.signer.identity, StoredIds(settings.store, _UPLOADED)
         with settings.store.transaction():
             told = not settings.again and settings.ledger.told(subject, me)
-            if told or round_id in _Uploaded(settings.store):
+            if told or round_id in uploaded:
                 return False
             settings.ledger.uploaded(subject, round_id, me, settings.wall())
-            settings.store.put({f"uploaded/{round_id.hex()}": b"\1", self._kept: session.snapshot()})
+            settings.store.put({uploaded.name(round_id): b"\1", self._kept: session.snapshot()})
         return True
 
     def _end(
@@ -397,16 +401,6 @@ def _look_at(task: asyncio.Task[Computed]) -> None:
     """Retrieve an exception that nobody waits for any more."""
     if not task.cancelled():
         task.exception()
-
-
-class _Uploaded:
-    """The round ids that were uploaded under, as a container over the store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __contains__(self, round_id: object) -> bool:
-        return isinstance(round_id, bytes) and self._store.get(f"uploaded/{round_id.hex()}") is not None
 
 
 class _Told:

@@ -33,6 +33,7 @@ from secagg.service.authority import PartyCredentials
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.errors import StreamError
 from secagg.service.hello import DEFAULT_PLACE, MOST_TAGS
+from secagg.service.ids import StoredIds
 from secagg.service.keys import ServerCredentials
 from secagg.service.line import Line, Stream, print_nothing, round_of_end
 from secagg.service.oneshot.epochs import tag_of
@@ -259,8 +260,8 @@ class Decryptor:
             signer=self._signer,
             policy=self._policy,
             entropy=self._entropy,
-            epochs=_Ids(self._store, "epochs"),
-            rounds=_Ids(self._store, "decrypted"),
+            epochs=StoredIds(self._store, "epochs"),
+            rounds=StoredIds(self._store, "decrypted"),
         )
         return _Epoch(epoch_id, session, now)
 
@@ -382,8 +383,8 @@ class Decryptor:
                     data[_TIME_BYTES:],
                     signer=self._signer,
                     policy=self._policy,
-                    epochs=_Ids(self._store, "epochs"),
-                    rounds=_Ids(self._store, "decrypted"),
+                    epochs=StoredIds(self._store, "epochs"),
+                    rounds=StoredIds(self._store, "decrypted"),
                     releases=self._counter.value(self._count(epoch_id)),
                 )
             except ParameterError as error:
@@ -420,13 +421,3 @@ def _split(ids: bytes) -> Iterator[bytes]:
         raise StreamError("record: ROUNDS are ids of 16 bytes")
     for at in range(0, len(ids), ROUND_ID_BYTES):
         yield ids[at : at + ROUND_ID_BYTES]
-
-
-class _Ids:
-    """Ids that were accepted before, as a container over the store."""
-
-    def __init__(self, store: Store, kind: str) -> None:
-        self._store, self._kind = store, kind
-
-    def __contains__(self, one: object) -> bool:
-        return isinstance(one, bytes) and self._store.get(f"{self._kind}/{one.hex()}") is not None
