@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from secagg import IdentityKey, OneShotAggregate, OneShotPolicy
 from secagg.kernels import UIntArray
@@ -24,6 +25,7 @@ from secagg.service import (
     OneShotSettings,
     Registry,
 )
+from secagg.service.oneshot.client import _Sitting
 from secagg.service.tasks import end_tasks
 from secagg.store import MemoryStore, Store
 from secagg.store.sql import Database, Spool
@@ -119,6 +121,21 @@ class OneShotCohort:
     @property
     def committees(self) -> list[CommitteeReady]:
         return [event for event in self.events if isinstance(event, CommitteeReady)]
+
+
+@contextmanager
+def ends_heard() -> Iterator[list[bytes]]:
+    """Let a test see the rounds whose ends clients have heard of: they are told over a network."""
+    heard: list[bytes] = []
+    original = _Sitting._over_for
+
+    def over_for(self: _Sitting, round_id: bytes, completed: bool, reason: str) -> None:
+        original(self, round_id, completed, reason)
+        heard.append(round_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Sitting, "_over_for", over_for)
+        yield heard
 
 
 @asynccontextmanager

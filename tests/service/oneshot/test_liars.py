@@ -21,7 +21,7 @@ from secagg.service.records import Record, RecordType
 from secagg.store import MemoryStore, SealedStore, SqliteStore, StoreError
 from secagg.store.sql import Database, spool_of
 from tests.service.cohort import settle
-from tests.service.oneshot.cohort import oneshot_cohort
+from tests.service.oneshot.cohort import ends_heard, oneshot_cohort
 from tests.service.oneshot.test_hostile import _Outlet, broken, decryptor_of, parameters_of, raw
 
 MEMBERS = [IdentityKey.from_seed(bytes([i + 1]) * 32) for i in range(4)]
@@ -203,8 +203,10 @@ def test_a_round_that_a_newer_one_drew_clients_from_gets_them_when_that_is_over(
             await settle(lambda: len(c.run.connected) == 2)
             second = c.round(b"two", goal=3)
             await settle(lambda: len(c.run.rounds) == 2 and c.run.rounds[1].uploading)
-            await asyncio.gather(*(c.contribute(i) for i in (2, 3, 4)))
-            c.exact(await second, (2, 3, 4))
+            with ends_heard() as heard:
+                await asyncio.gather(*(c.contribute(i) for i in (2, 3, 4)))
+                c.exact(await second, (2, 3, 4))
+                await settle(lambda: len(heard) == 2)
             free.set()
             await asyncio.gather(*waiting, c.contribute(2))
             c.exact(await first, (0, 1, 2))

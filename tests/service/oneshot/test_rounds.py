@@ -27,7 +27,7 @@ from secagg.service import (
 from secagg.service.oneshot.driver import OneShotDriver
 from secagg.store import MemoryStore, ParticipationLedger, SealedStore
 from tests.service.cohort import settle
-from tests.service.oneshot.cohort import PAYLOAD, SOON, OneShotCohort, oneshot_cohort
+from tests.service.oneshot.cohort import PAYLOAD, SOON, OneShotCohort, ends_heard, oneshot_cohort
 
 
 def driver_of(c: OneShotCohort) -> OneShotDriver:
@@ -342,9 +342,11 @@ def test_what_was_computed_when_its_round_was_over_waits_for_the_next() -> None:
                 asyncio.create_task(c.client(i, policy=lenient).contribute(late(i))) for i in (3, 4)
             ]
             await settle(lambda: sorted(seen) == [3, 4])
-            for i in range(3):
-                await c.contribute(i)
-            c.exact(await first, range(3))
+            with ends_heard() as heard:
+                for i in range(3):
+                    await c.contribute(i)
+                c.exact(await first, range(3))
+                await settle(lambda: len(heard) == 2)
             slow.set()
             await asyncio.sleep(0.3)
             assert not list(c.stores[3].names("uploaded/"))
