@@ -276,6 +276,10 @@ class Agreement:
         return learner_json(self.learner, features=features, classes=classes, seed=seed)
 
 
+def _rules_json(rules: Any) -> Any:  # noqa: ANN401 - of whichever table
+    return rules.to_json() if isinstance(rules, Security) else to_json(rules)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One run, as every party of it understands it. Its digest is in the context of every round.
@@ -404,8 +408,7 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """Return all that is agreed on but who the members are, as JSON values: equal for equal runs."""
-        rules = {name: to_json(getattr(self, name)) for name in _RULES}
-        rules["security"] = self.security.to_json()
+        rules = {name: _rules_json(getattr(self, name)) for name in _RULES}
         if self.code:
             rules |= {"asks": to_json(self.strategy.asks()), "code": dict(self.code)}
         return {
