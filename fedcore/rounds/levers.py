@@ -45,10 +45,9 @@ def levers(run: Run) -> tuple[Lever, ...]:
         ),
         Lever(
             name="who is in a sum",
-            chosen=f"who answers of {members} enrolled, at least {run.minimum_survivors}; "
-            + ("whole groups of a cohort named before" if run.regroups else "one set about the same vectors"),
+            chosen=f"{_who(run)} of {members} enrolled, at least {run.minimum_survivors}{_sets(run)}",
             remains=_cohort_remains(run),
-            remedy="" if hidden or run.consent.strict_cohorts else "consent.strict_cohorts, [privacy]",
+            remedy=_cohort_remedy(run),
         ),
         Lever(
             name="colluders",
@@ -90,16 +89,22 @@ def levers(run: Run) -> tuple[Lever, ...]:
             Lever(
                 name="statistics and evaluations",
                 chosen=f"the server asks them, as often as agreed: {words}",
-                remains="edges, cells and means of its choice, over the same members",
+                remains="edges, cells and means of its choice, over "
+                + ("any of the sites each time" if run.one_shot else "the same members"),
             )
         )
-    found.append(
-        Lever(
-            name="final model",
-            chosen="the server says it",
-            remains="hand out another; `secagg verify` on the transcripts shows the sums",
+    if run.one_shot:
+        found.append(
+            Lever(
+                name="who opens the sums",
+                chosen=f"{run.security.minimum_decryptors} or more of {len(run.decryptors)} enrolled "
+                "decryptors",
+                remains="each upload of an epoch, once more of them collude than security.corrupt allows for",
+                remedy="more decryptors, of different owners",
+            )
         )
-    )
+    shown = "" if run.one_shot else "; `secagg verify` on the transcripts shows the sums"
+    found.append(Lever(name="final model", chosen="the server says it", remains=f"hand out another{shown}"))
     return tuple(found)
 
 
@@ -139,6 +144,24 @@ def _noise(privacy: PrivacyPlan) -> str:
     return f"what epsilon {privacy.epsilon:g}, delta {privacy.delta:g} allow about one {whose}, in all steps"
 
 
+def _who(run: Run) -> str:
+    return "the server: which of those who upload," if run.one_shot else "who answers"
+
+
+def _sets(run: Run) -> str:
+    """Return what else a set must be."""
+    if run.one_shot:  # sites sign no set
+        return ""
+    which = "whole groups of a cohort named before" if run.regroups else "one set about the same vectors"
+    return f"; {which}"
+
+
+def _cohort_remedy(run: Run) -> str:
+    if run.plan.privacy is not None or run.consent.strict_cohorts:
+        return ""
+    return "[privacy]" if run.one_shot else "consent.strict_cohorts, [privacy]"
+
+
 def _cohort_remains(run: Run) -> str:
     if run.plan.privacy is not None:
         return "nothing beyond the budget"
@@ -147,9 +170,11 @@ def _cohort_remains(run: Run) -> str:
     exact = "its number of rows" if run.terms.asks.weighting is not Weighting.UNIFORM else ""
     if run.plan.evaluate_every or run.evaluation.overall:
         exact = "its number of rows, and of rows by label"
+    moved = "" if run.one_shot else f" (by more than {run.consent.near:g} of its length)"
     return (
-        "two steps may differ by one site: what its update adds shows, as far as the model has not moved "
-        f"(by more than {run.consent.near:g} of its length)" + (f", and exactly {exact}" if exact else "")
+        "two steps may differ by one site: what its update adds shows, as far as the model has not moved"
+        + moved
+        + (f", and exactly {exact}" if exact else "")
     )
 
 

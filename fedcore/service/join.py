@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -100,70 +100,128 @@ async def join(options: JoinOptions, say: Say) -> Model:
     A task that this site refuses costs it that round only.
     raises  ServiceError when the server cannot be reached or refuses us
     """
-    talk = Talk(say)
-    say = talk.say
-    drill = _Drill(options.hold, say, options.run)
-    store = MemoryStore() if options.store is None else options.store
-    ledger = ParticipationLedger(store)
-    consent = Consent(options.run, options.site, store, ledger)
+    part = Part.of(options, say)
+    drill, consent = _Drill(options.hold, part.say, options.run), part.consent
     client = AggregationClient(
         address=options.address,
         credentials=options.credentials,
         signer=options.signer,
         policy=options.run.policy(),
-        store=store,
-        ledger=ledger,
+        store=part.store,
+        ledger=part.ledger,
         agreement=options.run.digest,
         question_of=consent.question_of,
         before_answer=drill.before_answer,
         before_sign=lambda parameters, payload, _finished, survivors: consent.signs(
             payload, parameters, survivors
         ),
-        on_refusal=lambda text: say(_refusal(options.run, text)),
+        on_refusal=part.refused,
         patience_s=options.patience_s,
         most_bytes=options.run.most_bytes,
     )
-    say(f"agreed: {options.run.digest.hex()[:16]}, {len(options.run.members)} members")
-    for warning in _warnings(options, store):
-        say(f"WARNING: {warning}")
-    waiting = asyncio.create_task(talk.waits(client))
-    try:
-        return await _rounds(client, consent, options, talk)
-    finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+
+    async def take_part() -> bytes | None:
+        outcome = await client.take_part(part.compute)
+        if outcome.finished:
+            return outcome.payload
+        if outcome.survivors and outcome.payload:
+            consent.counted(outcome.payload, outcome.survivors)
+        if outcome.receipt and options.receipts is not None:
+            _keep_receipt(options.receipts, outcome.receipt, part.say)
+        name = part.name_of(outcome.payload) or "a round"
+        part.told(name, "done" if outcome.survivors else _told(outcome.reason))
+        return None
+
+    final = await part.rounds(client, take_part)
+    if final is None:
+        raise RuntimeError("a site takes part until the run is over")
+    return final
 
 
-async def _rounds(client: AggregationClient, consent: Consent, options: JoinOptions, talk: Talk) -> Model:
-    say, false_ends = talk.say, 0
-    while True:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A site's part in a run, whichever protocol it speaks: what it keeps, consents to and says."""
+
+    options: JoinOptions
+    talk: Talk
+    store: Store
+    ledger: ParticipationLedger
+    consent: Consent
+
+    @classmethod
+    def of(cls, options: JoinOptions, say: Say) -> Self:
+        """Begin, and say what was agreed on and what remains to a liar."""
+        store = MemoryStore() if options.store is None else options.store
+        ledger, run, talk = ParticipationLedger(store), options.run, Talk(say)
+        part = cls(options, talk, store, ledger, Consent(run, options.site, store, ledger))
+        opening = f", {len(run.decryptors)} decryptors" if run.one_shot else ""
+        part.say(f"agreed: {run.digest.hex()[:16]}, {len(run.members)} members{opening}")
+        for warning in _warnings(options, store):
+            part.say(f"WARNING: {warning}")
+        return part
+
+    def say(self, text: str) -> None:
+        """Print a line on this site's console."""
+        self.talk.say(text)
+
+    def refused(self, text: str) -> None:
+        """Say what became of a message, and what helps where that is known."""
+        self.say(_refusal(self.options.run, text))
+
+    def name_of(self, payload: bytes) -> str:
+        """Return what a payload asks; "": nothing."""
+        return _task(self.options.run, payload).name if payload else ""
+
+    def told(self, name: str, became: str) -> None:
+        """Say what became of a task, and what only this site knows of its answer."""
+        site = self.options.site
+        if site.trouble:  # nobody else hears of it
+            self.say(f"{name}: sends zeros: {site.cause}")
+        lost = f" ({'; '.join(site.notes)})" if site.notes else ""
+        self.say(f"{name}: {became}{lost}")
+
+    def compute(
+        self, payload: bytes, parameters: RoundParameters | OneShotParameters
+    ) -> UIntArray | VectorSource:
+        """Return this site's answer to a task. Raises FedcoreError, ParameterError: it does not consent."""
+        return self.talk.busy(lambda: _compute(self.options, self.consent, payload, parameters))
+
+    async def rounds(
+        self,
+        client: AggregationClient | OneShotClient,
+        one: Callable[[], Awaitable[bytes | None]],
+        *,
+        once: bool = False,
+    ) -> Model | None:
+        """Take part, round by round, until `one` returns the last payload; once: in one round.
+
+        raises  ServiceError when the server cannot be reached or refuses us
+        """
+        waiting = asyncio.create_task(self.talk.waits(client))
         try:
-            outcome = await client.take_part(
-                lambda payload, parameters: talk.busy(
-                    lambda: compute_answer(options, consent, payload, parameters)
-                )
-            )
-            if outcome.survivors and outcome.payload and not outcome.finished:
-                consent.counted(outcome.payload, outcome.survivors)
-            if outcome.finished:
-                false_ends += 1
-                return final_model(options, outcome.payload)
-            false_ends = 0
-            if outcome.receipt and options.receipts is not None:
-                _keep_receipt(options.receipts, outcome.receipt, say)
-            name = task_of(options.run, outcome.payload).name if outcome.payload else "a round"
-            told = _told(outcome.reason)
-            if options.site.trouble:  # nobody else hears of it
-                say(f"{name}: sends zeros: {options.site.cause}")
-            lost = f" ({'; '.join(options.site.notes)})" if options.site.notes else ""
-            say(f"{name}: {'done' if outcome.survivors else told}{lost}")
-        except (FedcoreError, ParameterError) as error:
-            if false_ends == _FALSE_ENDS:
-                raise StreamError(
-                    f"the server ended the run {false_ends} times without its model: {error}"
-                ) from error
-            say(f"sits this round out: {with_cause(str(error), error)}")
-            await asyncio.sleep(_REST_S)
+            return await self._rounds(one, once=once)
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    async def _rounds(self, one: Callable[[], Awaitable[bytes | None]], *, once: bool) -> Model | None:
+        false_ends = 0
+        while True:
+            try:
+                last = await one()
+                if last is not None:
+                    false_ends += 1
+                    return _final(self.options, last)
+                false_ends = 0
+                if once:
+                    return None
+            except (FedcoreError, ParameterError) as error:
+                if false_ends == _FALSE_ENDS:
+                    raise StreamError(
+                        f"the server ended the run {false_ends} times without its model: {error}"
+                    ) from error
+                self.say(f"sits this round out: {with_cause(str(error), error)}")
+                await asyncio.sleep(_REST_S)
 
 
 class Talk:
@@ -237,12 +295,11 @@ def _warnings(options: JoinOptions, store: Store) -> Iterator[str]:
             yield f"no [privacy]: {lever.name}: a liar's gain: {lever.remains}{remedy}"
 
 
-def task_of(run: Run, payload: bytes) -> Task:
-    """Return the task of a payload. Raises TaskError."""
+def _task(run: Run, payload: bytes) -> Task:
     return Task.decode(payload, run.terms.encoding)
 
 
-def final_model(options: JoinOptions, payload: bytes) -> Model:
+def _final(options: JoinOptions, payload: bytes) -> Model:
     """Return the model that ends a run, with what this site knows of it; of the server are the numbers alone.
 
     raises  DataError, TaskError: not one of this learner
@@ -259,10 +316,9 @@ def final_model(options: JoinOptions, payload: bytes) -> Model:
     return run.model_of(now, None if guard is None else guard.accountant.epsilon)
 
 
-def compute_answer(
+def _compute(
     options: JoinOptions, consent: Consent, payload: bytes, parameters: RoundParameters | OneShotParameters
 ) -> UIntArray | VectorSource:
-    """Return a site's answer to a task that it consents to. Raises FedcoreError, ParameterError."""
     task = consent.admit(payload, parameters)
     # New rows wait for a question that was never answered: its sums say nothing beside those of the old ones.
     if not consent.answered_before(task) and (rows := options.renew()) is not None:
@@ -321,7 +377,7 @@ class _Drill:
     async def before_answer(self, phase: Phase, payload: bytes) -> None:
         if self._hold is None or phase is not self._hold.phase:
             return
-        task = task_of(self._run, payload)
+        task = _task(self._run, payload)
         if task.kind is TaskKind.TRAIN and task.number == self._hold.number:
             self._say(f"holding before {phase.name.lower()} of {task.name}")
             await asyncio.Event().wait()

@@ -29,7 +29,8 @@ class ServeOptions:
     authority  certificate of the operator's authority: strangers end in the handshake; None: they do not
     start_s  how long the first round waits for the rest, once enough are there
     show     gets every event of the history as it is written
-    signer   the server's own identity: it signs a transcript of every round, in out/transcripts
+    signer   the server's own identity: it signs the audit log, and a transcript of every pairwise round, in
+             out/transcripts
     keep_inputs  with the masked vectors in it
     run      what all parties agreed on
     decryptors  who may be in the committees of the one-upload protocol
@@ -72,6 +73,8 @@ class ServeOptions:
         if run.one_shot:
             if self.decryptors is None or self.decryptors.identities != run.decryptors:
                 raise ParameterError("decryptors: must be those that were agreed on")
+            if self.keep_inputs:
+                raise ParameterError("keep_inputs: rounds of the one-upload protocol are not recorded here")
             return
         self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from fedcore.privacy.accounting import BudgetExceededError
 from fedcore.rounds.federation import Federation, refuse_other
@@ -59,7 +60,7 @@ async def serve(options: ServeOptions) -> RunState:
 
 async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> RunState:
     transcripts = None
-    if options.signer is not None:
+    if options.signer is not None and not options.run.one_shot:
         folder = options.out / "transcripts"
         folder.mkdir(exist_ok=True)
         transcripts = Transcripts(folder=folder, signer=options.signer, keep_inputs=options.keep_inputs)
@@ -82,14 +83,10 @@ async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> 
         if options.decryptors is not None and options.run.one_shot:
             settings = _oneshot_settings(options, options.decryptors, recorder, ledger)
             speaking = await server.open_oneshot(settings)
-            once = OneShotSum(
-                speaking,
-                loop,
-                options,
-                instance=recorder.instance,
-                on_task=recorder.on_task,
-                on_warning=lambda text: recorder.write("warning", text=text),
-            )
+            if options.signer is not None:
+                text = "one-upload rounds are not recorded: there is an audit log, and no transcripts"
+                recorder.write("warning", text=text)
+            once = OneShotSum(served=speaking, **_shared(options, recorder, loop))
             return await _train(options, recorder, store, server, speaking, once, resume)
         served = await server.open(
             RunSettings(
@@ -102,20 +99,27 @@ async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> 
             )
         )
         sums = ServiceSum(
-            served,
-            loop,
-            options,
-            instance=recorder.instance,
+            served=served,
             gone=recorder.gone,
-            on_task=recorder.on_task,
             subjects=options.run.subjects(store),
             ledger=ledger,
-            on_waiting=recorder.on_waiting,
-            on_warning=lambda text: recorder.write("warning", text=text),
+            **_shared(options, recorder, loop),
         )
         return await _train(options, recorder, store, server, served, sums, resume)
     finally:
         await server.stop()
+
+
+def _shared(options: ServeOptions, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """Return what sums of either protocol are made with."""
+    return {
+        "loop": loop,
+        "options": options,
+        "instance": recorder.instance,
+        "on_task": recorder.on_task,
+        "on_waiting": recorder.on_waiting,
+        "on_warning": lambda text: recorder.write("warning", text=text),
+    }
 
 
 def _oneshot_settings(

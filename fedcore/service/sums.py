@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from fedcore.rounds.aggregation import GroupSum
 from fedcore.rounds.subjects import Subjects
 from fedcore.rounds.task import Task
 from fedcore.service.options import ServeOptions
 from secagg import Aggregate, Identity, RoundAbortedError, RoundParameters, context_digest
-from secagg.service import ServedRun, ServiceError, round_context
+from secagg.service import OneShotRun, ServedRun, ServiceError, round_context
 from secagg.store import (
     Advice,
     ConcernKind,
@@ -37,35 +38,33 @@ _STRIKES = 3  # rounds running in which a site is silent or suspect, before it i
 OnWaiting: TypeAlias = Callable[[list[str], list[str], int], None]
 
 
-@dataclass(slots=True)
-class ServiceSum:
+_Served = TypeVar("_Served", ServedRun, OneShotRun)
+
+
+@dataclass(slots=True, kw_only=True)
+class ServedSum(ABC, Generic[_Served]):
     """A SumAggregator whose sites are clients of an aggregation server. Called outside its event loop.
 
     instance    tells this run from another one with the same agreement
-    gone        who dropped out of a round
+    on_task     told of every round that is asked for: its task, its id
     on_warning  told what the server's console should say
     on_waiting  told who is there, who is missing and how many are needed, when that changes and every minute
     """
 
-    served: ServedRun
+    served: _Served
     loop: asyncio.AbstractEventLoop
     options: ServeOptions
     instance: bytes
-    gone: Mapping[bytes, set[str]]
     on_task: Callable[[Task, bytes], None]
-    subjects: Subjects
-    ledger: ParticipationLedger
     on_waiting: OnWaiting = lambda _here, _missing, _needed: None
     on_warning: Callable[[str], None] = lambda _text: None
     _over: threading.Event = field(default_factory=threading.Event)
     _started: bool = False
     _revoked: frozenset[Identity] = frozenset()  # of another thread, replaced as a whole
-    _guilty: set[Identity] = field(default_factory=set)  # left out from then on
-    _likely: set[Identity] = field(default_factory=set)  # left out of the next attempt, if that is allowed
-    _strikes: Counter[Identity] = field(default_factory=Counter)
-    _resting: dict[Identity, int] = field(default_factory=dict)  # rounds for which a site is asked last
-    _away: frozenset[Identity] = frozenset()  # who dropped out of the last round
-    _cells: tuple[frozenset[bytes], ...] = ()  # of the last sum
+
+    @abstractmethod
+    def _asked(self, among: Sequence[str] | None) -> frozenset[Identity]:
+        """Return who is asked."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -113,6 +112,48 @@ class ServiceSum:
     def _names_of(self, identities: Iterable[Identity]) -> list[str]:
         return sorted(map(self.options.registry.name_of, identities))
 
+    def known(self, task: Task, among: Sequence[str] | None) -> bool:
+        """Return whether a round about a task was begun before this server was started again."""
+        return self._known(self._ticket(task, among)) is not None
+
+    def _known(self, ticket: bytes) -> Any:  # noqa: ANN401  # of its protocol
+        """Return the parameters of the round of a ticket, if the store knows it."""
+        return self._answer(lambda: self.served.known(ticket))
+
+    def _ticket(self, task: Task, among: Sequence[str] | None) -> bytes:
+        place = b"%d/%d/%d" % (task.step, task.attempt, task.group)
+        return context_digest(self.instance, place, *(name.encode() for name in sorted(among or ())))
+
+    def _answer(self, asking: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Wait for an answer of the server; where its store fails, until that is over."""
+        while True:
+            try:
+                return asyncio.run_coroutine_threadsafe(asking(), self.loop).result()
+            except (LeaseLostError, StoreDamagedError):  # waiting does not mend these
+                raise
+            except StoreError as error:
+                self.on_warning(f"waits for the store: {error}")
+                if self._over.wait(_STORE_S):
+                    raise
+
+
+@dataclass(slots=True, kw_only=True)
+class ServiceSum(ServedSum[ServedRun]):
+    """Sums of the pairwise protocol.
+
+    gone        who dropped out of a round
+    """
+
+    gone: Mapping[bytes, set[str]]
+    subjects: Subjects
+    ledger: ParticipationLedger
+    _guilty: set[Identity] = field(default_factory=set)  # left out from then on
+    _likely: set[Identity] = field(default_factory=set)  # left out of the next attempt, if that is allowed
+    _strikes: Counter[Identity] = field(default_factory=Counter)
+    _resting: dict[Identity, int] = field(default_factory=dict)  # rounds for which a site is asked last
+    _away: frozenset[Identity] = frozenset()  # who dropped out of the last round
+    _cells: tuple[frozenset[bytes], ...] = ()  # of the last sum
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round, with everybody or some. Raises RoundAbortedError, SpoiledSumError."""
         options, encoding = self.options, task.encoding
@@ -120,7 +161,7 @@ class ServiceSum:
         asked = self._asked(among)
         cohort = None
         ticket = self._ticket(task, among)
-        known = self._answer(lambda: self.served.known(ticket))
+        known = self._known(ticket)
         if subject is not None:
             if options.run.regroups:
                 cohort, task = self._cohort(subject, asked, task, wait=known is None)
@@ -160,17 +201,6 @@ class ServiceSum:
         except LedgerError as error:
             raise RoundAbortedError(error.concerns[0].kind, str(error)) from error
         return self._counted(task, parameters, asked, result)
-
-    def known(self, task: Task, among: Sequence[str] | None) -> bool:
-        """Return whether a round about a task was begun before this server was started again."""
-        ticket = self._ticket(task, among)
-        return self._answer(lambda: self.served.known(ticket)) is not None
-
-    def _ticket(self, task: Task, among: Sequence[str] | None) -> bytes:
-        return ticket_of(self.instance, task, among)
-
-    def _answer(self, asking: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        return answered(asking, self.loop, self._over, self.on_warning)
 
     def _counted(
         self, task: Task, parameters: RoundParameters, asked: frozenset[Identity], result: Aggregate
@@ -270,27 +300,3 @@ class ServiceSum:
         bounds = [i * len(whole) // groups for i in range(groups + 1)]
         parts = (whole[first:last] for first, last in pairwise(bounds))
         return [tuple(sorted(name for cell in part for name in cell)) for part in parts]
-
-
-def ticket_of(instance: bytes, task: Task, among: Sequence[str] | None) -> bytes:
-    """Name the round of a task, in a run."""
-    place = b"%d/%d/%d" % (task.step, task.attempt, task.group)
-    return context_digest(instance, place, *(name.encode() for name in sorted(among or ())))
-
-
-def answered(
-    asking: Callable[[], Coroutine[Any, Any, _T]],
-    loop: asyncio.AbstractEventLoop,
-    over: threading.Event,
-    on_warning: Callable[[str], None],
-) -> _T:
-    """Wait for an answer of the server; where its store fails, until that is over."""
-    while True:
-        try:
-            return asyncio.run_coroutine_threadsafe(asking(), loop).result()
-        except (LeaseLostError, StoreDamagedError):  # waiting does not mend these
-            raise
-        except StoreError as error:
-            on_warning(f"waits for the store: {error}")
-            if over.wait(_STORE_S):
-                raise

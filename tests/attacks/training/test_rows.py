@@ -14,7 +14,7 @@ from fedcore.rounds.agreement import Run
 from fedcore.rounds.consent import Consent
 from fedcore.rounds.questions import TaskKind
 from fedcore.rounds.task import Task
-from fedcore.service.join import JoinOptions, compute_answer
+from fedcore.service.join import JoinOptions, _compute
 from secagg import IdentityKey
 from secagg.store import MemoryStore
 from tests.attacks.training.test_consent import consent_of, parameters_of, run_of, tasks_of
@@ -45,7 +45,7 @@ class Watching:
         return table_of(self.consent.site)
 
     def answer(self, task: Task) -> Any:
-        return compute_answer(self.options, self.consent, task.encode(), parameters_of(task))
+        return _compute(self.options, self.consent, task.encode(), parameters_of(task))
 
 
 def training(run: Run) -> list[Task]:

@@ -74,6 +74,30 @@ def test_what_an_agreement_takes_away_is_not_said_to_remain() -> None:
     assert found["who is in a sum"].remains == "nothing beyond the budget"
 
 
+def test_what_a_liar_gains_where_sites_speak_once_is_said() -> None:
+    decryptors = frozenset(IdentityKey.from_seed(bytes([i + 101]) * 32).identity for i in range(5))
+    once = run_of(
+        plan=replace(make_plan(rounds=4, clients=8), attempts=1),
+        security=Security(protocol="one-shot"),
+        decryptors=decryptors,
+        statistics=StatisticsRules(count=3),
+    )
+    said, pairwise = by_name(once), by_name(run_of(statistics=StatisticsRules(count=3)))
+    cohort = said["who is in a sum"]
+    assert cohort.chosen.startswith("the server: which of those who upload, of 8 enrolled, at least ")
+    assert "about the same vectors" not in cohort.chosen  # no ledger of sites sees the set
+    assert "differ by one site" in cohort.remains
+    assert "of its length" not in cohort.remains  # nor `consent.near`
+    assert cohort.remedy == "[privacy]"
+    assert "any of the sites each time" in said["statistics and evaluations"].remains
+    assert f"{once.security.minimum_decryptors} or more of 5 enrolled" in said["who opens the sums"].chosen
+    assert "verify" not in said["final model"].remains
+    assert said.keys() - pairwise.keys() == {"who opens the sums"}
+    assert "one set about the same vectors" in pairwise["who is in a sum"].chosen
+    assert "the same members" in pairwise["statistics and evaluations"].remains
+    assert "`secagg verify`" in pairwise["final model"].remains
+
+
 def noisy(epsilon: float | None) -> Run:
     tables: dict[str, Any] = {"plan": {"rounds": 4, "norm": 1.0, "bits": 9}}
     if epsilon is not None:

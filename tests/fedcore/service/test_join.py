@@ -29,7 +29,7 @@ from fedcore.rounds.questions import Mean
 from fedcore.rounds.site import Site, whole
 from fedcore.rounds.state import RunState
 from fedcore.rounds.task import Task
-from fedcore.service.join import Hold, JoinOptions, _keep_receipt, _reveal, compute_answer, join
+from fedcore.service.join import Hold, JoinOptions, _compute, _keep_receipt, _reveal, join
 from fedcore.service.options import ServeOptions
 from fedcore.service.serve import serve
 from fedcore.strategies import FedAvg, Strategy
@@ -337,14 +337,14 @@ def test_a_round_whose_parameters_do_not_fit_its_task_is_refused(tmp_path: Path)
     options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
     task = run.agreed.terms.task(Mean())
     length, bits = task.encoding.length, task.encoding.codec.ring_bits
-    answer = compute_answer(options, run.consent("site-0"), task.encode(), parameters_for(task))
+    answer = _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
     assert isinstance(answer, EncodedVector)
     assert whole(answer, task).tolist() == run.sites["site-0"].contribute(task).tolist()
     for changes in ({"vector_length": length - 1}, {"vector_length": length + 1}, {"ring_bits": bits - 1}):
         with pytest.raises(
             TaskError, match=rf"parameters: vector length and ring bits must be \({length}, {bits}\)"
         ):
-            compute_answer(options, run.consent("site-0"), task.encode(), parameters_for(task, **changes))
+            _compute(options, run.consent("site-0"), task.encode(), parameters_for(task, **changes))
 
 
 def test_a_ring_planned_for_others_than_are_enrolled_is_refused(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_ring_planned_for_others_than_are_enrolled_is_refused(tmp_path: Path) 
     task = replace(run.agreed, plan=make_plan(rounds=2, clients=200)).terms.task(Mean())
     options = run.join_options("site-0", "127.0.0.1:1", reveal=None)
     with pytest.raises(TaskError, match="vector length and ring bits must be"):
-        compute_answer(options, run.consent("site-0"), task.encode(), parameters_for(task))
+        _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
 
 
 @pytest.mark.parametrize("length", [1, 65_536, 65_539])
@@ -376,10 +376,10 @@ def test_an_update_is_never_revealed_twice_under_one_round(tmp_path: Path) -> No
     task = run.agreed.terms.task(Mean())
     options = run.join_options("site-0", "127.0.0.1:1", reveal=tmp_path)
     agreed = run.consent("site-0")
-    compute_answer(options, agreed, task.encode(), parameters_for(task))
+    _compute(options, agreed, task.encode(), parameters_for(task))
     task = replace(task, attempt=2)
     with pytest.raises((TaskError, ValueError), match="exists"):
-        compute_answer(options, agreed, task.encode(), parameters_for(task))
+        _compute(options, agreed, task.encode(), parameters_for(task))
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -404,7 +404,7 @@ def test_a_reveal_folder_that_is_gone_is_a_typed_error(tmp_path: Path) -> None:
     options = run.join_options("site-0", "127.0.0.1:1", reveal=tmp_path / "missing")
     (tmp_path / "missing").rmdir()
     with pytest.raises(KeyFileError, match="missing"):
-        compute_answer(options, run.consent("site-0"), task.encode(), parameters_for(task))
+        _compute(options, run.consent("site-0"), task.encode(), parameters_for(task))
 
 
 def test_a_server_that_cannot_listen_says_where(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fedcore.rounds import agreement
 from fedcore.rounds.agreement import ONE_SHOT, Agreement, Security
 from fedcore.rounds.model import Model
 from fedcore.rounds.site import Site
+from fedcore.service.join import Hold
 from fedcore.service.options import ServeOptions
 from fedcore.service.serve import serve
 from fedcore.service.speak import speak
@@ -50,6 +51,7 @@ class Run(test_join.Run):
     """Sites that speak once; `vanishing` of them are new processes, with their stores, for every upload."""
 
     vanishing: tuple[str, ...] = ()
+    signer: IdentityKey | None = None
 
     @property
     def agreed(self) -> agreement.Run:
@@ -66,7 +68,7 @@ class Run(test_join.Run):
         )
 
     def serve_options(self, **changes: Any) -> ServeOptions:
-        return super().serve_options(decryptors=DECRYPTORS, **changes)
+        return super().serve_options(**({"decryptors": DECRYPTORS, "signer": self.signer} | changes))
 
     async def come(self, name: str, address: str, store: Store) -> Model:
         """Be a site to the end of the run."""
@@ -225,3 +227,22 @@ def test_a_server_needs_the_decryptors_that_were_agreed_on(tmp_path: Path) -> No
     for decryptors in (None, fewer):
         with pytest.raises(ParameterError, match="decryptors: must be those that were agreed on"):
             replace(run.serve_options(), decryptors=decryptors)
+
+
+@pytest.mark.parametrize("name", ["receipts", "hold"])
+def test_what_only_the_pairwise_protocol_has_is_refused_and_not_left_out(name: str, tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(5), PATIENT)
+    asked = {"receipts": tmp_path, "hold": Hold.parse("1:masked_input_collection")}
+    options = run.join_options("site-0", "127.0.0.1:1", **{name: asked[name]})
+    with pytest.raises(ParameterError, match=f"{name}: is of the pairwise protocol"):
+        asyncio.run(speak(options, lambda _text: None, once=True))
+
+
+def test_a_server_says_that_it_records_no_transcripts(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_sites(5), PATIENT)
+    with pytest.raises(ParameterError, match="keep_inputs: rounds of the one-upload protocol"):
+        run.serve_options(signer=KEYS[0], keep_inputs=True)
+    run.signer = KEYS[0]
+    asyncio.run(run.go())
+    said = {event["text"] for event in run.events("warning")}
+    assert "one-upload rounds are not recorded: there is an audit log, and no transcripts" in said

@@ -108,9 +108,9 @@ def sums_of(
     )
     store = MemoryStore()
     return ServiceSum(
-        cast("ServedRun", server),
-        loop,
-        options,
+        served=cast("ServedRun", server),
+        loop=loop,
+        options=options,
         instance=bytes(16),
         gone={},
         on_task=lambda _task, _round: None,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,13 +19,16 @@ from fedcore.service import join as joining
 from fedcore.service import serve as serve_module
 from fedcore.service import sums
 from fedcore.service.join import join
+from fedcore.service.oneshot_sums import OneShotSum
 from fedcore.service.serve import serve
+from fedcore.service.sums import ServedSum
 from secagg.service import ServiceError
 from tests.fedcore.service.test_join import PATIENT, Run, told
 from tests.fedcore.sites import make_sites
 from tests.service.cohort import settle
 
 GRACEFUL = replace(PATIENT, grace_s=0.2, advertise_grace_s=0.2)  # who is absent costs no more
+PROTOCOLS = pytest.mark.parametrize("kind", [sums.ServiceSum, OneShotSum])
 
 
 @pytest.fixture(autouse=True)
@@ -68,15 +72,20 @@ def test_a_server_waits_for_enough_names_who_is_missing_and_spends_no_attempt(tm
     assert {tuple(event["survivors"]) for event in run.events()} == {tuple(names[:4])}
 
 
-def test_a_wait_ends_with_its_server(tmp_path: Path) -> None:
+def sums_over(kind: type[ServedSum[Any]], connected: Iterable[bytes], run: Run) -> ServedSum[Any]:
+    """What sums over a server of which only who is connected is looked at."""
+    never: Any = None
+    pairwise: Any = {"gone": {}, "subjects": never, "ledger": never} if kind is sums.ServiceSum else {}
+    served = SimpleNamespace(connected=frozenset(connected))
+    options = run.serve_options()
+    return kind(served=served, loop=never, options=options, instance=b"", on_task=never, **pairwise)
+
+
+@PROTOCOLS
+def test_a_wait_ends_with_its_server(kind: type[ServedSum[Any]], tmp_path: Path) -> None:
     run, ended = Run(tmp_path, make_sites(4), PATIENT), list[str]()
 
-    class Nobody:
-        connected = frozenset[bytes]()
-
-    options = run.serve_options()
-    parts: Any = (Nobody(), None, options, {}, {}, None, None, None)
-    sums_ = sums.ServiceSum(*parts)
+    sums_ = sums_over(kind, (), run)
 
     def wait() -> None:
         with pytest.raises(ServiceError, match="the server was stopped while it waited"):
@@ -132,16 +141,14 @@ def test_the_console_says_who_is_there_and_who_is_missing(
     assert capsys.readouterr().out.strip() == wants
 
 
-def test_sums_of_some_of_the_sites_are_not_waited_for_without_end(tmp_path: Path) -> None:
+@PROTOCOLS
+def test_sums_of_some_of_the_sites_are_not_waited_for_without_end(
+    kind: type[ServedSum[Any]], tmp_path: Path
+) -> None:
     run = Run(tmp_path, make_sites(5), replace(PATIENT, advertise_s=0.2))
 
     gone, *there = run.registry.identities
-
-    class Some:
-        connected = frozenset(there)
-
-    parts: Any = (Some(), None, run.serve_options(), {}, {}, None, None, None)
-    drawn = sums.ServiceSum(*parts)
+    drawn = sums_over(kind, there, run)
     drawn._started = True
     drawn_names = [run.registry.name_of(one) for one in (gone, *there[:3])]
     waiting = threading.Thread(target=drawn.ready, args=(drawn_names,), daemon=True)

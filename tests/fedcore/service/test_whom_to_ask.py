@@ -84,9 +84,9 @@ def sums(folder: Path, outcomes: Collection[Outcome], times: int) -> list[set[st
     with running_loop() as loop:
         store = MemoryStore()
         aggregator = ServiceSum(
-            cast("Any", server),
-            loop,
-            options,
+            served=cast("Any", server),
+            loop=loop,
+            options=options,
             instance=bytes(16),
             gone=server.gone,
             on_task=lambda _task, _round: None,
