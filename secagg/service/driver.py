@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from secagg.effects import Aggregate, Dropped, Effect, Frame, PhaseClosed, Progress, Refused, Send
 from secagg.errors import RoundAbortedError
@@ -22,30 +22,13 @@ from secagg.service.durable import DurableRound
 from secagg.service.errors import StreamError
 from secagg.service.events import MessageRefused, PhaseDone, StoreFailed
 from secagg.service.kept import RoundPlan
-from secagg.service.stored import DAMAGED, OVER, Ended, Incoming, Services, Standing, Step
+from secagg.service.stored import DAMAGED, OVER, Ended, Incoming, Services, Standing, Step, StoredRound
 from secagg.service.tasks import end_tasks, first_of, on_thread
 from secagg.store import LeaseLostError, StoreDamagedError, StoreError
 from secagg.store.sql import KeptRound
 
 _REFUSALS = 16  # frames of one client in one round: a client that means well needs none
 _RETRY_S, _RETRY_MOST_S = 0.25, 5.0  # between two looks at a store that failed
-
-
-class Steps(Protocol):
-    """A round between its session and the store, whichever protocol it speaks; see `DurableRound`."""
-
-    known: bool
-
-    @property
-    def live(self) -> bool: ...
-    @property
-    def progress(self) -> Progress | OneShotProgress: ...
-    def open(self) -> Step: ...
-    def take(self, batch: Sequence[Incoming]) -> Step: ...
-    def close_phase(self) -> Step: ...
-    def give_up(self, why: str) -> Step: ...
-    def leave(self, spooled: Iterable[str | None]) -> None: ...
-    def discard(self, spooled: Iterable[str | None]) -> None: ...
 
 
 class Plan(Protocol):
@@ -79,10 +62,9 @@ class Driver(ABC, Generic[_Plan]):
     """
 
     def __init__(
-        self, plan: _Plan, services: Services, steps: Steps, *, payload: Buffer, ticket: bytes
+        self, plan: _Plan, services: Services, steps: StoredRound[Any], *, payload: Buffer, ticket: bytes
     ) -> None:
         self.plan, self.payload, self.ticket = plan, payload, ticket
-        self.latest: dict[Identity, Frame] = {}  # the last frame for each client
         self.progress: Progress | OneShotProgress = OVER
         self.end: Ended | None = None
         self.settled = asyncio.Event()  # the store has the round and its first frames are out, or it is over
@@ -267,7 +249,6 @@ class Driver(ABC, Generic[_Plan]):
         for effect in step.effects:
             match effect:
                 case Send(to=bytes() as client, frame=frame):
-                    self.latest[Identity(client)] = frame
                     self._down += frame.size
                     self._send(Identity(client), frame)
                 case Refused(sender=bytes() as sender, reason=reason, detail=detail):
@@ -316,18 +297,13 @@ class Driver(ABC, Generic[_Plan]):
         return tuple(sorted(registry.name_of(identity) for identity in identities))
 
 
-class Deliver(Protocol):
-    """The way to the clients."""
-
-    def __call__(self, driver: RoundDriver, client: Identity, item: Frame | Refused) -> None:
-        """Send a frame or a refusal, where the client has a stream."""
-
-
 class RoundDriver(Driver[RoundPlan]):
-    """Runs one round of the pairwise protocol. `deliver` is called for every frame or refusal that goes out.
+    """Runs one round of the pairwise protocol.
 
     payload  what the round is about
+    deliver  is called for every frame or refusal that goes out
     kept     the round as the store has it; None: it is a new one, of `ticket`
+    latest   the last frame for each client
     """
 
     def __init__(
@@ -336,11 +312,12 @@ class RoundDriver(Driver[RoundPlan]):
         services: Services,
         *,
         payload: Buffer,
-        deliver: Deliver,
+        deliver: Callable[[RoundDriver, Identity, Frame | Refused], None],
         kept: KeptRound | None = None,
         ticket: bytes = b"",
     ) -> None:
         self.parameters = plan.parameters
+        self.latest: dict[Identity, Frame] = {}
         self._deliver = deliver
         ticket = ticket if kept is None else kept.ticket
         steps = DurableRound(plan, services, payload, kept=kept is not None, ticket=ticket)
@@ -359,6 +336,8 @@ class RoundDriver(Driver[RoundPlan]):
         return uploading and 0 < self.plan.goal <= self.progress.received and self.progress.ready
 
     def _send(self, client: Identity, item: Frame | Refused) -> None:
+        if isinstance(item, Frame):
+            self.latest[client] = item
         self._deliver(self, client, item)
 
 

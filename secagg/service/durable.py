@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from secagg.effects import Aggregate, Effect, Progress, Refused, Send
+from secagg.effects import Aggregate, Effect, Refused, Send
 from secagg.errors import LocalProtocolError, ParameterError, RoundAbortedError
 from secagg.kernels import lane_dtype, ring_mask, unpack_add, usable_cpus
 from secagg.kernels import packed_bytes as packed_size
 from secagg.messages import MaskedInput, decode_frame
-from secagg.params import Buffer, Identity, Phase, RoundParameters
+from secagg.params import Buffer, Identity, Phase
 from secagg.protocol import ServerSession
 from secagg.service.checkpoints import Checkpoints
 from secagg.service.events import (
@@ -28,16 +28,13 @@ from secagg.service.events import (
     TranscriptSealed,
     UploadTaken,
 )
-from secagg.service.kept import RoundPlan, dump_result, load_failure, load_result
+from secagg.service.kept import RoundPlan, load_result
 from secagg.service.stored import (
-    OVER,
-    Ended,
     Incoming,
     Services,
     Standing,
     Step,
     StoredRound,
-    receipt_of,
 )
 from secagg.service.transcripts import Recording
 from secagg.store import (
@@ -47,47 +44,23 @@ from secagg.store import (
     StoreError,
     floor_for,
 )
-from secagg.store.sql import AuditLog, Journal, Kept, KeptRound, SpoolMissingError, State
+from secagg.store.sql import Kept, KeptRound, SpoolMissingError
 
 _SHOWN = 8  # elements of an upload that observers see
 
 
-class DurableRound(StoredRound):
-    """A round between its session and the store.
-
-    payload  what the round is about
-    kept     whether the store has the round; else it is a new one, of `ticket`
-    """
+class DurableRound(StoredRound[ServerSession]):
+    """A round of the pairwise protocol."""
 
     def __init__(
         self, plan: RoundPlan, services: Services, payload: Buffer, *, kept: bool, ticket: bytes
     ) -> None:
-        super().__init__(plan.round_id, services, known=kept)
-        self._plan, self._parameters, self._payload = plan, plan.parameters, payload
-        self._ticket = ticket
+        super().__init__(plan.round_id, services, payload, kept=kept, ticket=ticket)
+        self._plan, self._parameters = plan, plan.parameters
         self._checkpoints = Checkpoints(services.journal, self._id)
-        self._session: ServerSession | None = None
         self._recording: Recording | None = None
 
-    @property
-    def live(self) -> bool:
-        """Whether there is a session at the moment."""
-        return self._session is not None
-
-    @property
-    def progress(self) -> Progress:
-        """Of the session."""
-        return OVER if self._session is None else self._session.progress
-
     # --- beginning
-
-    def open(self) -> Step:
-        """Begin the round, or make its session anew from what the store holds.
-
-        raises  StoreError; StoreDamagedError: waiting does not mend it; a new one: InfeasibleParameters,
-                LedgerError
-        """
-        return self._resume() if self.known else self._begin()
 
     def _begin(self) -> Step:
         plan, services, step = self._plan, self._services, Step()
@@ -134,13 +107,10 @@ class DurableRound(StoredRound):
         self._recall()
         self._forget_record()
 
-    def _resume(self) -> Step:
-        step, journal = Step(), self._journal
-        kept = journal.find(self._id)
-        if kept is not None and kept.state is not State.OPEN:  # it was kept, though the store said it failed
-            return self._ended_before(kept, step)
-        if kept is None or kept.checkpoint is None:
-            raise StoreDamagedError(f"round {self._name}: the store does not have it any more")
+    def _resume(self, kept: KeptRound) -> Step:
+        step = Step()
+        if kept.checkpoint is None:
+            raise StoreDamagedError(f"round {self._name}: the store has no checkpoint of it")
         snapshot = self._checkpoints.read(kept.checkpoint)
         session, step.effects = self._restored(snapshot, kept.record, step)
         recording = Recording(self._services.transcripts, session)
@@ -205,7 +175,6 @@ class DurableRound(StoredRound):
     # --- going on
 
     def take(self, batch: Sequence[Incoming]) -> Step:
-        """Feed frames; those that are taken are kept, all of them in one transaction. Raises StoreError."""
         services, session, step = self._services, self._live, Step()
         kept: list[Kept] = []
         uploading = session.phase is Phase.MASKED_INPUT_COLLECTION
@@ -251,7 +220,6 @@ class DurableRound(StoredRound):
         return self._checkpoints.write(session), 0 if recording is None else recording.length()
 
     def close_phase(self) -> Step:
-        """Leave the phase: what follows from it is kept before anybody hears of it. Raises StoreError."""
         session, step = self._live, Step()
         opened = session.phase is Phase.MASKED_INPUT_COLLECTION
         step.effects = session.close_phase()
@@ -283,11 +251,9 @@ class DurableRound(StoredRound):
 
     # --- ending
 
-    def _dumped(self, result: Aggregate) -> tuple[bytes, Buffer]:
-        return dump_result(result)
-
-    def _ended(self, kept: KeptRound) -> Ended:
-        return ended(kept, self._parameters, self._journal, self._services.audit)
+    @staticmethod
+    def loaded(kept: KeptRound, total: Buffer) -> Aggregate:
+        return load_result(kept.outcome, total, RoundPlan.load(kept.header).parameters)
 
     def _released(self, result: Aggregate) -> None:
         self._services.ledger.released(self._plan.subject, self._id, result.survivors)
@@ -307,16 +273,14 @@ class DurableRound(StoredRound):
     # --- leaving
 
     def forget_session(self) -> None:
-        """Throw the session away: what it took and the store did not must not count."""
         if self._recording is not None:
             self._recording.close()
-        self._session = self._recording = None
+        self._recording = None
+        super().forget_session()
 
     def leave(self, spooled: Iterable[str | None]) -> None:
-        """Let go of everything; what was spooled for the round and is not kept goes."""
-        self.forget_session()
         self._checkpoints.drop_loose()
-        self.discard(spooled)
+        super().leave(spooled)
 
     def _forget_record(self) -> None:
         """Remove the transcript of a round that did not come to its end; where that fails it lies there."""
@@ -328,12 +292,6 @@ class DurableRound(StoredRound):
 
     # --- what observers are told
 
-    @property
-    def _live(self) -> ServerSession:
-        if self._session is None:
-            raise LocalProtocolError("the round has no session at the moment")
-        return self._session
-
     def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken:
         message = decode_frame(frame)[1]
         if not isinstance(message, MaskedInput):
@@ -344,15 +302,6 @@ class DurableRound(StoredRound):
     def _noted(self, concern: Concern) -> LedgerNoted:
         names = self._names(map(Identity, concern.clients))
         return LedgerNoted(self._id, str(concern.kind), concern.detail, names)
-
-
-def ended(kept: KeptRound, parameters: RoundParameters, journal: Journal, log: AuditLog | None) -> Ended:
-    """Return how a round ended. Raises StoreError; StoreDamagedError: its sum is gone."""
-    shown = receipt_of(kept.round_id, log)
-    if kept.state is State.ABORTED:
-        return Ended(load_failure(kept.outcome), shown)
-    total = journal.open(f"{kept.round_id.hex()}.total")
-    return Ended(load_result(kept.outcome, total, parameters), shown)
 
 
 def leading_numbers(packed: Buffer, length: int, bits: int) -> tuple[int, ...]:

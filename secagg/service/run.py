@@ -13,14 +13,14 @@ from secagg.params import Buffer, Identity, RoundParameters
 from secagg.service.connection import Intake
 from secagg.service.context import round_context
 from secagg.service.driver import RoundDriver
-from secagg.service.durable import ended
+from secagg.service.durable import DurableRound
 from secagg.service.events import LedgerNoted, Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.kept import Deadlines, RoundPlan
 from secagg.service.led import Entrance, LedRun, Shared
 from secagg.service.registry import Registry
 from secagg.service.selection import Selection, choose
-from secagg.service.stored import Ended
+from secagg.service.stored import Ended, ended
 from secagg.service.streams import Streams
 from secagg.service.tasks import on_thread
 from secagg.service.transcripts import Transcripts
@@ -254,8 +254,7 @@ class ServedRun(LedRun[RoundDriver]):
         return RoundDriver(plan, self._services, payload=payload, deliver=self._streams.deliver, kept=kept)
 
     def _result(self, kept: KeptRound) -> Ended:
-        parameters = RoundPlan.load(kept.header).parameters
-        return ended(kept, parameters, self._journal, self._shared.audit)
+        return ended(kept, self._journal, self._shared.audit, DurableRound.loaded)
 
     def _attach(self, driver: RoundDriver) -> None:
         self._streams.attach(driver)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Generic, TypeVar
 
 from secagg import audit
 from secagg.effects import Aborted, Aggregate, Completed, Effect, Progress
 from secagg.errors import LocalProtocolError, RoundAbortedError
 from secagg.params import Buffer, Identity
+from secagg.protocol import ServerSession
+from secagg.protocol.oneshot import OneShotProgress, OneShotServer
 from secagg.service.clock import Clock
 from secagg.service.events import Event, Observer, RoundCompleted, RoundFailed, StoreFailed
-from secagg.service.kept import dump_failure
+from secagg.service.kept import dump_failure, dump_result, load_failure
 from secagg.service.registry import Registry
 from secagg.service.transcripts import Transcripts
 from secagg.store import ParticipationLedger, StoreDamagedError, StoreError
 from secagg.store.sql import AuditLog, Journal, KeptRound, State
 from secagg.transcript import total_digest
 
+_Session = TypeVar("_Session", ServerSession, OneShotServer)
 OVER = Progress(None, 0, 0, 0, ready=False, missing=frozenset())
 _GIVEN_UP = "given up"
 DAMAGED = "what was kept of it cannot be read any more"  # to clients; what and where is the operator's
@@ -78,40 +82,95 @@ class Services:
     tidy: Callable[[], None]  # overwrites what a round has left in the database
 
 
-class StoredRound(ABC):
-    """A round in the store: how it ends, and what is left of it then.
+class StoredRound(ABC, Generic[_Session]):
+    """A round between its session and the store. For a thread, one step at a time.
 
-    known  whether the store has the round
+    payload  what the round is about
+    kept     whether the store has the round; else it is a new one, of `ticket`
+    known    the same, as it is now
     """
 
-    def __init__(self, round_id: bytes, services: Services, *, known: bool) -> None:
-        self.known = known
+    def __init__(
+        self, round_id: bytes, services: Services, payload: Buffer, *, kept: bool, ticket: bytes
+    ) -> None:
+        self.known = kept
         self._services, self._journal = services, services.journal
         self._id, self._name = round_id, round_id.hex()
+        self._payload, self._ticket = payload, ticket
+        self._session: _Session | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a session at the moment."""
+        return self._session is not None
+
+    @property
+    def progress(self) -> Progress | OneShotProgress:
+        """Of the session."""
+        return OVER if self._session is None else self._session.progress
+
+    @property
+    def _live(self) -> _Session:
+        if self._session is None:
+            raise LocalProtocolError("the round has no session at the moment")
+        return self._session
+
+    def open(self) -> Step:
+        """Begin the round, or make its session anew from what the store holds.
+
+        raises  StoreError; StoreDamagedError: waiting does not mend it; a new one: InfeasibleParameters,
+                LedgerError
+        """
+        if not self.known:
+            return self._begin()
+        kept = self._journal.find(self._id)
+        if kept is None:
+            raise StoreDamagedError(f"round {self._name}: the store does not have it any more")
+        if kept.state is not State.OPEN:  # it was kept, though the store said it failed
+            return self._ended_before(kept, Step())
+        return self._resume(kept)
 
     # --- what a protocol brings
 
     @abstractmethod
-    def _dumped(self, result: Aggregate) -> tuple[bytes, Buffer]:
-        """Return what is kept of a result, and its sum."""
+    def _begin(self) -> Step:
+        """Begin a new round: the store has it, or nothing is left of it. Raises StoreError and more."""
 
     @abstractmethod
-    def _ended(self, kept: KeptRound) -> Ended:
-        """Read how the round ended. Raises StoreDamagedError."""
+    def _resume(self, kept: KeptRound) -> Step:
+        """Make the session anew. Raises StoreError, StoreDamagedError."""
+
+    @abstractmethod
+    def take(self, batch: Sequence[Incoming]) -> Step:
+        """Feed frames; those that are taken are kept, all of them in one transaction. Raises StoreError."""
+
+    @abstractmethod
+    def close_phase(self) -> Step:
+        """Leave the phase: what follows from it is kept before anybody hears of it. Raises StoreError."""
+
+    @staticmethod
+    @abstractmethod
+    def loaded(kept: KeptRound, total: Buffer) -> Aggregate:
+        """Read the result of a round that was completed. Raises StoreDamagedError."""
 
     @abstractmethod
     def _released(self, result: Aggregate) -> None:
         """Tell the ledger of a sum, before anybody sees it."""
 
-    @abstractmethod
     def forget_session(self) -> None:
         """Throw the session away: what it took and the store did not must not count."""
+        self._session = None
+
+    def leave(self, spooled: Iterable[str | None]) -> None:
+        """Let go of everything; what was spooled for the round and is not kept goes."""
+        self.forget_session()
+        self.discard(spooled)
 
     def _seal(self, _step: Step) -> bytes:
         """Return the address of the complete transcript; nothing: there is none."""
         return b""
 
-    def _forget_record(self) -> None:  # noqa: B027 - some rounds are not recorded
+    def _forget_record(self) -> None:
         """Remove the transcript of a round that did not come to its end."""
 
     # --- ending
@@ -139,7 +198,7 @@ class StoredRound(ABC):
         services = self._services
         step.events.append(self._told(result))
         if isinstance(result, Aggregate):
-            outcome, total = self._dumped(result)
+            outcome, total = dump_result(result)
             self._journal.keep(f"{self._name}.total", total)
             state = State.COMPLETED
         else:
@@ -156,7 +215,7 @@ class StoredRound(ABC):
     def _ended_before(self, kept: KeptRound, step: Step) -> Step:
         """Take the end of the round that the store has."""
         try:
-            step.end = self._ended(kept)
+            step.end = ended(kept, self._journal, self._services.audit, self.loaded)
         except StoreDamagedError as error:
             step.events.append(StoreFailed(self._id, str(error)))
             step.end = Ended(given_up(DAMAGED))
@@ -240,12 +299,17 @@ class StoredRound(ABC):
         return tuple(sorted(registry.name_of(identity) for identity in identities))
 
 
+def ended(
+    kept: KeptRound, journal: Journal, log: AuditLog | None, loaded: Callable[[KeptRound, Buffer], Aggregate]
+) -> Ended:
+    """Return how a round ended. Raises StoreError; StoreDamagedError: its sum is gone."""
+    receipt = None if log is None else log.receipt_of(kept.round_id)
+    shown = b"" if receipt is None else audit.dump_receipt(receipt)
+    if kept.state is State.ABORTED:
+        return Ended(load_failure(kept.outcome), shown)
+    return Ended(loaded(kept, journal.open(f"{kept.round_id.hex()}.total")), shown)
+
+
 def given_up(why: str) -> RoundAbortedError:
     """Return how a round ends that is not gone on with."""
     return RoundAbortedError(_GIVEN_UP, why)
-
-
-def receipt_of(round_id: bytes, log: AuditLog | None) -> bytes:
-    """Return that the audit log has a round, or nothing. Raises StoreError."""
-    receipt = None if log is None else log.receipt_of(round_id)
-    return b"" if receipt is None else audit.dump_receipt(receipt)

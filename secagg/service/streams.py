@@ -15,12 +15,11 @@ from secagg.params import Identity, Phase
 from secagg.service.connection import Connection, Intake
 from secagg.service.desk import Desk, Discarded
 from secagg.service.driver import RoundDriver
-from secagg.service.durable import ended
+from secagg.service.durable import DurableRound
 from secagg.service.errors import StreamError
 from secagg.service.hello import Hello
-from secagg.service.kept import RoundPlan
 from secagg.service.records import Record, RecordType, Writer
-from secagg.service.stored import Standing
+from secagg.service.stored import Standing, ended
 from secagg.service.tasks import on_thread
 from secagg.store import LedgerError, StoreDamagedError
 from secagg.store.sql import AuditLog, Journal, State
@@ -118,9 +117,10 @@ class Streams(Desk):
         if kept is None:
             return False
         if kept.state is not State.OPEN:
-            parameters = RoundPlan.load(kept.header).parameters
             try:
-                end = await on_thread(self._executor, ended, kept, parameters, self._journal, self._log)
+                end = await on_thread(
+                    self._executor, ended, kept, self._journal, self._log, DurableRound.loaded
+                )
                 receipt, said = end.receipt, outcome_of(end.result)
             except StoreDamagedError:  # the sum is purged: that there was one stands
                 receipt, said = b"", msgspec.json.encode({"outcome": str(kept.state)})

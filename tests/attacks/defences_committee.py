@@ -218,9 +218,9 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: what is kept is what leaves",
         _CLIENT,
-        "        if computing is not self._computing:\n            return None  # its model does not count any more\n",
-        "",
-        "a vector is not kept as about another model",
+        "        if used is not self._parameters:  # another round takes it by now, or none\n",
+        "        if False:\n",
+        "an upload is of the round that is on, and kept as about its model",
     ),
     Defence(
         "desk: acknowledged is not refused",
@@ -274,8 +274,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "epoch: more than the first",
         _EPOCHS,
-        "(enough and now - enough >= self._gather_s)",
-        "enough",
+        "            waited = enough_at is not None and now - enough_at >= self._gather_s\n",
+        "            waited = enough_at is not None\n",
         "the first that connect are not the committee of a day",
     ),
     Defence(

@@ -14,9 +14,9 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "durable: what the store did not take does not count",
-        "secagg.service.durable",
-        "        self._session = self._recording = None\n\n    def leave",
-        "        self._recording = None\n\n    def leave",
+        "secagg.service.stored",
+        '        """Throw the session away: what it took and the store did not must not count."""\n        self._session = None\n',
+        "        pass\n",
         "a session is what the store holds, after a failure as after a crash",
     ),
     Defence(

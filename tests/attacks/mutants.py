@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -111,6 +112,8 @@ _ONESHOT = (
 )
 _COMMITTEE = ("tests/service/oneshot", "tests/store/sql")
 _FOUND = 3  # attacks that are kept per defence
+_SLOWEST = 20  # of which the time is shown
+_HANGS_S = 40  # many times what any of these tests takes: without its defence it waits for ever
 _TIMEOUT_S = 900
 
 
@@ -164,8 +167,19 @@ def _run_one(name: str, tests: Sequence[str], limit: int, out: Path) -> None:
     import pytest
 
     failures = _Failures()
-    options = ["-q", "--no-header", "-p", "no:cacheprovider", "--tb=no", "-W", "ignore", "--timeout=120"]
+    options = [
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "--tb=no",
+        "-W",
+        "ignore",
+        f"--timeout={_HANGS_S}",
+    ]
     options += [f"--maxfail={limit}"] if limit else ["--continue-on-collection-errors"]
+    if not name:  # a mutant is in one process
+        options += ["-n", "auto", "--dist", "worksteal"]
     status = pytest.main([*options, *tests], [failures])
     # 2: stopped early; 4: a test of the matrix is gone, or its module cannot be imported
     if status not in {0, 1, 2, 4} or (status == 4 and not failures.names and not name):
@@ -198,7 +212,7 @@ def failing(name: str, tests: Sequence[str], limit: int) -> list[str]:
 def find(defence: Defence, known: Mapping[str, list[str]], *, every: bool) -> list[str]:
     """Attacks that succeed without a defence: those known to, or else the first that the suite shows."""
     tests = known.get(defence.name, [])
-    if not every and tests and (found := failing(defence.name, tests, 0)):
+    if not every and tests and (found := failing(defence.name, tests, 1)):
         return found
     return failing(defence.name, _suite(defence), 0 if every else 1)
 
@@ -246,13 +260,24 @@ def main() -> None:
     if whole and (broken := failing("", whole, 0)):
         raise SystemExit(f"these fail with all defences in place: {broken}")
 
+    took: dict[str, float] = {}
+
     def search(defence: Defence) -> list[str]:
-        return find(defence, known, every=arguments.all)
+        began = time.monotonic()
+        try:
+            return find(defence, known, every=arguments.all)
+        finally:
+            took[defence.name] = time.monotonic() - began
 
     found = _show(chosen, search)
+    for name in sorted(took, key=took.__getitem__, reverse=True)[:_SLOWEST]:
+        print(f"{took[name]:6.1f} s {name}")
     if arguments.record:
-        kept = {one.name: found.get(one.name) or known.get(one.name, []) for one in DEFENCES}
-        MATRIX.write_text(json.dumps({name: tests[:_FOUND] for name, tests in kept.items()}, indent=1) + "\n")
+        for name, attacks in found.items():
+            if not set(attacks) <= set(known.get(name, ())):
+                known[name] = attacks[:_FOUND]
+        kept = {one.name: known.get(one.name, []) for one in DEFENCES}
+        MATRIX.write_text(json.dumps(kept, indent=1) + "\n")
     unnoticed = [name for name, attacks in found.items() if not attacks]
     print(f"{len(found)} defences removed in turn; unnoticed: {', '.join(unnoticed) or 'none'}")
     sys.exit(bool(unnoticed))

@@ -328,10 +328,10 @@ class _Sitting:
             if computing is not self._computing or computing.cancelled():
                 continue  # its model does not count any more
             vector = computing.result()
-            if self._parameters is not None and (upload := await self._made(computing, vector)) is not None:
+            if self._parameters is not None and (upload := await self._made(vector)) is not None:
                 await stream.send(upload)
 
-    async def _made(self, computing: asyncio.Task[Computed], vector: Computed) -> Frame | None:
+    async def _made(self, vector: Computed) -> Frame | None:
         """Return the upload, kept; None: there is none now, and nothing has left. Raises StoreError."""
         session, used = self._contributor(), self._parameters
         if session is None:
@@ -342,11 +342,10 @@ class _Sitting:
         except ParameterError:  # of the vector
             raise
         except LocalProtocolError as error:  # another session of ours uploaded meanwhile
-            self._computing = None
+            if used is self._parameters:
+                self._computing = None  # else it is about another model by now
             self._settings.on_refusal(str(error))
             return None
-        if computing is not self._computing:
-            return None  # its model does not count any more
         if used is not self._parameters:  # another round takes it by now, or none
             if self._parameters is not None:
                 self._wanted.set()

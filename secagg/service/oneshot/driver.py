@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
 
 from secagg.effects import Effect, Frame, Refused, UploadTaken
 from secagg.messages.oneshot import ONESHOT_FRAMES, oneshot_to_wire
@@ -18,20 +18,14 @@ from secagg.store.sql import KeptRound
 _COMPLAINT_BYTES = 48
 
 
-class Outlet(Protocol):
-    """The way to clients and members."""
-
-    def __call__(self, driver: OneShotDriver, party: Identity, item: Frame | Refused) -> None:
-        """Send a frame or a refusal, where the party has a stream."""
-
-
 class OneShotDriver(Driver[OneShotPlan]):
     """Runs one round.
 
     payload   what the newest of its contexts is about
-    raises    StoreDamagedError: its committee cannot be read
+    deliver   is called for every frame or refusal that goes out
     kept      the round as the store has it; None: it is a new one, of `ticket`
     uploaded  clients whose upload is on disk: they may vanish for ever
+    raises    StoreDamagedError: its committee cannot be read
     """
 
     def __init__(
@@ -40,23 +34,24 @@ class OneShotDriver(Driver[OneShotPlan]):
         services: Services,
         *,
         payload: Buffer,
-        outlet: Outlet,
+        deliver: Callable[[OneShotDriver, Identity, Frame | Refused], None],
         kept: KeptRound | None = None,
         ticket: bytes = b"",
     ) -> None:
         ticket = ticket if kept is None else kept.ticket
-        steps = OneShotRound(plan, services, payload, kept=kept is not None, ticket=ticket)
+        view = view_of(plan)
+        known = kept is not None
+        steps = OneShotRound(plan, view.committee, services, payload, kept=known, ticket=ticket)
         super().__init__(plan, services, steps, payload=payload, ticket=ticket)
         self.uploaded: set[Identity] = set()
         self._rejoining: set[Identity] = set()
-        view = view_of(plan)
         self.epoch_id = view.committee.parameters.epoch_id
         self.members = frozenset(view.committee.members)
         self.parameters_frame = ONESHOT_FRAMES.encode(plan.round_id, oneshot_to_wire(plan.parameters))
         shares = len(self.members) * (view.sealed_bytes + 32)
         self.upload_bytes = view.packed_size + view.tests_bytes + shares  # but for little
         self.answer_bytes = view.opening_bytes + _COMPLAINT_BYTES * plan.parameters.maximum_uploads
-        self._outlet = outlet
+        self._deliver = deliver
 
     @property
     def uploading(self) -> bool:
@@ -88,7 +83,7 @@ class OneShotDriver(Driver[OneShotPlan]):
         super()._carry_out(step)
 
     def _send(self, client: Identity, item: Frame | Refused) -> None:
-        self._outlet(self, client, item)
+        self._deliver(self, client, item)
 
     def _reported(self, _effects: list[Effect]) -> bool:
         return True

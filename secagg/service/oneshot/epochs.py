@@ -157,16 +157,20 @@ class Epochs:
 
     async def _gather(self, members: Members) -> bool:
         """Wait for candidates, for a while also for more than are needed; returns whether they are wanted."""
-        least, began, enough = self._demands.minimum_candidates, self._services.clock.now(), 0.0
-        told = False
+        least, began = self._demands.minimum_candidates, self._services.clock.now()
+        enough_at, told = None, False
         while True:
             here, now = members.connected, self._services.clock.now()
             if self._usable(members) is not None:
                 return False  # who was away came back
-            enough = enough or now if len(here) >= least else 0.0
-            if here >= self._decryptors().identities or (enough and now - enough >= self._gather_s):
+            if len(here) < least:
+                enough_at = None
+            elif enough_at is None:
+                enough_at = now
+            waited = enough_at is not None and now - enough_at >= self._gather_s
+            if waited or here >= self._decryptors().identities:
                 return True
-            if not enough and not told and now - began >= self._form_s:
+            if enough_at is None and not told and now - began >= self._form_s:
                 detail = f"{len(here)} decryptors are connected, at least {least} must be"
                 self._services.observer(CommitteeFailed(b"", detail))
                 told = True

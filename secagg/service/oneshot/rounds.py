@@ -6,7 +6,7 @@ where they were. A checkpoint would hold the dealings of all uploads, as often a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from secagg.effects import Aggregate, Effect, Refused, UploadTaken
 from secagg.errors import LocalProtocolError
@@ -14,63 +14,51 @@ from secagg.kernels import usable_cpus
 from secagg.messages.oneshot import ONESHOT_FRAMES, Upload, decode_oneshot
 from secagg.params import Buffer, Identity
 from secagg.params_oneshot import OneShotPhase
-from secagg.protocol.oneshot import OneShotProgress, OneShotServer
+from secagg.protocol.oneshot import CommitteeView, OneShotServer
 from secagg.protocol.oneshot.view import sha256
 from secagg.service.durable import leading_numbers
 from secagg.service.events import RoundOpened, RoundResumed
 from secagg.service.events import UploadTaken as UploadSeen
-from secagg.service.kept import dump_result, load_failure, load_oneshot
-from secagg.service.oneshot.plan import OneShotPlan, view_of
-from secagg.service.stored import Ended, Incoming, Services, Standing, Step, StoredRound, receipt_of
+from secagg.service.kept import load_oneshot
+from secagg.service.oneshot.plan import OneShotPlan
+from secagg.service.stored import Incoming, Services, Standing, Step, StoredRound
 from secagg.store import StoreDamagedError, StoreError
-from secagg.store.sql import AuditLog, Journal, Kept, KeptRound, SpoolMissingError, State
+from secagg.store.sql import Journal, Kept, KeptRound, SpoolMissingError
 
-OVER = OneShotProgress(None, 0, 0, 0, ready=False, missing=frozenset())
 _CLOSED = 1 << 10  # kind of the note that a phase was closed, of nobody; no frame has it
 _AGAIN = 1 << 16  # added to the kind of a second Review, for which a member is asked when the first is wrong
 
 
-class OneShotRound(StoredRound):
-    """A round between its session and the store. For a thread, one step at a time.
+class OneShotRound(StoredRound[OneShotServer]):
+    """A round of the one-upload protocol.
 
-    payload  what the newest of its contexts is about
-    kept     whether the store has the round; else it is a new one, of `ticket`
+    committee  that opens it
+    payload    what the newest of its contexts is about
     """
 
     def __init__(
-        self, plan: OneShotPlan, services: Services, payload: Buffer, *, kept: bool, ticket: bytes
+        self,
+        plan: OneShotPlan,
+        committee: CommitteeView,
+        services: Services,
+        payload: Buffer,
+        *,
+        kept: bool,
+        ticket: bytes,
     ) -> None:
-        super().__init__(plan.round_id, services, known=kept)
-        self._plan, self._payload, self._ticket = plan, payload, ticket
-        self._session: OneShotServer | None = None
+        super().__init__(plan.round_id, services, payload, kept=kept, ticket=ticket)
+        self._plan, self._committee = plan, committee
         self._packed = _FramesAsPacked(services.journal)
         self._kinds: set[tuple[bytes, int]] = set()  # that are kept
 
-    @property
-    def live(self) -> bool:
-        """Whether there is a session at the moment."""
-        return self._session is not None
-
-    @property
-    def progress(self) -> OneShotProgress:
-        """Of the session."""
-        return OVER if self._session is None else self._session.progress
-
     # --- beginning
-
-    def open(self) -> Step:
-        """Begin the round, or make its session anew from what the store holds.
-
-        raises  StoreError; StoreDamagedError: waiting does not mend it
-        """
-        return self._resume() if self.known else self._begin()
 
     def _new_session(self) -> OneShotServer:
         plan = self._plan
         self._packed, self._kinds = _FramesAsPacked(self._journal), set()
         return OneShotServer(
             plan.parameters,
-            view_of(plan).committee,
+            self._committee,
             known=plan.admitted,
             packed=self._packed,
             threads=usable_cpus(),
@@ -93,16 +81,10 @@ class OneShotRound(StoredRound):
         step.events.append(RoundOpened(self._id, plan.parameters.vector_length, plan.parameters.ring_bits))
         return step
 
-    def _resume(self) -> Step:
-        step, journal = Step(), self._journal
-        kept = journal.find(self._id)
-        if kept is not None and kept.state is not State.OPEN:  # it was kept, though the store said it failed
-            return self._ended_before(kept, step)
-        if kept is None:
-            raise StoreDamagedError(f"round {self._name}: the store does not have it any more")
-        session = self._new_session()
+    def _resume(self, _kept: KeptRound) -> Step:
+        step, session = Step(), self._new_session()
         session.start()
-        for one in journal.since_checkpoint(self._id):
+        for one in self._journal.since_checkpoint(self._id):
             self._kinds.add((one.sender, one.kind))
             if one.sender:
                 step.effects += self._repeat(session, one)
@@ -139,10 +121,7 @@ class OneShotRound(StoredRound):
     # --- going on
 
     def take(self, batch: Sequence[Incoming]) -> Step:
-        """Feed frames; those that are taken are kept, all of them in one transaction. Raises StoreError.
-
-        An `Incoming` without a frame is a member that came back: it gets everything again.
-        """
+        """Feed frames, see `StoredRound`; an `Incoming` without one is of a member: it gets all again."""
         session, step = self._live, Step()
         kept: list[Kept] = []
         uploads: list[tuple[bytes, Identity]] = []  # context, client
@@ -191,7 +170,6 @@ class OneShotRound(StoredRound):
         return kind
 
     def close_phase(self) -> Step:
-        """Leave the phase: what follows from it is kept before anybody hears of it. Raises StoreError."""
         session, step = self._live, Step()
         step.effects = session.close_phase()
         if session.phase is None:
@@ -202,11 +180,9 @@ class OneShotRound(StoredRound):
 
     # --- ending
 
-    def _dumped(self, result: Aggregate) -> tuple[bytes, Buffer]:
-        return dump_result(result)
-
-    def _ended(self, kept: KeptRound) -> Ended:
-        return ended_oneshot(kept, self._journal, self._services.audit)
+    @staticmethod
+    def loaded(kept: KeptRound, total: Buffer) -> Aggregate:
+        return load_oneshot(kept.outcome, total, OneShotPlan.load(kept.header).parameters)
 
     def _released(self, result: Aggregate) -> None:
         """Tell the ledger by context: no vector about it goes into a sum again."""
@@ -216,21 +192,6 @@ class OneShotRound(StoredRound):
                 contexts.setdefault(taken.dealing.context, []).append(client)
         for context, clients in contexts.items():
             self._services.ledger.released(context, self._id, clients)
-
-    def forget_session(self) -> None:
-        """Throw the session away: what it took and the store did not must not count."""
-        self._session = None
-
-    def leave(self, spooled: Iterable[str | None]) -> None:
-        """Let go of everything; what was spooled for the round and is not kept goes."""
-        self.forget_session()
-        self.discard(spooled)
-
-    @property
-    def _live(self) -> OneShotServer:
-        if self._session is None:
-            raise LocalProtocolError("the round has no session at the moment")
-        return self._session
 
     def _upload_seen(self, sender: Identity, packed: Buffer) -> UploadSeen:
         parameters = self._plan.parameters
@@ -266,12 +227,3 @@ class _FramesAsPacked:
     def clear(self) -> None:
         """Forget them: the frames go with the round."""
         self._frames.clear()
-
-
-def ended_oneshot(kept: KeptRound, journal: Journal, log: AuditLog | None) -> Ended:
-    """Return how a round ended. Raises StoreError; StoreDamagedError: its sum is gone."""
-    shown = receipt_of(kept.round_id, log)
-    if kept.state is State.ABORTED:
-        return Ended(load_failure(kept.outcome), shown)
-    total = journal.open(f"{kept.round_id.hex()}.total")
-    return Ended(load_oneshot(kept.outcome, total, OneShotPlan.load(kept.header).parameters), shown)

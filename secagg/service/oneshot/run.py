@@ -24,9 +24,9 @@ from secagg.service.oneshot.desks import ClientDesk, MemberDesk
 from secagg.service.oneshot.driver import OneShotDriver
 from secagg.service.oneshot.epochs import Epoch, Epochs
 from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan
-from secagg.service.oneshot.rounds import ended_oneshot
+from secagg.service.oneshot.rounds import OneShotRound
 from secagg.service.registry import Registry
-from secagg.service.stored import Ended
+from secagg.service.stored import Ended, ended
 from secagg.service.tasks import end_tasks, on_thread
 from secagg.store import ParticipationLedger
 from secagg.store.sql import KeptRound, Lease
@@ -304,7 +304,7 @@ class OneShotRun(LedRun[OneShotDriver]):
             certificate=epoch.certificate,
             parameters=replace(plan.parameters, committee_digest=epoch.committee.committee_digest),
         )
-        driver = OneShotDriver(plan, self._services, payload=payload, outlet=self._deliver, ticket=ticket)
+        driver = OneShotDriver(plan, self._services, payload=payload, deliver=self._deliver, ticket=ticket)
         return self._start(driver, new=True)
 
     async def _ready(self) -> Epoch:
@@ -344,10 +344,10 @@ class OneShotRun(LedRun[OneShotDriver]):
 
     def _driver(self, kept: KeptRound, payload: Buffer) -> OneShotDriver:
         plan = OneShotPlan.load(kept.header)
-        return OneShotDriver(plan, self._services, payload=payload, outlet=self._deliver, kept=kept)
+        return OneShotDriver(plan, self._services, payload=payload, deliver=self._deliver, kept=kept)
 
     def _result(self, kept: KeptRound) -> Ended:
-        return ended_oneshot(kept, self._journal, self._shared.audit)
+        return ended(kept, self._journal, self._shared.audit, OneShotRound.loaded)
 
     def _check_same(self, kept: OneShotDriver | KeptRound, wanted: OneShotParameters) -> None:
         there = (kept.plan if isinstance(kept, OneShotDriver) else OneShotPlan.load(kept.header)).parameters

@@ -30,7 +30,7 @@ from secagg.service.oneshot.driver import OneShotDriver
 from secagg.service.oneshot.rounds import OneShotRound
 from secagg.service.records import RecordType
 from secagg.store import MemoryStore, SealedStore, SqliteStore, StoreFullError
-from secagg.store.sql import AuditLog, Database, Journal, spool_of
+from secagg.store.sql import AuditLog, Database, Journal, KeptRound, spool_of
 from tests.service.cohort import settle
 from tests.service.oneshot.cohort import OneShotCohort, oneshot_cohort
 
@@ -234,9 +234,9 @@ def test_clients_that_come_while_a_round_is_restored_hear_of_it_then(
         free = threading.Event()
         original = OneShotRound._resume
 
-        def slow(self: OneShotRound) -> Any:
+        def slow(self: OneShotRound, kept: KeptRound) -> Any:
             free.wait(60)
-            return original(self)
+            return original(self, kept)
 
         monkeypatch.setattr(OneShotRound, "_resume", slow)
         async with served(tmp_path) as c:
