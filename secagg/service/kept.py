@@ -149,6 +149,11 @@ def load_result(data: bytes, total: Buffer, parameters: RoundParameters) -> Aggr
         )
 
 
+def summed_in(data: bytes) -> frozenset[Identity]:
+    """Return whose uploads are in the sum of a round that is over. Raises StoreDamagedError."""
+    return frozenset(map(Identity, decoded(data, _Outcome).survivors))
+
+
 def load_oneshot(data: bytes, total: Buffer, parameters: OneShotParameters) -> OneShotAggregate:
     """Read both, of a round of the one-upload protocol. Raises StoreDamagedError."""
     kept = decoded(data, _Outcome)

@@ -230,6 +230,13 @@ DEFENCES: tuple[Defence, ...] = (
         "a second upload is not acknowledged as the first",
     ),
     Defence(
+        "desk: what is summed was acknowledged",
+        _DESKS,
+        "if kept is not None and hello.identity in summed_in(kept.outcome):",
+        "if False:",
+        "an upload that a sum has is not called lost",
+    ),
+    Defence(
         "phone: looked at once more",
         _CLIENT,
         "            if told or round_id in uploaded:\n",

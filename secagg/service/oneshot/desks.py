@@ -16,6 +16,7 @@ from secagg.service.connection import Connection, Intake
 from secagg.service.desk import Desk, Discarded
 from secagg.service.errors import StreamError
 from secagg.service.hello import Hello
+from secagg.service.kept import summed_in
 from secagg.service.oneshot.driver import OneShotDriver
 from secagg.service.oneshot.epochs import Epochs, tag_of
 from secagg.service.records import Record, RecordType, Writer
@@ -100,8 +101,11 @@ class ClientDesk(Desk):
             if kept is not None and kept.state is State.OPEN:
                 connection.close()  # it goes on elsewhere, or in a moment: the client comes back
                 return
-            over = {"outcome": "over", "round": hello.resume.hex()}
-            connection.send(RecordType.ENDED, msgspec.json.encode(over))
+            if kept is not None and hello.identity in summed_in(kept.outcome):
+                connection.send(RecordType.TAKEN, bytes([OneShotPhase.UPLOAD]))  # that was lost on its way
+            else:
+                over = {"outcome": "over", "round": hello.resume.hex()}
+                connection.send(RecordType.ENDED, msgspec.json.encode(over))
         self._offer_newest(connection)
 
     def _offer_newest(self, connection: Connection) -> None:

@@ -315,10 +315,15 @@ def test_a_client_that_was_not_acknowledged_sends_the_same_again(
     asyncio.run(run())
 
 
-def test_an_acknowledgement_that_was_lost_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("over", [False, True])
+def test_an_acknowledgement_that_was_lost_is_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    """Also when the round is over, with the upload in its sum."""
+
     async def run() -> None:
         store = MemoryStore()
-        async with oneshot_cohort() as c:
+        async with served(tmp_path) as c:
             c.decrypt()
             running = c.round()
             with monkeypatch.context() as patch:
@@ -335,8 +340,11 @@ def test_an_acknowledgement_that_was_lost_is_given_again(monkeypatch: pytest.Mon
                 await settle(lambda: bool(c.run.rounds) and len(c.run.rounds[0].uploaded) == 1)
                 lost.cancel()
                 await asyncio.gather(lost, return_exceptions=True)
+            others = [asyncio.create_task(c.contribute(i)) for i in range(1, 5)]
+            if over:
+                await running
             assert (await c.contribute(0, store=store)).acknowledged
-            await asyncio.gather(*(c.contribute(i) for i in range(1, 5)))
+            await asyncio.gather(*others)
             c.exact(await running, range(5))
 
     asyncio.run(run())
