@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from secagg.cli_party import check_addresses, credentials_of, printer, sealed
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
-    from secagg.service import Decryptor, PartyCredentials, ServerCredentials
+    from secagg.service import Decryptor
     from secagg.store import Store
 
 _HOUR_S = 3600.0
@@ -63,10 +61,9 @@ def decrypt(
     its uploads: no two of them on one machine, and no backups of a store.
     """
     from secagg import OneShotPolicy
-    from secagg.service import Decryptor, Registry, host_and_port, read_identity
+    from secagg.service import Decryptor, Registry, read_identity
 
-    for address in server:
-        host_and_port(address, "--server")
+    check_addresses(server)
     signer = read_identity(key)
     clients = Registry.load(registry)
     members = Registry.load(decryptors or registry, role="decryptor")
@@ -84,13 +81,13 @@ def decrypt(
         minimum_per_context=min(minimum_uploads, 3),
         require_post_quantum=post_quantum,
     )
-    say = _printer(as_json=as_json)
+    say = printer(as_json=as_json)
     if store is None:
         say("WARNING: without --store, a restart has forgotten its epochs")
-    with _sealed(store, key, passphrase_file) as kept:
+    with _store(store, key, passphrase_file) as kept:
         one = Decryptor(
             address=server,
-            credentials=_credentials(party, certificate),
+            credentials=credentials_of(party, certificate),
             signer=signer,
             policy=policy,
             store=kept,
@@ -124,42 +121,13 @@ async def _watch(one: Decryptor, say: Callable[[str], None]) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-def _credentials(party: Path | None, certificate: Path | None) -> ServerCredentials | PartyCredentials:
-    from secagg.service import PartyCredentials, ServerCredentials, check_issued
-
-    if certificate is not None:
-        return ServerCredentials.load(certificate)
-    if party is None:
-        raise ParameterError("--certificate: is needed, or --party with the folder that `secagg enroll` made")
-    own = PartyCredentials.load(party / "party.crt", party / "tls.key", party / "authority.crt")
-    check_issued(own.certificate, own.authority, time.time(), str(party / "party.crt"))
-    return own
-
-
 @contextmanager
-def _sealed(path: Path | None, key: Path, passphrase_file: Path | None) -> Iterator[Store]:
-    """Open the store, sealed by the identity's key or a passphrase; None: in memory."""
-    from secagg.service import former_keys, read_identity, read_private, store_key
-    from secagg.store import MemoryStore, SealedStore, SqliteStore
+def _store(path: Path | None, key: Path, passphrase_file: Path | None) -> Iterator[Store]:
+    """Open the store, sealed; None: in memory."""
+    from secagg.store import MemoryStore, SqliteStore
 
     if path is None:
         yield MemoryStore()
-        return
-    with SqliteStore(path) as beneath:
-        if passphrase_file is not None:
-            yield SealedStore.with_passphrase(beneath, read_private(passphrase_file).strip())
-        else:
-            former = [store_key(read_identity(one)) for one in former_keys(key)]
-            yield SealedStore(beneath, store_key(read_identity(key)), former=former)
-
-
-def _printer(*, as_json: bool) -> Callable[[str], None]:
-    console = Console()
-
-    def say(text: str) -> None:
-        if as_json:
-            print(json.dumps({"at": round(time.time(), 3), "said": text}), flush=True)  # noqa: T201
-        else:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    return say
+    else:
+        with SqliteStore(path) as beneath:
+            yield sealed(beneath, key, passphrase_file)

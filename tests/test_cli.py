@@ -223,6 +223,27 @@ def join(folder: Path, **changes: object) -> list[object]:
     return ["join", "127.0.0.1:9", *named]
 
 
+def decrypt(folder: Path, **changes: object) -> list[object]:
+    options: dict[str, object] = {
+        "server": "127.0.0.1:9",
+        "registry": folder / "r.toml",
+        "decryptors": folder / "decryptors.toml",
+        "certificate": folder / "server.crt",
+        "key": folder / "decryptor-0.key",
+    } | changes
+    named = (f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None)
+    return ["decrypt", *named]
+
+
+@pytest.fixture
+def committee(bad: Path, call: Call) -> Path:
+    for name in ("decryptor-0", "decryptor-1", "decryptor-2", "decryptor-3"):
+        registry = bad / "decryptors.toml"
+        made = call("secagg", "keygen", bad / f"{name}.key", "--name", name, "--registry", registry)
+        assert made.status == 0, made
+    return bad
+
+
 FILES: dict[str, str] = {
     "empty.csv": "",
     "header.csv": "age,dose,answer\n",
@@ -345,6 +366,63 @@ def test_serve_says_in_one_line_which_option_is_bad(
     party: Path, call: Call, option: str, value: object, message: str
 ) -> None:
     call("fedcore", *serve(party, **{option: value})).refused("fedcore", message)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("server", "127.0.0.1:0", "server: must be host:port with a port in 1..65535, is '127.0.0.1:0'"),
+        ("place", "nowhere", "place: must be FEDERATION/RUN"),
+        ("corrupt", 1.5, "minimum_corrupt"),
+        ("corrupt", "nan", "minimum_corrupt"),
+        ("epoch_hours", 0, "epoch_s: must be"),
+        ("epoch_hours", "nan", "epoch_s: must be"),
+        ("certificate", None, "--certificate: is needed, or --party"),
+        ("decryptors", None, "is no decryptor of"),
+    ],
+)
+def test_decrypt_says_in_one_line_which_option_is_bad(
+    committee: Path, call: Call, option: str, value: object, message: str
+) -> None:
+    changes = {"store": committee / "decryptor.db"} | {option: value}
+    call("secagg", *decrypt(committee, **changes)).refused("secagg", message)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("registry", "broken.toml", "broken.toml: not a registry"),
+        ("decryptors", "missing.toml", "missing.toml: not a registry"),
+        ("key", "open.key", "open.key: mode must be 0600, is 0644"),
+        ("key", "site-1.key", "site-1.key is no decryptor of"),
+        ("certificate", "rows.csv", "rows.csv: not a certificate"),
+        ("store", "rows.csv", "rows.csv"),
+        ("store", "rows.csv/deeper", "rows.csv"),
+        ("passphrase_file", "missing", "missing"),
+    ],
+)
+def test_decrypt_says_in_one_line_which_file_is_bad(
+    committee: Path, call: Call, option: str, value: str, message: str
+) -> None:
+    changes = {"store": committee / "decryptor.db"} | {option: committee / value}
+    call("secagg", *decrypt(committee, **changes)).refused("secagg", message)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_decryptor_without_a_server_says_what_it_waits_for_until_it_is_stopped(
+    committee: Path, by: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", "from secagg.cli import main; main()", *map(str, decrypt(committee))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        said = [one.stdout.readline() for _ in range(3)]
+        one.send_signal(by)
+        _, errors = one.communicate(timeout=60)
+    assert said[0].startswith("WARNING: without --store, a restart has forgotten its epochs")
+    assert said[1] == "decryptor decryptor-0 of default/default, 4 enrolled\n"
+    assert said[2].startswith("waits for the server at 127.0.0.1:9")
+    assert (one.returncode, errors) == (130, "")
 
 
 @pytest.mark.process

@@ -39,7 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explanation_oneshot": {"planning_oneshot", "explanation"} | EVERYBODY,
     "reports": {"transcript", "planning", "planning_oneshot", "explanation"} | EVERYBODY,
     "cli_audit": {"primitives", "service", "store", "audit"} | EVERYBODY,
-    "cli_decrypt": {"service", "store", "secagg"} | EVERYBODY,
+    "cli_party": {"service", "store"} | EVERYBODY,
+    "cli_decrypt": {"cli_party", "service", "store", "secagg"} | EVERYBODY,
     "cli": {
         "audit",
         "cli_audit",
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"lazy", "primitives", "protocol", "local", "local_oneshot", "planning", "explanation"}
     | EVERYBODY,
 }
-ABOVE = {"service", "cli", "cli_decrypt", "cli_registry"}  # with sockets, clocks and threads
+ABOVE = {"service", "cli", "cli_decrypt", "cli_party", "cli_registry"}  # with sockets, clocks and threads
 NEVER_BELOW_SERVICE = {
     *("asyncio", "concurrent", "grpc", "os", "random", "secrets", "socket", "sqlite3", "threading", "time")
 }
@@ -75,7 +76,7 @@ EXEMPT = {
 }
 FACES = {
     "secagg",
-    *(f"secagg.{name}" for name in ("audit", "cli", "kernels", "lazy", "service")),
+    *(f"secagg.{name}" for name in ("audit", "cli", "cli_party", "kernels", "lazy", "service")),
     *(f"secagg.{name}" for name in ("store", "store.sql", "transcript")),
 }  # for fedcore
 

@@ -21,6 +21,7 @@ from fedcore.cli.progress import Progress, told
 from fedcore.errors import DataError
 from fedcore.experiments.usual import CLIP, EPOCHS, LEARNING_RATE, PLAN
 from secagg import ParameterError
+from secagg.cli_party import check_addresses, credentials_of, printer, sealed
 
 if TYPE_CHECKING:
     from fedcore.data.reading import Reading
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from fedcore.rounds.model import Model
     from fedcore.rounds.site import Site
     from secagg import Identity
-    from secagg.service import PartyCredentials, Registry, ServerCredentials
+    from secagg.service import Registry
     from secagg.store import Store
 
 _MOST_HELD_OUT = 0.9  # share of the rows
@@ -367,9 +368,10 @@ def join(
     from fedcore.service.join import join as run_client
     from fedcore.service.speak import speak
     from secagg.service import Registry, accept_file, follow_file, read_identity
+    from secagg.store import SqliteStore
 
-    _check_addresses(server)
-    credentials = _credentials(party, certificate)
+    check_addresses(server)
+    credentials = credentials_of(party, certificate)
     registry, key = _own_file(party, registry, "registry"), _own_file(party, key, "key")
     if watch and _share(held_out):
         raise ParameterError("--held-out: must be a file with --watch, a share would be drawn anew")
@@ -390,8 +392,8 @@ def join(
     site = Site(
         enrolled.name_of(signer.identity), table, columns, run.learner, seed, held_out=kept, guard=guard
     )
-    say = _printer(as_json=as_json)
-    durable = None if store is None else _sealed(store, key, passphrase_file, adopt=seal)
+    say = printer(as_json=as_json)
+    durable = None if store is None else sealed(SqliteStore(store), key, passphrase_file, adopt=seal)
     for change in [] if durable is None else accept_file(registry, durable):
         say(f"{registry}: {change}")
     _check_room(guard, run, durable)
@@ -429,39 +431,6 @@ def _own_file(party: Path | None, given: Path | None, option: str) -> Path:
     return party / _OF_PARTY[option]
 
 
-def _credentials(party: Path | None, certificate: Path | None) -> ServerCredentials | PartyCredentials:
-    """Return what tells a server: the certificate that was given, or those of a party's folder."""
-    from secagg.service import PartyCredentials, ServerCredentials, check_issued
-
-    if certificate is not None:
-        return ServerCredentials.load(certificate)
-    if party is None:
-        raise ParameterError("--certificate: is needed, or --party with the folder that `secagg enroll` made")
-    own = PartyCredentials.load(party / "party.crt", party / "tls.key", party / "authority.crt")
-    check_issued(own.certificate, own.authority, time.time(), str(party / "party.crt"))
-    return own
-
-
-def _check_addresses(addresses: list[str]) -> None:
-    from secagg.service import host_and_port
-
-    for address in addresses:
-        if not host_and_port(address, "server")[1]:
-            raise ParameterError(f"server: must be host:port with a port in 1..65535, is {address!r}")
-
-
-def _sealed(path: Path, key: Path, passphrase_file: Path | None, *, adopt: bool) -> Store:
-    """Open a site's store, sealed by its identity's key or a passphrase."""
-    from secagg.service import former_keys, read_identity, read_private, store_key
-    from secagg.store import SealedStore, SqliteStore
-
-    beneath = SqliteStore(path)
-    if passphrase_file is not None:
-        return SealedStore.with_passphrase(beneath, read_private(passphrase_file).strip())
-    former = [store_key(read_identity(one)) for one in former_keys(key)]
-    return SealedStore(beneath, store_key(read_identity(key)), former=former, adopt=adopt)
-
-
 def _took_part(site: Site, say: Callable[[str], None]) -> bool:
     """Say where a site's rows are in no training sum, or said nothing; return whether they did."""
     if not site.trained:
@@ -469,19 +438,6 @@ def _took_part(site: Site, say: Callable[[str], None]) -> bool:
     elif site.silent:
         say(f"in {site.silent} of {site.trained} training sums this site said nothing: see above why")
     return site.silent < site.trained
-
-
-def _printer(*, as_json: bool) -> Callable[[str], None]:
-    """Return what prints a line, or a JSON object a line."""
-    console = Console()
-
-    def say(text: str) -> None:
-        if as_json:
-            print(json.dumps({"at": round(time.time(), 3), "said": text}), flush=True)  # noqa: T201 - the result
-        else:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    return say
 
 
 def _renewed(watched: Watched, say: Callable[[str], None]) -> Rows | None:
