@@ -22,6 +22,7 @@ from secagg.kernels import (
     unpack_add,
 )
 from secagg.params import GraphParameters
+from secagg.primitives import kem
 from secagg.primitives.agreement import agree, public_key
 from secagg.primitives.sealing import hkdf, seal, unseal
 from secagg.primitives.shamir import LIMBS, share_pairs
@@ -36,7 +37,11 @@ _MASKS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The work of one round, as counts. quorum: signatures that a client verifies, 0 in a passive round."""
+    """The work of one round, as counts.
+
+    quorum  signatures that a client verifies, 0 in a passive round
+    hybrid  whether the suite is "x25519-mlkem768"
+    """
 
     clients: int
     dropouts: int
@@ -44,11 +49,24 @@ class Load:
     ring_bits: int
     graph: GraphParameters
     quorum: int
+    hybrid: bool = False
+
+
+def kem_seconds(one: Callable[[Callable[[], object]], float]) -> tuple[float, float, float]:
+    """Return seconds of an ML-KEM-768 key pair, encapsulation, decapsulation. one: times a call."""
+    secret = kem.KemSecret(bytes(kem.SEED_BYTES))
+    public = secret.public
+    ciphertext, _ = kem.encapsulate(public)
+    return (
+        one(lambda: kem.KemSecret(bytes(kem.SEED_BYTES)).public),
+        one(lambda: kem.encapsulate(public)),
+        one(lambda: secret.decapsulate(ciphertext)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class UnitCosts:
-    """Seconds of one call; of one entry and mask; of one byte."""
+    """Seconds of one call; of one entry and mask; of one byte. Of ML-KEM-768: 0 where there is none."""
 
     verify: float
     sign: float
@@ -61,6 +79,9 @@ class UnitCosts:
     mask_entry: float
     pack_entry: float
     unpack_entry: float
+    kem_key: float
+    encapsulate: float
+    decapsulate: float
     _timer: Timer = field(repr=False)
 
     @classmethod
@@ -82,6 +103,7 @@ class UnitCosts:
 
             return timer(many, _MANY)
 
+        key_pair, encapsulated, decapsulated = kem_seconds(one) if kem.AVAILABLE else (0.0, 0.0, 0.0)
         return cls(
             verify=one(lambda: verify(signer.identity, text, signature)),
             sign=one(lambda: signer.sign(text)),
@@ -96,6 +118,9 @@ class UnitCosts:
             ),
             pack_entry=timer(lambda: pack(values, ring_bits, out), length),
             unpack_entry=timer(lambda: unpack_add(values, packed, ring_bits), length),
+            kem_key=key_pair,
+            encapsulate=encapsulated,
+            decapsulate=decapsulated,
             _timer=timer,
         )
 
@@ -120,6 +145,16 @@ class UnitCosts:
             + share
             + d * ((k + 1) * self.mask_entry + self.pack_entry)
             + packed_bytes(d, load.ring_bits) * self.sha256_byte
+            + load.hybrid * self._hybrid_client_seconds(k)
+        )
+
+    def _hybrid_client_seconds(self, k: int) -> float:
+        """Return what the hybrid suite adds: a share each way per neighbor, a contribution per pair."""
+        return (
+            3 * self.kem_key  # both keys, one of them again when contributions are opened
+            + 1.5 * k * (self.encapsulate + self.decapsulate)
+            + k * (self.agree + 2 * self.hkdf)  # of contributions
+            + k / 2 * (self.seal + self.unseal)
         )
 
     def server_seconds(self, load: Load) -> float:
@@ -140,6 +175,8 @@ class UnitCosts:
             + n * self._timer(rebuild, 1)
             + load.dropouts * self.public_key
             + pairs * (self.agree + self.hkdf)
+            + load.hybrid * 2 * load.dropouts * self.kem_key
+            + load.hybrid * pairs / 2 * (self.decapsulate + self.agree + 3 * self.hkdf + self.unseal)
             + d * (survivors + pairs) * self.mask_entry
             + survivors * (d * self.unpack_entry + packed_bytes(d, load.ring_bits) * self.sha256_byte)
         )

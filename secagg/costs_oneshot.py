@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secagg.costs import Timer
+from secagg.costs import Timer, kem_seconds
 from secagg.kernels import (
     LATTICE_FIELD,
     RING,
@@ -120,13 +120,7 @@ class OneShotCosts:
             modq_words(key, TESTS * count)
             passes_tests(share, tests, gamma, weights[0])
 
-        encapsulated = decapsulated = 0.0
-        if load.post_quantum:
-            private = kem.KemSecret(bytes(kem.SEED_BYTES))
-            usable = private.public
-            ciphertext, _ = kem.encapsulate(usable)
-            encapsulated = one(lambda: kem.encapsulate(usable))
-            decapsulated = one(lambda: private.decapsulate(ciphertext))
+        _, encapsulated, decapsulated = kem_seconds(one) if load.post_quantum else (0.0, 0.0, 0.0)
         return cls(
             verify=one(lambda: verify(signer.identity, text, signature)),
             sign=one(lambda: signer.sign(text)),

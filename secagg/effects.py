@@ -50,6 +50,7 @@ class DropReason(StrEnum):
     SILENT = "sent nothing in time"
     REFUSED = "sent nothing right in time"
     GIVEN_UP = "given up by the caller"
+    LEFT = "left: a neighbor's contribution did not open"
 
 
 class AbortReason(StrEnum):
@@ -70,6 +71,7 @@ class AbortReason(StrEnum):
     DECODE_FAILED = "more wrong openings than can be corrected"
     CHECK_FAILED = "the sum fails its checks: somebody lied"
     WRONG_SHARES = "delivered shares are not those of the neighbors"
+    BAD_CONTRIBUTION = "a contribution to a mask does not open"
 
 
 class BlameReason(StrEnum):
@@ -80,6 +82,7 @@ class BlameReason(StrEnum):
     WRONG_SECRET = "shared a secret that fails its check"  # noqa: S105 - a reason, not a password
     WRONG_OPENING = "opening contradicts the others"
     BAD_DEALING = "dealt what members complain about"
+    BAD_CONTRIBUTION = "lied about a contribution to a mask"
 
 
 class Frame:

@@ -21,7 +21,7 @@ from secagg.effects import (
 from secagg.errors import ParameterError, RemoteProtocolError, RoundAbortedError
 from secagg.kernels import UIntArray, VectorSource
 from secagg.local_oneshot import aggregate_oneshot
-from secagg.params import Entropy, Identity, Phase, Policy, RoundParameters, ThreatModel, require
+from secagg.params import Entropy, Identity, Phase, Policy, RoundParameters, Suite, ThreatModel, require
 from secagg.params_oneshot import OneShotPhase
 from secagg.primitives.kem import AVAILABLE
 from secagg.primitives.labels import context_digest
@@ -49,6 +49,7 @@ def aggregate(
     threat_model: ThreatModel | None = None,
     entropy: Entropy = os.urandom,
     threads: int = 1,
+    suite: Suite = "x25519",
     protocol: Literal["pairwise", "one-shot"] = "pairwise",
     committee: int = 8,
     lose_decryptors: Mapping[int, OneShotPhase] | None = None,
@@ -60,6 +61,7 @@ def aggregate(
     drop          the phase before whose answer a client vanishes, by index into `vectors`
     threat_model  default: ThreatModel()
     threads       for agreements and masks
+    suite         of "pairwise": "x25519-mlkem768" keeps what is recorded closed to quantum computers
     protocol      "one-shot": clients speak once, and a committee opens the sum (PROTOCOL.md, part 2); who
                   drops out from ConsistencyCheck on has spoken, so it is in the sum
     committee, lose_decryptors, post_quantum
@@ -109,6 +111,7 @@ def aggregate(
         context=context_digest(b"local"),
         threat_model=threat_model or ThreatModel(),
         minimum_cohort=max(3, advertising),
+        suite=suite,
     )
     model = parameters.threat_model
     policy = Policy(

@@ -17,8 +17,12 @@ Secret: TypeAlias = bytes | bytearray  # bytearrays can be wiped
 Entropy: TypeAlias = Callable[[int], bytes]
 Identity = NewType("Identity", bytes)
 Adversary: TypeAlias = Literal["passive", "active"]
+Suite: TypeAlias = Literal["x25519", "x25519-mlkem768"]
 
 PROTOCOL_VERSION = 1
+HYBRID: Suite = "x25519-mlkem768"
+# What RoundParameters.version says; 2 is the one-upload protocol.
+SUITES: dict[int, Suite] = {1: "x25519", 3: HYBRID}
 IDENTITY_BYTES = 32
 ROUND_ID_BYTES = 16
 DIGEST_BYTES = 32
@@ -124,6 +128,8 @@ class RoundParameters:
 
     minimum_cohort     fewest clients with which the round begins
     minimum_survivors  fewest clients in a sum
+    suite              "x25519-mlkem768": what is recorded now stays closed to quantum computers
+                       (PROTOCOL.md, 3.7); every client needs ML-KEM-768 (cryptography >= 48)
     raises             ParameterError
     """
 
@@ -134,8 +140,10 @@ class RoundParameters:
     threat_model: ThreatModel = field(default_factory=ThreatModel)
     minimum_cohort: int = 4
     minimum_survivors: int = 3
+    suite: Suite = "x25519"
 
     def __post_init__(self) -> None:
+        require(self.suite in SUITES.values(), "suite", "'x25519' or 'x25519-mlkem768'", self.suite)
         require(len(self.round_id) == ROUND_ID_BYTES, "round_id", "16 bytes", len(self.round_id))
         require(len(self.context) == DIGEST_BYTES, "context", "32 bytes", len(self.context))
         require(1 <= self.ring_bits <= 64, "ring_bits", "in 1..64", self.ring_bits)
@@ -147,6 +155,11 @@ class RoundParameters:
             1 <= self.minimum_survivors < 2**32, "minimum_survivors", "in 1..2^32 - 1", self.minimum_survivors
         )
 
+    @property
+    def hybrid(self) -> bool:
+        """Return whether keys are of X25519 and of ML-KEM-768."""
+        return self.suite == HYBRID
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -156,6 +169,7 @@ class Policy:
                       identity of a roster is believed
     minimum_cohort    at least the colluders believed to be enrolled, divided by `corrupt`
     contexts          what rounds may be about, digests of 32 bytes; None: whatever the session's context is
+    require_post_quantum  whether the suite must be "x25519-mlkem768"
     lengths and ring  bound what a server can make the client compute and send
     """
 
@@ -171,6 +185,7 @@ class Policy:
     maximum_ring_bits: int = 64
     adversary: Adversary = "active"
     contexts: frozenset[bytes] | None = None
+    require_post_quantum: bool = False
 
     def __post_init__(self) -> None:
         require(self.minimum_cohort >= 3, "minimum_cohort", "at least 3", self.minimum_cohort)

@@ -23,6 +23,7 @@ from secagg.messages import (
     RosterAnnouncement,
     RosterEntry,
     Rows,
+    SealedContribution,
     SealedShare,
     ShareDelivery,
     SharedKeys,
@@ -43,6 +44,7 @@ from secagg.params import (
     GraphParameters,
     Phase,
     RoundParameters,
+    Suite,
     ThreatModel,
     require,
 )
@@ -54,6 +56,7 @@ from secagg.primitives.bounds import (
     quorum,
     window_collusion,
 )
+from secagg.primitives.kem import CIPHERTEXT_BYTES, KEY_BYTES
 
 M = TypeVar("M")
 MOST_CLIENTS = 10_000_000
@@ -85,6 +88,7 @@ class Plan:
     vector_length: int
     ring_bits: int
     threat_model: ThreatModel
+    suite: Suite
     graph: GraphParameters
     colluders: int
     dropouts: int
@@ -116,6 +120,7 @@ def plan(
     security_bits: int = 40,
     correctness_bits: int = 20,
     grinding_bits: int = 40,
+    suite: Suite = "x25519",
     costs: UnitCosts | None = None,
 ) -> Plan:
     """Plan a round.
@@ -123,6 +128,7 @@ def plan(
     value_bits      of an entry of a vector: entries are below 2^value_bits
     maximum_weight  by which a client multiplies its vector
     noise_bound     largest magnitude of what a client adds to an entry, for privacy; doubles the range
+    suite           "x25519-mlkem768" costs two ML-KEM keys, and 1.2 to 2.4 KB a neighbor each way
     costs           of this machine, to predict seconds
 
     raises  ParameterError; InfeasibleParameters, which says what to relax
@@ -159,6 +165,7 @@ def plan(
         threat_model=model,
         minimum_cohort=clients,
         minimum_survivors=minimum_survivors,
+        suite=suite,
     )
     signatures = quorum(clients, k, model) if model.active else 0
     lost = dropouts(clients, k, model)
@@ -176,12 +183,14 @@ def plan(
         ring_bits=ring_bits,
         graph=graph,
         quorum=signatures,
+        hybrid=parameters.hybrid,
     )
     return Plan(
         clients=clients,
         vector_length=vector_length,
         ring_bits=ring_bits,
         threat_model=model,
+        suite=suite,
         graph=graph,
         colluders=colluders(clients, k, model),
         dropouts=lost,
@@ -292,9 +301,11 @@ def _traffic(
 ) -> tuple[dict[Phase, int], dict[Phase, int]]:
     """Bytes of the frames of one client by phase, up and down; everybody stays and is honest.
 
-    A survivor signature is counted for the last in the roster: its index is the longest.
+    A survivor signature is counted for the last in the roster: its index is the longest. Contributions are
+    counted for a client that is the smaller one of half of its pairs.
     """
-    k = graph.degree
+    k, hybrid = graph.degree, parameters.hybrid
+    kem_key, kem = KEY_BYTES * hybrid, CIPHERTEXT_BYTES * hybrid
     bitmap, name, signature = bytes(-(-n // 8)), bytes(32), bytes(64)
 
     def size(message: Message) -> int:
@@ -304,15 +315,19 @@ def _traffic(
         return Rows.build(kind, count, **{field: bytes(length) for field, length in sizes.items()})
 
     entries = rows(RosterEntry, n, identity=32, advertisement_digest=32)
-    neighbors = rows(Advertisement, k, identity=32, agreement_key=32, mask_key=32, signature=64)
-    dealt = rows(SealedShare, k, peer=32, ciphertext=96)
-    delivered = rows(SealedShare, k, peer=32, ciphertext=96, acceptance=64)
+    keys = {"agreement_key": 32, "mask_key": 32, "share_kem_key": kem_key, "mask_kem_key": kem_key}
+    neighbors = rows(Advertisement, k, identity=32, signature=64, **keys)
+    dealt = rows(SealedShare, k, peer=32, ciphertext=96, kem=kem)
+    delivered = rows(SealedShare, k, peer=32, ciphertext=96, acceptance=64, kem=kem)
+    added = rows(SealedContribution, (k + 1) // 2 * hybrid, peer=32, kem=CIPHERTEXT_BYTES, ciphertext=48)
     proofs = rows(UploadProof, k, identity=32, packed_digest=32, signature=64)
     revealed = rows(RevealedShare, k, dealer=32, share=40)
     signers: Any = Encoded(bytes(_signers_bytes(signatures)))
     up = {
-        Phase.ADVERTISE_KEYS: size(Advertisement(name, name, name, signature)),
-        Phase.SHARE_KEYS: size(SharedKeys(dealt, name, signature)),
+        Phase.ADVERTISE_KEYS: size(
+            Advertisement(name, name, name, signature, bytes(kem_key), bytes(kem_key))
+        ),
+        Phase.SHARE_KEYS: size(SharedKeys(dealt, name, signature, added)),
         Phase.MASKED_INPUT_COLLECTION: _upload_bytes(parameters),
         Phase.CONSISTENCY_CHECK: size(SurvivorSignature(n - 1, signature)) if signatures else 0,
         Phase.UNMASKING: size(UnmaskingResponse(revealed, ())),
@@ -320,7 +335,7 @@ def _traffic(
     down = {
         Phase.ADVERTISE_KEYS: size(parameters_to_wire(parameters)),
         Phase.SHARE_KEYS: size(RosterAnnouncement(Roster(k, graph.threshold, entries), neighbors)),
-        Phase.MASKED_INPUT_COLLECTION: size(ShareDelivery(bitmap, delivered)),
+        Phase.MASKED_INPUT_COLLECTION: size(ShareDelivery(bitmap, delivered, added)),
         Phase.CONSISTENCY_CHECK: size(SurvivorSet(bitmap)) if signatures else 0,
         Phase.UNMASKING: size(UnmaskingRequest(bitmap, proofs, signers)),
     }

@@ -20,6 +20,8 @@ import pytest
 from secagg import IdentityKey, LocalProtocolError, Phase
 from secagg.effects import Refused
 from secagg.messages import decode_frame
+from secagg.params import HYBRID, SUITES, Suite
+from secagg.primitives.hybrid import contribution
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.client.phases import MaskedInputCollection, ShareKeys, Uploaded
 from secagg.protocol.client.vault import Vault
@@ -45,7 +47,7 @@ def secrets_of(cohort: Cohort) -> set[bytes]:
     for i in range(len(cohort.signers)):
         drawn = cohort.secrets(i)
         found |= {bytes(getattr(drawn, name)) for name in drawn.__slots__}
-    return found
+    return found - {b""}
 
 
 def parts(thing: object) -> Iterator[object]:
@@ -68,8 +70,16 @@ def parts(thing: object) -> Iterator[object]:
             yield from parts(value)
 
 
-def test_no_repr_within_a_session_shows_a_secret_at_any_time() -> None:
-    cohort = Cohort(6, dropout=0.2, minimum_cohort=5).start()
+def contributions_of(cohort: Cohort) -> set[bytes]:
+    digest, names = cohort.view().roster_digest, cohort.identities
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
+    return {contribution(cohort.secrets(i).mask, digest, names[i], names[j]) for i, j in pairs}
+
+
+@pytest.mark.parametrize("suite", SUITES.values())
+def test_no_repr_within_a_session_shows_a_secret_at_any_time(suite: Suite) -> None:
+    cohort = Cohort(6, dropout=0.2, minimum_cohort=5, suite=suite).start()
+    added: set[bytes] = set()
     shown: list[str] = []
     while cohort.server.phase is not None:
         lost = {5: Phase.MASKED_INPUT_COLLECTION}
@@ -84,19 +94,22 @@ def test_no_repr_within_a_session_shows_a_secret_at_any_time() -> None:
             if frame is not None:
                 shown.append(repr(decode_frame(frame)[1]))
         cohort.tell_all(lost).close()
+        if cohort.server.phase is Phase.UNMASKING and suite == HYBRID:
+            added = contributions_of(cohort)
     text = "\n".join(shown)
     assert len(text) > 10_000
     for kind in (ShareKeys, MaskedInputCollection, Uploaded, Vault, Secrets):
         assert f"{kind.__name__}(" in text
     shares = {pair for i in range(6) for pair in cohort_shares(cohort, i)}
-    for secret in secrets_of(cohort) | shares:
+    for secret in secrets_of(cohort) | shares | added:
         for spelling in spellings(secret):
             assert spelling not in text
 
 
 def cohort_shares(finished: Cohort, dealer: int) -> set[bytes]:
     """The shares that a dealer dealt, from a second run of the same round."""
-    again = Cohort(6, dropout=0.2, minimum_cohort=5).advance(Phase.MASKED_INPUT_COLLECTION)
+    suite = finished.parameters.suite
+    again = Cohort(6, dropout=0.2, minimum_cohort=5, suite=suite).advance(Phase.MASKED_INPUT_COLLECTION)
     assert again.identities == finished.identities
     return {part for pair in again.share_plaintexts(dealer).values() for part in (pair[:40], pair[40:])}
 
@@ -126,9 +139,10 @@ def test_what_holds_secrets_is_neither_pickled_nor_copied(name: str) -> None:
             attempt(thing)
 
 
-def test_closing_a_session_overwrites_what_it_holds() -> None:
+@pytest.mark.parametrize("suite", SUITES.values())
+def test_closing_a_session_overwrites_what_it_holds(suite: Suite) -> None:
     for phase in (Phase.SHARE_KEYS, Phase.MASKED_INPUT_COLLECTION, Phase.UNMASKING):
-        cohort = Cohort(4).advance(phase)
+        cohort = Cohort(4, suite=suite).advance(phase)
         client: Any = cohort.clients[0]
         if phase is Phase.SHARE_KEYS:
             cohort.ask(0)
@@ -137,10 +151,11 @@ def test_closing_a_session_overwrites_what_it_holds() -> None:
             assert isinstance(client._phase, MaskedInputCollection)
         held: list[bytearray] = []
         for part in parts(client._phase):
-            for name in ("agreement", "mask", "self_seed", "share_seed"):
+            for name in ("agreement", "mask", "self_seed", "share_seed", "kem"):
                 value = getattr(part, name, None)
                 held += [value] if isinstance(value, bytearray) and value else []
             held += getattr(part, "opening", {}).values()
+            held += getattr(part, "contributions", {}).values()
             held += getattr(part, "_pairs", {}).values()
         assert len(held) >= 3
         assert any(any(value) for value in held)

@@ -56,8 +56,8 @@ class Field:
         object.__setattr__(self, "heads", heads)
 
 
-def _declare(**options: object) -> Any:
-    return dataclasses.field(metadata={"wire": options})
+def _declare(default: object = dataclasses.MISSING, **options: object) -> Any:
+    return dataclasses.field(default=default, metadata={"wire": options})
 
 
 def uint(number: int, limit: int = UINT32_LIMIT) -> int:
@@ -70,6 +70,11 @@ def octets(number: int, *sizes: int) -> bytes:
     return cast("bytes", _declare(number=number, kind=Kind.OCTETS, sizes=sizes))
 
 
+def optional_octets(number: int, size: int) -> bytes:
+    """Declare a byte string of this size, or none."""
+    return cast("bytes", _declare(b"", number=number, kind=Kind.OCTETS, sizes=(0, size)))
+
+
 def large_octets(number: int) -> Buffer:
     """Declare a byte string of any size, decoded as a view of the input."""
     return cast("Buffer", _declare(number=number, kind=Kind.OCTETS, sizes=None))
@@ -80,6 +85,12 @@ def octets_list(number: int, size: int) -> tuple[bytes, ...]:
     return cast("tuple[bytes, ...]", _declare(number=number, kind=Kind.OCTETS, sizes=(size,), repeated=True))
 
 
+def optional_octets_list(number: int, size: int) -> tuple[bytes, ...]:
+    """Declare the same; without it there are none."""
+    one = _declare((), number=number, kind=Kind.OCTETS, sizes=(size,), repeated=True)
+    return cast("tuple[bytes, ...]", one)
+
+
 def message(number: int, kind: type[M]) -> M:
     """Declare an embedded message that must be there."""
     return cast("M", _declare(number=number, kind=Kind.MESSAGE, message=kind))
@@ -88,6 +99,12 @@ def message(number: int, kind: type[M]) -> M:
 def messages(number: int, kind: type[M]) -> Sequence[M]:
     """Declare a list of embedded messages, strictly ascending by their first field."""
     return cast("Sequence[M]", _declare(number=number, kind=Kind.MESSAGE, message=kind, repeated=True))
+
+
+def optional_messages(number: int, kind: type[M]) -> Sequence[M]:
+    """Declare the same; without it there are none."""
+    one = _declare((), number=number, kind=Kind.MESSAGE, message=kind, repeated=True)
+    return cast("Sequence[M]", one)
 
 
 @cache

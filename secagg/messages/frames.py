@@ -10,7 +10,7 @@ from secagg.errors import ParameterError, RemoteProtocolError
 from secagg.messages.fields import large_octets, malformed, octets, uint, varint
 from secagg.messages.types import KINDS, Message, RoundParametersMessage, ThreatModelMessage
 from secagg.messages.wire import decode, encode, encode_parts
-from secagg.params import MILLION, PROTOCOL_VERSION, Buffer, RoundParameters, ThreatModel
+from secagg.params import MILLION, PROTOCOL_VERSION, SUITES, Buffer, RoundParameters, ThreatModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def model_from_wire(model: ThreatModelMessage) -> ThreatModel:
 def parameters_to_wire(parameters: RoundParameters) -> RoundParametersMessage:
     """RoundParameters as the message that is hashed and sent."""
     return RoundParametersMessage(
-        PROTOCOL_VERSION,
+        next(version for version, suite in SUITES.items() if suite == parameters.suite),
         parameters.round_id,
         parameters.vector_length,
         parameters.ring_bits,
@@ -127,10 +127,10 @@ def parameters_to_wire(parameters: RoundParameters) -> RoundParametersMessage:
 
 def parameters_from_wire(wire: RoundParametersMessage) -> RoundParameters:
     """RoundParameters of a message. Raises RemoteProtocolError."""
-    if wire.version != PROTOCOL_VERSION:
+    if wire.version not in SUITES:
         raise RemoteProtocolError(
             RefusalReason.UNSUPPORTED_VERSION,
-            f"RoundParameters.version: {wire.version}, this is version {PROTOCOL_VERSION}",
+            f"RoundParameters.version: {wire.version}, known here are {', '.join(map(str, SUITES))}",
         )
     try:
         return RoundParameters(
@@ -141,6 +141,7 @@ def parameters_from_wire(wire: RoundParametersMessage) -> RoundParameters:
             threat_model=model_from_wire(wire.threat_model),
             minimum_cohort=wire.minimum_cohort,
             minimum_survivors=wire.minimum_survivors,
+            suite=SUITES[wire.version],
         )
     except ParameterError as error:
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"RoundParameters.{error}") from error

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secagg.messages.fields import UINT64_LIMIT, large_octets, message, messages, octets, octets_list, uint
+from secagg.messages.fields import (
+    UINT64_LIMIT,
+    large_octets,
+    message,
+    messages,
+    octets,
+    octets_list,
+    optional_messages,
+    optional_octets,
+    optional_octets_list,
+    uint,
+)
 from secagg.params import Buffer
 
 
@@ -43,6 +54,8 @@ class Advertisement:
     agreement_key: bytes = octets(2, 32)
     mask_key: bytes = octets(3, 32)
     signature: bytes = octets(4, 64)
+    share_kem_key: bytes = optional_octets(5, 1184)  # both in the hybrid suite only
+    mask_kem_key: bytes = optional_octets(6, 1184)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,16 @@ class SealedShare:
     peer: bytes = octets(1, 32)
     ciphertext: bytes = octets(2, 96)
     acceptance: bytes = octets(3, 0, 64)  # the dealer's, downward only
+    kem: bytes = optional_octets(4, 1088)  # ciphertext; in the hybrid suite only
+
+
+@dataclass(frozen=True, slots=True)
+class SealedContribution:
+    """What the smaller of two identities adds to their seed. peer: the receiver; downward, the sender."""
+
+    peer: bytes = octets(1, 32)
+    kem: bytes = octets(2, 1088)
+    ciphertext: bytes = octets(3, 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,7 @@ class SharedKeys:
     shares: Sequence[SealedShare] = messages(1, SealedShare)
     seed_commitment: bytes = octets(2, 32)
     acceptance: bytes = octets(3, 64)
+    contributions: Sequence[SealedContribution] = optional_messages(4, SealedContribution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +118,20 @@ class ShareDelivery:
 
     finished: Buffer = large_octets(1)
     shares: Sequence[SealedShare] = messages(2, SealedShare)
+    contributions: Sequence[SealedContribution] = optional_messages(3, SealedContribution)
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedInput:
-    """Client to server, phase 2: the masked vector, packed to ring_bits per element."""
+    """Client to server, phase 2: the masked vector, packed to ring_bits per element.
+
+    unopened  neighbors whose contribution does not open: the client leaves the round, and sends no vector
+    """
 
     packed: Buffer = large_octets(1)
     complaints: tuple[bytes, ...] = octets_list(2, 32)
     signature: bytes = octets(3, 64)
+    unopened: tuple[bytes, ...] = optional_octets_list(4, 32)
 
 
 @dataclass(frozen=True, slots=True)

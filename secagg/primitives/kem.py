@@ -23,12 +23,13 @@ KEY_BYTES = 1184
 CIPHERTEXT_BYTES = 1088
 
 
-def require_kem() -> None:
-    """Raise ParameterError where `cryptography` has no ML-KEM."""
+def require_kem(instead: str = "post_quantum=False") -> None:
+    """Raise ParameterError where `cryptography` has no ML-KEM. instead: what does without."""
     if not AVAILABLE:
+        name = instead.partition("=")[0]
         raise ParameterError(
-            "post_quantum: needs ML-KEM-768 of cryptography >= 48, and of its OpenSSL; install it, or set "
-            "post_quantum=False"
+            f"{name}: needs ML-KEM-768 of cryptography >= 48, and of its OpenSSL; "
+            f"install it, or set {instead}"
         )
 
 

@@ -9,12 +9,20 @@ from secagg.primitives.sealing import hkdf
 
 
 def pairwise_seed(
-    mask_secret: Secret, mask_public: bytes, roster_digest: bytes, one: bytes, other: bytes
+    mask_secret: Secret,
+    mask_public: bytes,
+    roster_digest: bytes,
+    one: bytes,
+    other: bytes,
+    contribution: Secret = b"",
 ) -> bytes:
-    """Seed of the mask that two clients share, 32 bytes; the order of the two identities does not matter."""
+    """Seed of the mask that two clients share, 32 bytes; the order of the two identities does not matter.
+
+    contribution  in the hybrid suite, of the smaller identity
+    """
     smaller, larger = sorted((one, other))
     info = encode("pairwise-mask", smaller, larger)
-    return hkdf(agree(mask_secret, mask_public), roster_digest, info)
+    return hkdf(agree(mask_secret, mask_public) + contribution, roster_digest, info)
 
 
 def sealing_keys(

@@ -9,6 +9,8 @@ from secagg.effects import AbortReason, Breach, RefusalReason
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.messages import Advertisement, Octets, Roster, column, encode, parameters_to_wire, split
 from secagg.params import GraphParameters, Identity, RoundParameters
+from secagg.primitives import kem
+from secagg.primitives.agreement import is_usable
 from secagg.primitives.bitmap import from_bitmap, to_bitmap
 from secagg.primitives.bounds import (
     colluders,
@@ -68,14 +70,34 @@ def parameters_digest(parameters: RoundParameters) -> bytes:
 
 def advertisement_text(parameters_hash: bytes, advertisement: Advertisement) -> bytes:
     """Text of an advertisement's signature."""
-    return label("advertise", parameters_hash, advertisement.agreement_key, advertisement.mask_key)
+    return label("advertise", parameters_hash, *_keys(advertisement))
 
 
 def advertisement_digest(advertisement: Advertisement) -> bytes:
     """Return what the roster says of an advertisement."""
-    return digest(
-        "advertisement", advertisement.identity, advertisement.agreement_key, advertisement.mask_key
-    )
+    return digest("advertisement", advertisement.identity, *_keys(advertisement))
+
+
+def _keys(advertisement: Advertisement) -> tuple[bytes, ...]:
+    """Return the keys of its suite: two, or four."""
+    first = advertisement.agreement_key, advertisement.mask_key
+    if not (advertisement.share_kem_key or advertisement.mask_kem_key):
+        return first
+    return *first, advertisement.share_kem_key, advertisement.mask_kem_key
+
+
+def unusable_key(parameters: RoundParameters, advertisement: Advertisement) -> tuple[str, str] | None:
+    """Return which key of an advertisement cannot be used in this round, and why; None: all can."""
+    for name in ("agreement_key", "mask_key"):
+        if not is_usable(getattr(advertisement, name)):
+            return name, "not canonical or of small order"
+    for name in ("share_kem_key", "mask_kem_key"):
+        key = getattr(advertisement, name)
+        if bool(key) != parameters.hybrid:
+            return name, f"must {'' if parameters.hybrid else 'not '}be there in suite {parameters.suite}"
+        if key and not kem.is_usable(key):
+            return name, "not canonical"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +131,11 @@ class RoundView:
     def active(self) -> bool:
         """Return whether the server may lie."""
         return self.parameters.threat_model.active
+
+    @property
+    def hybrid(self) -> bool:
+        """Return whether keys are of X25519 and of ML-KEM-768."""
+        return self.parameters.hybrid
 
     @property
     def graph_parameters(self) -> GraphParameters:
@@ -185,6 +212,10 @@ class RoundView:
     def upload_text(self, finished: bytes, packed_digest: bytes) -> bytes:
         """Return what an upload signature is over: U1 as a bitmap, SHA-256 of the packed vector."""
         return label("upload", self.roster_digest, finished, packed_digest)
+
+    def departure_text(self, finished: bytes, unopened: Sequence[bytes]) -> bytes:
+        """Return what the signature of a client that leaves is over: U1, whose contributions do not open."""
+        return label("departure", self.roster_digest, finished, *unopened)
 
     def survivors_text(self, finished: bytes, survivors: bytes) -> bytes:
         """Return what a survivor signature is over: U1 and S as bitmaps."""

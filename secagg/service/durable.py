@@ -177,6 +177,7 @@ class DurableRound(StoredRound[ServerSession]):
     def take(self, batch: Sequence[Incoming]) -> Step:
         services, session, step = self._services, self._live, Step()
         kept: list[Kept] = []
+        uploads: list[Identity] = []
         uploading = session.phase is Phase.MASKED_INPUT_COLLECTION
         for arrived in batch:
             before = session.taken
@@ -200,14 +201,13 @@ class DurableRound(StoredRound[ServerSession]):
             step.standings.append(Standing.TAKEN)
             if uploading:
                 self._checkpoints.uploaded(size)
-                step.events.append(self._upload_seen(arrived.sender, frame))
+            if uploading and (seen := self._upload_seen(arrived.sender, frame)) is not None:
+                uploads.append(arrived.sender)
+                step.events.append(seen)
         if kept:
             with self._journal.transaction():
-                if uploading:
-                    for one in kept:
-                        services.ledger.uploaded(
-                            self._plan.subject, self._id, one.sender, services.clock.wall()
-                        )
+                for sender in uploads:
+                    services.ledger.uploaded(self._plan.subject, self._id, sender, services.clock.wall())
                 self._journal.take(self._id, kept)
         if self._checkpoints.due:
             gone = self._journal.checkpoint(self._id, *self._write_state(session, self._recording))
@@ -292,10 +292,13 @@ class DurableRound(StoredRound[ServerSession]):
 
     # --- what observers are told
 
-    def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken:
+    def _upload_seen(self, sender: Identity, frame: Buffer) -> UploadTaken | None:
+        """Return what is told of an upload; None: its sender leaves the round instead."""
         message = decode_frame(frame)[1]
         if not isinstance(message, MaskedInput):
             raise TypeError("an upload is a MaskedInput")
+        if message.unopened:
+            return None
         first = leading_numbers(message.packed, self._parameters.vector_length, self._parameters.ring_bits)
         return UploadTaken(self._id, self._services.registry().name_of(sender), first)
 

@@ -26,7 +26,7 @@ from secagg.store.sql import AuditLog, Journal, State
 
 # Around the packed vector of an upload: complaints and signature; around shares: both grow with n.
 _FRAME_ALLOWANCE = 4096
-_BYTES_PER_CLIENT = 400
+_BYTES_PER_CLIENT, _HYBRID_BYTES_PER_CLIENT = 400, 3000
 _SPOOLED_BYTES = 1 << 18  # uploads from here on go to the spool as they arrive
 
 
@@ -177,7 +177,8 @@ class Streams(Desk):
         if driver is None:  # of a round that ended meanwhile
             known = [self._frame_limits(one) for one in list(self._rounds.values())]
             return 0, max((limit for _, limit in known), default=_FRAME_ALLOWANCE)
-        small = _FRAME_ALLOWANCE + _BYTES_PER_CLIENT * len(driver.plan.admitted)
+        per_client = _HYBRID_BYTES_PER_CLIENT if driver.parameters.hybrid else _BYTES_PER_CLIENT
+        small = _FRAME_ALLOWANCE + per_client * len(driver.plan.admitted)
         if driver.phase in {Phase.ADVERTISE_KEYS, Phase.SHARE_KEYS}:
             return small, small
         parameters = driver.parameters

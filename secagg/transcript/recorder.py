@@ -72,9 +72,10 @@ class RecordedServerSession(ServerSession):
         effects = super().receive(sender, frame)
         if self.taken == taken:
             return effects
-        phase = self._phase
+        phase, upload = self._phase, None
         if isinstance(phase, MaskedInputCollection) and not self._keep_inputs:
-            upload = phase.uploads[phase.view.index[sender]]
+            upload = phase.uploads.get(phase.view.index[sender])
+        if isinstance(phase, MaskedInputCollection) and upload is not None:
             complaints = tuple(sorted(phase.view.named(upload.complaints)))
             withheld = WithheldUpload(upload.packed_digest, complaints, upload.signature)
             self._write(EntryKind.UPLOAD, sender, encode(withheld))

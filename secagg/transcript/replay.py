@@ -150,7 +150,8 @@ class Replay:
         round_id, message = decode_frame(frame)
         if self.facts.parameters is None or round_id != self.facts.parameters.round_id:
             raise WrongEntryError(f"{type(message).__name__} of another round")
-        if isinstance(message, MaskedInput) and not self.facts.inputs_kept:
+        kept = isinstance(message, MaskedInput) and not message.unopened
+        if kept and not self.facts.inputs_kept:
             raise WrongEntryError("some masked inputs are kept and others are not")
         phase = self._asked(party)
         check_kind(phase, type(message))
@@ -202,7 +203,7 @@ class Replay:
             if not isinstance(result, Result):
                 raise TypeError("unmasking leads to the result")
             return result
-        blamed = phase.recover()[1]
+        blamed = phase.recover().blamed
         return Result(Aggregate(np.zeros(0, phase.masked.total.dtype), (), blamed, Traffic()))
 
     def _outcome(self, outcome: Outcome) -> None:

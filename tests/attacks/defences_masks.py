@@ -29,15 +29,15 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "roster in the pairwise seed",
         "secagg.primitives.masks",
-        "return hkdf(agree(mask_secret, mask_public), roster_digest, info)",
-        'return hkdf(agree(mask_secret, mask_public), b"", info)',
+        "return hkdf(agree(mask_secret, mask_public) + contribution, roster_digest, info)",
+        'return hkdf(agree(mask_secret, mask_public) + contribution, b"", info)',
         "masks of two rosters differ, also between the same keys",
     ),
     Defence(
         "key agreement",
         "secagg.primitives.masks",
-        "return hkdf(agree(mask_secret, mask_public), roster_digest, info)",
-        "return hkdf(bytes(32), roster_digest, info)",
+        "return hkdf(agree(mask_secret, mask_public) + contribution, roster_digest, info)",
+        "return hkdf(bytes(32) + contribution, roster_digest, info)",
         "nobody but the two computes their mask",
     ),
     Defence(

@@ -205,8 +205,8 @@ DEFENCES = (
     Defence(
         "server: uploads are kept",
         "secagg.service.durable",
-        "                        services.ledger.uploaded(",
-        "                        (lambda *_: None)(",
+        "                    services.ledger.uploaded(",
+        "                    (lambda *_: None)(",
         "a vector on its way is presumed summed",
     ),
     Defence(

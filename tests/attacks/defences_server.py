@@ -62,22 +62,22 @@ _SESSION = (
     _server(
         "server-fingerprint-signature",
         "session",
-        "(digest, message.signature, *message.complaints)",
-        "(digest, *message.complaints)",
+        "said = (digest, message.signature, *message.complaints, *message.unopened)",
+        "said = (digest, *message.complaints, *message.unopened)",
         "uploads with different signatures are different",
     ),
     _server(
         "server-fingerprint-complaints",
         "session",
-        "(digest, message.signature, *message.complaints)",
-        "(digest, message.signature)",
+        "said = (digest, message.signature, *message.complaints, *message.unopened)",
+        "said = (digest, message.signature, *message.unopened)",
         "uploads with different complaints are different",
     ),
     _server(
         "server-fingerprint-packed",
         "session",
-        'b"".join((digest, message.signature, *message.complaints))',
-        'b"".join((message.signature, *message.complaints))',
+        "said = (digest, message.signature, *message.complaints, *message.unopened)",
+        "said = (message.signature, *message.complaints, *message.unopened)",
         "uploads of different vectors are different",
     ),
     _server(
@@ -128,8 +128,8 @@ _PHASES = (
     _server(
         "advertise-usable-key",
         "advertise_keys",
-        "if not is_usable(key):",
-        "if False:",
+        "if (bad := unusable_key(self.parameters, message)) is not None:",
+        "if (bad := unusable_key(self.parameters, message)) is not None and False:",
         "public keys of small order, or not canonical, are refused",
     ),
     _server(
@@ -198,8 +198,8 @@ _PHASES = (
     _server(
         "upload-complaints-named",
         "masked_input_collection",
-        "if strangers := [name for name in complaints if name not in allowed]:",
-        "if (strangers := [n for n in complaints if n not in allowed]) and False:",
+        "if strangers := [name for name in names if name not in allowed]:",
+        "if (strangers := [n for n in names if n not in allowed]) and False:",
         "complaints are about neighbors in U1",
     ),
     _server(
@@ -247,7 +247,7 @@ _PHASES = (
     _server(
         "upload-blame-told",
         "masked_input_collection",
-        "raise Suspicions.of_complaints(self.uploads).ended(self.view, *obstacle)",
+        "raise Suspicions.of_complaints(self.uploads, self.departures).ended(self.view, *obstacle)",
         "raise Suspicions().ended(self.view, *obstacle)",
         "guilt that complaints have proved is told whatever ends the round",
     ),
@@ -501,7 +501,7 @@ _CODEC = (
     Defence(
         "parameters-version",
         "secagg.messages.frames",
-        "if wire.version != PROTOCOL_VERSION:",
+        "if wire.version not in SUITES:",
         "if False:",
         "parameters of another version are refused",
     ),

@@ -27,6 +27,7 @@ from typing import Any
 
 from tests.attacks import (
     defences_committee,
+    defences_hybrid,
     defences_oneshot,
     defences_service,
     defences_tables,
@@ -111,6 +112,12 @@ _ONESHOT = (
     "tests/test_params_oneshot.py",
 )
 _COMMITTEE = ("tests/service/oneshot", "tests/store/sql")
+_HYBRID = (
+    "tests/attacks/test_hybrid.py",
+    "tests/protocol/test_hybrid.py",
+    "tests/primitives/test_hybrid.py",
+    "tests/service/test_hybrid.py",
+)
 _FOUND = 3  # attacks that are kept per defence
 _SLOWEST = 20  # of which the time is shown
 _HANGS_S = 40  # many times what any of these tests takes: without its defence it waits for ever
@@ -223,6 +230,8 @@ def _suite(defence: Defence) -> tuple[str, ...]:
         return (*_TABLES, "tests/service/registry/test_names.py", *_TRAINING)
     if defence in defences_ways.DEFENCES:
         return _WAYS
+    if defence in defences_hybrid.DEFENCES:
+        return _HYBRID
     if defence in defences_committee.DEFENCES:
         return _COMMITTEE
     if defence in defences_oneshot.DEFENCES:

@@ -13,6 +13,7 @@ from secagg.messages import (
     RosterAnnouncement,
     RosterEntry,
     RoundParametersMessage,
+    SealedContribution,
     SealedShare,
     ShareDelivery,
     SharedKeys,
@@ -47,6 +48,7 @@ from secagg.messages.oneshot import (
     Upload,
 )
 from secagg.messages.types import ThreatModelMessage
+from secagg.primitives.kem import CIPHERTEXT_BYTES as KEM_CIPHERTEXT_BYTES
 
 
 def octets(size: int) -> SearchStrategy[bytes]:
@@ -68,10 +70,15 @@ threat_models = st.builds(ThreatModelMessage, uint32, uint32, uint32, uint32, ui
 round_parameters = st.builds(
     RoundParametersMessage, uint32, octets(16), uint64, uint32, threat_models, uint32, uint32, octets(32)
 )
-advertisements = st.builds(Advertisement, octets(32), octets(32), octets(32), octets(64))
+kem_keys = st.just(b"") | octets(32).map(lambda part: part * (KEM_KEY_BYTES // 32))
+kem_ciphertexts = octets(32).map(lambda part: part * (KEM_CIPHERTEXT_BYTES // 32))
+advertisements = st.builds(Advertisement, octets(32), octets(32), octets(32), octets(64), kem_keys, kem_keys)
 roster_entries = st.builds(RosterEntry, octets(32), octets(32))
 rosters = st.builds(Roster, uint32, uint32, ascending(roster_entries, "identity"))
-sealed_shares = st.builds(SealedShare, octets(32), octets(96), st.just(b"") | octets(64))
+sealed_shares = st.builds(
+    SealedShare, octets(32), octets(96), st.just(b"") | octets(64), st.just(b"") | kem_ciphertexts
+)
+contributions = ascending(st.builds(SealedContribution, octets(32), kem_ciphertexts, octets(48)), "peer")
 survivor_signatures = st.builds(SurvivorSignature, uint32, octets(64))
 upload_proofs = st.builds(UploadProof, octets(32), octets(32), octets(64))
 revealed_shares = st.builds(RevealedShare, octets(32), octets(40))
@@ -82,9 +89,11 @@ BODIES: dict[type, SearchStrategy[Any]] = {
     RoundParametersMessage: round_parameters,
     Advertisement: advertisements,
     RosterAnnouncement: st.builds(RosterAnnouncement, rosters, ascending(advertisements, "identity", 3)),
-    SharedKeys: st.builds(SharedKeys, ascending(sealed_shares, "peer"), octets(32), octets(64)),
-    ShareDelivery: st.builds(ShareDelivery, large, ascending(sealed_shares, "peer")),
-    MaskedInput: st.builds(MaskedInput, large, complaints, octets(64)),
+    SharedKeys: st.builds(
+        SharedKeys, ascending(sealed_shares, "peer"), octets(32), octets(64), contributions
+    ),
+    ShareDelivery: st.builds(ShareDelivery, large, ascending(sealed_shares, "peer"), contributions),
+    MaskedInput: st.builds(MaskedInput, large, complaints, octets(64), complaints),
     SurvivorSet: st.builds(SurvivorSet, large),
     SurvivorSignature: survivor_signatures,
     UnmaskingRequest: st.builds(
@@ -102,13 +111,13 @@ PARTS: dict[type, SearchStrategy[Any]] = {
     RosterEntry: roster_entries,
     Roster: rosters,
     SealedShare: sealed_shares,
+    SealedContribution: st.builds(SealedContribution, octets(32), kem_ciphertexts, octets(48)),
     UploadProof: upload_proofs,
     RevealedShare: revealed_shares,
 }
 
 # --- version 2 -------------------------------------------------------------------------------------
 
-kem_keys = st.just(b"") | octets(32).map(lambda part: part * (KEM_KEY_BYTES // 32))
 committee_parameters = st.builds(
     CommitteeParametersMessage,
     uint32,

@@ -269,7 +269,7 @@ def test_parameters_on_the_wire_by_hand() -> None:
 def test_another_version_of_parameters_is_refused_by_name() -> None:
     for version in (0, 2, 77):
         wire = dataclasses.replace(parameters_to_wire(PARAMETERS), version=version)
-        match = rf"RoundParameters\.version: {version}, this is version 1"
+        match = rf"RoundParameters\.version: {version}, known here are 1, 3"
         with pytest.raises(RemoteProtocolError, match=match) as caught:
             parameters_from_wire(wire)
         assert caught.value.reason is RefusalReason.UNSUPPORTED_VERSION

@@ -17,6 +17,7 @@ from secagg.messages import (
     RosterAnnouncement,
     RosterEntry,
     RoundParametersMessage,
+    SealedContribution,
     SealedShare,
     SharedKeys,
     SurvivorSet,
@@ -298,6 +299,7 @@ SIZES = {
     "peer": 32,
     "dealer": 32,
     "complaints": 32,
+    "unopened": 32,
     "key_digest": 32,
     "committee_digest": 32,
     "contexts": 32,
@@ -318,8 +320,12 @@ def test_sizes_are_those_of_the_specification(kind: type) -> None:
         if one.kind is Kind.OCTETS and one.sizes is not None:
             if one.name == "acceptance":
                 assert one.sizes == ((0, 64) if kind is SealedShare else (64,))
-            elif one.name == "kem_key":
+            elif one.name.endswith("kem_key"):
                 assert one.sizes == (0, 1184)
+            elif one.name == "kem":
+                assert one.sizes == ((0, 1088) if kind is SealedShare else (1088,))
+            elif kind is SealedContribution and one.name == "ciphertext":
+                assert one.sizes == (48,)
             else:
                 assert one.sizes == (SIZES[one.name],)
 

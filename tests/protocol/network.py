@@ -34,8 +34,10 @@ from secagg.messages import (
     encode_frame,
     parameters_to_wire,
 )
-from secagg.params import Adversary, Buffer, Identity, Phase, Policy, RoundParameters, ThreatModel
-from secagg.primitives.agreement import public_key
+from secagg.params import Adversary, Buffer, Identity, Phase, Policy, RoundParameters, Suite, ThreatModel
+from secagg.primitives.agreement import agree, public_key
+from secagg.primitives.hybrid import opening_key
+from secagg.primitives.kem import KemSecret
 from secagg.primitives.masks import sealing_keys, share_label
 from secagg.primitives.sealing import seal
 from secagg.primitives.shamir import share_pairs
@@ -90,6 +92,7 @@ class Cohort:
         ring_bits: int = 16,
         minimum_cohort: int | None = None,
         minimum_survivors: int = 3,
+        suite: Suite = "x25519",
         seed: str = "cohort",
     ) -> None:
         enrolment = CounterEntropy(f"{seed}/identities")
@@ -114,6 +117,7 @@ class Cohort:
             ),
             minimum_cohort=minimum_cohort or clients,
             minimum_survivors=minimum_survivors,
+            suite=suite,
         )
         self.policy = Policy(
             known=frozenset(self.identities),
@@ -157,7 +161,7 @@ class Cohort:
 
     def secrets(self, i: int) -> Secrets:
         """Draw what client i draws."""
-        return Secrets.draw(CounterEntropy(f"{self.seed}/{i}"))
+        return Secrets.draw(CounterEntropy(f"{self.seed}/{i}"), hybrid=self.parameters.hybrid)
 
     def view(self) -> RoundView:
         """The view of the server, from phase 1 on."""
@@ -339,8 +343,11 @@ class Cohort:
         for share in message.shares:
             holder = self.index[Identity(share.peer)]
             if holder in plaintexts:
-                public = public_key(self.secrets(holder).agreement)
-                key = sealing_keys(secrets.agreement, public, digest, me, share.peer)[0]
+                theirs = self.secrets(holder)
+                key = sealing_keys(secrets.agreement, public_key(theirs.agreement), digest, me, share.peer)[0]
+                if self.parameters.hybrid:
+                    agreed = agree(secrets.agreement, public_key(theirs.agreement))
+                    key = opening_key(agreed, KemSecret(theirs.kem), share.kem, digest, me, share.peer)
                 ciphertext = seal(key, plaintexts[holder], share_label(digest, me, share.peer))
                 shares.append(replace(share, ciphertext=ciphertext))
             else:

@@ -14,12 +14,14 @@ from secagg.errors import ParameterError
 from secagg.kernels import UIntArray, VectorSource, check_entries, map_in_threads, pack_masked
 from secagg.messages import Advertisement, MaskedInput, ShareDelivery
 from secagg.params import Identity, Secret, Signer
+from secagg.primitives.hybrid import contribution, mask_secret, open_contribution, opening_key
+from secagg.primitives.kem import KemSecret
 from secagg.primitives.masks import mask_sign, pairwise_seed, share_label
 from secagg.primitives.sealing import unseal
 from secagg.primitives.shamir import LIMBS, in_field, share_words
 from secagg.primitives.signatures import verify
 from secagg.protocol.client.advertise_keys import Secrets
-from secagg.protocol.round import RoundEnded, RoundView, short
+from secagg.protocol.round import RoundEnded, RoundView, parameters_digest, short
 
 
 def check_delivery(
@@ -40,6 +42,13 @@ def check_delivery(
         )
     if [share.peer for share in delivery.shares] != dealers:
         raise RoundEnded(AbortReason.WRONG_SHARES, "not exactly one share per neighbor in U1")
+    senders = [dealer for dealer in dealers if dealer < me] if view.hybrid else []
+    if [one.peer for one in delivery.contributions] != senders:
+        raise RoundEnded(AbortReason.WRONG_SHARES, "not exactly the contributions of smaller neighbors in U1")
+    if any(bool(share.kem) != view.hybrid for share in delivery.shares):
+        raise RoundEnded(
+            AbortReason.WRONG_SHARES, f"shares are not sealed as suite {view.parameters.suite} does"
+        )
     for share in delivery.shares:
         if not verify(share.peer, view.acceptance_text(), share.acceptance):
             raise RoundEnded(
@@ -48,16 +57,24 @@ def check_delivery(
 
 
 def open_shares(
-    view: RoundView, delivery: ShareDelivery, opening: Mapping[Identity, Secret], me: Identity
+    view: RoundView,
+    delivery: ShareDelivery,
+    opening: Mapping[Identity, Secret],
+    me: Identity,
+    kem: KemSecret | None = None,
 ) -> dict[Identity, bytes]:
     """Return the shares (80 bytes) that open and are in range; the others are complained about.
 
-    opening  keys by dealer
+    opening  keys by dealer; hybrid: the agreed secrets
+    kem      hybrid: what opens the KEM ciphertexts
     """
     opened = {}
     for share in delivery.shares:
         dealer = Identity(share.peer)
-        plaintext = unseal(opening[dealer], share.ciphertext, share_label(view.roster_digest, dealer, me))
+        key = opening[dealer]
+        if kem is not None:
+            key = opening_key(key, kem, share.kem, view.roster_digest, dealer, me)
+        plaintext = unseal(key, share.ciphertext, share_label(view.roster_digest, dealer, me))
         if plaintext is not None:
             opened[dealer] = plaintext
     pairs = share_words(list(opened.values())).reshape(len(opened), 2 * LIMBS)
@@ -66,6 +83,37 @@ def open_shares(
         for (dealer, plaintext), right in zip(opened.items(), in_field(pairs), strict=True)
         if right
     }
+
+
+def open_contributions(
+    view: RoundView,
+    delivery: ShareDelivery,
+    neighbors: Mapping[Identity, Advertisement],
+    secrets: Secrets,
+    me: Identity,
+) -> tuple[dict[Identity, bytearray], tuple[Identity, ...]]:
+    """Return what smaller neighbors add to the seeds of the pairs, and whose contribution does not open."""
+    if not delivery.contributions:
+        return {}, ()
+    keys = secrets.mask_keys(view.parameters)
+    opened, unopened = {}, []
+    for one in delivery.contributions:
+        sender = Identity(one.peer)
+        mask_key = neighbors[sender].mask_key
+        value = open_contribution(keys, mask_key, one.kem, one.ciphertext, view.roster_digest, sender, me)
+        if value is None:
+            unopened.append(sender)
+        else:
+            opened[sender] = bytearray(value)
+    return opened, tuple(unopened)
+
+
+def departure(
+    view: RoundView, finished: frozenset[int], unopened: tuple[Identity, ...], signer: Signer
+) -> MaskedInput:
+    """Say why we leave: no mask that we share with these would cancel."""
+    text = view.departure_text(view.bitmap(finished), unopened)
+    return MaskedInput(b"", (), signer.sign(text), unopened)
 
 
 class ArraySource:
@@ -110,15 +158,26 @@ def upload(
     complaints: tuple[Identity, ...],
     neighbors: Mapping[Identity, Advertisement],
     secrets: Secrets,
+    contributions: Mapping[Identity, Secret],
     signer: Signer,
     threads: int,
 ) -> MaskedInput:
-    """Add the self mask and the pairwise masks of exactly the neighbors in U1, pack, sign for this U1."""
-    me = signer.identity
+    """Add the self mask and the pairwise masks of exactly the neighbors in U1, pack, sign for this U1.
+
+    contributions  hybrid: of the smaller neighbors; ours follow from the root
+    """
+    me, digest = signer.identity, view.roster_digest
+    mask: Secret = secrets.mask
+    if view.hybrid:
+        mask = mask_secret(mask, parameters_digest(view.parameters))
     present = [neighbor for identity, neighbor in neighbors.items() if view.index[identity] in finished]
 
     def seed(neighbor: Advertisement) -> bytes:
-        return pairwise_seed(secrets.mask, neighbor.mask_key, view.roster_digest, me, neighbor.identity)
+        other = Identity(neighbor.identity)
+        added: Secret = b""
+        if view.hybrid:
+            added = contributions[other] if other < me else contribution(secrets.mask, digest, me, other)
+        return pairwise_seed(mask, neighbor.mask_key, digest, me, other, added)
 
     seeds = [bytes(secrets.self_seed), *map_in_threads(seed, present, threads=threads)]
     signs = [1, *(mask_sign(me, neighbor.identity) for neighbor in present)]

@@ -36,9 +36,8 @@ class ShareKeys:
 
     def wipe_opening(self) -> None:
         """Overwrite the keys: everything that they open has been opened."""
-        for key in self.opening.values():
-            key[:] = bytes(len(key))
-        self.opening.clear()
+        _zero_all(self.opening)
+        self.secrets.wipe("kem")
 
 
 @dataclass(slots=True)
@@ -50,6 +49,13 @@ class MaskedInputCollection:
     secrets: Secrets
     finished: frozenset[int]
     vault: Vault  # opened shares; a dealer of U1 that is not in it: complaint
+    contributions: dict[Identity, bytearray] = field(
+        default_factory=dict, repr=False
+    )  # hybrid; of the smaller
+
+    def wipe_contributions(self) -> None:
+        """Overwrite them: the masks are made."""
+        _zero_all(self.contributions)
 
 
 @dataclass(slots=True)
@@ -83,8 +89,16 @@ def wipe(phase: ClientPhase) -> None:
         phase.secrets.wipe()
     if isinstance(phase, ShareKeys):
         phase.wipe_opening()
+    if isinstance(phase, MaskedInputCollection):
+        phase.wipe_contributions()
     if isinstance(phase, MaskedInputCollection | Uploaded):
         phase.vault.wipe()
+
+
+def _zero_all(secrets: dict[Identity, bytearray]) -> None:
+    for secret in secrets.values():
+        secret[:] = bytes(len(secret))
+    secrets.clear()
 
 
 def answered_phase(phase: ClientPhase) -> Phase | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 
 from secagg.effects import Breach, RefusalReason
-from secagg.params import Policy, RoundParameters, to_ppm
+from secagg.params import HYBRID, Policy, RoundParameters, to_ppm
+from secagg.primitives import kem
 from secagg.protocol.round import breach_sentence, refuse
 
 
@@ -30,6 +31,8 @@ def breaches(parameters: RoundParameters, policy: Policy) -> tuple[Breach, ...]:
     found += [Breach(name, maximum, value) for name, value, maximum in highest if value > maximum]
     if policy.adversary == "active" and not model.active:
         found.append(Breach("adversary", "active", "passive"))
+    if policy.require_post_quantum and not parameters.hybrid:
+        found.append(Breach("suite", HYBRID, parameters.suite))
     if policy.contexts is not None and parameters.context not in policy.contexts:
         found.append(Breach("context", "one of the policy's", parameters.context.hex()))
     return tuple(found)
@@ -42,6 +45,8 @@ def check_policy(parameters: RoundParameters, policy: Policy, context: bytes, se
     check_unseen(parameters, seen)
     if found := breaches(parameters, policy):
         raise refuse(RefusalReason.POLICY, "; ".join(map(breach_sentence, found)), found)
+    if parameters.hybrid and not kem.AVAILABLE:
+        raise refuse(RefusalReason.POLICY, "suite: there is no ML-KEM-768 here (cryptography >= 48)")
 
 
 def check_unseen(parameters: RoundParameters, seen: Container[bytes]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from secagg.effects import (
     Aborted,
+    AbortReason,
     Breach,
     Completed,
     Effect,
@@ -24,6 +25,7 @@ from secagg.errors import LocalProtocolError, RemoteProtocolError, StaleSnapshot
 from secagg.kernels import UIntArray, VectorSource, check_entries, lane_dtype
 from secagg.messages import (
     KINDS,
+    MaskedInput,
     Message,
     RosterAnnouncement,
     RoundParametersMessage,
@@ -37,6 +39,7 @@ from secagg.messages import (
     parameters_from_wire,
 )
 from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer, require
+from secagg.primitives.kem import KemSecret
 from secagg.protocol.client import snapshot as snapshots
 from secagg.protocol.client.advertise_keys import Secrets, advertise
 from secagg.protocol.client.consistency_check import check_set, sign_survivors
@@ -44,6 +47,8 @@ from secagg.protocol.client.masked_input_collection import (
     ArraySource,
     check_delivery,
     checked_source,
+    departure,
+    open_contributions,
     open_shares,
     upload,
 )
@@ -63,7 +68,7 @@ from secagg.protocol.client.policy import check_policy, check_unseen
 from secagg.protocol.client.share_keys import check_roster, share_keys
 from secagg.protocol.client.unmasking import Demand, answer, check_request
 from secagg.protocol.client.vault import Vault
-from secagg.protocol.round import RoundEnded, no_entropy, refuse
+from secagg.protocol.round import RoundEnded, listed, no_entropy, refuse
 
 
 class ClientSession:
@@ -72,7 +77,8 @@ class ClientSession:
     signer   the client's identity
     context  32 bytes, computed by the client from what it was given; another round is refused
     policy   what it demands of a round
-    entropy  called four times for 32 bytes when the client advertises, and never again
+    entropy  called four times for 32 bytes when the client advertises, in the hybrid suite then for 64, and
+             never again: what ML-KEM-768 encapsulates is the library's randomness
     seen     round ids in which this identity accepted a roster (the caller keeps them)
     threads  for masking
     """
@@ -292,7 +298,7 @@ class ClientSession:
         check_policy(parameters, self._policy, self._context, self._seen)
         if self._entropy is None:
             raise LocalProtocolError("a restored session takes no new round")
-        secrets = Secrets.draw(self._entropy)
+        secrets = Secrets.draw(self._entropy, hybrid=parameters.hybrid)
         own = advertise(parameters, self._signer, secrets)
         self._parameters = parameters
         self._phase = AdvertiseKeys(parameters, own, secrets)
@@ -311,9 +317,15 @@ class ClientSession:
     def _on_delivery(self, phase: ShareKeys, message: ShareDelivery) -> list[Effect]:
         view, me = phase.view, self._signer.identity
         check_delivery(view, message, phase.neighbors, me)
-        vault = Vault(open_shares(view, message, phase.opening, me))
         finished = view.members("ShareDelivery.finished", bytes(message.finished))
-        collecting = MaskedInputCollection(view, phase.neighbors, phase.secrets, finished, vault)
+        contributions, unopened = open_contributions(view, message, phase.neighbors, phase.secrets, me)
+        if unopened:
+            return self._leave(departure(view, finished, unopened, self._signer))
+        kem = KemSecret(phase.secrets.kem) if view.hybrid else None
+        vault = Vault(open_shares(view, message, phase.opening, me, kem))
+        collecting = MaskedInputCollection(
+            view, phase.neighbors, phase.secrets, finished, vault, contributions
+        )
         if self._vector is None:
             effects: list[Effect] = [InputWanted(view.parameters.vector_length, view.parameters.ring_bits)]
             self._releases += 1  # of two sessions of one snapshot only one asks for a vector
@@ -322,6 +334,13 @@ class ClientSession:
             effects = self._upload(collecting, self._vector)
         phase.wipe_opening()
         return effects
+
+    def _leave(self, message: MaskedInput) -> list[Effect]:
+        """Say whose contributions do not open, and leave the round: our mask would not cancel."""
+        blamed = tuple(map(Identity, message.unopened))
+        effects: list[Effect] = [self._send(message)]
+        detail = f"the contributions of {listed(blamed)} do not open"
+        return [*effects, *self._end(RoundEnded(AbortReason.BAD_CONTRIBUTION, detail, blamed))]
 
     def _upload(self, phase: MaskedInputCollection, source: VectorSource) -> list[Effect]:
         """Mask and pack; nothing has changed when the source or the signer fails."""
@@ -338,11 +357,13 @@ class ClientSession:
             complaints,
             phase.neighbors,
             phase.secrets,
+            phase.contributions,
             self._signer,
             self._threads,
         )
         self._forget_vector()
         phase.secrets.wipe("mask", "self_seed")
+        phase.wipe_contributions()
         self._phase = Uploaded(view, tuple(phase.neighbors), phase.finished, phase.vault)
         return [self._send(message)]
 

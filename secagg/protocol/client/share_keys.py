@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from secagg.effects import AbortReason, Breach, RefusalReason
 from secagg.errors import ParameterError
@@ -11,6 +12,7 @@ from secagg.messages import (
     Advertisement,
     Roster,
     Rows,
+    SealedContribution,
     SealedShare,
     SharedKeys,
     column,
@@ -18,8 +20,10 @@ from secagg.messages import (
     split,
 )
 from secagg.params import Identity, Policy, RoundParameters, Signer
-from secagg.primitives.agreement import is_usable
+from secagg.primitives.agreement import agree
 from secagg.primitives.bounds import check_parameters
+from secagg.primitives.hybrid import contribution, seal_contribution, sealing_key
+from secagg.primitives.kem import CIPHERTEXT_BYTES
 from secagg.primitives.masks import sealing_keys, seed_commitment, share_label
 from secagg.primitives.sealing import seal
 from secagg.primitives.shamir import share_pairs
@@ -34,6 +38,7 @@ from secagg.protocol.round import (
     parameters_digest,
     refuse,
     short,
+    unusable_key,
 )
 
 
@@ -87,7 +92,7 @@ def _check_neighbors(
         if not verify(neighbor.identity, advertisement_text(digest, neighbor), neighbor.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, f"Advertisement of {short(neighbor.identity)}")
     for neighbor in neighbors:
-        if not (is_usable(neighbor.agreement_key) and is_usable(neighbor.mask_key)):
+        if unusable_key(view.parameters, neighbor) is not None:
             raise RoundEnded(
                 AbortReason.BAD_NEIGHBOR_KEY,
                 f"the server let an unusable key of {short(neighbor.identity)} pass",
@@ -97,9 +102,10 @@ def _check_neighbors(
 def share_keys(
     view: RoundView, neighbors: Sequence[Advertisement], secrets: Secrets, signer: Signer, threads: int
 ) -> tuple[SharedKeys, dict[Identity, bytearray]]:
-    """Share the mask private key and the self-mask seed among the neighbors, sealed for each.
+    """Share the mask private key (hybrid: the root) and the self-mask seed among the neighbors, sealed.
 
-    returns  also the keys that open what the neighbors seal for us: agreed upon once for both ways
+    returns  also the keys that open what the neighbors seal for us: agreed upon once for both ways. Hybrid:
+             the agreed secrets, to which those of their KEM ciphertexts are still to come
     """
     digest, me = view.roster_digest, signer.identity
     shares = share_pairs(
@@ -111,21 +117,51 @@ def share_keys(
         holders=len(neighbors),
     )
 
-    def keys(neighbor: Advertisement) -> tuple[bytes, bytes]:
-        return sealing_keys(secrets.agreement, neighbor.agreement_key, digest, me, neighbor.identity)
+    def keys(neighbor: Advertisement) -> _Keys:
+        if view.hybrid:
+            agreed = agree(secrets.agreement, neighbor.agreement_key)
+            key, ciphertext = sealing_key(agreed, neighbor.share_kem_key, digest, me, neighbor.identity)
+            return _Keys(key, agreed, ciphertext)
+        return _Keys(*sealing_keys(secrets.agreement, neighbor.agreement_key, digest, me, neighbor.identity))
 
     agreed = map_in_threads(keys, neighbors, threads=threads)
     sealed = [
-        seal(key, share, share_label(digest, me, neighbor.identity))
-        for neighbor, share, (key, _) in zip(neighbors, shares, agreed, strict=True)
+        seal(one.sealing, share, share_label(digest, me, neighbor.identity))
+        for neighbor, share, one in zip(neighbors, shares, agreed, strict=True)
     ]
     rows = Rows.build(
         SealedShare,
         len(sealed),
         peer=joined([neighbor.identity for neighbor in neighbors], 32),
         ciphertext=joined(sealed, 96),
+        kem=joined([one.kem for one in agreed], CIPHERTEXT_BYTES if view.hybrid else 0),
     )
     commitment = seed_commitment(digest, me, secrets.self_seed)
-    message = SharedKeys(rows, commitment, signer.sign(view.acceptance_text()))
-    opening = {Identity(n.identity): bytearray(key) for n, (_, key) in zip(neighbors, agreed, strict=True)}
+    contributions = _contributions(view, neighbors, secrets, me, threads) if view.hybrid else ()
+    message = SharedKeys(rows, commitment, signer.sign(view.acceptance_text()), contributions)
+    opening = {Identity(n.identity): bytearray(one.opening) for n, one in zip(neighbors, agreed, strict=True)}
     return message, opening
+
+
+class _Keys(NamedTuple):
+    """For one neighbor."""
+
+    sealing: bytes
+    opening: bytes
+    kem: bytes = b""
+
+
+def _contributions(
+    view: RoundView, neighbors: Sequence[Advertisement], secrets: Secrets, me: Identity, threads: int
+) -> Sequence[SealedContribution]:
+    """Seal what our root adds to the seeds of the pairs in which our identity is the smaller one."""
+    digest, keys = view.roster_digest, secrets.mask_keys(view.parameters)
+    larger = [neighbor for neighbor in neighbors if me < neighbor.identity]
+
+    def sealed(neighbor: Advertisement) -> tuple[bytes, bytes]:
+        value = contribution(secrets.mask, digest, me, neighbor.identity)
+        theirs = neighbor.mask_key, neighbor.mask_kem_key
+        return seal_contribution(value, keys.agreement, *theirs, digest, me, neighbor.identity)
+
+    made = map_in_threads(sealed, larger, threads=threads)
+    return [SealedContribution(neighbor.identity, *one) for neighbor, one in zip(larger, made, strict=True)]

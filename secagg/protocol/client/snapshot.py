@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,6 +84,8 @@ class _Snapshot:
     asked_set: Buffer = large_octets(21)
     asked_request: Buffer = large_octets(22)
     survivors: tuple[bytes, ...] = octets_list(23, 32)
+    kem: bytes = octets(24, 0, 64)
+    contributions: Sequence[_Opening] = messages(25, _Opening)
 
 
 @dataclass(slots=True)
@@ -146,19 +148,27 @@ def _save_public(phase: ClientPhase) -> dict[str, object]:
 
 def _save_secret(phase: ClientPhase) -> dict[str, object]:
     """Return secrets, keys and shares, and U1, for which the shares are."""
-    drawn = ("agreement", "mask", "self_seed", "share_seed")
+    drawn = ("agreement", "mask", "self_seed", "share_seed", "kem")
     fields: dict[str, object] = dict.fromkeys((*drawn, "finished"), b"")
-    fields["held"] = fields["opening"] = ()
+    fields["held"] = fields["opening"] = fields["contributions"] = ()
     if isinstance(phase, AdvertiseKeys | ShareKeys | MaskedInputCollection):
         fields |= {name: bytes(getattr(phase.secrets, name)) for name in drawn}
     if isinstance(phase, ShareKeys):
-        fields["opening"] = tuple(
-            _Opening(dealer, bytes(key)) for dealer, key in sorted(phase.opening.items())
-        )
+        fields["opening"] = _save_keys(phase.opening)
+    if isinstance(phase, MaskedInputCollection):
+        fields["contributions"] = _save_keys(phase.contributions)
     if isinstance(phase, MaskedInputCollection | Uploaded):
         fields["finished"] = phase.view.bitmap(phase.finished)
         fields["held"] = tuple(_Held(dealer, shares) for dealer, shares in phase.vault.saved())
     return fields
+
+
+def _save_keys(keys: Mapping[Identity, bytearray]) -> tuple[_Opening, ...]:
+    return tuple(_Opening(dealer, bytes(key)) for dealer, key in sorted(keys.items()))
+
+
+def _load_keys(saved: Iterable[_Opening]) -> dict[Identity, bytearray]:
+    return {Identity(entry.dealer): bytearray(entry.key) for entry in saved}
 
 
 def load(data: bytes) -> ClientState:
@@ -204,19 +214,19 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters) -> ClientPhase:
     kind = _PHASES[saved.phase - 1]
     if kind is Over:
         return Over(frozenset(map(Identity, saved.survivors)))
-    drawn = (saved.agreement, saved.mask, saved.self_seed, saved.share_seed)
+    drawn = (saved.agreement, saved.mask, saved.self_seed, saved.share_seed, saved.kem)
     secrets = Secrets(*map(bytearray, drawn))
     if kind is AdvertiseKeys:
         return AdvertiseKeys(parameters, decode(Advertisement, saved.own), secrets)
     view = RoundView.build(parameters, decode(Roster, saved.roster))
     neighbors = {Identity(neighbor.identity): neighbor for neighbor in saved.neighbors}
     if kind is ShareKeys:
-        opening = {Identity(entry.dealer): bytearray(entry.key) for entry in saved.opening}
-        return ShareKeys(view, neighbors, secrets, opening)
+        return ShareKeys(view, neighbors, secrets, _load_keys(saved.opening))
     finished = view.members("snapshot.finished", bytes(saved.finished))
     vault = Vault({Identity(entry.dealer): entry.shares for entry in saved.held})
     if kind is MaskedInputCollection:
-        return MaskedInputCollection(view, neighbors, secrets, finished, vault)
+        contributions = _load_keys(saved.contributions)
+        return MaskedInputCollection(view, neighbors, secrets, finished, vault, contributions)
     asked: SurvivorSet | UnmaskingRequest | None = None
     if len(saved.asked_set):
         asked = decode(SurvivorSet, saved.asked_set)

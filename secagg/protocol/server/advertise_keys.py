@@ -9,7 +9,6 @@ from secagg.effects import AbortReason, Frame, RefusalReason
 from secagg.errors import InfeasibleParameters
 from secagg.messages import Advertisement, Roster, RosterEntry, encode_frame, parameters_to_wire
 from secagg.params import Identity, Phase, RoundParameters
-from secagg.primitives.agreement import is_usable
 from secagg.primitives.bounds import choose_for
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import (
@@ -19,8 +18,9 @@ from secagg.protocol.round import (
     advertisement_text,
     parameters_digest,
     refuse,
+    unusable_key,
 )
-from secagg.protocol.server.phase import SMALL_BYTES
+from secagg.protocol.server.phase import HYBRID_SMALL_BYTES, SMALL_BYTES
 from secagg.protocol.server.share_keys import ShareKeys
 
 
@@ -36,7 +36,7 @@ class AdvertiseKeys:
 
     @property
     def largest(self) -> int:
-        return SMALL_BYTES
+        return HYBRID_SMALL_BYTES if self.parameters.hybrid else SMALL_BYTES
 
     @property
     def asked(self) -> frozenset[Identity]:
@@ -67,9 +67,8 @@ class AdvertiseKeys:
     def accept(self, sender: Identity, message: Advertisement) -> None:
         if message.identity != sender:
             raise refuse(RefusalReason.SENDER_MISMATCH, "Advertisement.identity: not the sender's")
-        for name, key in (("agreement_key", message.agreement_key), ("mask_key", message.mask_key)):
-            if not is_usable(key):
-                raise refuse(RefusalReason.BAD_KEY, f"Advertisement.{name}: not canonical or of small order")
+        if (bad := unusable_key(self.parameters, message)) is not None:
+            raise refuse(RefusalReason.BAD_KEY, f"Advertisement.{bad[0]}: {bad[1]}")
         text = advertisement_text(parameters_digest(self.parameters), message)
         if not verify(sender, text, message.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "Advertisement.signature")

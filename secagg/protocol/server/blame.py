@@ -23,15 +23,25 @@ Pair = tuple[int, int]  # dealer, holder
 class Suspicions:
     """Contradictions, counted in distinct pairs of roster indices."""
 
-    complaints: set[Pair] = field(default_factory=set)
+    complaints: set[Pair] = field(default_factory=set)  # about shares and contributions
     wrong_shares: set[Pair] = field(default_factory=set)
     # By dealer of a secret that did not come out: wrong answers among those of the field if it is honest.
     unopened: dict[int, int] = field(default_factory=dict)
+    liars: set[int] = field(default_factory=set)  # proved, whoever colludes
 
     @classmethod
-    def of_complaints(cls, uploads: Mapping[int, Upload]) -> Suspicions:
-        """Begin with the complaints that came with the uploads, by roster index."""
-        return cls({(dealer, holder) for holder, upload in uploads.items() for dealer in upload.complaints})
+    def of_complaints(
+        cls, uploads: Mapping[int, Upload], departures: Mapping[int, frozenset[int]] | None = None
+    ) -> Suspicions:
+        """Begin with the complaints that came with the uploads, and from those who left, by roster index."""
+        complaints = {holder: upload.complaints for holder, upload in uploads.items()}
+        complaints.update(departures or {})
+        return cls({(dealer, holder) for holder, dealers in complaints.items() for dealer in dealers})
+
+    def proved(self, sender: int, receiver: int, *, guilty: int) -> None:
+        """Keep who of these two lied about a contribution; that speaks against the other no more."""
+        self.complaints.discard((sender, receiver))
+        self.liars.add(guilty)
 
     def not_opened(self, dealer: int, answers: int, agreeing: int, threshold: int) -> None:
         """Keep that no secret of a dealer came out of so many shares of the field.
@@ -52,13 +62,17 @@ class Suspicions:
             reason = BlameReason.WRONG_SHARE if i in wrong else BlameReason.COMPLAINT
             if i in self.unopened:
                 reason = BlameReason.WRONG_SECRET
-            out.append(Blame(view.identities[i], needed > view.suspicion_limit, reason))
+            if i in self.liars:
+                reason = BlameReason.BAD_CONTRIBUTION
+            guilty = i in self.liars or needed > view.suspicion_limit
+            out.append(Blame(view.identities[i], guilty, reason))
         return tuple(out)
 
     def likely(self, view: RoundView) -> frozenset[Identity]:
         """Those who are not guilty, and honest with probability 2^-correctness_bits at most."""
         limits = view.likely_limit, view.suspicion_limit
-        return view.named([i for i, needed in self._against().items() if limits[0] < needed <= limits[1]])
+        against = {i: needed for i, needed in self._against().items() if i not in self.liars}
+        return view.named([i for i, needed in against.items() if limits[0] < needed <= limits[1]])
 
     def _against(self) -> dict[int, int]:
         """Colluders that it takes around each suspect if it is honest."""
@@ -66,7 +80,7 @@ class Suspicions:
         against_dealer = Counter(dealer for dealer, _ in pairs)
         against_dealer.update(self.unopened)  # other holders than those who contradict it
         against_holder = Counter(holder for _, holder in pairs)
-        return against_dealer | against_holder
+        return against_dealer | against_holder | Counter(self.liars)
 
     def ended(
         self, view: RoundView, reason: AbortReason, detail: str, suspects: Collection[Identity] = ()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.kernels import UIntArray
+from secagg.messages import SealedContribution
 from secagg.primitives.graph import Indices
 from secagg.protocol.round import RoundView
 
@@ -19,6 +21,9 @@ class Upload:
     packed_digest: bytes
     complaints: frozenset[int]  # dealers whose share the uploader could not open
     signature: bytes
+
+
+Pair: TypeAlias = tuple[int, int]
 
 
 class Coverage:
@@ -42,7 +47,12 @@ class Coverage:
 
 @dataclass(slots=True)
 class Masked:
-    """The masked sum over S, by roster index."""
+    """The masked sum over S, by roster index.
+
+    kem_keys       hybrid: the ML-KEM mask keys; else nothing
+    contributions  hybrid: to those of U1 that are not in S, by sender and receiver
+    departures     hybrid: who left, and because of whose contributions
+    """
 
     view: RoundView
     mask_keys: tuple[bytes, ...]
@@ -50,6 +60,9 @@ class Masked:
     finished: frozenset[int]  # U1
     uploads: dict[int, Upload]  # keys: S
     total: UIntArray = field(repr=False)
+    kem_keys: tuple[bytes, ...] = ()
+    contributions: dict[Pair, SealedContribution] = field(default_factory=dict, repr=False)
+    departures: dict[int, frozenset[int]] = field(default_factory=dict)
     neighbors: Indices = field(init=False, repr=False)
     positions: Indices = field(init=False, repr=False)  # of each client among its neighbors' neighbors
     in_finished: NDArray[np.bool_] = field(init=False, repr=False)

@@ -16,6 +16,7 @@ from secagg.messages import (
     MaskedInput,
     Octets,
     Rows,
+    SealedContribution,
     SealedShare,
     ShareDelivery,
     SharedKeys,
@@ -28,7 +29,8 @@ from secagg.primitives.signatures import verify
 from secagg.protocol.round import RoundView, listed, refuse, short
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.consistency_check import ConsistencyCheck
-from secagg.protocol.server.masked import Masked, Upload
+from secagg.protocol.server.contributions import Contributions
+from secagg.protocol.server.masked import Masked, Pair, Upload
 from secagg.protocol.server.phase import ITEM_BYTES, SMALL_BYTES
 from secagg.protocol.server.unmasking import Unmasking
 
@@ -46,16 +48,20 @@ class MaskedInputCollection:
     shared: dict[Identity, SharedKeys]
     total: UIntArray = field(repr=False)  # the running masked sum, the one buffer changed in place
     uploads: dict[int, Upload] = field(default_factory=dict)
+    kem_keys: tuple[bytes, ...] = ()  # hybrid; by roster index
+    departures: dict[int, frozenset[int]] = field(default_factory=dict)  # hybrid: who left, because of whom
     _neighbors: Indices = field(init=False, repr=False)
     _positions: Indices = field(init=False, repr=False)
     _finished: NDArray[np.bool_] = field(init=False, repr=False)  # U1, by roster index
     _finished_bitmap: bytes = field(init=False, repr=False)
     _sealed: Octets = field(init=False, repr=False)  # of U1 in order: (n1, k, 96)
+    _kem: Octets = field(init=False, repr=False)  # hybrid: (n1, k, 1088); else (n1, k, 0)
     _acceptances: Octets = field(init=False, repr=False)  # of U1 in order: (n1, 64)
     _row: Indices = field(init=False, repr=False)  # where a dealer of U1 stands in these two
     _present: Indices = field(init=False, repr=False)  # neighbors in S, by dealer
     _able: Indices = field(init=False, repr=False)  # of these, those without a complaint about it
     _asked: frozenset[Identity] = field(init=False, repr=False)
+    _contributions: Contributions | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         view = self.view
@@ -71,7 +77,11 @@ class MaskedInputCollection:
         for rows, (dealer, message) in zip(stacked, list(self.shared.items()), strict=True):
             # One copy of the shares, here and in the messages.
             self.shared[dealer] = replace(message, shares=Rows(SealedShare, rows))
-        self._sealed = stacked[:, :, Rows(SealedShare, stacked[0]).place("ciphertext")]
+        first = Rows(SealedShare, stacked[0])
+        self._sealed, self._kem = (stacked[:, :, first.place(name)] for name in ("ciphertext", "kem"))
+        self._contributions = None
+        if view.hybrid:
+            self._contributions = Contributions(view, self._neighbors, self._positions, self.shared)
         self._acceptances = joined([message.acceptance for message in self.shared.values()], 64)
         self._row = np.zeros(view.clients, np.int32)
         self._row[members] = np.arange(len(members))
@@ -81,12 +91,16 @@ class MaskedInputCollection:
 
     @classmethod
     def begin(
-        cls, view: RoundView, mask_keys: tuple[bytes, ...], shared: dict[Identity, SharedKeys]
+        cls,
+        view: RoundView,
+        mask_keys: tuple[bytes, ...],
+        shared: dict[Identity, SharedKeys],
+        kem_keys: tuple[bytes, ...] = (),
     ) -> MaskedInputCollection:
         """Start with an empty sum."""
         parameters = view.parameters
         total = np.zeros(parameters.vector_length, lane_dtype(parameters.ring_bits))
-        return cls(view, mask_keys, shared, total)
+        return cls(view, mask_keys, shared, total, kem_keys=kem_keys)
 
     @property
     def finished(self) -> frozenset[int]:
@@ -105,7 +119,12 @@ class MaskedInputCollection:
 
     @property
     def answered(self) -> frozenset[Identity]:
-        return self.view.named(self.uploads)
+        return self.view.named({*self.uploads, *self.departures})
+
+    @property
+    def left(self) -> frozenset[Identity]:
+        """Those who left the round."""
+        return self.view.named(self.departures)
 
     @property
     def needed(self) -> int:
@@ -126,10 +145,16 @@ class MaskedInputCollection:
             peer=self.view.names[dealers],
             ciphertext=self._sealed[rows, positions],
             acceptance=self._acceptances[rows],
+            kem=self._kem[rows, positions],
         )
-        return encode_frame(self.view.parameters.round_id, ShareDelivery(self._finished_bitmap, shares))
+        contributions = () if self._contributions is None else self._contributions.to(holder, dealers)
+        message = ShareDelivery(self._finished_bitmap, shares, contributions)
+        return encode_frame(self.view.parameters.round_id, message)
 
-    def accept(self, sender: Identity, message: MaskedInput) -> bytes:
+    def accept(self, sender: Identity, message: MaskedInput) -> bytes | None:
+        if message.unopened:
+            self._depart(sender, message)
+            return None
         parameters = self.view.parameters
         size = packed_bytes(parameters.vector_length, parameters.ring_bits)
         if len(message.packed) != size:
@@ -146,11 +171,24 @@ class MaskedInputCollection:
         self.take(sender, upload)
         return upload.packed_digest
 
+    def _depart(self, sender: Identity, message: MaskedInput) -> None:
+        """Take a client's word that contributions do not open; it is not in S. Raises RemoteProtocolError."""
+        if len(message.packed) or message.complaints:
+            raise refuse(RefusalReason.MALFORMED, "MaskedInput.unopened: who leaves says nothing else")
+        index = self.view.index[sender]
+        senders = self._named("unopened", index, message.unopened)
+        if not self.view.hybrid or max(senders) > index:
+            raise refuse(RefusalReason.WRONG_NEIGHBORS, "MaskedInput.unopened: nothing came from there")
+        text = self.view.departure_text(self._finished_bitmap, message.unopened)
+        if not verify(sender, text, message.signature):
+            raise refuse(RefusalReason.BAD_SIGNATURE, "MaskedInput.signature")
+        self.departures[index] = senders
+
     def checked(
         self, sender: Identity, packed_digest: bytes, complaints: Sequence[bytes], signature: bytes
     ) -> Upload:
         """Check what an upload says beside its vector. Raises RemoteProtocolError."""
-        dealers = self._dealers_named(self.view.index[sender], complaints)
+        dealers = self._named("complaints", self.view.index[sender], complaints)
         if not verify(sender, self.view.upload_text(self._finished_bitmap, packed_digest), signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "MaskedInput.signature")
         return Upload(packed_digest, dealers, signature)
@@ -161,22 +199,26 @@ class MaskedInputCollection:
         self.uploads[index] = upload
         self._count(index)
 
-    def _dealers_named(self, index: int, complaints: Sequence[bytes]) -> frozenset[int]:
-        """Roster indices of those complained about. Raises when one is not a neighbor in U1."""
-        if not complaints:
+    def _named(self, what: str, index: int, names: Sequence[bytes]) -> frozenset[int]:
+        """Roster indices of those named. Raises when one is not a neighbor in U1."""
+        if not names:
             return frozenset()
         around = self._neighbors[index]
         allowed = {self.view.identities[i]: i for i in around[self._finished[around]].tolist()}
-        if strangers := [name for name in complaints if name not in allowed]:
+        if strangers := [name for name in names if name not in allowed]:
             raise refuse(
                 RefusalReason.WRONG_NEIGHBORS,
-                f"MaskedInput.complaints: {short(strangers[0])} is no neighbor in U1",
+                f"MaskedInput.{what}: {short(strangers[0])} is no neighbor in U1",
             )
-        return frozenset(allowed[Identity(name)] for name in complaints)
+        return frozenset(allowed[Identity(name)] for name in names)
 
     def close(self) -> ConsistencyCheck | Unmasking:
         if (obstacle := self._obstacle()) is not None:
-            raise Suspicions.of_complaints(self.uploads).ended(self.view, *obstacle)
+            raise Suspicions.of_complaints(self.uploads, self.departures).ended(self.view, *obstacle)
+        contributions: dict[Pair, SealedContribution] = {}
+        if self._contributions is not None:
+            dropouts = self.finished - self.uploads.keys()
+            contributions = self._contributions.between(self.finished, sorted(dropouts))
         masked = Masked(
             self.view,
             self.mask_keys,
@@ -184,6 +226,9 @@ class MaskedInputCollection:
             self.finished,
             self.uploads,
             self.total,
+            self.kem_keys,
+            contributions,
+            self.departures,
         )
         return ConsistencyCheck(masked) if self.view.active else Unmasking(masked, {})
 

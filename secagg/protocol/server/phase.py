@@ -10,6 +10,8 @@ from secagg.protocol.round import refuse
 
 # What stands beside lists, and an item of one, with room to spare: more is refused before it is decoded.
 SMALL_BYTES, ITEM_BYTES = 1024, 256
+# The same of the hybrid suite: two ML-KEM keys; a share with its ciphertext, and a contribution.
+HYBRID_SMALL_BYTES, HYBRID_ITEM_BYTES = 4096, 2816
 
 
 class ServerPhase(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -12,25 +13,39 @@ from numpy.typing import NDArray
 from secagg.effects import AbortReason, Blame
 from secagg.kernels import field_lagrange, field_weighted_sums
 from secagg.primitives.agreement import public_key
+from secagg.primitives.hybrid import MaskKeys
 from secagg.primitives.masks import seed_commitment
 from secagg.primitives.shamir import LIMBS, Words, correct_shares, from_limbs, in_field
-from secagg.protocol.round import listed
+from secagg.protocol.round import listed, parameters_digest
 from secagg.protocol.server.answers import Answers
 from secagg.protocol.server.blame import Suspicions
-from secagg.protocol.server.masked import Masked
+from secagg.protocol.server.contributions import open_contributions
+from secagg.protocol.server.masked import Masked, Pair
 
 Check = Callable[[bytes], bool]
 Weights = Callable[[Words, int], Words]
 _ZERO = np.zeros(1, np.uint64)
 
 
-def recover_secrets(masked: Masked, answers: Answers) -> tuple[dict[int, bytes], tuple[Blame, ...]]:
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What removes the masks.
+
+    secrets        by dealer: self-mask seeds of S; mask private keys of dropouts, or their roots (hybrid)
+    contributions  hybrid: to the seeds of a dropout and a survivor, by these two
+    """
+
+    secrets: dict[int, bytes] = field(repr=False)
+    contributions: dict[Pair, bytes] = field(repr=False)
+    blamed: tuple[Blame, ...]
+
+
+def recover_secrets(masked: Masked, answers: Answers) -> Recovered:
     """Rebuild the self-mask seed of each survivor and the mask key of each dropout that is needed.
 
-    returns  secrets by dealer, and whom the shares speak against
-    raises   RoundEnded when a secret cannot be rebuilt
+    raises  RoundEnded when a secret cannot be rebuilt, or a contribution not opened
     """
-    suspicions = Suspicions.of_complaints(masked.uploads)
+    suspicions = Suspicions.of_complaints(masked.uploads, masked.departures)
     weights, effort = _weight_cache(), _Effort()
     secrets, failed = {}, []
     for dealer in masked.needed_dealers().tolist():
@@ -49,7 +64,11 @@ def recover_secrets(masked: Masked, answers: Answers) -> tuple[dict[int, bytes],
             f"the secrets of {names} fail their checks",
             masked.view.named(suspects),
         )
-    return secrets, suspicions.blame(masked.view)
+    contributions: dict[Pair, bytes] = {}
+    if masked.view.hybrid:
+        roots = {dealer: root for dealer, root in secrets.items() if not masked.in_survivors[dealer]}
+        contributions = open_contributions(masked, roots, suspicions)
+    return Recovered(secrets, contributions, suspicions.blame(masked.view))
 
 
 def _weight_cache() -> Weights:
@@ -156,7 +175,14 @@ def _checked(limbs: Words, check: Check) -> bytes | None:
 def _check_of(masked: Masked, dealer: int) -> Check:
     if masked.in_survivors[dealer]:
         return partial(_opens, masked, dealer)
+    if masked.view.hybrid:
+        return partial(_is_root, masked, dealer)
     return lambda secret: hmac.compare_digest(public_key(secret), masked.mask_keys[dealer])
+
+
+def _is_root(masked: Masked, dealer: int, root: bytes) -> bool:
+    public = MaskKeys.of(root, parameters_digest(masked.view.parameters)).public
+    return hmac.compare_digest(b"".join(public), masked.mask_keys[dealer] + masked.kem_keys[dealer])
 
 
 def _opens(masked: Masked, dealer: int, secret: bytes) -> bool:

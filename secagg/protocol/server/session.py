@@ -25,6 +25,7 @@ from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.messages import KINDS, Envelope, MaskedInput, Message, decode_body, open_frame
 from secagg.params import Buffer, Identity, Phase, RoundParameters, require
 from secagg.primitives.bounds import choose_for
+from secagg.primitives.kem import require_kem
 from secagg.primitives.signatures import check_identity
 from secagg.protocol.round import RoundEnded, listed, refuse
 from secagg.protocol.server import snapshot as snapshots
@@ -99,8 +100,8 @@ class ServerSession:
         phase = self._phase
         if phase is None:
             return Progress(None, 0, 0, 0, ready=False, missing=frozenset())
-        answered = phase.answered
-        missing = phase.asked - answered - self._gone
+        missing = phase.asked - phase.answered - self._gone
+        answered = phase.answered - _left(phase)
         return Progress(
             phase.phase,
             expected=len(missing) + len(answered),
@@ -149,11 +150,13 @@ class ServerSession:
         """Open the round: everybody admitted gets the parameters.
 
         raises  LocalProtocolError when called twice; InfeasibleParameters when the smallest cohort allowed
-                could not be protected
+                could not be protected; ParameterError: there is no ML-KEM here, and the suite has it
         """
         if self._started:
             raise LocalProtocolError("start: the round has been started")
         choose_for(self._parameters.minimum_cohort, self._parameters.threat_model)
+        if self._parameters.hybrid:
+            require_kem("suite='x25519'")
         self._started = True
         self._phase = AdvertiseKeys(self._parameters, self._admitted)
         return self._requests(self._phase)
@@ -213,7 +216,9 @@ class ServerSession:
         except RoundEnded as end:
             self._phase = None
             return [*effects, Aborted(end.reason, end.blamed, end.detail, end.guilty, end.likely)]
-        effects.append(PhaseClosed(phase.phase, answered - self._gone))
+        left = _left(phase)
+        effects += [Dropped(client, DropReason.LEFT) for client in sorted(left - self._gone)]
+        effects.append(PhaseClosed(phase.phase, answered - left - self._gone))
         if isinstance(following, Result):
             self._phase = None
             traffic = Traffic.of(self._up, self._down)
@@ -301,6 +306,11 @@ class ServerSession:
         return f"ServerSession(phase={phase}, admitted={len(self._admitted)}, gone={listed(self._gone)})"
 
 
+def _left(phase: ServerPhase) -> frozenset[Identity]:
+    """Return who answered that it leaves the round."""
+    return phase.left if isinstance(phase, MaskedInputCollection) else frozenset()
+
+
 def _check_size(phase: ServerPhase, envelope: Envelope) -> None:
     """Refuse before decoding what cannot be right: long lists of nothing cost us, not their sender."""
     kind, size = KINDS[envelope.kind], memoryview(envelope.body).nbytes
@@ -316,5 +326,6 @@ def _fingerprint(message: Message, frame: Buffer, packed_digest: bytes | None = 
     """Tell messages apart; of an upload the packed vector stands by its digest."""
     if isinstance(message, MaskedInput):
         digest = packed_digest or hashlib.sha256(message.packed).digest()
-        return hashlib.sha256(b"".join((digest, message.signature, *message.complaints))).digest()
+        said = (digest, message.signature, *message.complaints, *message.unopened)
+        return hashlib.sha256(b"".join(said)).digest()
     return hashlib.sha256(frame).digest()

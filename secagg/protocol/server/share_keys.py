@@ -24,7 +24,7 @@ from secagg.primitives.graph import Indices
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import RoundEnded, RoundView, refuse
 from secagg.protocol.server.masked_input_collection import MaskedInputCollection
-from secagg.protocol.server.phase import ITEM_BYTES, SMALL_BYTES
+from secagg.protocol.server.phase import HYBRID_ITEM_BYTES, ITEM_BYTES, SMALL_BYTES
 
 
 @dataclass(slots=True)
@@ -54,7 +54,8 @@ class ShareKeys:
 
     @property
     def largest(self) -> int:
-        return SMALL_BYTES + ITEM_BYTES * self.view.roster.degree
+        item = HYBRID_ITEM_BYTES if self.view.hybrid else ITEM_BYTES
+        return SMALL_BYTES + item * self.view.roster.degree
 
     @property
     def asked(self) -> frozenset[Identity]:
@@ -85,6 +86,14 @@ class ShareKeys:
             raise refuse(RefusalReason.WRONG_NEIGHBORS, "SharedKeys.shares: not exactly the neighbors")
         if not isinstance(message.shares, Rows) or message.shares.column("acceptance").size:
             raise refuse(RefusalReason.MALFORMED, "SealedShare.acceptance: is empty upward")
+        if bool(message.shares.column("kem").size) != self.view.hybrid:
+            suite = self.view.parameters.suite
+            raise refuse(RefusalReason.MALFORMED, f"SealedShare.kem: not as in suite {suite}")
+        larger = neighbors[neighbors > self.view.index[sender]] if self.view.hybrid else neighbors[:0]
+        if not np.array_equal(column(message.contributions, "peer", 32), self.view.names[larger]):
+            raise refuse(
+                RefusalReason.WRONG_NEIGHBORS, "SharedKeys.contributions: not exactly the larger neighbors"
+            )
         if not verify(sender, self.view.acceptance_text(), message.acceptance):
             raise refuse(RefusalReason.BAD_SIGNATURE, "SharedKeys.acceptance")
         self.inbox[sender] = message
@@ -97,4 +106,5 @@ class ShareKeys:
                 f"{self.needed} survivors are needed, {len(self.inbox)} shared keys",
             )
         mask_keys = tuple(advertisement.mask_key for advertisement in self.advertisements)
-        return MaskedInputCollection.begin(self.view, mask_keys, dict(self.inbox))
+        kem_keys = tuple(one.mask_kem_key for one in self.advertisements) if self.view.hybrid else ()
+        return MaskedInputCollection.begin(self.view, mask_keys, dict(self.inbox), kem_keys)

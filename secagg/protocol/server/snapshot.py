@@ -16,6 +16,7 @@ from secagg.messages import (
     Roster,
     RoundParametersMessage,
     Rows,
+    SealedContribution,
     SharedKeys,
     SurvivorSignature,
     column,
@@ -63,6 +64,25 @@ class _Upload:
     complaints: Buffer = large_octets(4)  # bitmap
 
 
+@dataclass(frozen=True, slots=True)
+class _KemKey:
+    index: int = uint(1)  # plus one
+    key: bytes = octets(2, 1184)
+
+
+@dataclass(frozen=True, slots=True)
+class _Departure:
+    index: int = uint(1)  # plus one
+    unopened: Buffer = large_octets(2)  # bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class _Contribution:
+    pair: bytes = octets(1, 64)  # identities of sender and receiver
+    kem: bytes = octets(2, 1088)
+    ciphertext: bytes = octets(3, 48)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class _Answer:
     index: int = uint(1)  # plus one
@@ -101,6 +121,9 @@ class _Snapshot:
     total: Buffer = large_octets(15)
     signatures: Sequence[SurvivorSignature] = messages(16, SurvivorSignature)
     answers: Sequence[_Answer] = messages(17, _Answer)
+    kem_keys: Sequence[_KemKey] = messages(18, _KemKey)
+    departures: Sequence[_Departure] = messages(19, _Departure)
+    contributions: Sequence[_Contribution] = messages(20, _Contribution)
 
 
 @dataclass(slots=True)
@@ -128,6 +151,9 @@ def save(state: ServerState) -> bytes:
         "uploads",
         "signatures",
         "answers",
+        "kem_keys",
+        "departures",
+        "contributions",
     ):
         fields[name] = ()
     match state.phase:
@@ -143,6 +169,8 @@ def save(state: ServerState) -> bytes:
             fields["shared"] = _save_shared(phase.shared)
             fields["uploads"] = _save_uploads(phase.view, phase.uploads)
             fields["total"] = _little_endian(phase.total)
+            fields["kem_keys"] = _save_kem_keys(phase.kem_keys)
+            fields["departures"] = _save_departures(phase.view, phase.departures)
         case ConsistencyCheck(masked=masked, signatures=signatures):
             fields |= _save_masked(masked, signatures)
         case Unmasking(masked=masked, signatures=signatures, answers=answers):
@@ -215,10 +243,21 @@ def _load_phase(saved: _Snapshot, parameters: RoundParameters, admitted: frozens
         )
         for entry in saved.uploads
     }
+    kem_keys = tuple(entry.key for entry in saved.kem_keys)
+    departures = {
+        entry.index - 1: view.members("unopened", bytes(entry.unopened)) for entry in saved.departures
+    }
     if kind is Phase.MASKED_INPUT_COLLECTION:
-        return MaskedInputCollection(view, mask_keys, shared, total, uploads)
+        return MaskedInputCollection(view, mask_keys, shared, total, uploads, kem_keys, departures)
     commitments = {entry.index - 1: entry.value for entry in saved.commitments}
-    masked = Masked(view, mask_keys, commitments, frozenset(commitments), uploads, total)
+    contributions = {
+        (view.index[Identity(entry.pair[:32])], view.index[Identity(entry.pair[32:])]): SealedContribution(
+            entry.pair[:32], entry.kem, entry.ciphertext
+        )
+        for entry in saved.contributions
+    }
+    hybrid = kem_keys, contributions, departures
+    masked = Masked(view, mask_keys, commitments, frozenset(commitments), uploads, total, *hybrid)
     signatures = {entry.index: entry.signature for entry in saved.signatures}
     if kind is Phase.CONSISTENCY_CHECK:
         return ConsistencyCheck(masked, signatures)
@@ -236,6 +275,15 @@ def _save_masked(masked: Masked, signatures: dict[int, bytes]) -> dict[str, obje
         "commitments": _save_indexed(masked.commitments),
         "uploads": _save_uploads(masked.view, masked.uploads),
         "total": _little_endian(masked.total),
+        "kem_keys": _save_kem_keys(masked.kem_keys),
+        "departures": _save_departures(masked.view, masked.departures),
+        "contributions": tuple(
+            _Contribution(pair, one.kem, one.ciphertext)
+            for pair, one in sorted(
+                (masked.view.identities[sender] + masked.view.identities[receiver], one)
+                for (sender, receiver), one in masked.contributions.items()
+            )
+        ),
         "signatures": tuple(SurvivorSignature(i, signatures[i]) for i in sorted(signatures)),
     }
 
@@ -253,6 +301,14 @@ def _save_uploads(view: RoundView, uploads: dict[int, Upload]) -> tuple[_Upload,
         _Upload(i + 1, upload.packed_digest, upload.signature, view.bitmap(upload.complaints))
         for i, upload in sorted(uploads.items())
     )
+
+
+def _save_kem_keys(keys: tuple[bytes, ...]) -> tuple[_KemKey, ...]:
+    return tuple(_KemKey(i + 1, key) for i, key in enumerate(keys))
+
+
+def _save_departures(view: RoundView, departures: dict[int, frozenset[int]]) -> tuple[_Departure, ...]:
+    return tuple(_Departure(i + 1, view.bitmap(unopened)) for i, unopened in sorted(departures.items()))
 
 
 def _save_answer(view: RoundView, answers: Answers, holder: int) -> Rows[RevealedShare]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from secagg.effects import AbortReason, Aggregate, Blame, Frame, RefusalReason, Traffic
+from secagg.effects import AbortReason, Aggregate, Frame, RefusalReason, Traffic
 from secagg.messages import (
     Encoded,
     Octets,
@@ -29,7 +29,7 @@ from secagg.protocol.server.answers import Answers
 from secagg.protocol.server.blame import Suspicions
 from secagg.protocol.server.masked import Coverage, Masked, Upload
 from secagg.protocol.server.phase import ITEM_BYTES, SMALL_BYTES, Result
-from secagg.protocol.server.recovery import recover_secrets
+from secagg.protocol.server.recovery import Recovered, recover_secrets
 from secagg.protocol.server.removal import remove_masks
 
 _NO_UPLOAD = Upload(bytes(32), frozenset(), bytes(64))  # stands in the array where there is none
@@ -119,18 +119,18 @@ class Unmasking:
         self._coverage.add(dealers)
 
     def close(self) -> Result:
-        secrets, blamed = self.recover()
-        total = remove_masks(self.masked, secrets, self.threads)
+        recovered = self.recover()
+        total = remove_masks(self.masked, recovered, self.threads)
         self.answers.wipe()  # last: until then the phase can be closed again
         survivors = tuple(self.masked.view.identities[i] for i in sorted(self.masked.uploads))
-        return Result(Aggregate(total, survivors, blamed, Traffic()))
+        return Result(Aggregate(total, survivors, recovered.blamed, Traffic()))
 
-    def recover(self) -> tuple[dict[int, bytes], tuple[Blame, ...]]:
-        """Rebuild the secrets, by dealer, and say whom the shares speak against. Raises RoundEnded."""
+    def recover(self) -> Recovered:
+        """Rebuild the secrets, and say whom the shares speak against. Raises RoundEnded."""
         view = self.masked.view
         if not self.ready:
             silent = self.asked - self.answered
-            raise Suspicions.of_complaints(self.masked.uploads).ended(
+            raise Suspicions.of_complaints(self.masked.uploads, self.masked.departures).ended(
                 view,
                 AbortReason.TOO_FEW_ANSWERS,
                 f"the secrets of {self._coverage.lacking} clients have fewer than {view.roster.threshold} "
