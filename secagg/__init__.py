@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from secagg.local import LocalAggregate, aggregate
     from secagg.local_oneshot import LocalCommittee, LocalUpload
     from secagg.params import (
+        HYBRID,
+        SUITES,
         Adversary,
         Buffer,
         Entropy,
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         Policy,
         RoundParameters,
         Signer,
+        Suite,
         ThreatModel,
     )
     from secagg.params_oneshot import (
@@ -88,6 +91,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "HYBRID",
+    "SUITES",
     "AbortReason",
     "Aborted",
     "Adversary",
@@ -147,6 +152,7 @@ __all__ = [
     "Signer",
     "StaleSnapshotError",
     "Statement",
+    "Suite",
     "ThreatModel",
     "Traffic",
     "UploadTaken",
@@ -215,6 +221,9 @@ __getattr__ = attributes(
         "RosterAccepted": "effects",
         "RoundAbortedError": "errors",
         "RoundParameters": "params",
+        "HYBRID": "params",
+        "SUITES": "params",
+        "Suite": "params",
         "SecAggError": "errors",
         "Send": "effects",
         "ServerSession": "protocol",

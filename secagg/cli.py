@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from secagg import InfeasibleParameters, ParameterError, SecAggError
+from secagg.params import SUITES, Suite
 
 if TYPE_CHECKING:
     from secagg import Plan
@@ -114,6 +115,19 @@ def info() -> None:
     )
 
 
+SuiteOption = Annotated[
+    str, typer.Option(help="x25519-mlkem768: what is recorded stays closed to quantum computers.")
+]
+
+
+def _suite(name: str) -> Suite:
+    """Check --suite. Raises ParameterError."""
+    for suite in SUITES.values():
+        if suite == name:
+            return suite
+    raise ParameterError(f"--suite: must be one of {', '.join(SUITES.values())}, is {name!r}")
+
+
 @app.command()
 def plan(
     *,
@@ -128,6 +142,7 @@ def plan(
     security_bits: Annotated[int, typer.Option(help="A promise is broken with 2^-this.")] = 40,
     correctness_bits: Annotated[int, typer.Option(help="An honest round fails with 2^-this.")] = 20,
     grinding_bits: Annotated[int, typer.Option(help="Work of a lying server on the graph, 2^this.")] = 40,
+    suite: SuiteOption = "x25519",
     decryptors: Annotated[
         int | None,
         typer.Option(min=3, help="Compare with the one-upload protocol, with so many decryptors."),
@@ -159,9 +174,9 @@ def plan(
     plans: list[Plan | InfeasibleParameters] = []
     for adversary in ("passive", "active"):
         try:
-            bits = plan_round(**demands, adversary=adversary).ring_bits
+            bits = plan_round(**demands, adversary=adversary, suite=_suite(suite)).ring_bits
             costs = UnitCosts.measured(_seconds, length=min(length, 1 << 20), ring_bits=bits)
-            plans.append(plan_round(**demands, adversary=adversary, costs=costs))
+            plans.append(plan_round(**demands, adversary=adversary, suite=_suite(suite), costs=costs))
         except InfeasibleParameters as error:
             plans.append(error)
     refusals = list(dict.fromkeys(str(one) for one in plans if isinstance(one, InfeasibleParameters)))
@@ -215,6 +230,7 @@ def explain(
         bool, typer.Option("--keep-inputs", help="Transcripts hold the masked vectors.")
     ] = False,
     plaintext: Annotated[bool, typer.Option("--plaintext", help="The links are not encrypted.")] = False,
+    suite: SuiteOption = "x25519",
     decryptors: Annotated[
         int | None,
         typer.Option(
@@ -241,7 +257,7 @@ def explain(
     }
     told: dict[str, Any] = {"colluding": colluding, "keep_inputs": keep_inputs, "encrypted": not plaintext}
     if decryptors is None:
-        planned = plan_round(**demands)
+        planned = plan_round(**demands, suite=_suite(suite))
         show_statements(planned, explain_plan(planned, **told), Console())
     else:
         one = plan_oneshot(**demands, decryptors=decryptors)

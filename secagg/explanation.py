@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from secagg.params import require
+from secagg.params import HYBRID, require
 from secagg.planning import Plan, exact_upper_tail, log2_of
 
 _SERVER = "tests/attacks/test_lying_server.py::"
@@ -13,6 +13,7 @@ _CLIENTS = "tests/attacks/test_lying_clients.py::"
 _NETWORK = "tests/attacks/test_network.py::"
 _HIDING = "tests/attacks/test_hiding.py::"
 _SCHEDULES = "tests/attacks/test_schedules.py::"
+_HYBRID = "tests/attacks/test_hybrid.py::"
 _SHAMIR = "tests/primitives/test_shamir.py::"
 _TRANSCRIPT = "tests/transcript/test_transcript.py::"
 _HERE = "tests/test_explanation.py::"
@@ -44,6 +45,7 @@ def explain(
         *_together(planned, k),
         *_clients(planned, k),
         _network(planned, encrypted=encrypted),
+        _later(planned),
         _reader(keep_inputs=keep_inputs),
         Statement(
             "whoever sees the sum",
@@ -53,6 +55,15 @@ def explain(
             "test_who_drops_before_the_upload_is_not_in_the_sum_and_who_drops_after_it_is",
         ),
     )
+
+
+def _later(planned: Plan) -> Statement:
+    party = "whoever records it and breaks X25519 later"
+    if planned.suite == HYBRID:
+        learns = "no vector that the server could not open at the time: ML-KEM-768 has to be broken, too"
+        return Statement(party, learns, _HYBRID + "test_who_breaks_x25519_later_opens_no_recorded_upload")
+    learns = "EVERY SINGLE VECTOR, of the server's frames; the suite x25519-mlkem768 is against that"
+    return Statement(party, learns, _HYBRID + "test_in_the_other_suite_every_recorded_upload_opens")
 
 
 def _server(planned: Plan) -> list[Statement]:

@@ -30,7 +30,7 @@ from secagg.messages.oneshot import (
     oneshot_to_wire,
 )
 from secagg.messages.rows import Rows
-from secagg.params import Adversary, ThreatModel, require
+from secagg.params import HYBRID, Adversary, ThreatModel, require
 from secagg.params_oneshot import CommitteeParameters, OneShotParameters
 from secagg.planning import Plan, Risk, ring_bits_for
 from secagg.primitives.committee import CommitteeNumbers, committee_parameters
@@ -317,7 +317,7 @@ def _pairwise_column(one: Plan) -> Mapping[str, str]:
         "seconds, server": _seconds(one.server_s),
         "drop-outs survived": f"{one.dropouts} of {one.clients}, at any time; they cost the server work",
         "trusted": f"no more than {one.colluders} of the {one.clients} clients collude",
-        "post-quantum": "no",
+        "post-quantum": "yes" if one.suite == HYBRID else "no",
     }
 
 

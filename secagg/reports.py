@@ -81,6 +81,7 @@ def _plan_fields(one: Plan | InfeasibleParameters) -> dict[str, object]:
         return {"infeasible": str(one)}
     return {
         "adversary": one.threat_model.adversary,
+        "suite": one.suite,
         "clients": one.clients,
         "vector_length": one.vector_length,
         "ring_bits": one.ring_bits,

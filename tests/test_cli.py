@@ -593,6 +593,23 @@ def test_plan_as_json_is_for_programs(call: Call) -> None:
     }
 
 
+def test_plan_and_explain_know_the_suites(call: Call) -> None:
+    def planned(suite: str) -> tuple[str, int]:
+        done = call("secagg", "plan", "--clients", 1000, "--length", 1, "--suite", suite, "--json")
+        active = json.loads(done.out)[1]
+        assert active["degree"] == 128
+        return active["suite"], sum(active["up_bytes"].values())
+
+    assert planned("x25519") == ("x25519", 27_797)
+    assert planned("x25519-mlkem768") == ("x25519-mlkem768", 245_211)
+    assert "EVERY SINGLE VECTOR, of the" in call("secagg", "explain", "--clients", 12).out
+    hybrid = call("secagg", "explain", "--clients", 12, "--suite", "x25519-mlkem768").out
+    assert "ML-KEM-768" in hybrid
+    call("secagg", "plan", "--clients", 12, "--length", 1, "--suite", "rsa").refused(
+        "secagg", "--suite: must be one of x25519, x25519-mlkem768, is 'rsa'"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

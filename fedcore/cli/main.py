@@ -55,6 +55,9 @@ def demo(
             help="pairwise, or one-shot: sites speak once a round, some vanish then, a decryptor is killed."
         ),
     ] = "pairwise",
+    suite: Annotated[
+        str, typer.Option(help="x25519-mlkem768: what is recorded stays closed to quantum computers.")
+    ] = "x25519",
     seed: Annotated[int, typer.Option(min=0, help="Of splits, training and rounding.")] = 0,
     data: Annotated[
         Path | None, typer.Option(help="Folder: one table per hospital, and schema.toml, or schema.csv.")
@@ -81,6 +84,7 @@ def demo(
         out=out,
         kill_server=tuple(Phase) if kill_server else (),
         protocol=protocol,
+        suite=suite,
     )
     with console.status("starting the processes") as status:
         shown = Progress(console, status)

@@ -96,6 +96,10 @@ ProtocolOption = Annotated[
     str | None,
     typer.Option(help="pairwise, or one-shot: sites speak once a round, decryptors open the sums."),
 ]
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(help="x25519-mlkem768: what is recorded of a run stays closed to quantum computers."),
+]
 DecryptorsOption = Annotated[
     Path | None,
     typer.Option(help="Registry file of the decryptors, for --protocol one-shot (`secagg decrypt`)."),
@@ -110,7 +114,7 @@ StoreOption = Annotated[
 _AGREED = {
     "plan": ("rounds", "clip", "bits", "weight_cap"),
     "learner": ("epochs", "learning_rate"),
-    "security": ("corrupt", "dropout", "minimum_cohort", "protocol"),
+    "security": ("corrupt", "dropout", "minimum_cohort", "protocol", "suite"),
     "consent": ("strict_cohorts", "regroup"),
 }
 
@@ -189,6 +193,7 @@ def serve(
     dropout: DropoutOption = None,
     minimum_cohort: MinimumCohortOption = None,
     protocol: ProtocolOption = None,
+    suite: SuiteOption = None,
     decryptors: DecryptorsOption = None,
     strict_cohorts: StrictOption = None,
     regroup: RegroupOption = None,
@@ -314,6 +319,7 @@ def join(
     dropout: DropoutOption = None,
     minimum_cohort: MinimumCohortOption = None,
     protocol: ProtocolOption = None,
+    suite: SuiteOption = None,
     decryptors: DecryptorsOption = None,
     strict_cohorts: StrictOption = None,
     regroup: RegroupOption = None,

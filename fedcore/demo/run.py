@@ -50,6 +50,7 @@ class DemoOptions:
     drop     which answer the killed site does not give any more; None: nobody is killed
     data     folder with a table per site and schema.toml or .csv; None: `dataset`, split over `clients`
     grace_s  seconds that the server waits for the others once enough have answered
+    suite     of "pairwise"
     protocol  "pairwise", or "one-shot": two sites vanish after each upload, and one decryptor is killed
     kill_server  phases in which the server is killed, too, each in another round, and started again
     """
@@ -66,6 +67,7 @@ class DemoOptions:
     grace_s: float = 2.0
     kill_server: tuple[Phase, ...] = ()
     protocol: str = PAIRWISE
+    suite: str = "x25519"
 
     def __post_init__(self) -> None:
         if self.protocol == ONE_SHOT and (self.drop is not None or self.kill_server):
@@ -302,7 +304,7 @@ def _public(options: DemoOptions, folder: Path, setting: Setting) -> list[str]:
 
 def _protocol(options: DemoOptions, folder: Path) -> list[str]:
     if options.protocol != ONE_SHOT:
-        return []
+        return ["--suite", options.suite]
     return ["--protocol", ONE_SHOT, "--decryptors", str(folder / "decryptors.toml")]
 
 

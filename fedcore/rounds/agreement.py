@@ -36,11 +36,14 @@ from fedcore.settings import at_least, load, positive, read, require, settle, to
 from fedcore.strategies import Strategy
 from fedcore.strategies.named import read_strategy, strategy_json
 from secagg import (
+    HYBRID,
+    SUITES,
     Identity,
     InfeasibleParameters,
     OneShotPolicy,
     ParameterError,
     Policy,
+    Suite,
     ThreatModel,
     choose_parameters,
     context_digest,
@@ -61,6 +64,8 @@ class Security:
     minimum_cohort     fewest sites of a round; None: 3/4 of those enrolled, at least 4
     minimum_survivors  fewest whose vectors are in a sum
     protocol           "pairwise", or "one-shot": sites speak once a round, and decryptors open the sum
+    suite              of "pairwise": "x25519", or "x25519-mlkem768": what is recorded of a run stays closed
+                       to quantum computers
     minimum_decryptors, post_quantum
                        of every committee of the one-upload protocol
     raises             SettingError
@@ -71,6 +76,7 @@ class Security:
     minimum_cohort: int | None = None
     minimum_survivors: int = 3
     protocol: str = PAIRWISE
+    suite: str = "x25519"
     minimum_decryptors: int = 4
     post_quantum: bool = True
 
@@ -82,10 +88,14 @@ class Security:
         at_least(self, 2, "minimum_survivors")
         protocols = (PAIRWISE, ONE_SHOT)
         require(self.protocol in protocols, "protocol", f"one of {', '.join(protocols)}", self.protocol)
+        suites = SUITES.values() if self.protocol == PAIRWISE else ["x25519"]
+        require(self.suite in suites, "suite", f"{' or '.join(suites)} with {self.protocol}", self.suite)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values; of the pairwise protocol without what is the other one's."""
+        """Return it as JSON values, without what is the other protocol's, or was not chosen."""
         said: dict[str, Any] = to_json(self)
+        if self.suite == "x25519":
+            del said["suite"]
         if self.protocol == PAIRWISE:
             for name in ("protocol", "minimum_decryptors", "post_quantum"):
                 del said[name]
@@ -556,7 +566,13 @@ class Run:
             minimum_cohort=smallest,
             minimum_survivors=min(self.minimum_survivors, smallest),
             minimum_corrupt=self.security.corrupt,
+            require_post_quantum=self.suite == HYBRID,
         )
+
+    @property
+    def suite(self) -> Suite:
+        """The suite of every round of the pairwise protocol."""
+        return HYBRID if self.security.suite == HYBRID else "x25519"
 
     @property
     def one_shot(self) -> bool:

@@ -92,4 +92,5 @@ class ServeOptions:
             threat_model=run.threat_model(cohort),
             minimum_cohort=cohort,
             minimum_survivors=min(run.minimum_survivors, cohort),
+            suite=run.suite,
         )

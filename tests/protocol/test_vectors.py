@@ -7,6 +7,7 @@ import hmac
 import io
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -34,10 +35,12 @@ from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession, ServerSession
 from secagg.transcript import verify
 from tests.vectors import make
+from tests.vectors.rounds import Encapsulations, hybrid_cohort
 
 ONESHOT = tuple(name for name, _, _ in make.ONESHOT)
 FILES = (
-    *("active_round.json", "passive_round.json", "bad_cases.json", "primitives.json", "transcripts.json"),
+    *("active_round.json", "passive_round.json", "hybrid_round.json"),
+    *("bad_cases.json", "primitives.json", "transcripts.json"),
     *ONESHOT,
 )
 
@@ -92,8 +95,8 @@ def test_a_changed_byte_of_a_recorded_transcript_is_found_where_it_is(number: in
 class Replay:
     """Fresh sessions fed with the recorded operations."""
 
-    def __init__(self, adversary: str) -> None:
-        self.data = vectors(f"{adversary}_round.json")
+    def __init__(self, round_: str) -> None:
+        self.data = vectors(f"{round_}_round.json")
         self.frames = [bytes.fromhex(frame) for frame in self.data["frames"]]
         self.signers = [
             IdentityKey.from_seed(bytes.fromhex(client["identity_seed"])) for client in self.data["clients"]
@@ -189,9 +192,17 @@ def drawing(entropy: bytes) -> Entropy:
     return draw
 
 
-@pytest.mark.parametrize("adversary", ["active", "passive"])
-def test_fresh_sessions_replay_the_round(adversary: str) -> None:
-    replay = Replay(adversary)
+@pytest.fixture
+def known_ciphertexts() -> Iterator[None]:
+    """Encapsulations with the ciphertexts of the recorded hybrid round."""
+    with Encapsulations(hybrid_cohort(), vectors("hybrid_round.json")["ciphertexts"])():
+        yield
+
+
+@pytest.mark.usefixtures("known_ciphertexts")
+@pytest.mark.parametrize("round_", ["active", "passive", "hybrid"])
+def test_fresh_sessions_replay_the_round(round_: str) -> None:
+    replay = Replay(round_)
     assert [i.hex() for i in replay.identities] == [c["identity"] for c in replay.data["clients"]]
     for operation in replay.data["operations"]:
         replay.play(operation)
@@ -200,11 +211,11 @@ def test_fresh_sessions_replay_the_round(adversary: str) -> None:
     assert [replay.identities.index(i) for i in replay.outcome.survivors] == replay.data["survivors"]
 
 
-@pytest.mark.parametrize("adversary", ["active", "passive"])
-def test_the_recorded_sum_is_that_of_the_survivors(adversary: str) -> None:
-    data = vectors(f"{adversary}_round.json")
+@pytest.mark.parametrize("round_", ["active", "passive", "hybrid"])
+def test_the_recorded_sum_is_that_of_the_survivors(round_: str) -> None:
+    data = vectors(f"{round_}_round.json")
     survivors = [data["clients"][i]["vector"] for i in data["survivors"]]
-    assert data["survivors"] == [0, 2, 4, 5, 6, 7, 8, 9]
+    assert data["survivors"] == ([0, 2, 3, 4, 5] if round_ == "hybrid" else [0, 2, 4, 5, 6, 7, 8, 9])
     modulus = 2 ** data["parameters"]["ring_bits"]
     assert data["sum"] == [sum(column) % modulus for column in zip(*survivors, strict=True)]
 

@@ -14,7 +14,7 @@ from secagg.params import Adversary
 from tests.vectors.bad_cases import bad_vectors
 from tests.vectors.oneshot import recorded_oneshot
 from tests.vectors.primitives import primitive_vectors
-from tests.vectors.rounds import Json, recorded
+from tests.vectors.rounds import Json, hybrid_vectors, recorded
 from tests.vectors.transcripts import transcript_vectors
 
 FOLDER = Path(__file__).parent
@@ -30,6 +30,7 @@ def build() -> dict[str, Json]:
     return {
         "active_round.json": recorded("active"),
         "passive_round.json": recorded("passive"),
+        "hybrid_round.json": hybrid_vectors(FOLDER / "hybrid_round.json"),
         **{
             name: recorded_oneshot(adversary, post_quantum=post_quantum, file=name)
             for name, adversary, post_quantum in ONESHOT

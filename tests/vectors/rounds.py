@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias
+from unittest import mock
 
 import numpy as np
 
 from secagg.effects import Aggregate, InputWanted, Send, SignWanted
 from secagg.kernels import lane_dtype, ring_mask
-from secagg.params import Adversary, Phase
+from secagg.params import HYBRID, Adversary, Phase
+from secagg.primitives import kem
+from secagg.primitives.hybrid import MaskKeys
+from secagg.protocol.round import parameters_digest
 from tests.protocol.network import Cohort, CounterEntropy
 
 Json: TypeAlias = dict[str, Any]
@@ -20,6 +29,9 @@ LOST = {
     5: Phase.CONSISTENCY_CHECK,
     7: Phase.UNMASKING,
 }
+
+
+HYBRID_LOST = {6: Phase.ADVERTISE_KEYS, 1: Phase.MASKED_INPUT_COLLECTION, 3: Phase.UNMASKING}
 
 
 def cohort(adversary: Adversary) -> Cohort:
@@ -36,12 +48,76 @@ def cohort(adversary: Adversary) -> Cohort:
     )
 
 
+def hybrid_cohort() -> Cohort:
+    """Seven admitted; the last never advertises."""
+    return Cohort(
+        7, dropout=0.3, ring_bits=11, vector_length=10, minimum_cohort=6, suite=HYBRID, seed="vectors/hybrid"
+    )
+
+
+class Encapsulations:
+    """ML-KEM-768 whose ciphertexts are known beforehand.
+
+    known  in hexadecimal, by "RECEIVER/KEY/COUNT": the key is share or mask, the count that of encapsulations
+           to it before; what is missing is drawn
+    """
+
+    def __init__(self, c: Cohort, known: dict[str, str]) -> None:
+        self.known = known
+        self._original = kem.encapsulate
+        self._calls: Counter[str] = Counter()
+        self._secrets: dict[bytes, tuple[str, kem.KemSecret]] = {}
+        for i in range(len(c.signers)):
+            secrets = c.secrets(i)
+            for name, secret in (
+                ("share", kem.KemSecret(secrets.kem)),
+                ("mask", MaskKeys.of(secrets.mask, parameters_digest(c.parameters)).kem),
+            ):
+                self._secrets[secret.public] = f"{i}/{name}", secret
+
+    def encapsulate(self, key: bytes) -> tuple[bytes, bytes]:
+        name, secret = self._secrets[key]
+        name, self._calls[name] = f"{name}/{self._calls[name]}", self._calls[name] + 1
+        if name not in self.known:
+            self.known[name] = self._original(key)[0].hex()
+        ciphertext = bytes.fromhex(self.known[name])
+        return ciphertext, secret.decapsulate(ciphertext)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with mock.patch("secagg.primitives.kem.encapsulate", self.encapsulate):
+            yield
+
+
 # --- whole rounds
+
+
+def hybrid_vectors(file: Path) -> Json:
+    """The same in the hybrid suite. file: holds the ciphertexts, where it is there."""
+    known = json.loads(file.read_bytes())["ciphertexts"] if file.exists() else {}
+    given = Encapsulations(hybrid_cohort(), known)
+    with given():
+        out = played(hybrid_cohort(), HYBRID_LOST)
+    out["_comment"] = [
+        "A whole round, active, in suite x25519-mlkem768: six in the roster, a seventh that never",
+        "advertises, one lost before MaskedInputCollection, one before Unmasking. As active_round.json, and:",
+        "a client draws 64 bytes more, for its share KEM key. Encapsulations cannot be repeated:",
+        "`ciphertexts` has them, by receiver, its key (share or mask), and how many were made for that key",
+        "before, in the order of the operations.",
+    ]
+    out["parameters"]["suite"] = HYBRID
+    return out | {"ciphertexts": dict(sorted(given.known.items()))}
 
 
 def round_vectors(adversary: Adversary) -> Json:
     """Every frame of a round, and what each party made of it."""
-    c = cohort(adversary)
+    return played(cohort(adversary), LOST)
+
+
+def played(c: Cohort, lost: Mapping[int, Phase]) -> Json:
+    """Play a round of which these are lost, and write down everything."""
+    count, adversary = len(c.signers), c.parameters.threat_model.adversary
+    drawn = 128 + 64 * c.parameters.hybrid
     frames: list[str] = []
     operations: list[Json] = []
 
@@ -58,10 +134,10 @@ def round_vectors(adversary: Adversary) -> Json:
         ]
 
     operations.append({"op": "start", "out": downward(c.take_server(c.server.start()))})
-    vectors = {i: vector(c, i) for i in range(11)}
+    vectors = {i: vector(c, i) for i in range(count)}
     while (phase := c.server.phase) is not None:
         for i in c.waiting():
-            if LOST.get(i, len(Phase)) <= phase:
+            if lost.get(i, len(Phase)) <= phase:
                 continue
             request = numbered(c.request(i))
             effects = c.clients[i].receive(c.request(i))
@@ -105,7 +181,7 @@ def round_vectors(adversary: Adversary) -> Json:
             "minimum_survivors": c.parameters.minimum_survivors,
         },
         "policy": {
-            "minimum_cohort": 10,
+            "minimum_cohort": c.parameters.minimum_cohort,
             "minimum_survivors": 3,
             "minimum_corrupt": 0.1,
             "minimum_security_bits": 40,
@@ -117,10 +193,10 @@ def round_vectors(adversary: Adversary) -> Json:
             {
                 "identity_seed": c.signers[i].seed.hex(),
                 "identity": c.identities[i].hex(),
-                "entropy": CounterEntropy(f"{c.seed}/{i}")(128).hex(),
+                "entropy": CounterEntropy(f"{c.seed}/{i}")(drawn).hex(),
                 "vector": vectors[i],
             }
-            for i in range(11)
+            for i in range(count)
         ],
         "operations": operations,
         "frames": frames,

@@ -220,6 +220,25 @@ def test_what_a_site_demands_follows_from_the_agreement() -> None:
     assert agreed(groups).policy().minimum_cohort == 4
 
 
+def test_the_suite_is_agreed_on_and_demanded() -> None:
+    members = frozenset(IdentityKey.from_seed(bytes([i + 1]) * 32).identity for i in range(6))
+
+    def run_with(**security: object) -> AgreedRun:
+        tables = {"learner": {"kind": "logistic"}, "security": security}
+        return AgreedRun.of(Agreement.parse(tables), SCHEMA, members)
+
+    plain, said, hybrid = run_with(), run_with(suite="x25519"), run_with(suite="x25519-mlkem768")
+    assert plain.digest == said.digest != hybrid.digest
+    assert not plain.policy().require_post_quantum
+    assert hybrid.policy().require_post_quantum
+    assert "suite" not in plain.to_json()["security"]
+    assert hybrid.to_json()["security"]["suite"] == "x25519-mlkem768"
+    with pytest.raises(SettingError, match=r"suite: must be x25519 or x25519-mlkem768 with pairwise"):
+        run_with(suite="rot13")
+    with pytest.raises(SettingError, match=r"security.suite: must be x25519 with one-shot"):
+        run_with(suite="x25519-mlkem768", protocol="one-shot")
+
+
 def test_a_cohort_is_named_and_read_back() -> None:
     run = agreed("[consent]\nregroup = true")
     for cohort in (MEMBERS, frozenset(sorted(MEMBERS)[:5]), frozenset(sorted(MEMBERS)[7:])):

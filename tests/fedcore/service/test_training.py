@@ -29,7 +29,7 @@ from fedcore.service.join import join
 from fedcore.service.recorder import Recorder
 from fedcore.service.serve import serve
 from fedcore.strategies import FedMedian, Scaffold, Strategy
-from secagg import ParameterError
+from secagg import SUITES, ParameterError
 from secagg.store import StoreBusyError
 from tests.fedcore.service.test_join import PATIENT, Run
 from tests.fedcore.sites import SCHEMA, make_plan, make_table
@@ -212,3 +212,13 @@ def test_two_servers_do_not_go_on_with_one_folder(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="already holds a run; --resume goes on with it"):
         Recorder(options.out, options.run)
     Recorder(options.out, options.run, resume=True).close()
+
+
+def test_a_run_in_the_hybrid_suite_gives_the_same_model(tmp_path: Path) -> None:
+    models = []
+    for suite in SUITES.values():
+        folder = tmp_path / suite
+        folder.mkdir()
+        run = Run(folder, sites_of(4), PATIENT, security=Security(minimum_cohort=4, suite=suite))
+        models.append(flatten(asyncio.run(train(run)).parameters))
+    assert models[0].tobytes() == models[1].tobytes()
