@@ -20,6 +20,7 @@ from bench.report import write_tables
 from bench.suites import (
     beside,
     contribution,
+    hybrid,
     kernels,
     oneshot,
     phases,
@@ -33,6 +34,7 @@ SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "kernels": kernels.run,
     "primitives": primitives.run,
     "phases": phases.run,
+    "hybrid": hybrid.run,
     "oneshot": oneshot.run,
     "peers": beside.run,
     "scaling": scaling.run,

@@ -23,6 +23,7 @@ def tables(folder: Path) -> str:
         "kernels": _kernels,
         "primitives": _primitives,
         "phases": _phases,
+        "hybrid": _hybrid,
         "oneshot": _oneshot,
         "peers": _peers,
         "scaling": _scaling,
@@ -426,6 +427,29 @@ def _oneshot(report: Report) -> list[str]:
             f"{crowd['clients']:,} clients, d = {crowd['length']:,}, 30 % gone: {crowd['seconds']:.0f} s.",
         ]
     return lines
+
+
+def _hybrid(report: Report) -> list[str]:
+    size = f"{report['clients']:,} clients, d = {report['length']:,}, {report['ring_bits']} bits"
+    return [
+        f"{size}, active server; everybody in one process, one thread.",
+        "",
+        *_table(
+            (
+                *("suite", "gone", "client ms", "over its primitives", "server s", "over its primitives"),
+                *("bytes up, a client", "down"),
+            ),
+            (
+                (
+                    *(row["suite"], f"{row['dropout']:.0%}", f"{row['client_ms']:.1f}"),
+                    *(f"{row['client_of_primitives']:.2f}", f"{row['server_s']:.2f}"),
+                    *(f"{row['server_of_primitives']:.2f}", f"{row['up_bytes']:,.0f}"),
+                    f"{row['down_bytes']:,.0f}",
+                )
+                for row in report["rows"]
+            ),
+        ),
+    ]
 
 
 def _service(report: Report) -> list[str]:

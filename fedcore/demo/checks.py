@@ -10,7 +10,7 @@ import numpy as np
 from fedcore.errors import FedcoreError
 from secagg import Identity
 from secagg.kernels import ring_mask
-from secagg.transcript import verify
+from secagg.transcript import is_oneshot, verify, verify_oneshot
 
 
 class DemoError(FedcoreError):
@@ -53,10 +53,11 @@ def check_transcripts(folder: Path, events: list[dict[str, Any]], server: Identi
     sealed = [event for event in events if event["event"] == "transcript"]
     for event in sealed:
         with (folder / "transcripts" / event["file"]).open("rb") as file:
-            report = verify(file, server=server)
+            one = verify_oneshot if is_oneshot(file) else verify
+            report = one(file, server=server)
         if report.findings:
             raise DemoError(f"{event['file']}: {report.findings[0]}")
-        kept = folder / "sums" / f"{event['round_id']}.npy"
-        if kept.exists() and (report.total is None or not np.array_equal(np.load(kept), report.total)):
+        kept, total = folder / "sums" / f"{event['round_id']}.npy", report.facts.total
+        if kept.exists() and (total is None or not np.array_equal(np.load(kept), total)):
             raise DemoError(f"{event['file']}: the recomputed sum is not the one that was kept")
     return len(sealed)

@@ -317,7 +317,7 @@ def _serve_arguments(
         *_public(options, folder, setting),
         *("--key", str(folder / "private" / "server" / "server.key")),
         *("--signing-key", str(folder / "private" / "server" / "identity.key")),
-        *(() if options.protocol == ONE_SHOT else ("--keep-inputs",)),
+        "--keep-inputs",
         *("--out", str(folder)),
         *("--deadline", "20", "--grace", str(options.grace_s)),
         *("--store", str(folder / "private" / "server" / "store")),

@@ -103,8 +103,8 @@ def levers(run: Run) -> tuple[Lever, ...]:
                 remedy="more decryptors, of different owners",
             )
         )
-    shown = "" if run.one_shot else "; `secagg verify` on the transcripts shows the sums"
-    found.append(Lever(name="final model", chosen="the server says it", remains=f"hand out another{shown}"))
+    shown = "hand out another; `secagg verify` on the transcripts shows the sums"
+    found.append(Lever(name="final model", chosen="the server says it", remains=shown))
     return tuple(found)
 
 

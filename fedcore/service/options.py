@@ -73,8 +73,6 @@ class ServeOptions:
         if run.one_shot:
             if self.decryptors is None or self.decryptors.identities != run.decryptors:
                 raise ParameterError("decryptors: must be those that were agreed on")
-            if self.keep_inputs:
-                raise ParameterError("keep_inputs: rounds of the one-upload protocol are not recorded here")
             return
         self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
 

@@ -60,7 +60,7 @@ async def serve(options: ServeOptions) -> RunState:
 
 async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> RunState:
     transcripts = None
-    if options.signer is not None and not options.run.one_shot:
+    if options.signer is not None:
         folder = options.out / "transcripts"
         folder.mkdir(exist_ok=True)
         transcripts = Transcripts(folder=folder, signer=options.signer, keep_inputs=options.keep_inputs)
@@ -81,11 +81,8 @@ async def _serve(options: ServeOptions, recorder: Recorder, store: Database) -> 
     try:
         loop = asyncio.get_running_loop()
         if options.decryptors is not None and options.run.one_shot:
-            settings = _oneshot_settings(options, options.decryptors, recorder, ledger)
+            settings = _oneshot_settings(options, options.decryptors, recorder, ledger, transcripts)
             speaking = await server.open_oneshot(settings)
-            if options.signer is not None:
-                text = "one-upload rounds are not recorded: there is an audit log, and no transcripts"
-                recorder.write("warning", text=text)
             once = OneShotSum(served=speaking, **_shared(options, recorder, loop))
             return await _train(options, recorder, store, server, speaking, once, resume)
         served = await server.open(
@@ -123,7 +120,11 @@ def _shared(options: ServeOptions, recorder: Recorder, loop: asyncio.AbstractEve
 
 
 def _oneshot_settings(
-    options: ServeOptions, decryptors: Registry, recorder: Recorder, ledger: ParticipationLedger
+    options: ServeOptions,
+    decryptors: Registry,
+    recorder: Recorder,
+    ledger: ParticipationLedger,
+    transcripts: Transcripts | None,
 ) -> OneShotSettings:
     security = options.run.security
     return OneShotSettings(
@@ -133,6 +134,7 @@ def _oneshot_settings(
         minimum_candidates=security.minimum_decryptors,
         minimum_committee=security.minimum_decryptors,
         post_quantum=security.post_quantum,
+        transcripts=transcripts,
         epoch_s=options.epoch_s,
         agreement=options.run.digest,
         observer=recorder.on_event,

@@ -25,7 +25,6 @@ from secagg.service.events import (
     RoundOpened,
     RoundResumed,
     TranscriptFailed,
-    TranscriptSealed,
     UploadTaken,
 )
 from secagg.service.kept import RoundPlan, load_result
@@ -58,7 +57,6 @@ class DurableRound(StoredRound[ServerSession]):
         super().__init__(plan.round_id, services, payload, kept=kept, ticket=ticket)
         self._plan, self._parameters = plan, plan.parameters
         self._checkpoints = Checkpoints(services.journal, self._id)
-        self._recording: Recording | None = None
 
     # --- beginning
 
@@ -258,37 +256,11 @@ class DurableRound(StoredRound[ServerSession]):
     def _released(self, result: Aggregate) -> None:
         self._services.ledger.released(self._plan.subject, self._id, result.survivors)
 
-    def _seal(self, step: Step) -> bytes:
-        """Return the address of the complete transcript; nothing: there is none."""
-        try:
-            sealed = None if self._recording is None else self._recording.seal()
-        except OSError as error:
-            step.events.append(TranscriptFailed(self._id, str(error)))
-            return b""
-        if sealed is None:
-            return b""
-        step.events.append(TranscriptSealed(self._id, *sealed))
-        return sealed[1]
-
     # --- leaving
-
-    def forget_session(self) -> None:
-        if self._recording is not None:
-            self._recording.close()
-        self._recording = None
-        super().forget_session()
 
     def leave(self, spooled: Iterable[str | None]) -> None:
         self._checkpoints.drop_loose()
         super().leave(spooled)
-
-    def _forget_record(self) -> None:
-        """Remove the transcript of a round that did not come to its end; where that fails it lies there."""
-        if self._services.transcripts is not None:
-            try:
-                self._services.transcripts.discard(self._id)
-            except OSError:
-                return
 
     # --- what observers are told
 

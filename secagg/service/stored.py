@@ -16,10 +16,18 @@ from secagg.params import Buffer, Identity
 from secagg.protocol import ServerSession
 from secagg.protocol.oneshot import OneShotProgress, OneShotServer
 from secagg.service.clock import Clock
-from secagg.service.events import Event, Observer, RoundCompleted, RoundFailed, StoreFailed
+from secagg.service.events import (
+    Event,
+    Observer,
+    RoundCompleted,
+    RoundFailed,
+    StoreFailed,
+    TranscriptFailed,
+    TranscriptSealed,
+)
 from secagg.service.kept import dump_failure, dump_result, load_failure
 from secagg.service.registry import Registry
-from secagg.service.transcripts import Transcripts
+from secagg.service.transcripts import Recording, Transcripts
 from secagg.store import ParticipationLedger, StoreDamagedError, StoreError
 from secagg.store.sql import AuditLog, Journal, KeptRound, State
 from secagg.transcript import total_digest
@@ -98,6 +106,7 @@ class StoredRound(ABC, Generic[_Session]):
         self._id, self._name = round_id, round_id.hex()
         self._payload, self._ticket = payload, ticket
         self._session: _Session | None = None
+        self._recording: Recording | None = None
 
     @property
     def live(self) -> bool:
@@ -159,19 +168,34 @@ class StoredRound(ABC, Generic[_Session]):
 
     def forget_session(self) -> None:
         """Throw the session away: what it took and the store did not must not count."""
-        self._session = None
+        if self._recording is not None:
+            self._recording.close()
+        self._session = self._recording = None
 
     def leave(self, spooled: Iterable[str | None]) -> None:
         """Let go of everything; what was spooled for the round and is not kept goes."""
         self.forget_session()
         self.discard(spooled)
 
-    def _seal(self, _step: Step) -> bytes:
+    def _seal(self, step: Step) -> bytes:
         """Return the address of the complete transcript; nothing: there is none."""
-        return b""
+        try:
+            sealed = None if self._recording is None else self._recording.seal()
+        except OSError as error:
+            step.events.append(TranscriptFailed(self._id, str(error)))
+            return b""
+        if sealed is None:
+            return b""
+        step.events.append(TranscriptSealed(self._id, *sealed))
+        return sealed[1]
 
     def _forget_record(self) -> None:
-        """Remove the transcript of a round that did not come to its end."""
+        """Remove the transcript of a round that did not come to its end; where that fails it lies there."""
+        if self._services.transcripts is not None:
+            try:
+                self._services.transcripts.discard(self._id)
+            except OSError:
+                return
 
     # --- ending
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 from secagg.effects import Effect
 from secagg.errors import ParameterError
 from secagg.params import Identity, RoundParameters, Signer
+from secagg.params_oneshot import OneShotParameters
 from secagg.protocol import ServerSession
+from secagg.protocol.oneshot import CommitteeView, OneShotServer, PackedStore
 from secagg.service.keys import create_private
 from secagg.store import move_into_place, sync_file
-from secagg.transcript import RecordedServerSession
+from secagg.transcript import RecordedOneShotServer, RecordedServerSession
 
+Recorded: TypeAlias = RecordedServerSession | RecordedOneShotServer
 _DONE, _RUNNING, _COPY = ".transcript", ".partial", ".copy"
 
 
@@ -35,10 +40,7 @@ class Transcripts:
         self, parameters: RoundParameters, admitted: Collection[Identity], threads: int, epoch: int = 1
     ) -> RecordedServerSession:
         """Begin a round; epoch: of the lease. Raises OSError; ParameterError when too few are admitted."""
-        partial = self._partial(parameters.round_id, epoch)
-        self.discard(parameters.round_id)  # of a server that ended before the store had the round
-        file = create_private(partial)
-        try:
+        with self._begun(parameters.round_id, epoch) as file:
             return RecordedServerSession(
                 parameters,
                 admitted=admitted,
@@ -47,7 +49,41 @@ class Transcripts:
                 keep_inputs=self.keep_inputs,
                 threads=threads,
             )
-        except ParameterError:
+
+    def oneshot(
+        self,
+        parameters: OneShotParameters,
+        committee: CommitteeView,
+        certificate: bytes,
+        *,
+        known: Collection[Identity],
+        packed: PackedStore,
+        threads: int,
+        epoch: int = 1,
+    ) -> RecordedOneShotServer:
+        """Begin a round of the one-upload protocol, or its record once more. Raises OSError."""
+        with self._begun(parameters.round_id, epoch) as file:
+            return RecordedOneShotServer(
+                parameters,
+                committee,
+                certificate=certificate,
+                file=file,
+                signer=self.signer,
+                keep_inputs=self.keep_inputs,
+                known=known,
+                packed=packed,
+                threads=threads,
+            )
+
+    @contextmanager
+    def _begun(self, round_id: bytes, epoch: int) -> Iterator[BinaryIO]:
+        """Begin a record; where it cannot be, nothing is left of it. Raises OSError."""
+        partial = self._partial(round_id, epoch)
+        self.discard(round_id)  # of a server that ended before the store had the round
+        file = create_private(partial)
+        try:
+            yield file
+        except BaseException:
             file.close()
             partial.unlink()
             raise
@@ -91,7 +127,7 @@ class Transcripts:
             raise ParameterError(f"transcript: the {length} bytes that were recorded are not there any more")
         return found[0]
 
-    def finish(self, session: RecordedServerSession) -> Path | None:
+    def finish(self, session: Recorded) -> Path | None:
         """Make the file of a round durable; None, and no file, when the round did not come to its end.
 
         raises  OSError when it could not be written: there is no file then
@@ -129,9 +165,9 @@ class Transcripts:
 class Recording:
     """The transcript of one round while it runs; of a session without one it does nothing."""
 
-    def __init__(self, transcripts: Transcripts | None, session: ServerSession) -> None:
+    def __init__(self, transcripts: Transcripts | None, session: ServerSession | OneShotServer) -> None:
         self._transcripts = transcripts
-        self._session = session if isinstance(session, RecordedServerSession) else None
+        self._session = session if isinstance(session, Recorded) else None
 
     def length(self) -> int:
         """Make what was recorded so far durable; returns its bytes. 0: the round has no record any more."""
@@ -146,8 +182,8 @@ class Recording:
             return 0
 
     def end(self, reason: str) -> None:
-        """Write down that the round is not gone on with."""
-        if self._session is not None:
+        """Write down that a round of the pairwise protocol is not gone on with."""
+        if isinstance(self._session, RecordedServerSession):
             self._session.end(reason)
 
     def seal(self) -> tuple[str, bytes] | None:

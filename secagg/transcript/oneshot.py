@@ -97,7 +97,8 @@ class RecordedOneShotServer(OneShotServer):
         require(certified, "certificate", "the committee's", "another one's")
         self.sealed = False
         self.failure: OSError | ValueError | None = None
-        self._file, self._signer, self._keep_inputs = file, signer, keep_inputs
+        self.file = file
+        self._signer, self._keep_inputs = signer, keep_inputs
         self._addresses: list[bytes] = []
         self._put(ONESHOT_MAGIC)
         header = OneShotHeader(
@@ -161,7 +162,7 @@ class RecordedOneShotServer(OneShotServer):
             return
         try:
             for part in parts:
-                self._file.write(part)
+                self.file.write(part)
         except (OSError, ValueError) as error:  # full, or closed: the round goes on without its record
             self.failure = error
 

@@ -94,9 +94,23 @@ DEFENCES = (
     Defence(
         "agreement: policy of the colluders",
         _AGREEMENT,
-        "            minimum_corrupt=self.security.corrupt,\n        )\n",
-        "            minimum_corrupt=0.0,\n        )\n",
+        "            minimum_corrupt=self.security.corrupt,\n            require_post_quantum=self.suite",
+        "            minimum_corrupt=0.0,\n            require_post_quantum=self.suite",
         "no round is planned for fewer colluders than were agreed on",
+    ),
+    Defence(
+        "agreement: the suite",
+        _AGREEMENT,
+        "            require_post_quantum=self.suite == HYBRID,\n",
+        "",
+        "no round is in a weaker suite than was agreed on",
+    ),
+    Defence(
+        "agreement: the suite in the digest",
+        _AGREEMENT,
+        '        if self.suite == "x25519":\n            del said["suite"]\n',
+        '        del said["suite"]\n',
+        "parties that demand other suites have other contexts",
     ),
     Defence(
         "agreement: what a committee must not see",

@@ -230,6 +230,13 @@ DEFENCES: tuple[Defence, ...] = (
         "a second upload is not acknowledged as the first",
     ),
     Defence(
+        "rounds: recorded from the beginning",
+        "secagg.service.oneshot.rounds",
+        "        recording = Recording(self._services.transcripts, session)\n        try:\n            self._repeat_all",
+        "        recording = Recording(None, session)\n        try:\n            self._repeat_all",
+        "a round whose server was started again has its whole record",
+    ),
+    Defence(
         "desk: what is summed was acknowledged",
         _DESKS,
         "if kept is not None and hello.identity in summed_in(kept.outcome):",

@@ -15,8 +15,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "durable: what the store did not take does not count",
         "secagg.service.stored",
-        '        """Throw the session away: what it took and the store did not must not count."""\n        self._session = None\n',
-        "        pass\n",
+        "        self._session = self._recording = None\n",
+        "        self._recording = None\n",
         "a session is what the store holds, after a failure as after a crash",
     ),
     Defence(

@@ -103,6 +103,18 @@ def test_the_one_upload_protocol_is_measured_by_party(folder: Path) -> None:
     assert [row["uploads"] for row in report["rounds"]] == [6, 6, 5]
 
 
+def test_both_suites_are_measured_side_by_side(folder: Path) -> None:
+    rows = of(folder, "hybrid")["rows"]
+    assert [(row["suite"], row["dropout"]) for row in rows] == [
+        ("x25519", 0.0),
+        ("x25519-mlkem768", 0.0),
+        ("x25519", 0.1),
+        ("x25519-mlkem768", 0.1),
+    ]
+    assert all(row["client_ms"] > 0 < row["server_s"] for row in rows)
+    assert rows[1]["up_bytes"] > 2 * rows[0]["up_bytes"]
+
+
 def test_the_service_is_measured_from_end_to_end(folder: Path) -> None:
     found = of(folder, "service")["figures"]
     assert set(found) == {"uploads", "recovery", "connected", "strangers", "full_table", "beside", "rounds"}
@@ -117,7 +129,7 @@ def test_plots_and_tables_are_made_of_the_results(folder: Path) -> None:
     for path in folder.glob("*.png"):
         path.unlink()
     text = tables(folder)
-    assert text.count("\n## ") == 8
+    assert text.count("\n## ") == 9
     assert "| client | 500 | 0% | 1 | 154 | 694 | 1 | 849 |" in text
 
 

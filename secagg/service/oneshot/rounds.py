@@ -17,11 +17,12 @@ from secagg.params_oneshot import OneShotPhase
 from secagg.protocol.oneshot import CommitteeView, OneShotServer
 from secagg.protocol.oneshot.view import sha256
 from secagg.service.durable import leading_numbers
-from secagg.service.events import RoundOpened, RoundResumed
+from secagg.service.events import RoundOpened, RoundResumed, TranscriptFailed
 from secagg.service.events import UploadTaken as UploadSeen
 from secagg.service.kept import load_oneshot
 from secagg.service.oneshot.plan import OneShotPlan
 from secagg.service.stored import Incoming, Services, Standing, Step, StoredRound
+from secagg.service.transcripts import Recording
 from secagg.store import StoreDamagedError, StoreError
 from secagg.store.sql import Journal, Kept, KeptRound, SpoolMissingError
 
@@ -53,36 +54,67 @@ class OneShotRound(StoredRound[OneShotServer]):
 
     # --- beginning
 
-    def _new_session(self) -> OneShotServer:
-        plan = self._plan
+    def _new_session(self, step: Step) -> OneShotServer:
+        """Return a session, recorded if that is possible: whoever goes on records everything once more."""
+        plan, transcripts, threads = self._plan, self._services.transcripts, usable_cpus()
         self._packed, self._kinds = _FramesAsPacked(self._journal), set()
-        return OneShotServer(
-            plan.parameters,
-            self._committee,
-            known=plan.admitted,
-            packed=self._packed,
-            threads=usable_cpus(),
-        )
+        known, packed = plan.admitted, self._packed
+        if transcripts is not None:
+            try:
+                return transcripts.oneshot(
+                    plan.parameters,
+                    self._committee,
+                    plan.certificate,
+                    known=known,
+                    packed=packed,
+                    threads=threads,
+                    epoch=self._journal.epoch,
+                )
+            except OSError as error:
+                step.events.append(TranscriptFailed(self._id, str(error)))
+        return OneShotServer(plan.parameters, self._committee, known=known, packed=packed, threads=threads)
 
     def _begin(self) -> Step:
         plan, services, step = self._plan, self._services, Step()
-        session = self._new_session()
-        step.effects = session.start()
+        session = self._new_session(step)
+        recording = Recording(services.transcripts, session)
         try:
+            step.effects = session.start()
             self._journal.announce(self._id)
             self._journal.keep(f"{self._name}.payload", self._payload)
             self._journal.begin(self._id, plan.dump(), ticket=self._ticket, opened=services.clock.wall())
         except BaseException as error:
             if not (isinstance(error, StoreError) and self._is_there()):
+                recording.close()
                 self.discard([f"{self._name}.payload"])
                 self._recall()
+                self._forget_record()
                 raise
-        self.known, self._session = True, session
+        self.known, self._session, self._recording = True, session, recording
         step.events.append(RoundOpened(self._id, plan.parameters.vector_length, plan.parameters.ring_bits))
         return step
 
     def _resume(self, _kept: KeptRound) -> Step:
-        step, session = Step(), self._new_session()
+        step = Step()
+        session = self._new_session(step)
+        recording = Recording(self._services.transcripts, session)
+        try:
+            self._repeat_all(session, step)
+        except BaseException:
+            recording.close()
+            raise
+        phase = session.phase
+        if phase is None:
+            raise LocalProtocolError("a kept session is in a round")
+        self._session, self._recording = session, recording
+        session.deal()  # everybody is sent everything
+        for member in session.members:
+            step.effects += session.resend(member)
+        step.events.append(RoundResumed(self._id, phase, session.progress.received))
+        return step
+
+    def _repeat_all(self, session: OneShotServer, step: Step) -> None:
+        """Feed what was taken, close phases that were closed. Raises StoreDamagedError, StoreError."""
         session.start()
         for one in self._journal.since_checkpoint(self._id):
             self._kinds.add((one.sender, one.kind))
@@ -90,15 +122,6 @@ class OneShotRound(StoredRound[OneShotServer]):
                 step.effects += self._repeat(session, one)
             else:
                 session.close_phase()
-        phase = session.phase
-        if phase is None:
-            raise LocalProtocolError("a kept session is in a round")
-        self._session = session
-        session.deal()  # everybody is sent everything
-        for member in session.members:
-            step.effects += session.resend(member)
-        step.events.append(RoundResumed(self._id, phase, session.progress.received))
-        return step
 
     def _repeat(self, session: OneShotServer, kept: Kept) -> list[Effect]:
         """Feed a message that was taken before. Raises StoreDamagedError: it is not that one any more."""

@@ -28,6 +28,7 @@ from secagg.service.oneshot.rounds import OneShotRound
 from secagg.service.registry import Registry
 from secagg.service.stored import Ended, ended
 from secagg.service.tasks import end_tasks, on_thread
+from secagg.service.transcripts import Transcripts
 from secagg.store import ParticipationLedger
 from secagg.store.sql import KeptRound, Lease
 
@@ -51,6 +52,7 @@ class OneShotSettings:
     agreement    digest of what all parties agreed on before: in the context of every round
     observer     is told the public facts of each round
     ledger       who was summed with whom; None: in the server's database
+    transcripts  where to record the rounds; None: nowhere
     keep_sums    sums that stay in the store, the newest; what opened them never does
     """
 
@@ -68,6 +70,7 @@ class OneShotSettings:
     agreement: bytes = b""
     observer: Observer = ignore
     ledger: ParticipationLedger | None = field(default=None, repr=False)
+    transcripts: Transcripts | None = None
     keep_sums: int = 1
 
     def __post_init__(self) -> None:
@@ -123,7 +126,7 @@ class OneShotRun(LedRun[OneShotDriver]):
             lease,
             observer=settings.observer,
             ledger=settings.ledger,
-            transcripts=None,
+            transcripts=settings.transcripts,
             keep_sums=settings.keep_sums,
         )
         self._settings = settings

@@ -22,6 +22,7 @@ from secagg import IdentityKey, OneShotParameters, ParameterError, context_diges
 from secagg.service import Deadlines, Decryptor, Registry
 from secagg.service.tasks import end_tasks
 from secagg.store import MemoryStore, Store
+from secagg.transcript import verify_oneshot
 from tests.attacks.training import test_consent
 from tests.attacks.training.test_consent import consent_of, first_of
 from tests.fedcore.service import test_join
@@ -238,11 +239,14 @@ def test_what_only_the_pairwise_protocol_has_is_refused_and_not_left_out(name: s
         asyncio.run(speak(options, lambda _text: None, once=True))
 
 
-def test_a_server_says_that_it_records_no_transcripts(tmp_path: Path) -> None:
+def test_a_server_records_a_transcript_of_each_round(tmp_path: Path) -> None:
     run = Run(tmp_path, make_sites(5), PATIENT)
-    with pytest.raises(ParameterError, match="keep_inputs: rounds of the one-upload protocol"):
-        run.serve_options(signer=KEYS[0], keep_inputs=True)
     run.signer = KEYS[0]
     asyncio.run(run.go())
-    said = {event["text"] for event in run.events("warning")}
-    assert "one-upload rounds are not recorded: there is an audit log, and no transcripts" in said
+    rounds = [event for event in run.events("round") if event["completed"]]
+    sealed = run.events("transcript")
+    assert len(rounds) == len(sealed) > 1
+    for event in sealed:
+        with (tmp_path / "transcripts" / event["file"]).open("rb") as file:
+            report = verify_oneshot(file, server=KEYS[0].identity, decryptors=DECRYPTORS.identities)
+        assert report.ok, report.findings

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from secagg import IdentityKey, ParameterError, RoundAbortedError
@@ -24,6 +25,7 @@ from secagg.service import (
     RunSettings,
     ServiceError,
     StoreFailed,
+    Transcripts,
 )
 from secagg.service.line import Stream
 from secagg.service.oneshot.driver import OneShotDriver
@@ -31,7 +33,8 @@ from secagg.service.oneshot.rounds import OneShotRound
 from secagg.service.records import RecordType
 from secagg.store import MemoryStore, SealedStore, SqliteStore, StoreFullError
 from secagg.store.sql import AuditLog, Database, Journal, KeptRound, spool_of
-from tests.service.cohort import settle
+from secagg.transcript import OneShotReport, verify_oneshot
+from tests.service.cohort import RING_BITS, settle
 from tests.service.oneshot.cohort import OneShotCohort, oneshot_cohort
 
 TICKET = b"the first"
@@ -44,6 +47,27 @@ async def served(folder: Path, **options: Any) -> AsyncIterator[OneShotCohort]:
         server = {"auditor": AUDITOR} | options.pop("server", {})
         async with oneshot_cohort(database=database, spool=spool_of(database), server=server, **options) as c:
             yield c
+
+
+def recorded(folder: Path, *, keep_inputs: bool) -> Transcripts:
+    (folder / "transcripts").mkdir()
+    return Transcripts(folder=folder / "transcripts", signer=AUDITOR, keep_inputs=keep_inputs)
+
+
+def verified(transcripts: Transcripts, c: OneShotCohort) -> OneShotReport:
+    """Verify the one record that there is."""
+    (path,) = transcripts.folder.iterdir()
+    with path.open("rb") as file:
+        report = verify_oneshot(
+            file,
+            server=AUDITOR.identity,
+            known=c.registry.identities,
+            decryptors=c.decryptors.identities,
+        )
+    assert report.ok, report.findings
+    if report.facts.total is not None:
+        assert np.array_equal(report.facts.total, sum(c.vectors) % 2**RING_BITS)
+    return report
 
 
 def holding(monkeypatch: pytest.MonkeyPatch, phase: OneShotPhase, answers: int) -> None:
@@ -73,11 +97,12 @@ def test_a_server_that_is_started_again_goes_on_with_the_round(
     if spooled:
         monkeypatch.setattr("secagg.service.oneshot.desks._SPOOLED_BYTES", 32)
     stores = [SealedStore(MemoryStore(), bytes([i]) * 32) for i in range(5)]
+    transcripts = recorded(tmp_path, keep_inputs=spooled)
     kept: dict[str, Any] = {}
     answers = 2
 
     async def first() -> None:
-        async with served(tmp_path) as c:
+        async with served(tmp_path, transcripts=transcripts) as c:
             kept["clients"] = c.stores
             for i in range(5):
                 c.decrypt(i, store=stores[i])
@@ -104,7 +129,7 @@ def test_a_server_that_is_started_again_goes_on_with_the_round(
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def second() -> None:
-        async with served(tmp_path, stores=kept["clients"]) as c:
+        async with served(tmp_path, stores=kept["clients"], transcripts=transcripts) as c:
             for i in range(5):
                 c.decrypt(i, store=stores[i])
             running = c.round(ticket=TICKET)
@@ -120,6 +145,9 @@ def test_a_server_that_is_started_again_goes_on_with_the_round(
             log = AuditLog(c.server._shared.database, None, lambda: 0.0)
             (entry,) = (one for one in map(content_of, log.entries(0, 99)) if isinstance(one, Round))
             assert set(entry.survivors) == {key.identity for key in c.keys}
+            report = verified(transcripts, c)
+            assert report.transcript == entry.transcript
+            assert (report.facts.total is not None) == spooled
             with c.server._shared.database.connection() as db:
                 assert db.exec_driver_sql("SELECT count(*) FROM messages").scalar_one() == 0
             assert [name.rpartition(".")[2] for name in c.server._shared.spool.names()] == ["total"]
