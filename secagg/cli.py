@@ -122,10 +122,10 @@ SuiteOption = Annotated[
 
 def _suite(name: str) -> Suite:
     """Check --suite. Raises ParameterError."""
-    for suite in SUITES.values():
+    for suite in SUITES:
         if suite == name:
             return suite
-    raise ParameterError(f"--suite: must be one of {', '.join(SUITES.values())}, is {name!r}")
+    raise ParameterError(f"--suite: must be one of {', '.join(SUITES)}, is {name!r}")
 
 
 @app.command()
@@ -255,6 +255,8 @@ def explain(
         "minimum_survivors": minimum_survivors,
         "adversary": "passive" if passive else "active",
     }
+    if decryptors is not None and _suite(suite) != "x25519":
+        raise ParameterError("--suite: is of the pairwise protocol, without --decryptors")
     told: dict[str, Any] = {"colluding": colluding, "keep_inputs": keep_inputs, "encrypted": not plaintext}
     if decryptors is None:
         planned = plan_round(**demands, suite=_suite(suite))

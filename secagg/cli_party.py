@@ -24,8 +24,8 @@ def check_addresses(addresses: Iterable[str]) -> None:
     from secagg.service import host_and_port
 
     for address in addresses:
-        if not host_and_port(address, "server")[1]:
-            raise ParameterError(f"server: must be host:port with a port in 1..65535, is {address!r}")
+        if not host_and_port(address, "--server")[1]:
+            raise ParameterError(f"--server: must be host:port with a port in 1..65535, is {address!r}")
 
 
 def credentials_of(party: Path | None, certificate: Path | None) -> ServerCredentials | PartyCredentials:

@@ -52,13 +52,17 @@ class Load:
     hybrid: bool = False
 
 
-def kem_seconds(one: Callable[[Callable[[], object]], float]) -> tuple[float, float, float]:
-    """Return seconds of an ML-KEM-768 key pair, encapsulation, decapsulation. one: times a call."""
+def kem_seconds(one: Callable[[Callable[[], object]], float]) -> tuple[float, float, float, float]:
+    """Return seconds of ML-KEM-768: a key pair, checking a key, encapsulation, decapsulation.
+
+    one  times a call
+    """
     secret = kem.KemSecret(bytes(kem.SEED_BYTES))
     public = secret.public
     ciphertext, _ = kem.encapsulate(public)
     return (
         one(lambda: kem.KemSecret(bytes(kem.SEED_BYTES)).public),
+        one(lambda: kem.is_usable(public)),
         one(lambda: kem.encapsulate(public)),
         one(lambda: secret.decapsulate(ciphertext)),
     )
@@ -80,6 +84,7 @@ class UnitCosts:
     pack_entry: float
     unpack_entry: float
     kem_key: float
+    kem_check: float
     encapsulate: float
     decapsulate: float
     _timer: Timer = field(repr=False)
@@ -103,7 +108,9 @@ class UnitCosts:
 
             return timer(many, _MANY)
 
-        key_pair, encapsulated, decapsulated = kem_seconds(one) if kem.AVAILABLE else (0.0, 0.0, 0.0)
+        kem_key, kem_check, encapsulated, decapsulated = (
+            kem_seconds(one) if kem.AVAILABLE else (0.0, 0.0, 0.0, 0.0)
+        )
         return cls(
             verify=one(lambda: verify(signer.identity, text, signature)),
             sign=one(lambda: signer.sign(text)),
@@ -118,7 +125,8 @@ class UnitCosts:
             ),
             pack_entry=timer(lambda: pack(values, ring_bits, out), length),
             unpack_entry=timer(lambda: unpack_add(values, packed, ring_bits), length),
-            kem_key=key_pair,
+            kem_key=kem_key,
+            kem_check=kem_check,
             encapsulate=encapsulated,
             decapsulate=decapsulated,
             _timer=timer,
@@ -151,7 +159,8 @@ class UnitCosts:
     def _hybrid_client_seconds(self, k: int) -> float:
         """Return what the hybrid suite adds: a share each way per neighbor, a contribution per pair."""
         return (
-            3 * self.kem_key  # both keys, one of them again when contributions are opened
+            4 * self.kem_key  # both keys, when they are advertised and when they open something
+            + 2 * k * self.kem_check
             + 1.5 * k * (self.encapsulate + self.decapsulate)
             + k * (self.agree + 2 * self.hkdf)  # of contributions
             + k / 2 * (self.seal + self.unseal)
@@ -175,7 +184,7 @@ class UnitCosts:
             + n * self._timer(rebuild, 1)
             + load.dropouts * self.public_key
             + pairs * (self.agree + self.hkdf)
-            + load.hybrid * 2 * load.dropouts * self.kem_key
+            + load.hybrid * 2 * (n * self.kem_check + load.dropouts * self.kem_key)
             + load.hybrid * pairs / 2 * (self.decapsulate + self.agree + 3 * self.hkdf + self.unseal)
             + d * (survivors + pairs) * self.mask_entry
             + survivors * (d * self.unpack_entry + packed_bytes(d, load.ring_bits) * self.sha256_byte)

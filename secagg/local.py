@@ -81,6 +81,7 @@ def aggregate(
         raise ParameterError("vectors: must not be empty")
     require(protocol in {"pairwise", "one-shot"}, "protocol", "'pairwise' or 'one-shot'", protocol)
     if protocol == "one-shot":
+        require(suite == "x25519", "suite", "given with protocol='pairwise' only", suite)
         summed, clients_in_it = aggregate_oneshot(
             vectors,
             _length(vectors[0]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, NewType, Protocol, TypeAlias
+from typing import Literal, NewType, Protocol, TypeAlias, get_args
 
 from secagg.errors import ParameterError
 
@@ -19,10 +19,9 @@ Identity = NewType("Identity", bytes)
 Adversary: TypeAlias = Literal["passive", "active"]
 Suite: TypeAlias = Literal["x25519", "x25519-mlkem768"]
 
-PROTOCOL_VERSION = 1
+FRAME_VERSION = 1
 HYBRID: Suite = "x25519-mlkem768"
-# What RoundParameters.version says; 2 is the one-upload protocol.
-SUITES: dict[int, Suite] = {1: "x25519", 3: HYBRID}
+SUITES: tuple[Suite, ...] = get_args(Suite)
 IDENTITY_BYTES = 32
 ROUND_ID_BYTES = 16
 DIGEST_BYTES = 32
@@ -143,7 +142,7 @@ class RoundParameters:
     suite: Suite = "x25519"
 
     def __post_init__(self) -> None:
-        require(self.suite in SUITES.values(), "suite", "'x25519' or 'x25519-mlkem768'", self.suite)
+        require(self.suite in SUITES, "suite", "'x25519' or 'x25519-mlkem768'", self.suite)
         require(len(self.round_id) == ROUND_ID_BYTES, "round_id", "16 bytes", len(self.round_id))
         require(len(self.context) == DIGEST_BYTES, "context", "32 bytes", len(self.context))
         require(1 <= self.ring_bits <= 64, "ring_bits", "in 1..64", self.ring_bits)

@@ -24,7 +24,7 @@ def show_plans(plans: Sequence[Plan | InfeasibleParameters], console: Console) -
     table = Table(
         "",
         *(f"{name} server" for name in ("passive", "active")),
-        title=f"{first.clients} clients, {first.vector_length} entries",
+        title=f"{first.clients} clients, {first.vector_length} entries, suite {first.suite}",
         title_justify="left",
     )
 
@@ -108,7 +108,7 @@ def show_statements(planned: Plan | OneShotPlan, statements: Sequence[Statement]
     if isinstance(planned, OneShotPlan):
         title += f"{planned.numbers.members} decryptors, threshold {planned.numbers.privacy_threshold}"
     else:
-        title += f"threshold {planned.graph.threshold}"
+        title += f"threshold {planned.graph.threshold}, suite {planned.suite}"
     table = Table("who", "learns", "test", title=title, title_justify="left", show_lines=True)
     table.columns[2].overflow = "fold"
     for statement in statements:
@@ -193,6 +193,7 @@ def show_transcript(
             f"{model.adversary} server, {model.corrupt:.4g} may collude, {model.dropout:.4g} may drop out, "
             f"{model.security_bits} bits",
         )
+        table.add_row("suite", parameters.suite)
     if facts.graph is not None:
         table.add_row("graph", f"degree {facts.graph.degree}, threshold {facts.graph.threshold}")
     table.add_row(

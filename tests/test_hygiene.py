@@ -76,7 +76,7 @@ def contributions_of(cohort: Cohort) -> set[bytes]:
     return {contribution(cohort.secrets(i).mask, digest, names[i], names[j]) for i, j in pairs}
 
 
-@pytest.mark.parametrize("suite", SUITES.values())
+@pytest.mark.parametrize("suite", SUITES)
 def test_no_repr_within_a_session_shows_a_secret_at_any_time(suite: Suite) -> None:
     cohort = Cohort(6, dropout=0.2, minimum_cohort=5, suite=suite).start()
     added: set[bytes] = set()
@@ -139,7 +139,7 @@ def test_what_holds_secrets_is_neither_pickled_nor_copied(name: str) -> None:
             attempt(thing)
 
 
-@pytest.mark.parametrize("suite", SUITES.values())
+@pytest.mark.parametrize("suite", SUITES)
 def test_closing_a_session_overwrites_what_it_holds(suite: Suite) -> None:
     for phase in (Phase.SHARE_KEYS, Phase.MASKED_INPUT_COLLECTION, Phase.UNMASKING):
         cohort = Cohort(4, suite=suite).advance(phase)

@@ -118,7 +118,7 @@ def run(effort: Effort) -> dict[str, Any]:
     rows = []
     for dropout in (0.0, 0.1):
         work = Workload(clients=clients, length=length, dropout=dropout)
-        for suite in SUITES.values():
+        for suite in SUITES:
             one = Round(work, suite)
             one.run()
             planned = plan(clients=clients, vector_length=length, value_bits=1, suite=suite)

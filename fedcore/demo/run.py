@@ -24,7 +24,7 @@ from fedcore.evaluation.baselines import Mode, Result, Trial, compare
 from fedcore.history import read_history
 from fedcore.learner import Learner
 from fedcore.learners.sklearn_epochs import LogisticRegressionLearner
-from fedcore.rounds.agreement import ONE_SHOT, PAIRWISE
+from fedcore.rounds.agreement import ONE_SHOT, PAIRWISE, Security
 from fedcore.rounds.model import SUFFIX, load_model
 from fedcore.rounds.plan import TrainingPlan
 from fedcore.rounds.state import RunState
@@ -50,9 +50,8 @@ class DemoOptions:
     drop     which answer the killed site does not give any more; None: nobody is killed
     data     folder with a table per site and schema.toml or .csv; None: `dataset`, split over `clients`
     grace_s  seconds that the server waits for the others once enough have answered
-    suite     of "pairwise"
-    protocol  "pairwise", or "one-shot": two sites vanish after each upload, and one decryptor is killed
-    kill_server  phases in which the server is killed, too, each in another round, and started again
+    protocol, suite  as in `Security`; "one-shot": two sites vanish after each upload, one decryptor is killed
+    kill_server      phases in which the server is killed, too, each in another round, and started again
     """
 
     dataset: str = "breast_cancer"
@@ -70,6 +69,7 @@ class DemoOptions:
     suite: str = "x25519"
 
     def __post_init__(self) -> None:
+        Security(protocol=self.protocol, suite=self.suite)
         if self.protocol == ONE_SHOT and (self.drop is not None or self.kill_server):
             raise DataError("protocol: with one-shot nobody is dropped or killed in phases of the other one")
 

@@ -16,7 +16,7 @@ from fedcore.evaluation.federated import Evaluation, SiteSpread, to_evaluation, 
 from fedcore.rounds.site import Contribution, Site
 from fedcore.rounds.task import Task
 from fedcore.stream import permutation
-from secagg import AbortReason, ParameterError, Phase, RoundAbortedError, ThreatModel, aggregate
+from secagg import AbortReason, ParameterError, Phase, RoundAbortedError, Suite, ThreatModel, aggregate
 from secagg.kernels import lane_dtype, ring_mask
 
 
@@ -202,11 +202,13 @@ class SecureSum(_InProcess):
 
     absent     sites that drop out after they shared their keys, by task name
     protocol   "one-shot": sites speak once, and `committee` decryptors open the sum
+    suite      of "pairwise"
     """
 
     threat_model: ThreatModel = field(default_factory=ThreatModel)
     protocol: Literal["pairwise", "one-shot"] = "pairwise"
     committee: int = 8
+    suite: Suite = "x25519"
 
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round; a site that refuses the task is a dropout."""
@@ -221,6 +223,7 @@ class SecureSum(_InProcess):
             threat_model=self.threat_model,
             protocol=self.protocol,
             committee=self.committee,
+            suite=self.suite,
         )
         survivors = tuple(names[i] for i in result.clients)
         self.counted(task, survivors)

@@ -88,7 +88,7 @@ class Security:
         at_least(self, 2, "minimum_survivors")
         protocols = (PAIRWISE, ONE_SHOT)
         require(self.protocol in protocols, "protocol", f"one of {', '.join(protocols)}", self.protocol)
-        suites = SUITES.values() if self.protocol == PAIRWISE else ["x25519"]
+        suites = SUITES if self.protocol == PAIRWISE else ["x25519"]
         require(self.suite in suites, "suite", f"{' or '.join(suites)} with {self.protocol}", self.suite)
 
     def to_json(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from secagg.errors import ParameterError, RemoteProtocolError
 from secagg.messages.fields import large_octets, malformed, octets, uint, varint
 from secagg.messages.types import KINDS, Message, RoundParametersMessage, ThreatModelMessage
 from secagg.messages.wire import decode, encode, encode_parts
-from secagg.params import MILLION, PROTOCOL_VERSION, SUITES, Buffer, RoundParameters, ThreatModel
+from secagg.params import FRAME_VERSION, HYBRID, MILLION, Buffer, RoundParameters, Suite, ThreatModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ class Frames:
         return Envelope(frame.round_id, frame.kind - self.first, frame.body)
 
 
-PAIRWISE_FRAMES = Frames(PROTOCOL_VERSION, KINDS, 1)
+_VERSIONS: dict[Suite, int] = {"x25519": 1, HYBRID: 3}  # of RoundParameters; 2 is the one-upload protocol
+_SUITES = {version: suite for suite, version in _VERSIONS.items()}
+PAIRWISE_FRAMES = Frames(FRAME_VERSION, KINDS, 1)
 encode_frame = PAIRWISE_FRAMES.encode
 open_frame = PAIRWISE_FRAMES.open
 
@@ -114,7 +116,7 @@ def model_from_wire(model: ThreatModelMessage) -> ThreatModel:
 def parameters_to_wire(parameters: RoundParameters) -> RoundParametersMessage:
     """RoundParameters as the message that is hashed and sent."""
     return RoundParametersMessage(
-        next(version for version, suite in SUITES.items() if suite == parameters.suite),
+        _VERSIONS[parameters.suite],
         parameters.round_id,
         parameters.vector_length,
         parameters.ring_bits,
@@ -127,10 +129,10 @@ def parameters_to_wire(parameters: RoundParameters) -> RoundParametersMessage:
 
 def parameters_from_wire(wire: RoundParametersMessage) -> RoundParameters:
     """RoundParameters of a message. Raises RemoteProtocolError."""
-    if wire.version not in SUITES:
+    if wire.version not in _SUITES:
         raise RemoteProtocolError(
             RefusalReason.UNSUPPORTED_VERSION,
-            f"RoundParameters.version: {wire.version}, known here are {', '.join(map(str, SUITES))}",
+            f"RoundParameters.version: {wire.version}, known here are {', '.join(map(str, _SUITES))}",
         )
     try:
         return RoundParameters(
@@ -141,7 +143,7 @@ def parameters_from_wire(wire: RoundParametersMessage) -> RoundParameters:
             threat_model=model_from_wire(wire.threat_model),
             minimum_cohort=wire.minimum_cohort,
             minimum_survivors=wire.minimum_survivors,
-            suite=SUITES[wire.version],
+            suite=_SUITES[wire.version],
         )
     except ParameterError as error:
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"RoundParameters.{error}") from error

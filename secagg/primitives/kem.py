@@ -23,13 +23,12 @@ KEY_BYTES = 1184
 CIPHERTEXT_BYTES = 1088
 
 
-def require_kem(instead: str = "post_quantum=False") -> None:
-    """Raise ParameterError where `cryptography` has no ML-KEM. instead: what does without."""
+def require_kem() -> None:
+    """Raise ParameterError where `cryptography` has no ML-KEM."""
     if not AVAILABLE:
-        name = instead.partition("=")[0]
         raise ParameterError(
-            f"{name}: needs ML-KEM-768 of cryptography >= 48, and of its OpenSSL; "
-            f"install it, or set {instead}"
+            "ML-KEM-768: needs cryptography >= 48, and its OpenSSL; install it, or do without: "
+            "post_quantum=False in the one-upload protocol, suite='x25519' in the pairwise one"
         )
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from secagg.effects import AbortReason, Breach, RefusalReason
 from secagg.errors import LocalProtocolError, RemoteProtocolError
-from secagg.messages import Advertisement, Octets, Roster, column, encode, parameters_to_wire, split
+from secagg.messages import (
+    Advertisement,
+    Octets,
+    Roster,
+    SealedContribution,
+    column,
+    encode,
+    parameters_to_wire,
+    split,
+)
 from secagg.params import GraphParameters, Identity, RoundParameters
 from secagg.primitives import kem
 from secagg.primitives.agreement import is_usable
@@ -213,9 +222,13 @@ class RoundView:
         """Return what an upload signature is over: U1 as a bitmap, SHA-256 of the packed vector."""
         return label("upload", self.roster_digest, finished, packed_digest)
 
-    def departure_text(self, finished: bytes, unopened: Sequence[bytes]) -> bytes:
-        """Return what the signature of a client that leaves is over: U1, whose contributions do not open."""
-        return label("departure", self.roster_digest, finished, *unopened)
+    def departure_text(self, finished: bytes, unopened: Sequence[SealedContribution]) -> bytes:
+        """Return what the signature of a client that leaves is over: U1, and what it got that does not open.
+
+        unopened  as they were delivered, with their senders
+        """
+        said = [part for one in unopened for part in (one.peer, one.kem, one.ciphertext)]
+        return label("departure", self.roster_digest, finished, *said)
 
     def survivors_text(self, finished: bytes, survivors: bytes) -> bytes:
         """Return what a survivor signature is over: U1 and S as bitmaps."""

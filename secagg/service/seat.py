@@ -216,6 +216,8 @@ class Seat:
         """Start computing, once, where the vector is not on its way yet."""
         parameters, answered = session.parameters, session.answered_phase
         uploaded = answered is not None and answered >= Phase.MASKED_INPUT_COLLECTION
+        if session.phase is None:
+            return  # it has left
         if parameters is not None and self._computing is None and not uploaded:
             self._computing = asyncio.create_task(asyncio.to_thread(self._compute, self._payload, parameters))
 

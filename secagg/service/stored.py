@@ -128,7 +128,7 @@ class StoredRound(ABC, Generic[_Session]):
         """Begin the round, or make its session anew from what the store holds.
 
         raises  StoreError; StoreDamagedError: waiting does not mend it; a new one: InfeasibleParameters,
-                LedgerError
+                LedgerError, ParameterError: there is no ML-KEM here, and it needs it
         """
         if not self.known:
             return self._begin()

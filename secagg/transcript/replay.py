@@ -12,6 +12,7 @@ from secagg.kernels import UIntArray, lane_dtype
 from secagg.messages import MaskedInput, decode, decode_frame, parameters_from_wire
 from secagg.params import GraphParameters, Identity, Phase, RoundParameters
 from secagg.primitives.bounds import choose_for
+from secagg.primitives.kem import require_kem
 from secagg.primitives.signatures import check_identity
 from secagg.protocol.round import RoundEnded, listed, short
 from secagg.protocol.server.advertise_keys import AdvertiseKeys
@@ -114,6 +115,8 @@ class Replay:
             raise WrongEntryError(f"version {header.version} is not known")
         parameters = parameters_from_wire(header.parameters)
         try:
+            if parameters.hybrid:
+                require_kem()
             admitted = frozenset(check_identity(identity) for identity in header.admitted)
             self.facts.server = check_identity(header.server)
             if len(admitted) < parameters.minimum_cohort:
@@ -237,7 +240,7 @@ def _share_bytes(phase: AdvertiseKeys) -> int:
         degree = choose_for(n, phase.parameters.threat_model).degree if n else 0
     except ParameterError:
         return 0
-    return 300 * n * degree
+    return (2800 if phase.parameters.hybrid else 300) * n * degree
 
 
 def _note(phase: ServerPhase, facts: Facts) -> None:

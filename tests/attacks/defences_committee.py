@@ -239,7 +239,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "desk: what is summed was acknowledged",
         _DESKS,
-        "if kept is not None and hello.identity in summed_in(kept.outcome):",
+        "if kept is not None and _is_summed(hello.identity, kept):",
         "if False:",
         "an upload that a sum has is not called lost",
     ),

@@ -185,7 +185,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "hybrid: ciphertexts with shares",
         _SHARED,
-        'if bool(message.shares.column("kem").size) != self.view.hybrid:',
+        'if bool(column(message.shares, "kem", 0).size) != self.view.hybrid:',
         "if False:",
         "shares come as their suite says",
     ),
@@ -199,8 +199,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "hybrid: who leaves was sent something",
         _TAKEN,
-        "if not self.view.hybrid or max(senders) > index:",
-        "if False:",
+        "if self._contributions is None or max(senders) > index:",
+        "if self._contributions is None:",
         "accusations are about what was sent",
     ),
     Defence(
@@ -248,9 +248,37 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "hybrid: no sum with a mask in it",
         _OPENED,
-        "                closed.add(sender)\n",
-        "                added[dropout, sender] = bytes(32)\n",
+        "            closed.add(sender)\n",
+        "            added[dropout, sender] = bytes(32)\n",
         "a mask that cannot be removed is not taken for removed",
+    ),
+    Defence(
+        "hybrid: of what was delivered",
+        _TAKEN,
+        "text = self.view.departure_text(self._finished_bitmap, relayed)",
+        "text = self.view.departure_text(self._finished_bitmap, self._contributions.to(index)[:0])",
+        "a delivery that was changed makes nobody guilty",
+    ),
+    Defence(
+        "hybrid: accusations count in ConsistencyCheck",
+        f"{_SERVER}consistency_check",
+        "Suspicions.of_complaints(self.masked.uploads, self.masked.departures)",
+        "Suspicions.of_complaints(self.masked.uploads)",
+        "who makes others leave does not get away by silence",
+    ),
+    Defence(
+        "hybrid: proofs stand",
+        f"{_SERVER}recovery",
+        "    if failed:\n        # Whoever",
+        "    suspicions = Suspicions.of_complaints(masked.uploads) if failed else suspicions\n    if failed:\n        # Whoever",
+        "one liar that is caught shields no other",
+    ),
+    Defence(
+        "hybrid: records need ML-KEM",
+        "secagg.transcript.replay",
+        "            if parameters.hybrid:\n                require_kem()\n",
+        "",
+        "a record is not verified, and that is said, where there is no ML-KEM",
     ),
     Defence(
         "hybrid: accusations count",

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from secagg.effects import Aborted, AbortReason, RefusalReason, Refused
+from secagg.errors import ParameterError
 from secagg.kernels import lane_dtype, mask_apply, unpack_add
 from secagg.messages import (
     Advertisement,
     MaskedInput,
     RosterAnnouncement,
     SealedContribution,
-    SealedShare,
     ShareDelivery,
     SharedKeys,
 )
 from secagg.params import HYBRID, Identity, Phase, RoundParameters, Signer
 from secagg.primitives.agreement import agree, public_key
-from secagg.primitives.hybrid import MaskKeys, contribution, mask_secret, seal_contribution
-from secagg.primitives.kem import KemSecret
-from secagg.primitives.masks import mask_sign, pairwise_seed, sealing_keys, share_label
+from secagg.primitives.hybrid import (
+    MaskKeys,
+    mask_secret,
+    open_contribution,
+    opening_key,
+    seal_contribution,
+)
+from secagg.primitives.kem import AVAILABLE, KemSecret
+from secagg.primitives.masks import mask_sign, pairwise_seed, share_label
 from secagg.primitives.sealing import unseal
+from secagg.primitives.signatures import IdentityKey
+from secagg.protocol import ClientSession, ServerSession
 from secagg.protocol.client import advertise_keys, session
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.round import advertisement_digest, advertisement_text, parameters_digest
+from secagg.transcript import RecordedServerSession, verify
 from tests.protocol.network import (
     Cohort,
     aborted_by_client,
     changed,
+    flipped,
     opened,
     refused_by_client,
     refused_by_server,
 )
-from tests.protocol.test_hybrid import collect, leave
+from tests.protocol.test_hybrid import collect, leave, with_bad
 
 
 def cohort(**changes: Any) -> Cohort:
@@ -170,14 +181,20 @@ def test_contributions_are_those_for_the_larger_neighbors() -> None:
     plain = cohort(suite="x25519").advance(Phase.SHARE_KEYS).ask_all()
     extra = (replace(sent[0], peer=plain.identities[8]),)
     frame = changed(plain, SharedKeys, plain.answer(9), contributions=extra)
-    effects = plain.server.receive(plain.identities[9], frame)
-    assert [type(one) for one in effects] == [Refused]
+    refused_by_server(plain, 9, frame, RefusalReason.WRONG_NEIGHBORS)
 
 
 def test_shares_come_with_ciphertexts_in_this_suite_only() -> None:
     c = cohort().advance(Phase.SHARE_KEYS).ask_all()
     shares = tuple(replace(one, kem=b"") for one in opened(SharedKeys, c.answer(5)).shares)
     refused_by_server(c, 5, changed(c, SharedKeys, c.answer(5), shares=shares), RefusalReason.MALFORMED)
+    mixed = (shares[0], *opened(SharedKeys, c.answer(5)).shares[1:])
+    refused_by_server(c, 5, changed(c, SharedKeys, c.answer(5), shares=mixed), RefusalReason.MALFORMED)
+    plain = cohort(suite="x25519").advance(Phase.SHARE_KEYS).ask_all()
+    with_kem = tuple(replace(one, kem=bytes(1088)) for one in opened(SharedKeys, plain.answer(5)).shares)
+    frame = changed(plain, SharedKeys, plain.answer(5), shares=with_kem)
+    (refused,) = plain.server.receive(plain.identities[5], frame)
+    assert isinstance(refused, Refused)  # it is too long already, or not of the suite
 
 
 def test_who_leaves_says_nothing_else_and_for_itself() -> None:
@@ -235,6 +252,75 @@ def test_complaints_about_contributions_are_settled_by_the_root_alone() -> None:
     assert all(one.guilty for one in outcome.blamed)
 
 
+def test_a_departure_because_of_what_was_changed_on_its_way_is_not_taken() -> None:
+    """Else a bit that turned, or a server that delivers other bytes than it keeps, made it the liar."""
+    c = cohort().advance(Phase.MASKED_INPUT_COLLECTION)
+    sent = list(opened(ShareDelivery, c.request(9)).contributions)
+    c.ask(9, changed(c, ShareDelivery, c.request(9), contributions=tuple(other_ciphertext(c, sent))))
+    refused_by_server(c, 9, c.answer(9), RefusalReason.BAD_SIGNATURE)
+    for i in range(9):
+        c.ask(i)
+        c.tell(i)
+    c.close()
+    outcome = c.finish()
+    assert not isinstance(outcome, Aborted)
+    assert outcome.blamed == ()
+    assert outcome.total.tolist() == c.sum_over(range(9))
+
+
+@pytest.mark.parametrize("signers", [0, 7])
+def test_accusations_are_counted_whatever_ends_the_round_after_them(signers: int) -> None:
+    """A liar that makes others leave, and does not sign then, does not get away with it."""
+    c = with_bad(0, 1, 2, 3, c=cohort(dropout=0.3))
+    collect(c).close()
+    assert c.server.phase is Phase.CONSISTENCY_CHECK
+    for i in (4, 5, 6, 7, 8, 9)[:signers]:
+        c.ask(i)
+        c.tell(i)
+    c.close()
+    outcome = c.finish() if c.outcome is None else c.outcome
+    assert isinstance(outcome, Aborted)
+    assert outcome.guilty == (c.identities[0],)
+
+
+def test_what_a_root_proves_stands_though_another_secret_fails() -> None:
+    """One that is caught anyway shields nobody."""
+    c = cohort(dropout=0.3).advance(Phase.SHARE_KEYS).ask_all()
+    wrong = c.dealt(3, {holder: bytes(80) for holder in range(10) if holder != 3})
+    frames = {2: c.answer(2), 3: wrong}
+    message = opened(SharedKeys, frames[2])
+    bad = tuple(
+        replace(one, ciphertext=flipped(one.ciphertext, 1)) if one.peer == c.identities[5] else one
+        for one in message.contributions
+    )
+    c.answers[2] = changed(c, SharedKeys, frames[2], contributions=bad)
+    c.answers[3] = frames[3]
+    c.tell_all().close()
+    outcome = collect(c).finish()
+    assert isinstance(outcome, Aborted)
+    assert outcome.reason is AbortReason.UNRECOVERABLE_SECRET
+    assert {c.identities[2], c.identities[3]} <= {*outcome.guilty}
+
+
+def test_without_ml_kem_nothing_of_a_hybrid_round_is_taken_up_and_its_record_is_not_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    c, file = cohort(), io.BytesIO()
+    signer = IdentityKey.from_seed(bytes(32))
+    c.server = RecordedServerSession(c.parameters, admitted=c.identities, file=file, signer=signer)
+    c.advance(Phase.MASKED_INPUT_COLLECTION)
+    server, client = c.server.snapshot(), c.clients[0].snapshot()
+    c.finish()
+    monkeypatch.setattr("secagg.primitives.kem.AVAILABLE", False)
+    with pytest.raises(ParameterError, match="ML-KEM-768"):
+        ServerSession.restore(server)
+    with pytest.raises(ParameterError, match="ML-KEM-768"):
+        ClientSession.restore(client, signer=c.signers[0], policy=c.policy)
+    file.seek(0)
+    (finding, *_) = verify(file).findings
+    assert "ML-KEM-768: needs cryptography" in finding.what
+
+
 # --- whoever breaks X25519, or ML-KEM, later
 
 
@@ -264,22 +350,54 @@ def residue(c: Cohort, me: int, added: Callable[[int], bytes]) -> bool:
     return np.array_equal(left, c.vector(me))
 
 
+STRANGER = KemSecret(bytes(64)) if AVAILABLE else None
+
+
+def contributions_to(c: Cohort, i: int, kem: KemSecret | None) -> dict[int, bytes | None]:
+    """What client i was sent, opened with its X25519 mask key and this decapsulation key."""
+    keys = MaskKeys(x25519(c, i), cast("KemSecret", kem))
+    return {
+        c.index[Identity(one.peer)]: open_contribution(
+            keys,
+            public_key(x25519(c, c.index[Identity(one.peer)])),
+            one.kem,
+            one.ciphertext,
+            c.view().roster_digest,
+            one.peer,
+            c.identities[i],
+        )
+        for one in opened(ShareDelivery, c.request(i)).contributions
+    }
+
+
 def test_who_breaks_x25519_later_opens_no_recorded_upload() -> None:
-    c = cohort().advance(Phase.CONSISTENCY_CHECK)
-    digest = c.view().roster_digest
+    """It has every X25519 key, all self-mask seeds, and every frame; of ML-KEM only what is public."""
+    c = cohort().advance(Phase.MASKED_INPUT_COLLECTION)
+    hashed = parameters_digest(c.parameters)
+    known = [contributions_to(c, i, MaskKeys.of(c.secrets(i).mask, hashed).kem) for i in range(10)]
+    guessed = [contributions_to(c, i, STRANGER) for i in range(10)]
+    assert [len(one) for one in known] == list(range(10))
+    assert all(value is not None for one in known for value in one.values())
+    assert not any(value is not None for one in guessed for value in one.values())
+    c.ask_all().tell_all().close()
 
-    def right(me: int) -> Callable[[int], bytes]:
-        def of(i: int) -> bytes:
-            small, large = min(i, me), max(i, me)
-            root = c.secrets(small).mask
-            return contribution(root, digest, c.identities[small], c.identities[large])
-
-        return of
+    def added(me: int, values: list[dict[int, bytes | None]]) -> Callable[[int], bytes]:
+        return lambda i: values[max(i, me)][min(i, me)] or b""
 
     for me in (0, 5, 9):
-        assert residue(c, me, right(me))  # the attacker's arithmetic is right
-        assert not residue(c, me, lambda _: b"")
+        assert residue(c, me, added(me, known))  # the arithmetic is right
+        assert not residue(c, me, added(me, guessed))
         assert not residue(c, me, lambda _: bytes(32))
+
+
+def test_who_breaks_ml_kem_later_opens_no_recorded_contribution() -> None:
+    """Decapsulation keys are known, X25519 holds."""
+    c = cohort().advance(Phase.MASKED_INPUT_COLLECTION)
+    hashed, digest, me = parameters_digest(c.parameters), c.view().roster_digest, c.identities[9]
+    keys = MaskKeys(os.urandom(32), MaskKeys.of(c.secrets(9).mask, hashed).kem)
+    for one in opened(ShareDelivery, c.request(9)).contributions:
+        theirs = public_key(x25519(c, c.index[Identity(one.peer)]))
+        assert open_contribution(keys, theirs, one.kem, one.ciphertext, digest, one.peer, me) is None
 
 
 def test_in_the_other_suite_every_recorded_upload_opens() -> None:
@@ -287,17 +405,21 @@ def test_in_the_other_suite_every_recorded_upload_opens() -> None:
     assert all(residue(c, me, lambda _: b"") for me in range(10))
 
 
-def test_who_breaks_x25519_later_opens_no_recorded_share() -> None:
+@pytest.mark.parametrize("broken", ["neither is secret", "X25519", "ML-KEM"])
+def test_who_breaks_one_of_the_two_later_opens_no_recorded_share(broken: str) -> None:
     c = cohort().advance(Phase.MASKED_INPUT_COLLECTION)
-    digest = c.view().roster_digest
+    digest, me = c.view().roster_digest, c.identities[5]
     for share in opened(ShareDelivery, c.request(5)).shares:
-        assert isinstance(share, SealedShare)
         dealer = c.index[Identity(share.peer)]
-        theirs, label = public_key(c.secrets(5).agreement), share_label(digest, share.peer, c.identities[5])
-        agreed = agree(c.secrets(dealer).agreement, theirs)
-        old = sealing_keys(c.secrets(dealer).agreement, theirs, digest, share.peer, c.identities[5])[0]
-        assert unseal(agreed, share.ciphertext, label) is None
-        assert unseal(old, share.ciphertext, label) is None
+        agreed = agree(c.secrets(dealer).agreement, public_key(c.secrets(5).agreement))
+        secret = KemSecret(c.secrets(5).kem)
+        if broken == "X25519":
+            secret = cast("KemSecret", STRANGER)
+        if broken == "ML-KEM":
+            agreed = os.urandom(32)
+        key = opening_key(agreed, secret, share.kem, digest, share.peer, me)
+        plaintext = unseal(key, share.ciphertext, share_label(digest, share.peer, me))
+        assert (plaintext is not None) == (broken == "neither is secret")
 
 
 def test_the_root_does_not_open_shares() -> None:
@@ -312,5 +434,5 @@ def test_the_root_does_not_open_shares() -> None:
 
 
 def test_entropy_that_is_too_short_is_refused() -> None:
-    with pytest.raises(Exception, match=r"entropy: must be 64 bytes as asked, is 32"):
+    with pytest.raises(ParameterError, match=r"entropy: must be 64 bytes as asked, is 32"):
         advertise_keys.Secrets.draw(lambda _size: bytes(32), hybrid=True)

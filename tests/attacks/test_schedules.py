@@ -28,18 +28,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from secagg.effects import Aborted, AbortReason, Aggregate, Completed, Effect, Refused
+from secagg.effects import Aborted, AbortReason, Aggregate, BlameReason, Completed, Effect, Refused
 from secagg.kernels import lane_dtype, pack, ring_mask, unpack_add
 from secagg.messages import (
     Advertisement,
     MaskedInput,
+    SealedContribution,
     ShareDelivery,
     SharedKeys,
     SurvivorSignature,
     UnmaskingResponse,
     decode_frame,
 )
-from secagg.params import Phase
+from secagg.params import HYBRID, Phase, Suite
 from secagg.primitives.bounds import choose_for, colluders
 from secagg.primitives.shamir import SHARE_BYTES
 from secagg.primitives.signatures import verify
@@ -479,7 +480,10 @@ class Liars:
     def _dealt(self, i: int, message: SharedKeys) -> Any:
         random, cohort = self.random, self.cohort
         wire: Any = message
-        lie = random.randrange(4)
+        lie = random.randrange(6 if cohort.parameters.hybrid else 4)
+        if lie > 3 and message.contributions:
+            self.told["contributions"] += 1
+            return replace(wire, contributions=tuple(map(self._contribution, message.contributions)))
         if lie == 0 or cohort.server.phase in {None, Phase.ADVERTISE_KEYS}:
             return replace(wire, seed_commitment=random.randbytes(32))
         if lie == 1:
@@ -498,10 +502,33 @@ class Liars:
         by_cohort = {cohort.index[cohort.view().identities[holder]]: plain for holder, plain in wrong.items()}
         return opened(SharedKeys, cohort.dealt(i, by_cohort))
 
+    def _contribution(self, one: SealedContribution) -> SealedContribution:
+        """Sometimes nonsense: in its ciphertext, or in its sealed text."""
+        random = self.random
+        if random.random() < 0.6:
+            return one
+        if random.random() < 0.5:
+            return replace(one, kem=flipped(one.kem, random.getrandbits(13)))
+        return replace(one, ciphertext=random.randbytes(48))
+
+    def _departure(self, i: int, delivery: ShareDelivery) -> MaskedInput:
+        """Leave because of somebody, rightly or not."""
+        got = delivery.contributions
+        places = sorted(self.random.sample(range(len(got)), self.random.randint(1, len(got))))
+        accused = [got[place] for place in places]
+        text = self.cohort.view().departure_text(bytes(delivery.finished), accused)
+        self.told["departures"] += 1
+        names = tuple(one.peer for one in accused)
+        return MaskedInput(b"", (), self.cohort.signers[i].sign(text), names)
+
     def _upload(self, i: int, message: MaskedInput) -> object:
         """Something known is added to the vector, and shares that were right are complained about."""
         random, cohort = self.random, self.cohort
         delivery = opened(ShareDelivery, cohort.request(i))
+        if delivery.contributions and random.random() < 0.3:
+            return self._departure(i, delivery)
+        if message.unopened:
+            return message
         bits, length = cohort.parameters.ring_bits, cohort.parameters.vector_length
         added = [random.randrange(2**bits) for _ in range(length)]
         total = np.array(added, lane_dtype(bits))
@@ -557,6 +584,7 @@ class LyingClients(RuleBasedStateMachine):
     """An honest server, an unreliable network, and as many liars as were declared."""
 
     reached: ClassVar[Counter[str]] = Counter()
+    suite: ClassVar[Suite] = "x25519"
 
     def __init__(self) -> None:
         super().__init__()
@@ -572,7 +600,12 @@ class LyingClients(RuleBasedStateMachine):
     def begin(self, clients: int, corrupt: float, minimum: int, drawn: int, quiet: int) -> None:
         random = Random(drawn)
         self.cohort = Watched(
-            clients, corrupt=corrupt, ring_bits=5, minimum_cohort=4, minimum_survivors=minimum
+            clients,
+            corrupt=corrupt,
+            ring_bits=5,
+            minimum_cohort=4,
+            minimum_survivors=minimum,
+            suite=self.suite,
         )
         most = colluders(clients, clients - 1, self.cohort.parameters.threat_model)
         self.liars = Liars(self.cohort, set(random.sample(range(clients), most)), random)
@@ -624,7 +657,8 @@ class LyingClients(RuleBasedStateMachine):
             return
         for seeds, keys in self.cohort.released.values():
             assert not seeds & keys
-        assert not {*self.cohort.client_aborts} - self.liars.corrupt
+        for client, reason in self.cohort.client_aborts.items():  # of nonsense of a liar
+            assert client in self.liars.corrupt or reason is AbortReason.BAD_CONTRIBUTION
 
     def teardown(self) -> None:
         """Drive the round to its end: the exact sum, or a typed end, and nobody honest is guilty."""
@@ -662,6 +696,8 @@ class LyingClients(RuleBasedStateMachine):
             reached["completed"] += 1
             reached["completed with blame"] += bool(outcome.blamed)
             reached["completed with guilt"] += any(entry.guilty for entry in outcome.blamed)
+            reasons = {entry.reason for entry in outcome.blamed if entry.guilty}
+            reached["completed with proof"] += BlameReason.BAD_CONTRIBUTION in reasons
         reached["schedules"] += 1
         reached[f"last phase {None if last is None else last.name}"] += 1
         reached.update(f"lied in {name}" for name in self.liars.told)
@@ -684,6 +720,24 @@ def test_no_schedule_of_lying_clients_spoils_the_sum_or_makes_an_honest_client_g
     assert reached["completed with blame"], reached
     for kind in ("Advertisement", "SharedKeys", "MaskedInput", "SurvivorSignature", "UnmaskingResponse"):
         assert reached[f"lied in {kind}"], reached
+
+
+class HybridLyingClients(LyingClients):
+    """The same in the hybrid suite: liars also lie about contributions, and leave when they like."""
+
+    reached: ClassVar[Counter[str]] = Counter()
+    suite: ClassVar[Suite] = HYBRID
+
+
+def test_no_schedule_of_lying_clients_does_so_in_the_hybrid_suite() -> None:
+    HybridLyingClients.reached.clear()
+    run_state_machine_as_test(HybridLyingClients, settings=settings(NORMAL, max_examples=60))
+    reached = HybridLyingClients.reached
+    assert reached["completed"] > reached["schedules"] / 4, reached
+    assert reached["completed with proof"], reached
+    assert reached[f"ended: {AbortReason.BAD_CONTRIBUTION}"], reached
+    assert reached["lied in departures"], reached
+    assert reached["lied in contributions"], reached
 
 
 # --- the same for long

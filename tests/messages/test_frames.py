@@ -19,7 +19,7 @@ from secagg.messages import (
     parameters_from_wire,
     parameters_to_wire,
 )
-from secagg.params import PROTOCOL_VERSION, RoundParameters, ThreatModel
+from secagg.params import FRAME_VERSION, RoundParameters, ThreatModel
 from tests.messages.raw import field
 from tests.messages.strategies import bodies, octets
 
@@ -67,7 +67,7 @@ def test_a_frame_is_that_of_the_protobuf_runtime(
     protobuf: dict[str, Any], round_id: bytes, body: Message
 ) -> None:
     theirs = protobuf["Frame"](
-        version=PROTOCOL_VERSION, round_id=round_id, kind=KINDS.index(type(body)) + 1, body=encode(body)
+        version=FRAME_VERSION, round_id=round_id, kind=KINDS.index(type(body)) + 1, body=encode(body)
     )
     ours = bytes(encode_frame(round_id, body))
     assert theirs.SerializeToString(deterministic=True) == ours
@@ -237,7 +237,7 @@ def test_a_repr_shows_the_size_only() -> None:
 @given(parameters=parameters_)
 def test_parameters_come_back_from_the_wire(parameters: RoundParameters) -> None:
     wire = parameters_to_wire(parameters)
-    assert wire.version == PROTOCOL_VERSION
+    assert wire.version == FRAME_VERSION
     again = parameters_from_wire(decode(type(wire), encode(wire)))
     assert parameters_to_wire(again) == wire
     assert again == parameters

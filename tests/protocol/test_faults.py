@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from secagg.effects import Aborted, Aggregate
-from secagg.params import Adversary, Phase
+from secagg.params import SUITES, Adversary, Phase, Suite
 from tests.protocol.network import Cohort, Fault, Link, total_of
 
 pytestmark = pytest.mark.slow
@@ -28,13 +28,20 @@ NAMES = [
 
 
 def play(
-    adversary: Adversary, at: Phase, fault: Fault, choice: int, *, up: bool, again: bool
+    adversary: Adversary,
+    at: Phase,
+    fault: Fault,
+    choice: int,
+    *,
+    up: bool,
+    again: bool,
+    suite: Suite = "x25519",
 ) -> Aggregate | Aborted:
     """A round of eight in which one frame to or of client 2 suffers a fault.
 
     again  who hears nothing sends once more
     """
-    cohort = Cohort(8, adversary=adversary, minimum_cohort=4)
+    cohort = Cohort(8, adversary=adversary, minimum_cohort=4, suite=suite)
     link = Link(cohort)
     link.start()
     while cohort.server.phase is not None:
@@ -55,13 +62,14 @@ def play(
     return cohort.outcome
 
 
+@pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize(("adversary", "phase", "up", "fault"), CASES, ids=NAMES)
 def test_a_fault_that_is_repaired_loses_nobody(
-    adversary: Adversary, phase: Phase, up: bool, fault: Fault
+    adversary: Adversary, phase: Phase, up: bool, fault: Fault, suite: Suite
 ) -> None:
     # Cut frames are refused, and so is one with a bit of the round id turned.
     choice = {Fault.FLIP: 8 * 5, Fault.TRUNCATE: 30}.get(fault, 3)
-    outcome = play(adversary, phase, fault, choice, up=up, again=True)
+    outcome = play(adversary, phase, fault, choice, up=up, again=True, suite=suite)
     assert total_of(outcome) == [1] * 8
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from secagg.effects import AbortReason
 from secagg.errors import ParameterError
 from secagg.kernels import UIntArray, VectorSource, check_entries, map_in_threads, pack_masked
-from secagg.messages import Advertisement, MaskedInput, ShareDelivery
+from secagg.messages import Advertisement, MaskedInput, SealedContribution, ShareDelivery
 from secagg.params import Identity, Secret, Signer
 from secagg.primitives.hybrid import contribution, mask_secret, open_contribution, opening_key
 from secagg.primitives.kem import KemSecret
@@ -91,29 +91,30 @@ def open_contributions(
     neighbors: Mapping[Identity, Advertisement],
     secrets: Secrets,
     me: Identity,
-) -> tuple[dict[Identity, bytearray], tuple[Identity, ...]]:
-    """Return what smaller neighbors add to the seeds of the pairs, and whose contribution does not open."""
+) -> tuple[dict[Identity, bytearray], tuple[SealedContribution, ...]]:
+    """Return what smaller neighbors add to the seeds of the pairs, and what of it does not open."""
     if not delivery.contributions:
         return {}, ()
     keys = secrets.mask_keys(view.parameters)
-    opened, unopened = {}, []
+    opened: dict[Identity, bytearray] = {}
+    unopened: list[SealedContribution] = []
     for one in delivery.contributions:
         sender = Identity(one.peer)
         mask_key = neighbors[sender].mask_key
         value = open_contribution(keys, mask_key, one.kem, one.ciphertext, view.roster_digest, sender, me)
         if value is None:
-            unopened.append(sender)
+            unopened.append(one)
         else:
             opened[sender] = bytearray(value)
     return opened, tuple(unopened)
 
 
 def departure(
-    view: RoundView, finished: frozenset[int], unopened: tuple[Identity, ...], signer: Signer
+    view: RoundView, finished: frozenset[int], unopened: tuple[SealedContribution, ...], signer: Signer
 ) -> MaskedInput:
     """Say why we leave: no mask that we share with these would cancel."""
     text = view.departure_text(view.bitmap(finished), unopened)
-    return MaskedInput(b"", (), signer.sign(text), unopened)
+    return MaskedInput(b"", (), signer.sign(text), tuple(one.peer for one in unopened))
 
 
 class ArraySource:

@@ -46,7 +46,10 @@ def check_policy(parameters: RoundParameters, policy: Policy, context: bytes, se
     if found := breaches(parameters, policy):
         raise refuse(RefusalReason.POLICY, "; ".join(map(breach_sentence, found)), found)
     if parameters.hybrid and not kem.AVAILABLE:
-        raise refuse(RefusalReason.POLICY, "suite: there is no ML-KEM-768 here (cryptography >= 48)")
+        missing = Breach("suite", "x25519", parameters.suite)
+        raise refuse(
+            RefusalReason.POLICY, "suite: there is no ML-KEM-768 here (cryptography >= 48)", (missing,)
+        )
 
 
 def check_unseen(parameters: RoundParameters, seen: Container[bytes]) -> None:

@@ -39,7 +39,7 @@ from secagg.messages import (
     parameters_from_wire,
 )
 from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer, require
-from secagg.primitives.kem import KemSecret
+from secagg.primitives.kem import KemSecret, require_kem
 from secagg.protocol.client import snapshot as snapshots
 from secagg.protocol.client.advertise_keys import Secrets, advertise
 from secagg.protocol.client.consistency_check import check_set, sign_survivors
@@ -238,9 +238,11 @@ class ClientSession:
 
         returns  also RosterAccepted, InputWanted, SignWanted and Completed, as far as they are not settled
         raises  StaleSnapshotError: the snapshot has fewer releases than were counted;
-                ParameterError: not a snapshot, or another identity's
+                ParameterError: not a snapshot, or another identity's; it needs ML-KEM, and there is none here
         """
         state = snapshots.load(data)
+        if state.parameters.hybrid:
+            require_kem()
         if state.releases < releases:
             raise StaleSnapshotError(
                 f"snapshot: must be the newest, after {releases} releases, has {state.releases}"
@@ -320,6 +322,8 @@ class ClientSession:
         finished = view.members("ShareDelivery.finished", bytes(message.finished))
         contributions, unopened = open_contributions(view, message, phase.neighbors, phase.secrets, me)
         if unopened:
+            for opened in contributions.values():
+                opened[:] = bytes(len(opened))
             return self._leave(departure(view, finished, unopened, self._signer))
         kem = KemSecret(phase.secrets.kem) if view.hybrid else None
         vault = Vault(open_shares(view, message, phase.opening, me, kem))

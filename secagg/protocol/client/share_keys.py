@@ -22,7 +22,7 @@ from secagg.messages import (
 from secagg.params import Identity, Policy, RoundParameters, Signer
 from secagg.primitives.agreement import agree
 from secagg.primitives.bounds import check_parameters
-from secagg.primitives.hybrid import contribution, seal_contribution, sealing_key
+from secagg.primitives.hybrid import contribution, mask_secret, seal_contribution, sealing_key
 from secagg.primitives.kem import CIPHERTEXT_BYTES
 from secagg.primitives.masks import sealing_keys, seed_commitment, share_label
 from secagg.primitives.sealing import seal
@@ -155,13 +155,14 @@ def _contributions(
     view: RoundView, neighbors: Sequence[Advertisement], secrets: Secrets, me: Identity, threads: int
 ) -> Sequence[SealedContribution]:
     """Seal what our root adds to the seeds of the pairs in which our identity is the smaller one."""
-    digest, keys = view.roster_digest, secrets.mask_keys(view.parameters)
+    digest = view.roster_digest
+    mask = mask_secret(secrets.mask, parameters_digest(view.parameters))
     larger = [neighbor for neighbor in neighbors if me < neighbor.identity]
 
     def sealed(neighbor: Advertisement) -> tuple[bytes, bytes]:
         value = contribution(secrets.mask, digest, me, neighbor.identity)
         theirs = neighbor.mask_key, neighbor.mask_kem_key
-        return seal_contribution(value, keys.agreement, *theirs, digest, me, neighbor.identity)
+        return seal_contribution(value, mask, *theirs, digest, me, neighbor.identity)
 
     made = map_in_threads(sealed, larger, threads=threads)
     return [SealedContribution(neighbor.identity, *one) for neighbor, one in zip(larger, made, strict=True)]

@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from secagg.effects import AbortReason, Blame, BlameReason
 from secagg.params import Identity
 from secagg.protocol.round import RoundEnded, RoundView
-from secagg.protocol.server.masked import Upload
-
-Pair = tuple[int, int]  # dealer, holder
+from secagg.protocol.server.masked import Pair, Upload
 
 
 @dataclass(slots=True)

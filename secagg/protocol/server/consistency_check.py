@@ -75,7 +75,7 @@ class ConsistencyCheck:
 
     def close(self) -> Unmasking:
         silent = self.asked - self.answered
-        suspicions = Suspicions.of_complaints(self.masked.uploads)
+        suspicions = Suspicions.of_complaints(self.masked.uploads, self.masked.departures)
         if len(self.signatures) < self.needed:
             raise suspicions.ended(
                 self.masked.view,

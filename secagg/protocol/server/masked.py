@@ -13,6 +13,8 @@ from secagg.messages import SealedContribution
 from secagg.primitives.graph import Indices
 from secagg.protocol.round import RoundView
 
+Pair: TypeAlias = tuple[int, int]  # of roster indices: who sent or dealt something, and to whom
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -21,9 +23,6 @@ class Upload:
     packed_digest: bytes
     complaints: frozenset[int]  # dealers whose share the uploader could not open
     signature: bytes
-
-
-Pair: TypeAlias = tuple[int, int]
 
 
 class Coverage:

@@ -81,7 +81,12 @@ class MaskedInputCollection:
         self._sealed, self._kem = (stacked[:, :, first.place(name)] for name in ("ciphertext", "kem"))
         self._contributions = None
         if view.hybrid:
-            self._contributions = Contributions(view, self._neighbors, self._positions, self.shared)
+            self._contributions = Contributions(
+                view, self._neighbors, self._positions, self._finished, self.shared
+            )
+            for dealer, message in list(self.shared.items()):
+                sent = self._contributions.sent(view.index[dealer])
+                self.shared[dealer] = replace(message, contributions=sent)
         self._acceptances = joined([message.acceptance for message in self.shared.values()], 64)
         self._row = np.zeros(view.clients, np.int32)
         self._row[members] = np.arange(len(members))
@@ -147,7 +152,7 @@ class MaskedInputCollection:
             acceptance=self._acceptances[rows],
             kem=self._kem[rows, positions],
         )
-        contributions = () if self._contributions is None else self._contributions.to(holder, dealers)
+        contributions = () if self._contributions is None else self._contributions.to(holder)
         message = ShareDelivery(self._finished_bitmap, shares, contributions)
         return encode_frame(self.view.parameters.round_id, message)
 
@@ -177,9 +182,10 @@ class MaskedInputCollection:
             raise refuse(RefusalReason.MALFORMED, "MaskedInput.unopened: who leaves says nothing else")
         index = self.view.index[sender]
         senders = self._named("unopened", index, message.unopened)
-        if not self.view.hybrid or max(senders) > index:
+        if self._contributions is None or max(senders) > index:
             raise refuse(RefusalReason.WRONG_NEIGHBORS, "MaskedInput.unopened: nothing came from there")
-        text = self.view.departure_text(self._finished_bitmap, message.unopened)
+        relayed = [one for one in self._contributions.to(index) if one.peer in message.unopened]
+        text = self.view.departure_text(self._finished_bitmap, relayed)
         if not verify(sender, text, message.signature):
             raise refuse(RefusalReason.BAD_SIGNATURE, "MaskedInput.signature")
         self.departures[index] = senders
@@ -217,8 +223,7 @@ class MaskedInputCollection:
             raise Suspicions.of_complaints(self.uploads, self.departures).ended(self.view, *obstacle)
         contributions: dict[Pair, SealedContribution] = {}
         if self._contributions is not None:
-            dropouts = self.finished - self.uploads.keys()
-            contributions = self._contributions.between(self.finished, sorted(dropouts))
+            contributions = self._contributions.in_question(self.uploads, self.departures)
         masked = Masked(
             self.view,
             self.mask_keys,

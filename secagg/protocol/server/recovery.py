@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from secagg.effects import AbortReason, Blame
 from secagg.kernels import field_lagrange, field_weighted_sums
 from secagg.primitives.agreement import public_key
-from secagg.primitives.hybrid import MaskKeys
+from secagg.primitives.hybrid import MaskKeys, mask_secret
 from secagg.primitives.masks import seed_commitment
 from secagg.primitives.shamir import LIMBS, Words, correct_shares, from_limbs, in_field
 from secagg.protocol.round import listed, parameters_digest
@@ -31,7 +31,7 @@ _ZERO = np.zeros(1, np.uint64)
 class Recovered:
     """What removes the masks.
 
-    secrets        by dealer: self-mask seeds of S; mask private keys of dropouts, or their roots (hybrid)
+    secrets        by dealer: self-mask seeds of S, mask private keys of dropouts
     contributions  hybrid: to the seeds of a dropout and a survivor, by these two
     """
 
@@ -40,7 +40,7 @@ class Recovered:
     blamed: tuple[Blame, ...]
 
 
-def recover_secrets(masked: Masked, answers: Answers) -> Recovered:
+def recover_secrets(masked: Masked, answers: Answers, threads: int = 1) -> Recovered:
     """Rebuild the self-mask seed of each survivor and the mask key of each dropout that is needed.
 
     raises  RoundEnded when a secret cannot be rebuilt, or a contribution not opened
@@ -54,6 +54,13 @@ def recover_secrets(masked: Masked, answers: Answers) -> Recovered:
             failed.append(dealer)
         else:
             secrets[dealer] = secret
+    contributions: dict[Pair, bytes] = {}
+    closed: frozenset[int] = frozenset()
+    if masked.view.hybrid:  # first: what they prove stands, whatever else fails
+        roots = {dealer: root for dealer, root in secrets.items() if not masked.in_survivors[dealer]}
+        contributions, closed = open_contributions(masked, roots, suspicions, threads)
+        hashed = parameters_digest(masked.view.parameters)
+        secrets |= {dealer: mask_secret(root, hashed) for dealer, root in roots.items()}
     if failed:
         # Whoever lied is among the dealers and those who answered for them.
         suspects = {*failed, *(i for dealer in failed for i in answers.of_dealer(dealer)[0].tolist())}
@@ -64,10 +71,12 @@ def recover_secrets(masked: Masked, answers: Answers) -> Recovered:
             f"the secrets of {names} fail their checks",
             masked.view.named(suspects),
         )
-    contributions: dict[Pair, bytes] = {}
-    if masked.view.hybrid:
-        roots = {dealer: root for dealer, root in secrets.items() if not masked.in_survivors[dealer]}
-        contributions = open_contributions(masked, roots, suspicions)
+    if closed:
+        raise suspicions.ended(
+            masked.view,
+            AbortReason.BAD_CONTRIBUTION,
+            f"the masks of {listed(masked.view.named(closed))} cannot be removed",
+        )
     return Recovered(secrets, contributions, suspicions.blame(masked.view))
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from secagg.kernels import UIntArray, map_in_threads, mask_apply, ring_mask
-from secagg.primitives.hybrid import mask_secret
 from secagg.primitives.masks import pairwise_seed
-from secagg.protocol.round import parameters_digest
 from secagg.protocol.server.masked import Masked, Pair
 from secagg.protocol.server.recovery import Recovered
 
@@ -15,7 +13,6 @@ from secagg.protocol.server.recovery import Recovered
 def remove_masks(masked: Masked, recovered: Recovered, threads: int) -> UIntArray:
     """Return the sum, every entry below 2^ring_bits; the masked sum stays: a failure can be retried."""
     view, secrets = masked.view, recovered.secrets
-    hashed = parameters_digest(view.parameters)
     seeds, signs, pairs = [], [], []
     for dealer, secret in secrets.items():
         if masked.in_survivors[dealer]:
@@ -28,10 +25,8 @@ def remove_masks(masked: Masked, recovered: Recovered, threads: int) -> UIntArra
     def seed(pair: Pair) -> bytes:
         dealer, i = pair
         me, other = view.identities[dealer], view.identities[i]
-        secret, added = secrets[dealer], b""
-        if view.hybrid:
-            secret, added = mask_secret(secret, hashed), recovered.contributions[pair]
-        return pairwise_seed(secret, masked.mask_keys[i], view.roster_digest, me, other, added)
+        added = recovered.contributions[pair] if view.hybrid else b""
+        return pairwise_seed(secrets[dealer], masked.mask_keys[i], view.roster_digest, me, other, added)
 
     seeds += map_in_threads(seed, pairs, threads=threads)
     # A survivor added the mask with its own sign; the order of indices is that of identities.

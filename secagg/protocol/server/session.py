@@ -156,7 +156,7 @@ class ServerSession:
             raise LocalProtocolError("start: the round has been started")
         choose_for(self._parameters.minimum_cohort, self._parameters.threat_model)
         if self._parameters.hybrid:
-            require_kem("suite='x25519'")
+            require_kem()
         self._started = True
         self._phase = AdvertiseKeys(self._parameters, self._admitted)
         return self._requests(self._phase)
@@ -203,11 +203,12 @@ class ServerSession:
         phase = self._phase
         if phase is None:
             raise LocalProtocolError("close_phase: the round is over or has not begun")
-        answered = phase.answered
+        answered, left = phase.answered, _left(phase)
         effects: list[Effect] = [
             Dropped(client, DropReason.REFUSED if client in self._refused else DropReason.SILENT)
             for client in sorted(phase.asked - answered - self._gone)
         ]
+        effects += [Dropped(client, DropReason.LEFT) for client in sorted(left - self._gone)]
         self._refused.clear()
         if isinstance(phase, Unmasking):
             phase.threads = self._threads
@@ -216,8 +217,6 @@ class ServerSession:
         except RoundEnded as end:
             self._phase = None
             return [*effects, Aborted(end.reason, end.blamed, end.detail, end.guilty, end.likely)]
-        left = _left(phase)
-        effects += [Dropped(client, DropReason.LEFT) for client in sorted(left - self._gone)]
         effects.append(PhaseClosed(phase.phase, answered - left - self._gone))
         if isinstance(following, Result):
             self._phase = None
@@ -259,6 +258,8 @@ class ServerSession:
     @classmethod
     def _restored(cls, data: bytes, threads: int) -> tuple[Self, list[Effect]]:
         state = snapshots.load(data)
+        if state.parameters.hybrid:
+            require_kem()
         session = cls(state.parameters, admitted=state.admitted, threads=threads)
         return session, session._adopt(state)
 
@@ -326,6 +327,8 @@ def _fingerprint(message: Message, frame: Buffer, packed_digest: bytes | None = 
     """Tell messages apart; of an upload the packed vector stands by its digest."""
     if isinstance(message, MaskedInput):
         digest = packed_digest or hashlib.sha256(message.packed).digest()
-        said = (digest, message.signature, *message.complaints, *message.unopened)
+        said = (digest, message.signature, *message.complaints)
+        if message.unopened:
+            said += (b"unopened", *message.unopened)
         return hashlib.sha256(b"".join(said)).digest()
     return hashlib.sha256(frame).digest()

@@ -84,9 +84,12 @@ class ShareKeys:
         neighbors = self._neighbors[self.view.index[sender]]
         if not np.array_equal(column(message.shares, "peer", 32), self.view.names[neighbors]):
             raise refuse(RefusalReason.WRONG_NEIGHBORS, "SharedKeys.shares: not exactly the neighbors")
-        if not isinstance(message.shares, Rows) or message.shares.column("acceptance").size:
+        for name, items in (("shares", message.shares), ("contributions", message.contributions)):
+            if items and not isinstance(items, Rows):
+                raise refuse(RefusalReason.MALFORMED, f"SharedKeys.{name}: items of several forms")
+        if column(message.shares, "acceptance", 0).size:
             raise refuse(RefusalReason.MALFORMED, "SealedShare.acceptance: is empty upward")
-        if bool(message.shares.column("kem").size) != self.view.hybrid:
+        if bool(column(message.shares, "kem", 0).size) != self.view.hybrid:
             suite = self.view.parameters.suite
             raise refuse(RefusalReason.MALFORMED, f"SealedShare.kem: not as in suite {suite}")
         larger = neighbors[neighbors > self.view.index[sender]] if self.view.hybrid else neighbors[:0]

@@ -138,7 +138,7 @@ class Unmasking:
                 silent,
             )
         try:
-            return recover_secrets(self.masked, self.answers)
+            return recover_secrets(self.masked, self.answers, self.threads)
         except RoundEnded:
             self.answers.wipe()
             raise

@@ -23,7 +23,8 @@ from secagg.service.records import Record, RecordType, Writer
 from secagg.service.stored import Standing
 from secagg.service.streams import outcome_of
 from secagg.service.tasks import on_thread
-from secagg.store.sql import Journal, State
+from secagg.store import StoreDamagedError
+from secagg.store.sql import Journal, KeptRound, State
 
 _ALLOWANCE = 4096  # around what is in a frame
 _SPOOLED_BYTES = 1 << 16  # uploads from here on go to the spool as they arrive
@@ -101,7 +102,7 @@ class ClientDesk(Desk):
             if kept is not None and kept.state is State.OPEN:
                 connection.close()  # it goes on elsewhere, or in a moment: the client comes back
                 return
-            if kept is not None and hello.identity in summed_in(kept.outcome):
+            if kept is not None and _is_summed(hello.identity, kept):
                 connection.send(RecordType.TAKEN, bytes([OneShotPhase.UPLOAD]))  # that was lost on its way
             else:
                 over = {"outcome": "over", "round": hello.resume.hex()}
@@ -253,6 +254,14 @@ class MemberDesk(Desk):
         if length > limit:
             raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
         return Discarded() if length > max(now, _ANSWER_BYTES) + _ALLOWANCE else None
+
+
+def _is_summed(client: Identity, kept: KeptRound) -> bool:
+    """Whether the store still says that an upload is in the sum of its round."""
+    try:
+        return client in summed_in(kept.outcome)
+    except StoreDamagedError:
+        return False
 
 
 def _round_id(frame: Buffer) -> bytes:

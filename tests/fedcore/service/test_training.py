@@ -216,7 +216,7 @@ def test_two_servers_do_not_go_on_with_one_folder(tmp_path: Path) -> None:
 
 def test_a_run_in_the_hybrid_suite_gives_the_same_model(tmp_path: Path) -> None:
     models = []
-    for suite in SUITES.values():
+    for suite in SUITES:
         folder = tmp_path / suite
         folder.mkdir()
         run = Run(folder, sites_of(4), PATIENT, security=Security(minimum_cohort=4, suite=suite))
