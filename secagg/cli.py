@@ -382,9 +382,11 @@ def _complain(program: str, message: str) -> None:
 # Only now that Typer is known to be there.
 from secagg.cli_audit import app as _audit  # noqa: E402
 from secagg.cli_decrypt import decrypt as _decrypt  # noqa: E402
+from secagg.cli_edge import edge as _edge  # noqa: E402
 from secagg.cli_registry import add_to  # noqa: E402
 
 app.command("decrypt")(_decrypt)
+app.command("edge")(_edge)
 app.add_typer(_audit, name="audit")
 add_to(app)
 

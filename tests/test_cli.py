@@ -408,6 +408,77 @@ def test_decrypt_says_in_one_line_which_file_is_bad(
     call("secagg", *decrypt(committee, **changes)).refused("secagg", message)
 
 
+def edge(folder: Path, **changes: object) -> list[object]:
+    options: dict[str, object] = {
+        "server": "127.0.0.1:9",
+        "registry": folder / "r.toml",
+        "certificate": folder / "server.crt",
+        "key": folder / "edge.key",
+        "own-certificate": folder / "server.crt",
+        "own-key": folder / "server.key",
+    } | changes
+    return ["edge", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+
+
+@pytest.fixture
+def near(bad: Path, call: Call) -> Path:
+    assert call("secagg", "keygen", bad / "edge.key").status == 0
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("server", "127.0.0.1:0", "--server: must be host:port with a port in 1..65535, is '127.0.0.1:0'"),
+        ("listen", "nowhere", "--listen: must be host:port"),
+        ("place", "nowhere", "place: must be FEDERATION/RUN"),
+        ("collect", 0, "upload_s: must be positive"),
+        ("collect", "nan", "upload_s: must be"),
+        ("grace", -1, "upload_grace_s: must be"),
+        ("certificate", None, "--certificate: is needed, or --party"),
+    ],
+)
+def test_edge_says_in_one_line_which_option_is_bad(
+    near: Path, call: Call, option: str, value: object, message: str
+) -> None:
+    call("secagg", *edge(near, **{option: value})).refused("secagg", message)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("registry", "broken.toml", "broken.toml: not a registry"),
+        ("key", "site-1.key", "site-1.key is a client of"),
+        ("key", "open.key", "open.key: mode must be 0600, is 0644"),
+        ("certificate", "rows.csv", "rows.csv: not a certificate"),
+        ("own-certificate", "rows.csv", "rows.csv: not a certificate"),
+        ("own-key", "missing.key", "missing.key"),
+        ("store", "rows.csv", "rows.csv"),
+    ],
+)
+def test_edge_says_in_one_line_which_file_is_bad(
+    near: Path, call: Call, option: str, value: str, message: str
+) -> None:
+    call("secagg", *edge(near, **{option: near / value})).refused("secagg", message)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_edge_without_a_root_says_what_it_waits_for_until_it_is_stopped(
+    near: Path, by: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", "from secagg.cli import main; main()", *map(str, edge(near))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        said = [one.stdout.readline() for _ in range(3)]
+        one.send_signal(by)
+        _, errors = one.communicate(timeout=60)
+    assert said[0].startswith("WARNING: without --store, a restart has forgotten what was acknowledged")
+    assert said[1].startswith("listening on 127.0.0.1:")
+    assert said[2].startswith("waits for the root at 127.0.0.1:9")
+    assert (one.returncode, errors) == (130, "")
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_decryptor_without_a_server_says_what_it_waits_for_until_it_is_stopped(

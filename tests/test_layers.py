@@ -41,10 +41,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli_audit": {"primitives", "service", "store", "audit"} | EVERYBODY,
     "cli_party": {"service", "store"} | EVERYBODY,
     "cli_decrypt": {"cli_party", "service", "store", "secagg"} | EVERYBODY,
+    "cli_edge": {"cli_party", "service", "store"} | EVERYBODY,
     "cli": {
         "audit",
         "cli_audit",
         "cli_decrypt",
+        "cli_edge",
         "kernels",
         "service",
         "store",
@@ -64,7 +66,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"lazy", "primitives", "protocol", "local", "local_oneshot", "planning", "explanation"}
     | EVERYBODY,
 }
-ABOVE = {"service", "cli", "cli_decrypt", "cli_party", "cli_registry"}  # with sockets, clocks and threads
+ABOVE = {
+    "service",
+    "cli",
+    "cli_decrypt",
+    "cli_edge",
+    "cli_party",
+    "cli_registry",
+}  # with sockets, clocks and threads
 NEVER_BELOW_SERVICE = {
     *("asyncio", "concurrent", "grpc", "os", "random", "secrets", "socket", "sqlite3", "threading", "time")
 }

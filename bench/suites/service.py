@@ -48,8 +48,8 @@ from secagg.service import (
 )
 from secagg.service.keys import SERVER_NAME
 from secagg.service.line import CLIENT_OPTIONS
+from secagg.service.records import METHOD
 from secagg.service.seat import BeforeAnswer
-from secagg.service.server import METHOD
 from secagg.store import ParticipationLedger
 from secagg.store.sql import Database, spool_of
 

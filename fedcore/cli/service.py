@@ -195,6 +195,9 @@ def serve(
     protocol: ProtocolOption = None,
     suite: SuiteOption = None,
     decryptors: DecryptorsOption = None,
+    edges: Annotated[
+        Path | None, typer.Option(help="Registry file of edges, for --protocol one-shot (`secagg edge`).")
+    ] = None,
     strict_cohorts: StrictOption = None,
     regroup: RegroupOption = None,
     training: TrainingOption = None,
@@ -268,6 +271,7 @@ def serve(
     run = _agreed(columns, enrolled, context.params, _identities(opening))
     options = ServeOptions(
         decryptors=opening,
+        edges=None if edges is None else Registry.load(edges),
         address=listen,
         credentials=credentials,
         registry=enrolled,

@@ -51,6 +51,8 @@ def summary_lines(result: DemoResult) -> list[str]:
         lines.append(
             f"{result.transcripts} transcripts verify offline, each with its sum recomputed bit for bit."
         )
+    if result.near:
+        lines.append(f"{', '.join(result.near)}: their uploads came through an edge, as one sum.")
     if result.vanishing:
         lines.append(
             f"{', '.join(result.vanishing)}: gone after every upload, a new process for the next; "

@@ -39,6 +39,7 @@ _FEWEST, _MINIMUM_ROWS = 4, 8  # sites, and rows of a site
 DECRYPTORS = tuple(f"decryptor-{i}" for i in range(1, 8))  # T = 2, one may be lost
 VANISHING = 2  # sites that are new processes for every upload
 _LOST_AFTER = 3  # sums with all decryptors
+EDGE, NEAR = "edge-1", 2  # an edge, and how many sites upload through it
 _POLL_S = 0.05
 _PATIENCE_S = 120.0  # for the whole run to make progress
 
@@ -104,6 +105,7 @@ class DemoResult:
     seconds: float
     vanishing: tuple[str, ...] = ()  # sites that are new processes for every upload
     lost: str = ""  # decryptor
+    near: tuple[str, ...] = ()  # sites that upload through an edge
 
     @property
     def identical(self) -> bool:
@@ -212,6 +214,7 @@ def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> De
     server = _enrol(folder, setting)
     if options.protocol == ONE_SHOT:
         _enrol_decryptors(folder)
+        _enrol_edge(folder, _near(setting))
     processes = _Processes()
     try:
         if options.protocol == ONE_SHOT:
@@ -232,12 +235,16 @@ def run_demo(options: DemoOptions, show: Callable[[dict[str, Any]], None]) -> De
         transcripts,
         _seen(folder, events),
         time.monotonic() - began,
-        *((_vanishing(setting), DECRYPTORS[0]) if options.protocol == ONE_SHOT else ()),
+        *((_vanishing(setting), DECRYPTORS[0], _near(setting)) if options.protocol == ONE_SHOT else ()),
     )
 
 
 def _vanishing(setting: Setting) -> tuple[str, ...]:
     return tuple(sorted(setting.tables)[:VANISHING])
+
+
+def _near(setting: Setting) -> tuple[str, ...]:
+    return tuple(sorted(setting.tables)[-NEAR:])
 
 
 def _new_folder(out: Path) -> Path:
@@ -285,6 +292,18 @@ def _enrol_decryptors(folder: Path) -> None:
     (folder / "decryptors.toml").write_text(Registry.of(parties).dump(), encoding="utf-8")
 
 
+def _enrol_edge(folder: Path, near: Iterable[str]) -> None:
+    """Give the edge its key and its certificate, and tell it and the server of each other."""
+    own = folder / "private" / EDGE
+    own.mkdir(mode=0o700)
+    identity = write_identity(own / "identity.key").identity
+    (folder / "edges.toml").write_text(Registry.of([(EDGE, identity)]).dump(), encoding="utf-8")
+    everybody = Registry.load(folder / "registry.toml")
+    some = Registry.of((name, one) for one, name in everybody.names.items() if name in near)
+    (folder / "near.toml").write_text(some.dump(), encoding="utf-8")
+    ServerCredentials.generate().write(folder / "edge.crt", own / "edge.key")
+
+
 def _schema_file(schema: Schema) -> str:
     return "schema.csv" if schema.layout is None else "schema.toml"
 
@@ -293,7 +312,6 @@ def _public(options: DemoOptions, folder: Path, setting: Setting) -> list[str]:
     schema = setting.schema
     return [
         *("--registry", str(folder / "registry.toml")),
-        *("--certificate", str(folder / "server.crt")),
         *("--schema", str(folder / _schema_file(schema))),
         *(("--classes", ",".join(schema.classes)) if schema.layout is None else ()),
         *("--rounds", str(options.rounds)),
@@ -315,6 +333,8 @@ def _serve_arguments(
     return [
         "serve",
         *_public(options, folder, setting),
+        *("--certificate", str(folder / "server.crt")),
+        *(("--edges", str(folder / "edges.toml")) if options.protocol == ONE_SHOT else ()),
         *("--key", str(folder / "private" / "server" / "server.key")),
         *("--signing-key", str(folder / "private" / "server" / "identity.key")),
         "--keep-inputs",
@@ -334,11 +354,14 @@ def _join_arguments(
     *,
     hold: bool = False,
     once: bool = False,
+    near: bool = False,
 ) -> list[str]:
+    """Return the command of a site. near: at the edge."""
     site = folder / "private" / name
     arguments = [
         *("join", address),
         *_public(options, folder, setting),
+        *("--certificate", str(folder / ("edge.crt" if near else "server.crt"))),
         *("--key", str(site / "identity.key")),
         *("--data", str(site / "rows.csv")),
         *(("--label", setting.label) if setting.schema.layout is None else ()),
@@ -405,37 +428,83 @@ def _drive_oneshot(
     processes: _Processes,
     show: Callable[[dict[str, Any]], None],
 ) -> list[dict[str, Any]]:
-    """Start the processes; some sites vanish after each upload, a decryptor is killed for good."""
-    logs, vanishing = folder / "logs", _vanishing(setting)
-    logs.mkdir()
-    events: list[dict[str, Any]] = []
+    """Start the processes; some sites vanish after each upload, a decryptor is killed for good.
 
-    def happened(event: dict[str, Any]) -> None:
-        events.append(event)
-        show(event)
-
-    def join(names: Iterable[str]) -> None:
-        for name in names:
-            once = name in vanishing
-            arguments = _join_arguments(options, setting, folder, _address(events), name, once=once)
-            processes.start(name, arguments, logs / f"{name}.log")
-
-    processes.start("server", _serve_arguments(options, setting, folder), logs / "server.log")
+    Some sites upload through an edge.
+    """
+    (folder / "logs").mkdir()
+    run = _SpeakingOnce(options, setting, folder, processes, show)
+    processes.start("server", _serve_arguments(options, setting, folder), folder / "logs" / "server.log")
     for event in _follow(folder / "history.jsonl", processes):
         if event is not None:
-            happened(event)
-            if event["event"] == "listening":
-                for name in DECRYPTORS:
-                    arguments = _decrypt_arguments(folder, _address(events), name)
-                    processes.start(name, arguments, logs / f"{name}.log", "secagg.cli")
-                join(setting.tables)
-            if event["event"] == "completed":
-                if sum(one["event"] == "completed" for one in events) == _LOST_AFTER:
-                    processes.kill(DECRYPTORS[0])
-                    happened({"event": "killed", "client": DECRYPTORS[0], "line": "for good"})
-                processes.wait(vanishing)  # they have gone: here they come again, as new processes
-                join(vanishing)
-    return events
+            run.happened(event)
+        run.look()
+    return run.events
+
+
+@dataclass(slots=True)
+class _SpeakingOnce:
+    """What follows from what happens in a run of the one-upload protocol."""
+
+    options: DemoOptions
+    setting: Setting
+    folder: Path
+    processes: _Processes
+    show: Callable[[dict[str, Any]], None]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    read: int = 0  # lines of the processes
+
+    def happened(self, event: dict[str, Any]) -> None:
+        """Take an event of the server."""
+        self.events.append(event)
+        self.show(event)
+        if event["event"] == "listening":
+            self._begin(event["address"])
+        if event["event"] == "completed":
+            self._go_on()
+
+    def look(self) -> None:
+        """Let the sites near the edge join once it listens."""
+        for name, line in self.processes.lines[self.read :]:
+            self.read += 1
+            if name == EDGE and line.startswith(said := "listening on "):
+                self._join(_near(self.setting), line.removeprefix(said).partition(",")[0])
+
+    def _begin(self, address: str) -> None:
+        near = _near(self.setting)
+        for name in (*DECRYPTORS, EDGE):
+            arguments = (_edge_arguments if name == EDGE else _decrypt_arguments)(self.folder, address, name)
+            self.processes.start(name, arguments, self._log(name), "secagg.cli")
+        self._join([name for name in self.setting.tables if name not in near], address)
+
+    def _go_on(self) -> None:
+        vanishing = _vanishing(self.setting)
+        if sum(one["event"] == "completed" for one in self.events) == _LOST_AFTER:
+            self.processes.kill(DECRYPTORS[0])
+            self.happened({"event": "killed", "client": DECRYPTORS[0], "line": "for good"})
+        self.processes.wait(vanishing)  # they have gone: here they come again, as new processes
+        self._join(vanishing, _address(self.events))
+
+    def _join(self, names: Iterable[str], address: str) -> None:
+        for name in names:
+            where = {"once": name in _vanishing(self.setting), "near": name in _near(self.setting)}
+            arguments = _join_arguments(self.options, self.setting, self.folder, address, name, **where)
+            self.processes.start(name, arguments, self._log(name))
+
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+
+def _edge_arguments(folder: Path, address: str, name: str) -> list[str]:
+    own = folder / "private" / name
+    return [
+        "edge",
+        *("--server", address),
+        *("--certificate", str(folder / "server.crt")),
+        *("--key", str(own / "identity.key"), "--store", str(own / "store")),
+        *("--registry", str(folder / "near.toml")),
+        *("--own-certificate", str(folder / "edge.crt"), "--own-key", str(own / "edge.key")),
+    ]
 
 
 def _decrypt_arguments(folder: Path, address: str, name: str) -> list[str]:

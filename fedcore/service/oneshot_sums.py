@@ -22,6 +22,10 @@ class OneShotSum(ServedSum[OneShotRun]):
         enrolled = registry.identities - self._revoked
         return frozenset(one for one in enrolled if among is None or registry.name_of(one) in among)
 
+    def _here(self, asked: frozenset[Identity]) -> frozenset[Identity]:
+        """Return who may upload at once: through an edge, anybody, for who is at it is seen there alone."""
+        return asked if self.served.edges else super(OneShotSum, self)._here(asked)
+
     def sum(self, task: Task, among: Sequence[str] | None = None) -> GroupSum:
         """Run one round, with everybody or some. Raises RoundAbortedError, SpoiledSumError."""
         run, encoding, asked = self.options.run, task.encoding, self._asked(among)

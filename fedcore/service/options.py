@@ -34,6 +34,7 @@ class ServeOptions:
     keep_inputs  with the masked vectors in it
     run      what all parties agreed on
     decryptors  who may be in the committees of the one-upload protocol
+    edges       its edges (`secagg edge`), whose partial sums are taken; None: there are none
     epoch_s  after which another committee is formed
     database keeps rounds, uploads on their way and who was summed with whom; None: in memory
     spool    where uploads wait; None: `secagg.store.sql.spool_of` the database
@@ -47,6 +48,7 @@ class ServeOptions:
     registry_file: Path | None = None
     run: Run
     decryptors: Registry | None = None
+    edges: Registry | None = None
     epoch_s: float = 86_400.0
     out: Path
     authority: bytes | None = field(default=None, repr=False)
@@ -74,6 +76,8 @@ class ServeOptions:
             if self.decryptors is None or self.decryptors.identities != run.decryptors:
                 raise ParameterError("decryptors: must be those that were agreed on")
             return
+        if self.edges is not None:
+            raise ParameterError("edges: are of the one-upload protocol")
         self.parameters(vector_length=1, ring_bits=1, context=bytes(32))
 
     def parameters(

@@ -31,6 +31,7 @@ from secagg.service import (
     LedgerNoted,
     MessageLost,
     MessageRefused,
+    PartialSumTaken,
     PhaseDone,
     RoundCompleted,
     RoundFailed,
@@ -128,6 +129,8 @@ class Recorder:
                 )
             case UploadTaken(client=client, first=first):
                 self.write("upload", **fields, client=client, first=first)
+            case PartialSumTaken(edge=edge, clients=clients):
+                self.write("partial", **fields, edge=edge, clients=clients)
             case MessageRefused(client=client, reason=reason, detail=detail):
                 self.write("refused", **fields, client=client, reason=reason, detail=detail)
             case RoundCompleted(survivors=survivors, suspects=suspects):

@@ -130,6 +130,7 @@ def _oneshot_settings(
     return OneShotSettings(
         registry=options.registry,
         decryptors=decryptors,
+        edges=Registry({}) if options.edges is None else options.edges,
         threat_model=ThreatModel(corrupt=security.corrupt, dropout=security.dropout),
         minimum_candidates=security.minimum_decryptors,
         minimum_committee=security.minimum_decryptors,

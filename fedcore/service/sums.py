@@ -66,6 +66,10 @@ class ServedSum(ABC, Generic[_Served]):
     def _asked(self, among: Sequence[str] | None) -> frozenset[Identity]:
         """Return who is asked."""
 
+    def _here(self, asked: frozenset[Identity]) -> frozenset[Identity]:
+        """Return who of those may answer at once."""
+        return asked & self.served.connected
+
     @property
     def names(self) -> Sequence[str]:
         """All sites, ascending."""
@@ -84,7 +88,7 @@ class ServedSum(ABC, Generic[_Served]):
         told, when = frozenset(asked), time.monotonic()
         began = when
         while True:
-            here, now = asked & self.served.connected, time.monotonic()
+            here, now = self._here(asked), time.monotonic()
             if len(here) < needed:
                 enough_at = None
                 if among is not None and now - began >= self.options.deadlines.advertise_s:

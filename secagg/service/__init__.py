@@ -22,6 +22,7 @@ from secagg.service.events import (
     MessageLost,
     MessageRefused,
     Observer,
+    PartialSumTaken,
     PhaseDone,
     RoundCompleted,
     RoundFailed,
@@ -44,6 +45,7 @@ from secagg.service.keys import (
 )
 from secagg.service.oneshot.client import Contribution, OneShotClient
 from secagg.service.oneshot.decryptor import Decryptor
+from secagg.service.oneshot.edge import EdgeRun, EdgeSettings
 from secagg.service.oneshot.plan import OneShotDeadlines
 from secagg.service.oneshot.run import OneShotRun, OneShotSettings
 from secagg.service.reach import host_and_port, outdated
@@ -67,6 +69,8 @@ __all__ = [
     "Contribution",
     "Deadlines",
     "Decryptor",
+    "EdgeRun",
+    "EdgeSettings",
     "Event",
     "HelloError",
     "KeyFileError",
@@ -81,6 +85,7 @@ __all__ = [
     "OneShotDeadlines",
     "OneShotRun",
     "OneShotSettings",
+    "PartialSumTaken",
     "PartyCredentials",
     "PhaseDone",
     "Question",

@@ -44,6 +44,15 @@ class UploadTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class PartialSumTaken:
+    """The partial sum of an edge was added, with the uploads of these clients."""
+
+    round_id: bytes
+    edge: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MessageRefused:
     """A client's message failed a check."""
 
@@ -152,6 +161,7 @@ Event: TypeAlias = (
     RoundOpened
     | PhaseDone
     | UploadTaken
+    | PartialSumTaken
     | MessageRefused
     | RoundCompleted
     | RoundFailed

@@ -180,13 +180,20 @@ def _blamed(kept: _Outcome) -> tuple[Blame, ...]:
     return tuple(Blame(Identity(who), guilty, BlameReason(why)) for who, guilty, why in kept.blamed)
 
 
-def dump_failure(error: RoundAbortedError) -> bytes:
-    """Return how a round ended that has no result."""
+def dump_failure(error: RoundAbortedError, handed_on: Collection[Identity] = ()) -> bytes:
+    """Return how a round ended that has no result here. handed_on: whose uploads are in one elsewhere."""
     lists: Any = (sorted(error.blamed), sorted(error.guilty), sorted(error.likely))
     blamed, guilty, likely = lists
     return msgspec.msgpack.encode(
         _Outcome(
-            str(error.reason), error.detail, [], [(who, False, "") for who in blamed], guilty, likely, {}, {}
+            str(error.reason),
+            error.detail,
+            sorted(handed_on),
+            [(who, False, "") for who in blamed],
+            guilty,
+            likely,
+            {},
+            {},
         )
     )
 

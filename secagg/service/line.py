@@ -22,8 +22,7 @@ from secagg.service.errors import ConnectionLostError, HelloError, StreamError
 from secagg.service.hello import DEFAULT_PLACE, NONCE_BYTES, check_place, check_tags, make_hello
 from secagg.service.keys import SERVER_NAME, ServerCredentials
 from secagg.service.reach import Obstacle, host_and_port, is_loopback, obstacle, outdated, printable
-from secagg.service.records import Record, RecordReader, RecordType, encode_record
-from secagg.service.server import GRPC_OPTIONS, METHOD
+from secagg.service.records import GRPC_OPTIONS, METHOD, Record, RecordReader, RecordType, encode_record
 from secagg.service.tasks import end_tasks
 
 RECORD_LIMIT = 1 << 34  # a payload may be a large model

@@ -15,7 +15,13 @@ from secagg.effects import Frame
 from secagg.params import Buffer
 from secagg.service.errors import StreamError
 
+METHOD = "/secagg.v1.Aggregation/Join"
 MESSAGE_BYTES = 1 << 20
+GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES + 1024),
+    ("grpc.max_send_message_length", MESSAGE_BYTES + 1024),
+    ("grpc.so_reuseport", 0),
+)
 _HEAD_BYTES = 9
 
 

@@ -37,30 +37,23 @@ from secagg.service.events import StoreFailed, guarded
 from secagg.service.hello import HELLO_BYTES, NONCE_BYTES, Hello, check_hello, read_hello
 from secagg.service.keys import ServerCredentials
 from secagg.service.led import Entrance, LedRun, Shared
-from secagg.service.oneshot.run import DECRYPTORS, OneShotRun, OneShotSettings
+from secagg.service.oneshot.edge import EdgeRun, EdgeSettings
+from secagg.service.oneshot.run import DECRYPTORS, EDGES, OneShotRun, OneShotSettings
 from secagg.service.reach import host_and_port
-from secagg.service.records import MESSAGE_BYTES, Record, RecordType, encode_record
+from secagg.service.records import GRPC_OPTIONS, METHOD, Record, RecordType, encode_record
 from secagg.service.run import RunSettings, ServedRun
 from secagg.service.strangers import Strangers
 from secagg.service.tasks import end_tasks, first_of, on_thread, to_end
 from secagg.store import StoreBusyError, StoreError, StoreFullError, StoreGoneError
 from secagg.store.sql import AuditLog, Database, Lease, Leases, Spool, spool_of, sweep_unknown
 
-METHOD = "/secagg.v1.Aggregation/Join"
 _OTHER_DESCRIPTORS = 256  # of files, threads, gRPC
 _MINUTE_S = 60.0
 _THREADS = 8
 _WATCH_S = 0.1  # between two looks at the connections
 _BURST = 4  # times as many strangers as may be may come meanwhile before descriptors are used up
 _LOOK_S = 0.5  # at a run that another server leads
-_Led = TypeVar("_Led", ServedRun, OneShotRun)
-GRPC_OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES + 1024),
-    ("grpc.max_send_message_length", MESSAGE_BYTES + 1024),
-    ("grpc.so_reuseport", 0),
-)
-
-
+_Led = TypeVar("_Led", ServedRun, OneShotRun, EdgeRun)
 _SERVER_OPTIONS = (
     *GRPC_OPTIONS,
     ("grpc.keepalive_time_ms", 30_000),  # clients that are gone are found, ours may ask us as often
@@ -249,13 +242,18 @@ class AggregationServer:
 
     async def open_oneshot(self, settings: OneShotSettings, *, wait: bool = True) -> OneShotRun:
         """Lead a run of the one-upload protocol; as `open`."""
-        places = [settings.place, settings.place + DECRYPTORS]
+        places = [settings.place, settings.place + DECRYPTORS, settings.place + EDGES]
         async with self._opened(settings, places, wait=wait) as lease:
             return await self._lead(OneShotRun(settings, self._shared, lease))
 
+    async def open_edge(self, settings: EdgeSettings, *, wait: bool = True) -> EdgeRun:
+        """Be an edge of a run of the one-upload protocol that another server leads; as `open`."""
+        async with self._opened(settings, [settings.place], wait=wait) as lease:
+            return await self._lead(EdgeRun(settings, self._shared, lease))
+
     @asynccontextmanager
     async def _opened(
-        self, settings: RunSettings | OneShotSettings, places: Collection[str], *, wait: bool
+        self, settings: RunSettings | OneShotSettings | EdgeSettings, places: Collection[str], *, wait: bool
     ) -> AsyncIterator[Lease]:
         """Take places, and the lease of the first; all are free again when the run does not start."""
         if taken := self._places.intersection(places):
@@ -277,7 +275,7 @@ class AggregationServer:
         self._entrances |= run.entrances
         return run
 
-    async def _lease(self, settings: RunSettings | OneShotSettings, *, wait: bool) -> Lease:
+    async def _lease(self, settings: RunSettings | OneShotSettings | EdgeSettings, *, wait: bool) -> Lease:
         """Take the lease; a server that stands by waits for the database as well, and says so once."""
         place, observer = settings.place, guarded(settings.observer)
         stands_by, trouble = False, ""

@@ -14,7 +14,7 @@ from secagg.effects import Aborted, Aggregate, Completed, Effect, Progress
 from secagg.errors import LocalProtocolError, RoundAbortedError
 from secagg.params import Buffer, Identity
 from secagg.protocol import ServerSession
-from secagg.protocol.oneshot import OneShotProgress, OneShotServer
+from secagg.protocol.oneshot import EdgeServer, OneShotProgress, OneShotServer
 from secagg.service.clock import Clock
 from secagg.service.events import (
     Event,
@@ -32,7 +32,7 @@ from secagg.store import ParticipationLedger, StoreDamagedError, StoreError
 from secagg.store.sql import AuditLog, Journal, KeptRound, State
 from secagg.transcript import total_digest
 
-_Session = TypeVar("_Session", ServerSession, OneShotServer)
+_Session = TypeVar("_Session", ServerSession, OneShotServer, EdgeServer)
 OVER = Progress(None, 0, 0, 0, ready=False, missing=frozenset())
 _GIVEN_UP = "given up"
 DAMAGED = "what was kept of it cannot be read any more"  # to clients; what and where is the operator's

@@ -57,6 +57,7 @@ class Transcripts:
         certificate: bytes,
         *,
         known: Collection[Identity],
+        edges: Collection[Identity],
         packed: PackedStore,
         threads: int,
         epoch: int = 1,
@@ -71,6 +72,7 @@ class Transcripts:
                 signer=self.signer,
                 keep_inputs=self.keep_inputs,
                 known=known,
+                edges=edges,
                 packed=packed,
                 threads=threads,
             )

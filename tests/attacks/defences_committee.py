@@ -10,6 +10,7 @@ _DESKS = "secagg.service.oneshot.desks"
 _EPOCHS = "secagg.service.oneshot.epochs"
 _ROUNDS = "secagg.service.oneshot.rounds"
 _RUN = "secagg.service.oneshot.run"
+_EDGE = "secagg.service.oneshot.edge"
 
 DEFENCES: tuple[Defence, ...] = (
     Defence(
@@ -176,8 +177,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "desk: what was lost comes again",
         _DESKS,
-        "            connection.close()  # it comes back, and sends the same again\n",
-        "            pass\n",
+        "            connection.close()  # it comes back, and sends the same again\n        elif standing is not Standing.REFUSED and",
+        "            pass\n        elif standing is not Standing.REFUSED and",
         "a store that failed costs no upload",
     ),
     Defence(
@@ -197,7 +198,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "rounds: closed phases are kept",
         _ROUNDS,
-        '            self._journal.take(self._id, [Kept(b"", self._unused(b"", _CLOSED), b"", None)])\n',
+        '            self._journal.take(self._id, [Kept(b"", self._unused(b"", CLOSED), b"", None)])\n',
         "            pass\n",
         "a round that goes on is in the phase that members know",
     ),
@@ -235,6 +236,62 @@ DEFENCES: tuple[Defence, ...] = (
         "        recording = Recording(self._services.transcripts, session)\n        try:\n            self._repeat_all",
         "        recording = Recording(None, session)\n        try:\n            self._repeat_all",
         "a round whose server was started again has its whole record",
+    ),
+    Defence(
+        "edge: kept before it is acknowledged",
+        _EDGE,
+        "        if kept:\n            self._journal.take(self._id, kept)\n",
+        "",
+        "an edge that is started again has what it acknowledged",
+    ),
+    Defence(
+        "edge: sent on once",
+        _EDGE,
+        '        self._journal.take(self._id, [Kept(b"", CLOSED, b"", None)])\n',
+        "",
+        "an edge that is started again has the sum that it sent, and no other",
+    ),
+    Defence(
+        "edge: nothing is left",
+        _EDGE,
+        "        self._remove_rest(step)\n",
+        "",
+        "uploads go when the root says that their round is over",
+    ),
+    Defence(
+        "edge: the same sum stands",
+        "secagg.protocol.oneshot.server",
+        "if former is not None and former.is_of(message):",
+        "if False:",
+        "an edge that sends its sum again has done nothing wrong",
+    ),
+    Defence(
+        "edge: its clients are presumed summed",
+        _ROUNDS,
+        "uploads += [(self._context_of(one.client), one.client) for one in fresh]",
+        "uploads += [(self._context_of(one.client), one.client) for one in fresh if one.client == arrived.sender]",
+        "the ledger knows of what comes through an edge",
+    ),
+    Defence(
+        "edge: what is fetched is kept",
+        _ROUNDS,
+        "if not isinstance(message, Upload | Packed):",
+        "if not isinstance(message, Upload):",
+        "an upload in two totals is taken off one of them",
+    ),
+    Defence(
+        "edge: no client",
+        _RUN,
+        "if both := self.registry.identities & self.edges.identities:",
+        "if both := frozenset():",
+        "a client is not taken for an edge",
+    ),
+    Defence(
+        "edge: hello first",
+        _EDGE,
+        "        while self._stream is not stream:\n",
+        "        while False:\n",
+        "an edge says nothing before it has said who it is",
     ),
     Defence(
         "desk: what is summed was acknowledged",
@@ -323,7 +380,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "driver: everything once",
         "secagg.service.oneshot.driver",
-        "        if self._over or member in self._rejoining:\n",
+        "        if self._over or party in self._rejoining:\n",
         "        if self._over:\n",
         "a member that connects without end makes little work",
     ),

@@ -33,8 +33,15 @@ from secagg.service import (
 from secagg.service.driver import RoundDriver
 from secagg.service.hello import make_hello
 from secagg.service.keys import SERVER_NAME
-from secagg.service.records import MESSAGE_BYTES, Record, RecordReader, RecordType, encode_record
-from secagg.service.server import GRPC_OPTIONS, METHOD
+from secagg.service.records import (
+    GRPC_OPTIONS,
+    MESSAGE_BYTES,
+    METHOD,
+    Record,
+    RecordReader,
+    RecordType,
+    encode_record,
+)
 from secagg.store import ParticipationLedger
 from secagg.store.sql import Database, Spool
 

@@ -20,8 +20,8 @@ from secagg.protocol.client.advertise_keys import Secrets, advertise
 from secagg.service import Limits, ManualClock, PartyCredentials, Refusal
 from secagg.service.connection import Intake
 from secagg.service.keys import SERVER_NAME
-from secagg.service.records import Record, RecordReader, RecordType, encode_record
-from secagg.service.server import METHOD, _Greeting, _least_worthy
+from secagg.service.records import METHOD, Record, RecordReader, RecordType, encode_record
+from secagg.service.server import _Greeting, _least_worthy
 from secagg.service.tasks import end_tasks
 from secagg.store.sql import Database, spool_of
 from tests.service.cohort import PAYLOAD, SOON, Cohort, RawStream, cohort, raw_stream, settle

@@ -18,8 +18,7 @@ import pytest
 from secagg import IdentityKey, ParameterError, Policy
 from secagg.service import AggregationClient, ConnectionLostError, ManualClock, ServerCredentials
 from secagg.service.reach import host_and_port, obstacle, outdated, printable, proxy_of
-from secagg.service.records import RecordType
-from secagg.service.server import METHOD
+from secagg.service.records import METHOD, RecordType
 from tests.service.cohort import CREDENTIALS, PINNED, cohort, settle
 
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")

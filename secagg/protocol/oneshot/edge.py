@@ -15,7 +15,8 @@ from secagg.messages.oneshot import (
     decode_oneshot,
 )
 from secagg.params import Buffer, Identity
-from secagg.params_oneshot import OneShotParameters
+from secagg.params_oneshot import OneShotParameters, OneShotPhase
+from secagg.protocol.oneshot.progress import OneShotProgress
 from secagg.protocol.oneshot.uploads import (
     MemoryPacked,
     PackedStore,
@@ -59,6 +60,13 @@ class EdgeServer:
     def uploads(self) -> frozenset[Identity]:
         """The clients whose uploads were taken."""
         return frozenset(self._uploads)
+
+    @property
+    def progress(self) -> OneShotProgress:
+        """The standing: uploads come, until the sum of them is sent on; then the root may fetch some."""
+        count = len(self._uploads)
+        phase = None if self._closed else OneShotPhase.FETCH if self._sent else OneShotPhase.UPLOAD
+        return OneShotProgress(phase, count, count, 0, ready=bool(count), missing=frozenset())
 
     def receive(self, sender: Identity | None, frame: Buffer) -> list[Effect]:
         """Feed a frame of an authenticated client, or of the root (None). Never raises for its bytes."""

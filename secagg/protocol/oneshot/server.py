@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Self
 
 import numpy as np
@@ -370,9 +370,12 @@ class OneShotServer:
         return [UploadTaken(sender, taken.digest)]
 
     def _on_partial(self, edge: Identity, message: PartialSum) -> list[Effect]:
+        former = self._partial.get(edge)
+        if former is not None and former.is_of(message):
+            return [UploadTaken(one.identity, one.digest, again=True) for one in self._counted(former.taken)]
         if self._phase is not OneShotPhase.UPLOAD:
             raise refuse(RefusalReason.WRONG_PHASE, "PartialSum: the round takes no more")
-        if edge in self._partial:
+        if former is not None:
             raise refuse(RefusalReason.EQUIVOCATION, "PartialSum: one of this edge was taken before")
         if memoryview(message.total).nbytes != self._view.packed_size:
             raise refuse(RefusalReason.WRONG_LENGTH, "PartialSum.total")
@@ -389,11 +392,13 @@ class OneShotServer:
             self._uploads[one.identity] = one
             self._order.append(one)
         new = {one.digest for one in fresh}
-        return [  # who uploaded something else before is not told that this was taken
-            UploadTaken(one.identity, one.digest, again=one.digest not in new)
-            for one in taken
-            if self._uploads[one.identity].digest == one.digest
+        return [
+            UploadTaken(one.identity, one.digest, again=one.digest not in new) for one in self._counted(taken)
         ]
+
+    def _counted(self, taken: Iterable[TakenUpload]) -> Iterator[TakenUpload]:
+        """Yield what counts: who uploaded something else before is not told that this was taken."""
+        return (one for one in taken if self._uploads[one.identity].digest == one.digest)
 
     def _on_packed(self, edge: Identity, message: Packed) -> list[Effect]:
         wanted = self._wanted.get(edge, set())

@@ -19,6 +19,7 @@ from secagg.messages.oneshot import (
     Dealing,
     OneShotParametersMessage,
     Opening,
+    PartialSum,
     Review,
     SumSignature,
     committee_from_wire,
@@ -98,6 +99,11 @@ class Partial:
     taken: tuple[TakenUpload, ...] = field(repr=False)
     fetched: set[bytes] = field(default_factory=set)
     lost: bool = False
+
+    def is_of(self, message: PartialSum) -> bool:
+        """Return whether it is what this message says."""
+        dealings = tuple(one.dealing for one in self.taken)
+        return bytes(message.total) == self.total and tuple(message.dealings) == dealings
 
 
 @dataclass(slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -17,7 +19,7 @@ from secagg.service.desk import Desk, Discarded
 from secagg.service.errors import StreamError
 from secagg.service.hello import Hello
 from secagg.service.kept import summed_in
-from secagg.service.oneshot.driver import OneShotDriver
+from secagg.service.oneshot.driver import OneShotDriver, UploadDriver
 from secagg.service.oneshot.epochs import Epochs, tag_of
 from secagg.service.records import Record, RecordType, Writer
 from secagg.service.stored import Standing
@@ -32,46 +34,110 @@ _MEMBER_RECORDS = 1 << 15  # dealings come in many frames, a member that does no
 _ANSWER_BYTES = 1 << 14  # an opening with the least packing, or a key
 
 
-class ClientDesk(Desk):
-    """The clients of a run: each gets the newest model and the round that takes uploads, and speaks once."""
+_Driver = TypeVar("_Driver", bound=UploadDriver)
+
+
+class UploadDesk(Desk, Generic[_Driver]):
+    """Whoever sends vectors: frames that are large go to the spool as they arrive."""
 
     def __init__(
-        self, rounds: Mapping[bytes, OneShotDriver], journal: Journal, untold: Collection[Identity]
+        self, rounds: Mapping[bytes, _Driver], journal: Journal, untold: Collection[Identity]
     ) -> None:
         super().__init__(untold)
         self._rounds, self._journal = rounds, journal
         self._uploads = itertools.count(1)
         self._longest = 0  # upload of a round that was offered: it may come when that is over
 
-    def offer(self, driver: OneShotDriver) -> None:
+    def _join(self, connection: Connection, driver: _Driver) -> None:
+        connection.round = driver
+        connection.joined.add(driver.round_id)
+        self._longest = max(self._longest, self._most_bytes(driver))
+        connection.send(RecordType.PAYLOAD, driver.payload)
+        connection.send(RecordType.FRAME, driver.plan.certificate)
+        connection.send(RecordType.FRAME, driver.parameters_frame)
+
+    @abstractmethod
+    def _most_bytes(self, driver: _Driver) -> int:
+        """Return the longest frame that somebody has for a round."""
+
+    @abstractmethod
+    def _offer(self, connection: Connection, driver: _Driver) -> bool:
+        """Tell somebody of a round, if it has a part in it and was not told before."""
+
+    def _is_late(self, connection: Connection, record: Record) -> bool:
+        """Return whether a frame comes too late; nothing is left of it then."""
+        late = self._there.get(connection.identity) is not connection
+        if not late and not isinstance(record.spooled, Discarded):
+            return False
+        if record.spooled is not None:
+            record.spooled.abandon()
+        return True
+
+    async def _addressed(
+        self, connection: Connection, intake: Intake, record: Record
+    ) -> tuple[_Driver | None, bytes | None, str | None]:
+        """Return the round that a frame is for, and the frame or its name in the spool; None: it is late.
+
+        raises  StreamError: it is no frame; StoreError
+        """
+        if record.spooled is None:
+            frame = bytes(record.content)
+            return self._joined(connection, frame), frame, None
+        await intake.commit(record)
+        name, stays = record.spooled.name, False
+        try:
+            content = await on_thread(None, self._journal.open, name)
+            driver = self._joined(connection, content)
+            # Of another round than the newest that it heard of: it must not go with that one.
+            stays = driver is not None and name.startswith(f"{driver.round_id.hex()}.")
+            return driver, None if stays or driver is None else bytes(content), name if stays else None
+        finally:
+            if not stays:
+                await on_thread(None, self._journal.remove, [name])
+
+    def _joined(self, connection: Connection, frame: Buffer) -> _Driver | None:
+        driver = self._rounds.get(_round_id(frame))
+        return driver if driver is not None and driver.round_id in connection.joined else None
+
+    def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
+        if kind is not RecordType.FRAME:
+            raise StreamError(f"record: FRAME is wanted, is {kind.name}")
+        driver = connection.round
+        limit = self._longest + _ALLOWANCE
+        if length > limit:
+            raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
+        if not isinstance(driver, UploadDriver) or driver.shuns(connection.identity):
+            return Discarded()
+        if length < _SPOOLED_BYTES:
+            return None
+        name = driver.round_id.hex()
+        return self._journal.create(f"{name}.upload{self._journal.epoch}-{next(self._uploads)}")
+
+
+class ClientDesk(UploadDesk[UploadDriver]):
+    """The clients of a run: each gets the newest model and the round that takes uploads, and speaks once."""
+
+    def offer(self, driver: UploadDriver) -> None:
         """Tell everybody who is admitted, and has not uploaded, of a round that the store has."""
         for connection in self._there.values():
             self._offer(connection, driver)
 
-    def _offer(self, connection: Connection, driver: OneShotDriver) -> bool:
+    def _offer(self, connection: Connection, driver: UploadDriver) -> bool:
         """Tell a client of a round, if it is for it and was not told before."""
         client = connection.identity
         wanted = driver.uploading and client in driver.plan.admitted and client not in driver.uploaded
         if not wanted or driver.round_id in connection.joined or driver.shuns(client):
             return False
         self._join(connection, driver)
-        connection.send(RecordType.PAYLOAD, driver.payload)
-        connection.send(RecordType.FRAME, driver.plan.certificate)
-        connection.send(RecordType.FRAME, driver.parameters_frame)
         return True
 
-    def _join(self, connection: Connection, driver: OneShotDriver) -> None:
-        connection.round = driver
-        connection.joined.add(driver.round_id)
-        self._longest = max(self._longest, driver.upload_bytes)
-
-    def refuse(self, driver: OneShotDriver, client: Identity, refused: Refused) -> None:
+    def refuse(self, driver: UploadDriver, client: Identity, refused: Refused) -> None:
         """Say why a frame counts as not sent."""
         connection = self._there.get(client)
         if connection is not None and driver.round_id in connection.joined:
             connection.send(RecordType.REFUSED, f"{refused.reason}: {refused.detail}".encode())
 
-    def release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
+    def release(self, driver: UploadDriver, outcome: Aggregate | Exception | None) -> None:
         """Tell who is still there how a round ended. None: it goes on elsewhere, or later."""
         for connection in self._there.values():
             if driver.round_id not in connection.joined:
@@ -95,7 +161,9 @@ class ClientDesk(Desk):
             if resumed is not None:
                 await resumed.settled.wait()
             if resumed is not None and resumed.phase is not None and not resumed.shuns(hello.identity):
-                self._join(connection, resumed)
+                connection.round = resumed
+                connection.joined.add(resumed.round_id)
+                self._longest = max(self._longest, resumed.upload_bytes)
                 connection.send(RecordType.FRAME, resumed.parameters_frame)  # it sends its upload again
                 return
             kept = await on_thread(None, self._journal.find, hello.resume)
@@ -109,15 +177,8 @@ class ClientDesk(Desk):
                 connection.send(RecordType.ENDED, msgspec.json.encode(over))
         self._offer_newest(connection)
 
-    def _offer_newest(self, connection: Connection) -> None:
-        """Offer the newest round that takes uploads; of one that is being restored all hear when it is."""
-        any(self._offer(connection, driver) for driver in reversed(list(self._rounds.values())))
-
     async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
-        late = self._there.get(connection.identity) is not connection
-        if late or isinstance(record.spooled, Discarded):
-            if record.spooled is not None:
-                record.spooled.abandon()
+        if self._is_late(connection, record):
             return None
         driver, frame, spooled = await self._addressed(connection, intake, record)
         if driver is None:
@@ -132,45 +193,62 @@ class ClientDesk(Desk):
                 self._offer_newest(connection)
         return standing
 
-    async def _addressed(
-        self, connection: Connection, intake: Intake, record: Record
-    ) -> tuple[OneShotDriver | None, bytes | None, str | None]:
-        """Return the round that a frame is for, and the frame or its name in the spool; None: it is late.
+    def _offer_newest(self, connection: Connection) -> None:
+        """Offer the newest round that takes uploads; of one that is being restored all hear when it is."""
+        any(self._offer(connection, driver) for driver in reversed(list(self._rounds.values())))
 
-        raises  StreamError: it is no frame; StoreError
-        """
-        if record.spooled is None:
-            frame = bytes(record.content)
-            return self._joined(connection, frame), frame, None
-        await intake.commit(record)
-        name, stays = record.spooled.name, False
-        try:
-            content = await on_thread(None, self._journal.open, name)
-            driver = self._joined(connection, content)
-            # Of another round than the newest that it heard of: it must not go with that one.
-            stays = driver is not None and name.startswith(f"{driver.round_id.hex()}.")
-            return driver, None if stays or driver is None else bytes(content), name if stays else None
-        finally:
-            if not stays:
-                await on_thread(None, self._journal.remove, [name])
+    def _most_bytes(self, driver: UploadDriver) -> int:
+        return driver.upload_bytes
 
-    def _joined(self, connection: Connection, frame: Buffer) -> OneShotDriver | None:
-        driver = self._rounds.get(_round_id(frame))
-        return driver if driver is not None and driver.round_id in connection.joined else None
 
-    def _sink(self, connection: Connection, kind: RecordType, length: int) -> Writer | None:
-        if kind is not RecordType.FRAME:
-            raise StreamError(f"record: FRAME is wanted, is {kind.name}")
-        driver = connection.round
-        limit = self._longest + _ALLOWANCE
-        if length > limit:
-            raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
-        if not isinstance(driver, OneShotDriver) or driver.shuns(connection.identity):
-            return Discarded()
-        if length < _SPOOLED_BYTES:
+class EdgeDesk(UploadDesk[OneShotDriver]):
+    """The edges of a run: each is told of every round, sends one partial sum, and what is fetched from it."""
+
+    def offer(self, driver: OneShotDriver) -> None:
+        """Tell the edges of a round that the store has."""
+        for connection in self._there.values():
+            self._offer(connection, driver)
+
+    def deliver(self, driver: OneShotDriver, edge: Identity, item: Frame | Refused) -> None:
+        """Send an edge what is wanted of it in a round."""
+        connection = self._there.get(edge)
+        if connection is not None and driver.round_id in connection.joined:
+            _send(connection, item)
+
+    def release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
+        """Tell the edges that a round is over: they forget its uploads. None: it goes on elsewhere."""
+        _tell_end(self._there.values(), driver, outcome)
+
+    def _offer(self, connection: Connection, driver: OneShotDriver) -> bool:
+        """Tell an edge of a round that it has a part in."""
+        edge, joined = connection.identity, connection.joined
+        if driver.phase is None or edge not in driver.plan.edges or driver.round_id in joined:
+            return False
+        self._join(connection, driver)
+        return True
+
+    def _most_bytes(self, driver: OneShotDriver) -> int:
+        return driver.partial_bytes
+
+    async def _welcome(self, connection: Connection, hello: Hello) -> None:
+        connection.send(RecordType.ROUNDS, b"".join(self._rounds))
+        for driver in list(self._rounds.values()):
+            await driver.settled.wait()
+            if self._offer(connection, driver):
+                driver.rejoin(hello.identity)
+
+    async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
+        if self._is_late(connection, record):
             return None
-        name = driver.round_id.hex()
-        return self._journal.create(f"{name}.upload{self._journal.epoch}-{next(self._uploads)}")
+        driver, frame, spooled = await self._addressed(connection, intake, record)
+        if driver is None:
+            return None
+        standing = await driver.receive(connection.identity, frame, spooled)
+        if standing is Standing.LOST:
+            connection.close()  # it comes back, and sends the same again
+        elif standing is not Standing.REFUSED:
+            connection.send(RecordType.TAKEN, driver.round_id)
+        return standing
 
 
 class MemberDesk(Desk):
@@ -213,14 +291,7 @@ class MemberDesk(Desk):
 
     def release(self, driver: OneShotDriver, outcome: Aggregate | Exception | None) -> None:
         """Tell the members that a round is over: they forget their shares. None: it goes on elsewhere."""
-        for connection in self._there.values():
-            if driver.round_id not in connection.joined:
-                continue
-            connection.joined.discard(driver.round_id)
-            if outcome is None:
-                connection.close()
-            else:
-                connection.send(RecordType.ENDED, outcome_of(outcome, driver.round_id))
+        _tell_end(self._there.values(), driver, outcome)
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
         connection.send(RecordType.ROUNDS, b"".join(self._rounds))
@@ -254,6 +325,20 @@ class MemberDesk(Desk):
         if length > limit:
             raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
         return Discarded() if length > max(now, _ANSWER_BYTES) + _ALLOWANCE else None
+
+
+def _tell_end(
+    connections: Iterable[Connection], driver: OneShotDriver, outcome: Aggregate | Exception | None
+) -> None:
+    """Tell those with a part in a round how it ended. None: it goes on elsewhere, or later."""
+    for connection in connections:
+        if driver.round_id not in connection.joined:
+            continue
+        connection.joined.discard(driver.round_id)
+        if outcome is None:
+            connection.close()
+        else:
+            connection.send(RecordType.ENDED, outcome_of(outcome, driver.round_id))
 
 
 def _is_summed(client: Identity, kept: KeptRound) -> bool:

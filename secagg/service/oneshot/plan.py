@@ -48,6 +48,7 @@ class OneShotPlan:
 
     certificate  frame of the committee that opens it
     admitted     clients that may upload
+    edges        whose partial sums are taken
     goal         uploads that are enough; 0: everybody who is admitted, or as many as the noise is for
     """
 
@@ -56,6 +57,7 @@ class OneShotPlan:
     admitted: frozenset[Identity]
     deadlines: OneShotDeadlines
     goal: int = 0
+    edges: frozenset[Identity] = frozenset()
 
     @property
     def round_id(self) -> bytes:
@@ -77,6 +79,7 @@ class OneShotPlan:
                 sorted(self.admitted),
                 self.deadlines,
                 self.goal,
+                sorted(self.edges),
             )
         )
 
@@ -91,6 +94,7 @@ class OneShotPlan:
                 admitted=frozenset(map(Identity, kept.admitted)),
                 deadlines=kept.deadlines,
                 goal=kept.goal,
+                edges=frozenset(map(Identity, kept.edges)),
             )
 
 
@@ -110,3 +114,4 @@ class _Plan(msgspec.Struct, array_like=True):
     admitted: list[bytes]
     deadlines: OneShotDeadlines
     goal: int
+    edges: list[bytes] = []

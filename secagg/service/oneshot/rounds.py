@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from secagg.effects import Aggregate, Effect, Refused, UploadTaken
 from secagg.errors import LocalProtocolError
 from secagg.kernels import usable_cpus
-from secagg.messages.oneshot import ONESHOT_FRAMES, Upload, decode_oneshot
+from secagg.messages.oneshot import ONESHOT_FRAMES, Packed, Upload, decode_oneshot
 from secagg.params import Buffer, Identity
 from secagg.params_oneshot import OneShotPhase
 from secagg.protocol.oneshot import CommitteeView, OneShotServer
 from secagg.protocol.oneshot.view import sha256
 from secagg.service.durable import leading_numbers
-from secagg.service.events import RoundOpened, RoundResumed, TranscriptFailed
+from secagg.service.events import PartialSumTaken, RoundOpened, RoundResumed, TranscriptFailed
 from secagg.service.events import UploadTaken as UploadSeen
 from secagg.service.kept import load_oneshot
 from secagg.service.oneshot.plan import OneShotPlan
@@ -26,7 +26,7 @@ from secagg.service.transcripts import Recording
 from secagg.store import StoreDamagedError, StoreError
 from secagg.store.sql import Journal, Kept, KeptRound, SpoolMissingError
 
-_CLOSED = 1 << 10  # kind of the note that a phase was closed, of nobody; no frame has it
+CLOSED = 1 << 10  # kind of the note that a phase was closed, of nobody; no frame has it
 _AGAIN = 1 << 16  # added to the kind of a second Review, for which a member is asked when the first is wrong
 
 
@@ -49,7 +49,7 @@ class OneShotRound(StoredRound[OneShotServer]):
     ) -> None:
         super().__init__(plan.round_id, services, payload, kept=kept, ticket=ticket)
         self._plan, self._committee = plan, committee
-        self._packed = _FramesAsPacked(services.journal)
+        self._packed = FramesAsPacked(services.journal)
         self._kinds: set[tuple[bytes, int]] = set()  # that are kept
 
     # --- beginning
@@ -57,8 +57,8 @@ class OneShotRound(StoredRound[OneShotServer]):
     def _new_session(self, step: Step) -> OneShotServer:
         """Return a session, recorded if that is possible: whoever goes on records everything once more."""
         plan, transcripts, threads = self._plan, self._services.transcripts, usable_cpus()
-        self._packed, self._kinds = _FramesAsPacked(self._journal), set()
-        known, packed = plan.admitted, self._packed
+        self._packed, self._kinds = FramesAsPacked(self._journal), set()
+        known, edges, packed = plan.admitted, plan.edges, self._packed
         if transcripts is not None:
             try:
                 return transcripts.oneshot(
@@ -66,13 +66,16 @@ class OneShotRound(StoredRound[OneShotServer]):
                     self._committee,
                     plan.certificate,
                     known=known,
+                    edges=edges,
                     packed=packed,
                     threads=threads,
                     epoch=self._journal.epoch,
                 )
             except OSError as error:
                 step.events.append(TranscriptFailed(self._id, str(error)))
-        return OneShotServer(plan.parameters, self._committee, known=known, packed=packed, threads=threads)
+        return OneShotServer(
+            plan.parameters, self._committee, known=known, edges=edges, packed=packed, threads=threads
+        )
 
     def _begin(self) -> Step:
         plan, services, step = self._plan, self._services, Step()
@@ -108,8 +111,8 @@ class OneShotRound(StoredRound[OneShotServer]):
             raise LocalProtocolError("a kept session is in a round")
         self._session, self._recording = session, recording
         session.deal()  # everybody is sent everything
-        for member in session.members:
-            step.effects += session.resend(member)
+        for party in (*session.members, *sorted(self._plan.edges)):
+            step.effects += session.resend(party)
         step.events.append(RoundResumed(self._id, phase, session.progress.received))
         return step
 
@@ -171,10 +174,10 @@ class OneShotRound(StoredRound[OneShotServer]):
             kind = self._unused(arrived.sender, envelope.kind)
             kept.append(Kept(arrived.sender, kind, sha256(frame), arrived.frame, arrived.spooled))
             step.standings.append(Standing.TAKEN)
-            taken = session.upload_of(arrived.sender)
-            if taken is not None and session.phase is OneShotPhase.UPLOAD:
-                uploads.append((taken.dealing.context, arrived.sender))
-                step.events.append(self._upload_seen(arrived.sender, self._packed.get(taken.digest)))
+            if session.phase is OneShotPhase.UPLOAD:
+                fresh = [one for one in effects if isinstance(one, UploadTaken) and not one.again]
+                uploads += [(self._context_of(one.client), one.client) for one in fresh]
+                step.events.append(self._seen(arrived.sender, fresh))
         if kept:
             ledger, now = self._services.ledger, self._services.clock.wall()
             with self._journal.transaction():
@@ -198,7 +201,7 @@ class OneShotRound(StoredRound[OneShotServer]):
         if session.phase is None:
             self._finish(step)
         else:
-            self._journal.take(self._id, [Kept(b"", self._unused(b"", _CLOSED), b"", None)])
+            self._journal.take(self._id, [Kept(b"", self._unused(b"", CLOSED), b"", None)])
         return step
 
     # --- ending
@@ -211,18 +214,26 @@ class OneShotRound(StoredRound[OneShotServer]):
         """Tell the ledger by context: no vector about it goes into a sum again."""
         contexts: dict[bytes, list[Identity]] = {}
         for client in result.survivors:
-            if (taken := self._live.upload_of(client)) is not None:
-                contexts.setdefault(taken.dealing.context, []).append(client)
+            contexts.setdefault(self._context_of(client), []).append(client)
         for context, clients in contexts.items():
             self._services.ledger.released(context, self._id, clients)
 
-    def _upload_seen(self, sender: Identity, packed: Buffer) -> UploadSeen:
-        parameters = self._plan.parameters
-        name = self._services.registry().name_of(sender)
+    def _context_of(self, client: Identity) -> bytes:
+        taken = self._live.upload_of(client)
+        if taken is None:
+            raise LocalProtocolError("an upload that was taken is there")
+        return taken.dealing.context
+
+    def _seen(self, sender: Identity, taken: Sequence[UploadTaken]) -> UploadSeen | PartialSumTaken:
+        """Return what is told of an upload, or of an edge's partial sum."""
+        name, parameters = self._services.registry().name_of(sender), self._plan.parameters
+        if sender in self._plan.edges:
+            return PartialSumTaken(self._id, name, self._names(one.client for one in taken))
+        packed = self._packed.get(taken[0].digest)
         return UploadSeen(self._id, name, leading_numbers(packed, parameters.entries, parameters.upload_bits))
 
 
-class _FramesAsPacked:
+class FramesAsPacked:
     """A PackedStore of a round whose frames are kept anyway: by digest, where the frame of a vector is."""
 
     def __init__(self, journal: Journal) -> None:
@@ -243,8 +254,8 @@ class _FramesAsPacked:
         where = self._frames[digest]
         frame = where if isinstance(where, bytes) else self._journal.open(where)
         message = decode_oneshot(ONESHOT_FRAMES.open(frame))
-        if not isinstance(message, Upload):
-            raise TypeError("vectors come in uploads")
+        if not isinstance(message, Upload | Packed):
+            raise TypeError("vectors come in uploads, and from edges")
         return message.packed
 
     def clear(self) -> None:

@@ -20,7 +20,7 @@ from secagg.service.errors import ServiceError
 from secagg.service.events import Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.led import Entrance, LedRun, Shared
-from secagg.service.oneshot.desks import ClientDesk, MemberDesk
+from secagg.service.oneshot.desks import ClientDesk, EdgeDesk, MemberDesk
 from secagg.service.oneshot.driver import OneShotDriver
 from secagg.service.oneshot.epochs import Epoch, Epochs
 from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan
@@ -32,7 +32,7 @@ from secagg.service.transcripts import Transcripts
 from secagg.store import ParticipationLedger
 from secagg.store.sql import KeptRound, Lease
 
-DECRYPTORS = ".decryptors"  # behind a place: where they say hello
+DECRYPTORS, EDGES = ".decryptors", ".edges"  # behind a place: where they say hello
 _DAY_S = 86_400.0
 _SPENT = {AbortReason.NO_QUORUM, AbortReason.TOO_FEW_OPENINGS}  # too few members were left
 
@@ -44,6 +44,7 @@ class OneShotSettings:
     place        FEDERATION/RUN: clients name it in their hello
     registry     the enrolled clients
     decryptors   the enrolled decryptors; who is both has the same name in both
+    edges        the enrolled edges, which are no clients: whose partial sums are taken
     threat_model, minimum_candidates, minimum_committee, committee_size, post_quantum
                  of every committee (`CommitteeParameters`); clients and decryptors have demands of their own
     epoch_s      after which the next round gets another committee
@@ -67,6 +68,7 @@ class OneShotSettings:
     epoch_s: float = _DAY_S
     form_s: float = 30.0
     gather_s: float = 10.0
+    edges: Registry = field(default_factory=lambda: Registry({}))
     agreement: bytes = b""
     observer: Observer = ignore
     ledger: ParticipationLedger | None = field(default=None, repr=False)
@@ -75,7 +77,8 @@ class OneShotSettings:
 
     def __post_init__(self) -> None:
         check_place(self.place)
-        check_place(self.place + DECRYPTORS)
+        for behind in (DECRYPTORS, EDGES):
+            check_place(self.place + behind)
         if self.keep_sums < 1:
             raise ParameterError(f"keep_sums: must be at least 1, is {self.keep_sums}")
         for name in ("epoch_s", "form_s"):
@@ -100,7 +103,9 @@ class OneShotSettings:
     @property
     def everybody(self) -> Registry:
         """The enrolled parties. Raises ParameterError: one has two names; RegistryError: two have one."""
-        names = {**self.registry.names, **self.decryptors.names}
+        names = {**self.registry.names, **self.decryptors.names, **self.edges.names}
+        if both := self.registry.identities & self.edges.identities:
+            raise ParameterError(f"edges: {self.registry.name_of(min(both))!r} is a client, and no edge")
         for identity, name in self.registry.names.items():
             if names[identity] != name:
                 raise ParameterError(
@@ -140,6 +145,7 @@ class OneShotRun(LedRun[OneShotDriver]):
         )
         self._clients = ClientDesk(self._rounds, self._journal, settings.registry.identities)
         self._members = MemberDesk(self._rounds, self._epochs, settings.decryptors.identities)
+        self._edges = EdgeDesk(self._rounds, self._journal, settings.edges.identities)
         self._stopped = False
         self._offers: set[asyncio.Task[None]] = set()
         self._forming: set[asyncio.Task[Epoch]] = set()  # what rounds that are to begin wait for
@@ -155,6 +161,11 @@ class OneShotRun(LedRun[OneShotDriver]):
     def decryptors(self) -> frozenset[Identity]:
         """The decryptors that have a stream at the moment."""
         return self._members.connected
+
+    @property
+    def edges(self) -> frozenset[Identity]:
+        """The edges that have a stream at the moment."""
+        return self._edges.connected
 
     @property
     def epoch(self) -> Epoch | None:
@@ -216,6 +227,7 @@ class OneShotRun(LedRun[OneShotDriver]):
             admitted=admitted,
             deadlines=deadlines or OneShotDeadlines(),
             goal=goal,
+            edges=self._settings.edges.identities,
         )
         if not ticket:
             return _summed(await self._wait_for(await self._begin(plan, payload, ticket)))
@@ -253,29 +265,36 @@ class OneShotRun(LedRun[OneShotDriver]):
 
     def finish(self, payload: Buffer) -> None:
         """Tell everybody, now or when it next connects, that there are no more rounds."""
-        self._clients.finish(payload)
-        self._members.finish(payload)
+        for desk in self._desks:
+            desk.finish(payload)
 
     @property
     def telling(self) -> int:
         """To how many the last payload of `finish` is on its way."""
-        return self._clients.telling + self._members.telling
+        return sum(desk.telling for desk in self._desks)
 
     async def everybody_told(self) -> None:
-        """Return when every enrolled client and decryptor has been sent the last payload of `finish`."""
-        await asyncio.gather(self._clients.everybody_told(), self._members.everybody_told())
+        """Return when everybody who is enrolled has been sent the last payload of `finish`."""
+        await asyncio.gather(*(desk.everybody_told() for desk in self._desks))
+
+    @property
+    def _desks(self) -> tuple[Desk, ...]:
+        return self._clients, self._members, self._edges
 
     # --- rounds
 
     @property
     def entrances(self) -> dict[str, Entrance]:
-        """Where clients and decryptors say hello."""
+        """Where clients, decryptors and edges say hello."""
         return {
             self.place: Entrance(
                 lambda: self._settings.registry.identities, partial(self._let_in, self._clients)
             ),
             self.place + DECRYPTORS: Entrance(
                 lambda: self._settings.decryptors.identities, partial(self._let_in, self._members)
+            ),
+            self.place + EDGES: Entrance(
+                lambda: self._settings.edges.identities, partial(self._let_in, self._edges)
             ),
         }
 
@@ -342,6 +361,7 @@ class OneShotRun(LedRun[OneShotDriver]):
 
     def _deliver(self, driver: OneShotDriver, party: Identity, item: Frame | Refused) -> None:
         self._members.deal(driver, party, item)
+        self._edges.deliver(driver, party, item)
         if isinstance(item, Refused):
             self._clients.refuse(driver, party, item)
 
@@ -366,6 +386,7 @@ class OneShotRun(LedRun[OneShotDriver]):
 
     async def _offer(self, driver: OneShotDriver) -> None:
         await driver.settled.wait()
+        self._edges.offer(driver)
         if driver.uploading:
             self._clients.offer(driver)
 
@@ -374,9 +395,10 @@ class OneShotRun(LedRun[OneShotDriver]):
             self._epochs.spend(driver.epoch_id)
         self._clients.release(driver, outcome)
         self._members.release(driver, outcome)
+        self._edges.release(driver, outcome)
 
     def _hang_up(self, *, at_once: bool) -> None:
-        for desk in (self._clients, self._members):
+        for desk in self._desks:
             if at_once:
                 desk.drop()
             else:

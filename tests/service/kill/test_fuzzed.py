@@ -20,8 +20,7 @@ import pytest
 from secagg.effects import Frame
 from secagg.service import ServiceError, line
 from secagg.service.keys import SERVER_NAME
-from secagg.service.records import MESSAGE_BYTES, RecordType, encode_record
-from secagg.service.server import METHOD
+from secagg.service.records import MESSAGE_BYTES, METHOD, RecordType, encode_record
 from tests.fuzz.targets import TARGETS
 from tests.service.kill import soaker, victim
 from tests.service.kill.conftest import free_port

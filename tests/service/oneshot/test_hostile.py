@@ -26,8 +26,7 @@ from secagg.service.keys import SERVER_NAME
 from secagg.service.oneshot.client import _Sitting
 from secagg.service.oneshot.desks import MemberDesk
 from secagg.service.oneshot.run import DECRYPTORS
-from secagg.service.records import Record, RecordType, encode_record
-from secagg.service.server import GRPC_OPTIONS, METHOD
+from secagg.service.records import GRPC_OPTIONS, METHOD, Record, RecordType, encode_record
 from secagg.store import MemoryStore
 from tests.service.cohort import CREDENTIALS, PINNED, RawStream, settle
 from tests.service.oneshot.cohort import PAYLOAD, OneShotCohort, oneshot_cohort
