@@ -14,6 +14,7 @@ import pytest
 
 from secagg import IdentityKey, OneShotParameters, ParameterError
 from secagg.kernels import UIntArray
+from secagg.messages.oneshot import ONESHOT_FRAMES, Packed, PackedRequest
 from secagg.service import (
     AggregationServer,
     Contribution,
@@ -28,8 +29,10 @@ from secagg.service import (
     RoundCompleted,
     ServerCredentials,
 )
+from secagg.service.context import round_context
+from secagg.service.oneshot.rounds import FramesAsPacked
 from secagg.store import MemoryStore, ParticipationLedger, SealedStore, Store
-from secagg.store.sql import Database, spool_of
+from secagg.store.sql import Database, Journal, Leases, spool_of
 from tests.service.cohort import PINNED, settle
 from tests.service.oneshot.cohort import OneShotCohort, oneshot_cohort
 from tests.service.oneshot.test_durable import AUDITOR, recorded, verified
@@ -159,20 +162,27 @@ def test_who_uploads_through_two_edges_counts_once() -> None:
 @pytest.mark.parametrize("sent", [False, True], ids=["before its sum", "after its sum"])
 def test_an_edge_that_is_started_again_goes_on_with_what_it_acknowledged(tmp_path: Path, sent: bool) -> None:
     """Its clients are gone for good; what the root fetches is there."""
+    ledger, mine = ParticipationLedger(MemoryStore()), [0, 1, 2, 3]
+    ends = {"goal": 3, "grace_s": 0.01} if sent else {}
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
-            c = await stack.enter_async_context(oneshot_cohort(6, edges=EDGES))
+            c = await stack.enter_async_context(oneshot_cohort(6, edges=EDGES, ledger=ledger))
             other = await stack.enter_async_context(edge(c, 1, [2, 4, 5]))
             c.decrypt()
             running = c.round(goal=6)
             with Database(tmp_path / "edge.db") as database:
-                mine = [0, 1, 2] if sent else [0, 1, 2, 3]
-                async with edge(c, 0, mine, database=database) as near:
+                async with edge(c, 0, mine, database=database, **ends) as near:
                     await upload(c, near, 0, 1, 2)
                     if sent:
                         await settle(lambda: any(isinstance(e, PartialSumTaken) for e in c.events))
+                        (there,) = c.run.rounds
+                        assert ledger.told(round_context(bytes(there.payload)), c.keys[0].identity)
                 async with edge(c, 0, mine, database=database) as near:
+                    (again,) = near.run.rounds
+                    await again.settled.wait()
+                    assert again.uploading is not sent
+                    assert len(again.uploaded) == 3
                     if not sent:
                         await upload(c, near, 3)
                     await upload(c, other, 2, 4, 5)  # of 2 one upload is fetched and taken off
@@ -181,10 +191,30 @@ def test_an_edge_that_is_started_again_goes_on_with_what_it_acknowledged(tmp_pat
                     c.exact(await running, range(6))
                     await settle(lambda near=near: near.completed)  # type: ignore[misc]
                     assert not [e for e in c.events if isinstance(e, MessageRefused)]
+                    await settle(lambda near=near: not near.run.rounds)  # type: ignore[misc]
+                    assert not list(near.server._shared.spool.names())
                 with database.connection() as db:
                     assert db.exec_driver_sql("SELECT count(*) FROM messages").scalar_one() == 0
 
     asyncio.run(run())
+
+
+def test_a_vector_that_was_fetched_from_an_edge_is_where_its_frame_is() -> None:
+    """The root may need it once more, when it chooses other uploads."""
+    with Database("sqlite://") as database:
+        spool = spool_of(database)
+        leases = Leases(database, holder="test")
+        lease = leases.take("default/default")
+        assert lease is not None
+        packed = FramesAsPacked(Journal(database, spool, leases, lease))
+        frame = bytes(ONESHOT_FRAMES.encode(bytes(16), Packed(b"d" * 32, b"the vector")))
+        packed.arrives(frame, None)
+        packed.put(b"d" * 32, b"the vector")
+        assert bytes(packed.get(b"d" * 32)) == b"the vector"
+        packed.arrives(bytes(ONESHOT_FRAMES.encode(bytes(16), PackedRequest(b"d" * 32))), None)
+        packed.put(b"e" * 32, b"")
+        with pytest.raises(TypeError, match="vectors come in uploads"):
+            packed.get(b"e" * 32)
 
 
 def test_a_root_that_is_started_again_has_the_sums_of_its_edges(tmp_path: Path) -> None:
