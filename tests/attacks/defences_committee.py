@@ -177,14 +177,14 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "desk: what was lost comes again",
         _DESKS,
-        "            connection.close()  # it comes back, and sends the same again\n        elif standing is not Standing.REFUSED and",
-        "            pass\n        elif standing is not Standing.REFUSED and",
+        "            connection.close()  # it comes back, and sends the same again\n",
+        "            pass\n",
         "a store that failed costs no upload",
     ),
     Defence(
         "desk: acknowledged again",
         _DESKS,
-        "        elif standing is not Standing.REFUSED and connection.identity in driver.uploaded:\n",
+        "        elif standing is not Standing.REFUSED:\n",
         "        elif standing is Standing.TAKEN:\n",
         "an acknowledgement that was lost is given again",
     ),
@@ -226,8 +226,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "desk: acknowledged is not refused",
         _DESKS,
-        "        elif standing is not Standing.REFUSED and connection.identity in driver.uploaded:\n",
-        "        elif connection.identity in driver.uploaded:\n",
+        "        elif standing is not Standing.REFUSED:\n",
+        "        else:\n",
         "a second upload is not acknowledged as the first",
     ),
     Defence(

@@ -64,6 +64,23 @@ class UploadDesk(Desk, Generic[_Driver]):
     def _offer(self, connection: Connection, driver: _Driver) -> bool:
         """Tell somebody of a round, if it has a part in it and was not told before."""
 
+    async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
+        if self._is_late(connection, record):
+            return None
+        driver, frame, spooled = await self._addressed(connection, intake, record)
+        if driver is None:
+            return None
+        standing = await driver.receive(connection.identity, frame, spooled)
+        if standing is Standing.LOST:
+            connection.close()  # it comes back, and sends the same again
+        elif standing is not Standing.REFUSED:
+            self._taken(connection, driver)
+        return standing
+
+    @abstractmethod
+    def _taken(self, connection: Connection, driver: _Driver) -> None:
+        """Say that a frame is on disk."""
+
     def _is_late(self, connection: Connection, record: Record) -> bool:
         """Return whether a frame comes too late; nothing is left of it then."""
         late = self._there.get(connection.identity) is not connection
@@ -177,21 +194,13 @@ class ClientDesk(UploadDesk[UploadDriver]):
                 connection.send(RecordType.ENDED, msgspec.json.encode(over))
         self._offer_newest(connection)
 
-    async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
-        if self._is_late(connection, record):
-            return None
-        driver, frame, spooled = await self._addressed(connection, intake, record)
-        if driver is None:
-            return None
-        standing = await driver.receive(connection.identity, frame, spooled)
-        if standing is Standing.LOST:
-            connection.close()  # it comes back, and sends the same again
-        elif standing is not Standing.REFUSED and connection.identity in driver.uploaded:
-            connection.send(RecordType.TAKEN, bytes([OneShotPhase.UPLOAD]))
-            if connection.round is driver:
-                connection.round = None
-                self._offer_newest(connection)
-        return standing
+    def _taken(self, connection: Connection, driver: UploadDriver) -> None:
+        if connection.identity not in driver.uploaded:
+            return
+        connection.send(RecordType.TAKEN, bytes([OneShotPhase.UPLOAD]))
+        if connection.round is driver:
+            connection.round = None
+            self._offer_newest(connection)
 
     def _offer_newest(self, connection: Connection) -> None:
         """Offer the newest round that takes uploads; of one that is being restored all hear when it is."""
@@ -237,18 +246,8 @@ class EdgeDesk(UploadDesk[OneShotDriver]):
             if self._offer(connection, driver):
                 driver.rejoin(hello.identity)
 
-    async def _hand_in(self, connection: Connection, intake: Intake, record: Record) -> Standing | None:
-        if self._is_late(connection, record):
-            return None
-        driver, frame, spooled = await self._addressed(connection, intake, record)
-        if driver is None:
-            return None
-        standing = await driver.receive(connection.identity, frame, spooled)
-        if standing is Standing.LOST:
-            connection.close()  # it comes back, and sends the same again
-        elif standing is not Standing.REFUSED:
-            connection.send(RecordType.TAKEN, driver.round_id)
-        return standing
+    def _taken(self, connection: Connection, driver: OneShotDriver) -> None:
+        connection.send(RecordType.TAKEN, driver.round_id)
 
 
 class MemberDesk(Desk):
