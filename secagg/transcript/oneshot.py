@@ -253,7 +253,9 @@ class _Withheld(OneShotServer):
             raise WrongEntryError("an upload out of place")
         if dealing.identity != client:
             raise WrongEntryError("an upload of another client")
-        taken: TakenUpload = check_forwarded(self._view, None, dealing, self._known)
+        if not self._is_known(client):
+            raise WrongEntryError("an upload of a client that is not enrolled")
+        taken: TakenUpload = check_forwarded(self._view, None, dealing)
         self._uploads[client] = taken
         self._order.append(taken)
         if self._nothing is None:

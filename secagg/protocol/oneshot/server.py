@@ -381,10 +381,12 @@ class OneShotServer:
             raise refuse(RefusalReason.WRONG_LENGTH, "PartialSum.total")
         if not spare_bits_clear(message.total, self.parameters.entries, self.parameters.upload_bits):
             raise refuse(RefusalReason.MALFORMED, "PartialSum.total: spare bits are set")
-        taken = tuple(check_forwarded(self._view, edge, dealing, self._known) for dealing in message.dealings)
-        fresh = [one for one in taken if one.identity not in self._uploads]
-        if len(self._uploads) + len(fresh) > self.parameters.maximum_uploads:
-            raise refuse(RefusalReason.ROUND_FULL, "PartialSum.dealings: more than maximum_uploads together")
+        if len(message.dealings) > (most := self.parameters.maximum_uploads):
+            raise refuse(RefusalReason.ROUND_FULL, f"PartialSum.dealings: more than maximum_uploads = {most}")
+        # An honest edge may have more than counts here; what does not is fetched, and taken off its total.
+        taken = tuple(check_forwarded(self._view, edge, dealing) for dealing in message.dealings)
+        fresh = [one for one in taken if one.identity not in self._uploads and self._is_known(one.identity)]
+        fresh = fresh[: most - len(self._uploads)]
         self._taken += 1
         self._partial[edge] = Partial(bytes(message.total), taken)
         self._total.add(message.total)
@@ -398,7 +400,13 @@ class OneShotServer:
 
     def _counted(self, taken: Iterable[TakenUpload]) -> Iterator[TakenUpload]:
         """Yield what counts: who uploaded something else before is not told that this was taken."""
-        return (one for one in taken if self._uploads[one.identity].digest == one.digest)
+        for one in taken:
+            counts = self._uploads.get(one.identity)
+            if counts is not None and counts.digest == one.digest:
+                yield one
+
+    def _is_known(self, client: Identity) -> bool:
+        return self._known is None or client in self._known
 
     def _on_packed(self, edge: Identity, message: Packed) -> list[Effect]:
         wanted = self._wanted.get(edge, set())

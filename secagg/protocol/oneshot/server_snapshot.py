@@ -201,7 +201,7 @@ def _restored(saved: _Server) -> OneShotState:
     partial = {
         Identity(one.edge): Partial(
             bytes(one.total),
-            tuple(check_forwarded(view, Identity(one.edge), dealing, None) for dealing in one.dealings),
+            tuple(check_forwarded(view, Identity(one.edge), dealing) for dealing in one.dealings),
             set(one.fetched),
             bool(one.lost),
         )
@@ -212,7 +212,7 @@ def _restored(saved: _Server) -> OneShotState:
     ordered: dict[int, TakenUpload] = {}
     for one in saved.uploads:
         edge = Identity(one.edge) if one.edge else None
-        taken = check_forwarded(view, edge, one.dealing, None)
+        taken = check_forwarded(view, edge, one.dealing)
         if edge is not None:
             taken = by_edge[edge, taken.digest]
         ordered[one.place] = taken

@@ -125,12 +125,8 @@ def check_upload(
     return TakenUpload(dealing, trees)
 
 
-def check_forwarded(
-    view: OneShotView, edge: Identity | None, dealing: Dealing, known: Collection[Identity] | None
-) -> TakenUpload:
+def check_forwarded(view: OneShotView, edge: Identity | None, dealing: Dealing) -> TakenUpload:
     """Check what an edge says of an upload that is in its total. Raises RemoteProtocolError."""
-    if known is not None and dealing.identity not in known:
-        raise refuse(RefusalReason.UNKNOWN_IDENTITY, "Dealing.identity: not enrolled")
     _check_size("Dealing.path", dealing.path, 32 * len(view.committee.members))
     _check_size("Dealing.sealed_path", dealing.sealed_path, 0)
     _check_size("Dealing.sealed", dealing.sealed, len(view.committee.members) * view.sealed_bytes)

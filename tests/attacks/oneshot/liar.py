@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from secagg.effects import CommitteeFormed, RefusalReason, Refused, Send
+from secagg.effects import CommitteeFormed, RefusalReason, Refused, Send, UploadTaken
 from secagg.kernels import (
     LATTICE_FIELD,
     RING,
@@ -481,6 +481,7 @@ class Tree:
     frames: dict[int, bytes] = field(default_factory=dict)
     edges: dict[Identity, EdgeServer] = field(init=False)
     asked: list[Identity] = field(default_factory=list)
+    sent: dict[Identity, bytes] = field(default_factory=dict)
     answer: Callable[[Identity, bytes], list[bytes]] = lambda _, frame: [frame]
 
     serve: Callable[[Round, Collection[Identity]], Round] = with_edges
@@ -495,9 +496,12 @@ class Tree:
         for client in clients:
             self.one.carry(self.one.server.receive(self.one.signers[client].identity, self.frames[client]))
 
-    def bring(self, edge: Identity) -> None:
-        effects = self.one.server.receive(edge, sent_on(self.edges[edge]))
-        assert not any(isinstance(effect, Refused) for effect in effects), effects
+    def bring(self, edge: Identity) -> list[UploadTaken]:
+        self.sent[edge] = sent_on(self.edges[edge])
+        effects = self.one.server.receive(edge, self.sent[edge])
+        taken = [effect for effect in effects if isinstance(effect, UploadTaken)]
+        assert taken == effects
+        return taken
 
     def carry(self, effects: Iterable[Any]) -> None:
         """Carry frames to edges and members."""

@@ -26,7 +26,7 @@ from secagg.messages.oneshot import Complaint, Dealing, Packed, PackedRequest, P
 from secagg.params import Identity
 from secagg.params_oneshot import OneShotPhase
 from secagg.protocol.oneshot import EdgeServer
-from secagg.protocol.oneshot.uploads import TakenUpload
+from secagg.protocol.oneshot.uploads import MemoryPacked, TakenUpload
 from secagg.protocol.oneshot.view import sha256
 from tests.attacks.oneshot.liar import (
     EDGE,
@@ -250,7 +250,7 @@ PARTIALS: dict[str, tuple[Callable[[PartialSum], PartialSum], RefusalReason]] = 
     ),
     "one upload twice": (lambda p: replace(p, dealings=(p.dealings[0], *p.dealings)), R.MALFORMED),
     "descending": (lambda p: replace(p, dealings=tuple(p.dealings)[::-1]), R.MALFORMED),
-    "another's": (with_dealing(lambda d: replace(d, identity=bytes(32))), R.UNKNOWN_IDENTITY),
+    "another's": (with_dealing(lambda d: replace(d, identity=bytes(32))), R.BAD_SIGNATURE),
     "context": (with_dealing(lambda d: replace(d, context=bytes(32))), R.MALFORMED),
     "packed_digest": (
         with_dealing(lambda d: replace(d, packed_digest=flipped(d.packed_digest))),
@@ -312,14 +312,61 @@ def test_strangers_are_no_edges_and_an_edge_speaks_once() -> None:
 def test_a_partial_sum_that_comes_late_or_is_too_much_is_refused() -> None:
     one = with_edges(Round(6, 4, changes={"maximum_uploads": 4}), [EDGE, SECOND])
     one.carry(one.server.start())
-    for client in (0, 1):
-        one.carry(one.server.receive(one.signers[client].identity, one.upload(client)))
-    server_refuses(one.server, EDGE, sent_on(edge_of(one, (2, 3, 4))), R.ROUND_FULL)
-    one.server.receive(EDGE, sent_on(edge_of(one, (2, 3))))
+    fifth = message_of(sent_on(edge_of(one, (4,)))).dealings
+    too_many = bad_partial(
+        one,
+        lambda p: replace(p, dealings=tuple(sorted([*p.dealings, *fifth], key=lambda d: d.identity))),
+        (0, 1, 2, 3),
+    )
+    server_refuses(one.server, EDGE, too_many, R.ROUND_FULL)
+    one.server.receive(EDGE, sent_on(edge_of(one, (0, 1, 2, 3))))
     one.close(until=OneShotPhase.REVIEW)
     server_refuses(one.server, SECOND, sent_on(edge_of(one, ())), R.WRONG_PHASE)
     one.close()
     one.exact(range(4))
+
+
+def test_uploads_of_an_edge_that_find_no_room_are_taken_off_its_total() -> None:
+    tree = Tree(Round(6, 4, changes={"maximum_uploads": 4}), {EDGE: (2, 3, 4, 5)})
+    tree.direct(0, 1)
+    taken = tree.bring(EDGE)
+    room = sorted(tree.one.signers[i].identity for i in (2, 3, 4, 5))[:2]
+    assert [one.client for one in taken] == room
+    tree.play()
+    assert tree.asked == [EDGE, EDGE]
+    assert set(aggregate(tree.one).survivors) == {*room, *(tree.one.signers[i].identity for i in (0, 1))}
+    numbers = [i for i in range(6) if tree.one.signers[i].identity in aggregate(tree.one).survivors]
+    tree.one.exact(numbers)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_an_upload_that_is_not_admitted_at_the_root_costs_its_edge_one_vector(restored: bool) -> None:
+    """An edge may not know of whoever was revoked, or has no part in this round."""
+    tree = Tree(Round(6, 4), {EDGE: (0, 1, 2)})
+    one = tree.one
+    one.server._known = frozenset(signer.identity for signer in one.signers[1:])
+    taken = tree.bring(EDGE)
+    assert len(taken) == 2
+    if restored:
+        one.server, effects = type(one.server).restore(one.server.snapshot(), packed=MemoryPacked())
+        one.carry(effects)
+    assert one.server.receive(EDGE, tree.sent[EDGE]) == [replace(each, again=True) for each in taken]
+    tree.direct(3, 4, 5)
+    tree.play().exact(range(1, 6))
+    assert tree.asked == [EDGE]
+
+
+def test_an_edge_that_was_left_out_and_sends_its_sum_again_changes_nothing() -> None:
+    tree = Tree(Round(7, 4), {EDGE: (0, 1, 2), SECOND: (2,)})
+    (second,) = tree.bring(SECOND)
+    tree.bring(EDGE)
+    tree.direct(3, 4, 5, 6)
+    tree.answer = lambda _, __: []
+    one = tree.one
+    while one.server.phase is not OneShotPhase.AGREE:
+        tree.carry(one.server.close_phase())
+    assert one.server.receive(EDGE, tree.sent[EDGE]) == [replace(second, again=True)]
+    tree.play().exact(range(2, 7))
 
 
 def test_an_upload_that_its_client_did_not_sign_is_in_no_partial_sum() -> None:
@@ -329,7 +376,8 @@ def test_an_upload_that_its_client_did_not_sign_is_in_no_partial_sum() -> None:
     forged = signed(one.view, stranger, replace(message_of(one.upload(0)), identity=stranger.identity))
     edge = EdgeServer(one.parameters, one.committee, known=None)
     edge.receive(stranger.identity, framed(ROUND_ID, forged))
-    server_refuses(one.server, EDGE, sent_on(edge), R.UNKNOWN_IDENTITY)
+    unsigned = changed(sent_on(edge), with_dealing(lambda d: replace(d, identity=SECOND)))
+    server_refuses(one.server, EDGE, unsigned, R.BAD_SIGNATURE)
     later = Round(6, 4, changes={"round_id": bytes(16)})
     moved = framed(ROUND_ID, message_of(sent_on(edge_of(later, (0, 1)))))
     server_refuses(one.server, EDGE, moved, R.BAD_SIGNATURE)
