@@ -40,7 +40,9 @@ def edge(
     ] = None,
     collect: Annotated[float, typer.Option(help="Seconds that uploads of a round are taken.")] = 60.0,
     goal: Annotated[int, typer.Option(min=0, help="Uploads that are enough; 0: everybody's.")] = 0,
-    grace: Annotated[float | None, typer.Option(help="Seconds that the rest has once --goal came.")] = None,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds that the rest has once --goal came; default: none.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Take uploads near the clients, and send one sum of them on: until the root says that it is over.
@@ -89,6 +91,7 @@ def edge(
 async def _serve(
     one: AggregationServer, settings: EdgeSettings, host: str, say: Callable[[str], None]
 ) -> None:
+    finished: asyncio.Task[bytes] | None = None
     await one.start()
     try:
         run = await one.open_edge(settings)
@@ -103,6 +106,8 @@ async def _serve(
             await asyncio.wait({finished}, timeout=_LOOK_S)
         finished.result()
     finally:
+        if finished is not None:
+            finished.cancel()
         await one.stop()
     say("over: the root has no more rounds")
 

@@ -76,7 +76,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     )
     assert PARAMETERS.threat_model == ThreatModel()
     assert (PARAMETERS.minimum_cohort, PARAMETERS.minimum_survivors) == (4, 3)
-    assert dataclasses.astuple(POLICY) == (None, 3, 3, 0.1, 40, 40, 1, 2**27, 1, 64, "active", None)
+    assert dataclasses.astuple(POLICY) == (None, 3, 3, 0.1, 40, 40, 1, 2**27, 1, 64, "active", None, False)
 
 
 def test_active_is_the_name_of_the_adversary() -> None:

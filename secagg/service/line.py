@@ -49,8 +49,8 @@ def print_nothing(_text: str) -> None:
     pass
 
 
-class _BrokenStreamError(Exception):
-    """The stream ended while we were writing; the client connects again."""
+class BrokenStreamError(Exception):
+    """The stream ended while we were writing, or must; the client connects again."""
 
 
 class Sitting(Protocol):
@@ -153,10 +153,10 @@ class Line:
         lost_at: float | None = None
         wait_s = _RETRY_S
         while True:
-            broken: grpc.aio.AioRpcError | _BrokenStreamError = _BrokenStreamError()
+            broken: grpc.aio.AioRpcError | BrokenStreamError = BrokenStreamError()
             try:
                 await self._connect(seat)
-            except (grpc.aio.AioRpcError, _BrokenStreamError) as error:
+            except (grpc.aio.AioRpcError, BrokenStreamError) as error:
                 broken = error
             if seat.over:
                 return
@@ -176,7 +176,7 @@ class Line:
     def _address(self) -> str:
         return self._addresses[self._turn % len(self._addresses)]
 
-    def _check_patience(self, error: grpc.aio.AioRpcError | _BrokenStreamError, lost_s: float) -> None:
+    def _check_patience(self, error: grpc.aio.AioRpcError | BrokenStreamError, lost_s: float) -> None:
         """Raise unless it makes sense to connect again."""
         if isinstance(error, grpc.aio.AioRpcError):
             details = str(error.details())
@@ -296,6 +296,12 @@ def read_outcome(content: Buffer) -> tuple[bool, str]:
         raise StreamError("record: ENDED is not an outcome") from error
 
 
+def is_closed(content: Buffer) -> bool:
+    """Return whether a round only takes no more. Raises StreamError."""
+    read_outcome(content)
+    return bool(json.loads(bytes(content))["outcome"] == "closed")
+
+
 def round_of_end(content: Buffer) -> bytes:
     """Return the round whose end is told to who may be in several, or nothing. Raises StreamError."""
     try:
@@ -325,7 +331,7 @@ class Stream:
             async with asyncio.timeout(_GREETING_S):
                 return await self._call.read()
         except TimeoutError:
-            raise _BrokenStreamError from None
+            raise BrokenStreamError from None
 
     async def write(self, kind: RecordType, content: Buffer | Frame) -> None:
         async with self._writing:
@@ -333,7 +339,7 @@ class Stream:
                 for message in encode_record(kind, content):
                     await self._call.write(message)
             except asyncio.InvalidStateError as error:  # gRPC's word for a call that is over
-                raise _BrokenStreamError from error
+                raise BrokenStreamError from error
 
     async def send(self, frame: Frame) -> None:
         await self.write(RecordType.FRAME, frame)

@@ -33,11 +33,11 @@ class RecordType(IntEnum):
     PAYLOAD = 3  # server: what the round is about; its digest is the round's context
     FRAME = 4  # both: a frame of the protocol
     REFUSED = 5  # server: why a frame counts as not sent, text
-    ENDED = 6  # server: outcome of the round, JSON
+    ENDED = 6  # server: outcome of the round, JSON; "closed", to an edge: it takes no more partial sums
     FINISHED = 7  # server: there are no more rounds; the last payload
-    TAKEN = 8  # server: the frame of a phase is on disk, 1 byte; it will not be asked for again
+    TAKEN = 8  # server: the frame of a phase is on disk, 1 byte; to an edge, of a round, its id, 16 bytes
     RECEIPT = 9  # server: proof that the round is in its audit log (PROTOCOL.md, section 10)
-    ROUNDS = 11  # server, to decryptors: ids of the rounds that go on, those of all others are over
+    ROUNDS = 11  # server, to decryptors and edges: ids of the rounds that go on, those of all others are over
     PACE = 10  # server: nothing for you now, come back in so many milliseconds, 8 bytes
 
 

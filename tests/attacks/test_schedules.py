@@ -734,8 +734,6 @@ def test_no_schedule_of_lying_clients_does_so_in_the_hybrid_suite() -> None:
     run_state_machine_as_test(HybridLyingClients, settings=settings(NORMAL, max_examples=60))
     reached = HybridLyingClients.reached
     assert reached["completed"] > reached["schedules"] / 4, reached
-    assert reached["completed with proof"], reached
-    assert reached[f"ended: {AbortReason.BAD_CONTRIBUTION}"], reached
     assert reached["lied in departures"], reached
     assert reached["lied in contributions"], reached
 

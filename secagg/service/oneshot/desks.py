@@ -14,7 +14,7 @@ from secagg.errors import RemoteProtocolError
 from secagg.messages.oneshot import ONESHOT_FRAMES
 from secagg.params import Buffer, Identity
 from secagg.params_oneshot import OneShotPhase
-from secagg.service.connection import Connection, Intake
+from secagg.service.connection import QUEUED_RECORDS, Connection, Intake
 from secagg.service.desk import Desk, Discarded
 from secagg.service.errors import StreamError
 from secagg.service.hello import Hello
@@ -31,6 +31,7 @@ from secagg.store.sql import Journal, KeptRound, State
 _ALLOWANCE = 4096  # around what is in a frame
 _SPOOLED_BYTES = 1 << 16  # uploads from here on go to the spool as they arrive
 _MEMBER_RECORDS = 1 << 15  # dealings come in many frames, a member that does not read loses its stream
+_EDGE_RECORDS = 1 << 20  # each asks for a vector that is to be taken off a total
 _ANSWER_BYTES = 1 << 14  # an opening with the least packing, or a key
 
 
@@ -41,17 +42,25 @@ class UploadDesk(Desk, Generic[_Driver]):
     """Whoever sends vectors: frames that are large go to the spool as they arrive."""
 
     def __init__(
-        self, rounds: Mapping[bytes, _Driver], journal: Journal, untold: Collection[Identity]
+        self,
+        rounds: Mapping[bytes, _Driver],
+        journal: Journal,
+        untold: Collection[Identity],
+        queued: int = QUEUED_RECORDS,
     ) -> None:
-        super().__init__(untold)
+        super().__init__(untold, queued)
         self._rounds, self._journal = rounds, journal
         self._uploads = itertools.count(1)
         self._longest = 0  # upload of a round that was offered: it may come when that is over
 
-    def _join(self, connection: Connection, driver: _Driver) -> None:
+    def _admit(self, connection: Connection, driver: _Driver) -> None:
+        """Let somebody send frames of a round."""
         connection.round = driver
         connection.joined.add(driver.round_id)
         self._longest = max(self._longest, self._most_bytes(driver))
+
+    def _join(self, connection: Connection, driver: _Driver) -> None:
+        self._admit(connection, driver)
         connection.send(RecordType.PAYLOAD, driver.payload)
         connection.send(RecordType.FRAME, driver.plan.certificate)
         connection.send(RecordType.FRAME, driver.parameters_frame)
@@ -178,9 +187,7 @@ class ClientDesk(UploadDesk[UploadDriver]):
             if resumed is not None:
                 await resumed.settled.wait()
             if resumed is not None and resumed.phase is not None and not resumed.shuns(hello.identity):
-                connection.round = resumed
-                connection.joined.add(resumed.round_id)
-                self._longest = max(self._longest, resumed.upload_bytes)
+                self._admit(connection, resumed)
                 connection.send(RecordType.FRAME, resumed.parameters_frame)  # it sends its upload again
                 return
             kept = await on_thread(None, self._journal.find, hello.resume)
@@ -213,10 +220,21 @@ class ClientDesk(UploadDesk[UploadDriver]):
 class EdgeDesk(UploadDesk[OneShotDriver]):
     """The edges of a run: each is told of every round, sends one partial sum, and what is fetched from it."""
 
+    def __init__(
+        self, rounds: Mapping[bytes, OneShotDriver], journal: Journal, untold: Collection[Identity]
+    ) -> None:
+        super().__init__(rounds, journal, untold, _EDGE_RECORDS)
+
     def offer(self, driver: OneShotDriver) -> None:
         """Tell the edges of a round that the store has."""
         for connection in self._there.values():
             self._offer(connection, driver)
+
+    def closed(self, driver: OneShotDriver) -> None:
+        """Tell the edges that no partial sum is taken any more: who has sent none has no part in it."""
+        for connection in self._there.values():
+            if driver.round_id in connection.joined:
+                _tell_closed(connection, driver)
 
     def deliver(self, driver: OneShotDriver, edge: Identity, item: Frame | Refused) -> None:
         """Send an edge what is wanted of it in a round."""
@@ -229,12 +247,21 @@ class EdgeDesk(UploadDesk[OneShotDriver]):
         _tell_end(self._there.values(), driver, outcome)
 
     def _offer(self, connection: Connection, driver: OneShotDriver) -> bool:
-        """Tell an edge of a round that it has a part in."""
+        """Tell an edge of a round that it has a part in, or may have; all that it must have follows."""
         edge, joined = connection.identity, connection.joined
         if driver.phase is None or edge not in driver.plan.edges or driver.round_id in joined:
             return False
-        self._join(connection, driver)
+        if driver.uploading:
+            self._join(connection, driver)
+        else:  # of its partial sum, if it has sent one, vectors may be fetched
+            self._admit(connection, driver)
+            _tell_closed(connection, driver)
+        driver.rejoin(edge)
         return True
+
+    def _joined(self, connection: Connection, frame: Buffer) -> OneShotDriver | None:
+        driver = super()._joined(connection, frame)
+        return None if driver is None or driver.shuns(connection.identity) else driver
 
     def _most_bytes(self, driver: OneShotDriver) -> int:
         return driver.partial_bytes
@@ -243,8 +270,7 @@ class EdgeDesk(UploadDesk[OneShotDriver]):
         connection.send(RecordType.ROUNDS, b"".join(self._rounds))
         for driver in list(self._rounds.values()):
             await driver.settled.wait()
-            if self._offer(connection, driver):
-                driver.rejoin(hello.identity)
+            self._offer(connection, driver)
 
     def _taken(self, connection: Connection, driver: OneShotDriver) -> None:
         connection.send(RecordType.TAKEN, driver.round_id)
@@ -324,6 +350,11 @@ class MemberDesk(Desk):
         if length > limit:
             raise StreamError(f"record: at most {limit} bytes at this time, announces {length}")
         return Discarded() if length > max(now, _ANSWER_BYTES) + _ALLOWANCE else None
+
+
+def _tell_closed(connection: Connection, driver: OneShotDriver) -> None:
+    closed = {"outcome": "closed", "round": driver.round_id.hex()}
+    connection.send(RecordType.ENDED, msgspec.json.encode(closed))
 
 
 def _tell_end(

@@ -71,6 +71,7 @@ class OneShotDriver(UploadDriver):
 
     payload  what the newest of its contexts is about
     deliver  is called for every frame or refusal that goes out
+    closed   is called when no more uploads are taken
     kept     the round as the store has it; None: it is a new one, of `ticket`
     raises   StoreDamagedError: its committee cannot be read
     """
@@ -82,6 +83,7 @@ class OneShotDriver(UploadDriver):
         *,
         payload: Buffer,
         deliver: Callable[[OneShotDriver, Identity, Frame | Refused], None],
+        closed: Callable[[OneShotDriver], None],
         kept: KeptRound | None = None,
         ticket: bytes = b"",
     ) -> None:
@@ -95,7 +97,14 @@ class OneShotDriver(UploadDriver):
         dealing_bytes = self.upload_bytes - view.packed_size + _DEALING_BYTES
         self.partial_bytes = view.packed_size + plan.parameters.maximum_uploads * dealing_bytes
         self.answer_bytes = view.opening_bytes + _COMPLAINT_BYTES * plan.parameters.maximum_uploads
-        self._deliver = deliver
+        self._deliver, self._closed = deliver, closed
+        self._taking = False  # uploads, when it was last looked at
+
+    def _carry_out(self, step: Step) -> None:
+        super()._carry_out(step)
+        before, self._taking = self._taking, self.uploading
+        if before and not self._taking and self.phase is not None:
+            self._closed(self)
 
     def _time(self) -> tuple[float, float | None]:
         deadlines = self.plan.deadlines

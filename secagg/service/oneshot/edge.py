@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,13 +20,30 @@ from secagg.protocol.oneshot import CommitteeView, EdgeServer, OneShotProgress, 
 from secagg.protocol.oneshot.view import sha256
 from secagg.service.authority import PartyCredentials
 from secagg.service.connection import Intake
-from secagg.service.errors import StreamError
-from secagg.service.events import Event, Observer, RoundCompleted, RoundFailed, RoundOpened, ignore
+from secagg.service.errors import ServiceError, StreamError
+from secagg.service.events import (
+    Event,
+    MessageRefused,
+    Observer,
+    RoundCompleted,
+    RoundFailed,
+    RoundOpened,
+    StoreFailed,
+    ignore,
+)
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.kept import dump_failure, load_failure
 from secagg.service.keys import ServerCredentials
 from secagg.service.led import Entrance, LedRun, Shared
-from secagg.service.line import Line, Stream, print_nothing, read_outcome, round_of_end
+from secagg.service.line import (
+    BrokenStreamError,
+    Line,
+    Stream,
+    is_closed,
+    print_nothing,
+    read_outcome,
+    round_of_end,
+)
 from secagg.service.oneshot.desks import ClientDesk
 from secagg.service.oneshot.driver import UploadDriver
 from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan, view_of
@@ -35,12 +53,15 @@ from secagg.service.records import Record, RecordType
 from secagg.service.registry import Registry
 from secagg.service.stored import OVER, Ended, Incoming, Services, Standing, Step, StoredRound
 from secagg.service.tasks import end_tasks, on_thread
-from secagg.store import StoreDamagedError, StoreError
+from secagg.store import LeaseLostError, StoreDamagedError, StoreError
 from secagg.store.sql import Kept, KeptRound, Lease, SpoolMissingError, State
 
 ROOT = Identity(b"")  # as the sender of a frame
 _HANDED_ON = "handed on"
 _DAY_S = 86_400.0
+_MOST_ROUNDS = 64  # of one root at once
+_MOST_ASKED = 1024  # requests of a root at work at once
+_MOST_OUT = 1 << 16  # frames that wait for a root; one that does not read them loses them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +74,10 @@ class EdgeSettings:
     registry     the clients whose uploads are taken
     place        FEDERATION/RUN, at the root and for our clients
     upload_s     how long uploads are taken, from when the root offers a round: less than at the root
-    grace_s      once `goal` came, at most so long for the rest; None: upload_s
-    goal         uploads after which the rest is not waited for long; 0: everybody's
+    goal         uploads that are enough; 0: everybody's
+    grace_s      once `goal` came, so long for the rest; None: it is not waited for
     keep_s       how long uploads are kept for a root that says nothing of their round
+    linger_s     how long clients are waited for that have not heard that there are no more rounds
     patience_s   how long to try to reach the root, without a word of it
     """
 
@@ -65,9 +87,10 @@ class EdgeSettings:
     registry: Registry
     place: str = DEFAULT_PLACE
     upload_s: float = 60.0
-    grace_s: float | None = None
     goal: int = 0
+    grace_s: float | None = None
     keep_s: float = _DAY_S
+    linger_s: float = 60.0
     patience_s: float = float("inf")
     observer: Observer = ignore
     on_refusal: Callable[[str], None] = print_nothing
@@ -77,6 +100,8 @@ class EdgeSettings:
         _ = self.deadlines
         if self.goal < 0:
             raise ParameterError(f"goal: must be at least 0, is {self.goal}")
+        if not self.linger_s >= 0:
+            raise ParameterError(f"linger_s: must be at least 0, is {self.linger_s}")
         if self.signer.identity in self.registry.identities:
             raise ParameterError("signer: is a client of the registry, and no edge")
 
@@ -102,6 +127,7 @@ class EdgeRound(StoredRound[EdgeServer]):
         self._plan, self._committee = plan, committee
         self._packed = FramesAsPacked(services.journal)
         self._partial: list[Effect] = []  # once it is sent on
+        self.there = False  # the root has our sum on its disk
         self.over = self.completed = False  # at the root, as it says
         self.said = ""  # why
 
@@ -110,8 +136,13 @@ class EdgeRound(StoredRound[EdgeServer]):
         """Of the session; ready once as many came as are waited for."""
         if self._session is None:
             return OVER
-        wanted = self._plan.goal or len(self._plan.admitted)
-        return replace(self._session.progress, ready=len(self._session.uploads) >= wanted)
+        ready = len(self._session.uploads) >= (self._plan.goal or self.everybody)
+        return replace(self._session.progress, ready=ready)
+
+    @property
+    def everybody(self) -> int:
+        """How many uploads there can be."""
+        return min(len(self._plan.admitted), self._plan.parameters.maximum_uploads)
 
     def _new_session(self) -> EdgeServer:
         self._packed, self._partial = FramesAsPacked(self._journal), []
@@ -200,8 +231,7 @@ class EdgeRound(StoredRound[EdgeServer]):
         """Keep whose uploads were handed on, and forget them."""
         if not isinstance(result, RoundAbortedError):
             raise LocalProtocolError("an edge has no sum of its own")
-        there = self.completed and self._session is not None
-        uploads = self._live.uploads if there else frozenset()
+        uploads = self._live.uploads if self._handed_on else frozenset()
         step.events.append(self._told(result))
         outcome = dump_failure(result, uploads)
         with self._journal.transaction():
@@ -209,8 +239,12 @@ class EdgeRound(StoredRound[EdgeServer]):
         step.end = Ended(result)
         self._remove_rest(step)
 
+    @property
+    def _handed_on(self) -> bool:
+        return self.completed and self.there and self._session is not None
+
     def _told(self, result: Aggregate | RoundAbortedError) -> Event:
-        if self.completed and self._session is not None:
+        if self._handed_on and self._session is not None:
             return RoundCompleted(self._id, self._names(self._session.uploads), ())
         return RoundFailed(self._id, _HANDED_ON, str(result), ())
 
@@ -243,12 +277,20 @@ class EdgeDriver(UploadDriver):
         self._edge = EdgeRound(plan, view.committee, services, payload, kept=kept is not None)
         super().__init__(plan, view, services, self._edge, payload=payload, ticket=b"")
         self._refuse, self._send_on = refuse, send_on
+        self._opened = services.clock.wall() if kept is None else kept.opened
 
     def root_is_over(self, completed: bool, why: str) -> None:
         """Note that the round is over at the root: nothing is fetched any more."""
-        self._edge.over, self._edge.completed = True, completed
-        self._edge.said = why or "the root has completed the round"
+        edge = self._edge
+        if edge.over:
+            return
+        edge.over, edge.completed = True, completed
+        edge.said = why or ("the root has completed the round" if edge.there else "it came too late")
         self._changed.set()
+
+    def root_has_it(self) -> None:
+        """Note that the sum is on the root's disk."""
+        self._edge.there = True
 
     def again(self) -> None:
         """Send the root what it must have: the stream to it is a new one."""
@@ -256,18 +298,27 @@ class EdgeDriver(UploadDriver):
 
     def _time(self) -> tuple[float, float | None]:
         deadlines = self.plan.deadlines
-        if self.uploading:
-            return deadlines.upload_s, deadlines.upload_grace_s
+        if self.uploading:  # also before we were started again
+            gone_s = max(0.0, self._services.clock.wall() - self._opened)
+            return deadlines.upload_s - gone_s, deadlines.upload_grace_s
         return deadlines.phase_s, None
 
     def _enough(self) -> bool:
-        return self._edge.over or (self.uploading and self.progress.received >= len(self.plan.admitted))
+        if self._edge.over or not self.uploading:
+            return self._edge.over
+        rest_is_waited_for = not self.plan.goal or self.plan.deadlines.upload_grace_s is not None
+        return self.progress.received >= (self._edge.everybody if rest_is_waited_for else self.plan.goal)
 
     def _carry_out(self, step: Step) -> None:
         super()._carry_out(step)
         for effect in step.effects:
-            if isinstance(effect, Send) and effect.to is None:
-                self._send_on(effect.frame)
+            match effect:
+                case Send(to=None, frame=frame):
+                    self._send_on(frame)
+                case Refused(sender=None, reason=reason, detail=detail):
+                    self._services.observer(MessageRefused(self._id, "the root", str(reason), detail))
+                case _:
+                    pass
 
     def _send(self, client: Identity, item: Frame | Refused) -> None:
         if isinstance(item, Refused):
@@ -315,18 +366,29 @@ class EdgeRun(LedRun[EdgeDriver]):
     @property
     def trouble(self) -> str | None:
         """Why there is no stream to the root at the moment; "": not known yet; None: there is one."""
+        holding = self._holding
+        if holding is not None and holding.done() and not holding.cancelled() and holding.exception():
+            return str(holding.exception())  # for good
         return self._line.trouble
 
     async def finished(self) -> bytes:
         """Return the last word of the root, once there are no more rounds and our clients are told.
 
-        raises  ConnectionLostError: with the cause; HelloError, StreamError
+        raises  ConnectionLostError: with the cause; HelloError, StreamError; LeaseLostError: another process
+                goes on with this edge; ServiceError: the edge was stopped
         """
         if self._holding is None:
             raise LocalProtocolError("finished: the edge is not open")
-        await asyncio.shield(self._holding)
+        await asyncio.wait({self._holding})
+        if self._holding.cancelled():
+            raise self._heart.lost or ServiceError("the edge was stopped before there were no more rounds")
+        self._holding.result()
+        if self._tasks:  # what the root says of them it has said
+            await asyncio.wait(self._tasks.values())
         self._clients.finish(self._upward.last)
-        await self._clients.everybody_told()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.linger_s):
+                await self._clients.everybody_told()
         return self._upward.last
 
     # --- rounds
@@ -345,17 +407,30 @@ class EdgeRun(LedRun[EdgeDriver]):
         await super().start()
         for driver in self._rounds.values():
             self._attach(driver)
+        if self._heart.lost is not None:
+            raise self._heart.lost
         self._holding = asyncio.create_task(self._line.hold(self._upward))
         self._holding.add_done_callback(_look_at)
 
     async def close(self) -> None:
         """Leave the run, and the root."""
-        if self._holding is not None:
-            await end_tasks(self._holding)
+        await self._leave_root()
         await super().close()
 
+    async def _stop_leading(self, error: LeaseLostError) -> None:
+        await self._leave_root()  # whoever leads from now on is there in our name
+        await super()._stop_leading(error)
+
+    async def _leave_root(self) -> None:
+        if self._holding is not None:
+            await end_tasks(self._holding)
+        await self._upward.close()
+
     async def offered(self, payload: bytes, certificate: bytes, frame: bytes) -> None:
-        """Begin a round that the root offers, unless it is known. Raises StreamError: it is none."""
+        """Begin a round that the root offers, unless it is known.
+
+        raises  StreamError: it is none, or they are too many; StoreError
+        """
         try:
             parameters = read_parameters(frame)
         except RemoteProtocolError as error:
@@ -364,6 +439,10 @@ class EdgeRun(LedRun[EdgeDriver]):
             return
         if await on_thread(self._shared.executor, self._journal.find, parameters.round_id) is not None:
             return  # it is over here
+        if len(self._rounds) >= _MOST_ROUNDS:
+            raise StreamError(
+                f"record: FRAME: {_MOST_ROUNDS} rounds of the root go on, and it offers another"
+            )
         plan = OneShotPlan(
             parameters=parameters,
             certificate=certificate,
@@ -409,6 +488,13 @@ class EdgeRun(LedRun[EdgeDriver]):
 
     def _release(self, driver: EdgeDriver, outcome: Aggregate | Exception | None) -> None:
         self._clients.release(driver, outcome)
+        if isinstance(outcome, StoreError):
+            self.failed(driver.round_id, outcome)
+
+    def failed(self, round_id: bytes, error: StoreError) -> None:
+        """Tell of a round that could not be begun; it is offered again on a new stream."""
+        self._observer(StoreFailed(round_id, str(error)))
+        self._upward.connect_again()
 
     async def _stop_rounds(self) -> None:
         await end_tasks(*self._offers)
@@ -427,10 +513,10 @@ class _Upward:
     def __init__(self, run: EdgeRun) -> None:
         self._run = run
         self._payload = self._certificate = b""
-        self._out: asyncio.Queue[Frame] = asyncio.Queue()
+        self._out: asyncio.Queue[Frame | None] = asyncio.Queue()  # None: the stream must end
         self._stream: Stream | None = None  # on which we have said hello
         self._greeted = asyncio.Event()
-        self._asked: set[asyncio.Task[Standing]] = set()
+        self._asked: set[asyncio.Task[None]] = set()
         self.heard = False
         self.over = False
         self.last = b""
@@ -439,15 +525,22 @@ class _Upward:
 
     def send(self, frame: Frame) -> None:
         """Queue a frame for the root; without a stream it is made again when there is one."""
-        self._out.put_nowait(frame)
+        self._out.put_nowait(frame if self._out.qsize() < _MOST_OUT else None)
+
+    def connect_again(self) -> None:
+        """Leave the stream for a new one: the root offers and asks again what we could not do."""
+        self.heard = False  # wait longer each time
+        self._out.put_nowait(None)
+
+    async def close(self) -> None:
+        """Answer nothing any more."""
+        await end_tasks(*self._asked)
 
     async def go_on(self, stream: Stream) -> None:
-        """Have everything made again: what was queued is of another stream."""
-        self.heard, self._stream = True, stream
+        """Forget what was queued: it is of another stream."""
+        self._stream = stream
         while not self._out.empty():
             self._out.get_nowait()
-        for driver in self._run.rounds:
-            driver.again()
         self._greeted.set()
 
     async def speak(self, stream: Stream) -> None:
@@ -455,29 +548,50 @@ class _Upward:
         while self._stream is not stream:
             self._greeted.clear()
             await self._greeted.wait()
-        while True:
-            await stream.send(await self._out.get())
+        while (frame := await self._out.get()) is not None:
+            await stream.send(frame)
+        raise BrokenStreamError
 
     async def on_record(self, record: Record, _stream: Stream) -> None:
         """Take a record of the root. Raises StreamError."""
         rounds = {driver.round_id: driver for driver in self._run.rounds}
         match record.type:
             case RecordType.ROUNDS:
-                going_on = _split(bytes(record.content))
-                for driver in rounds.values():
-                    if driver.round_id not in going_on:
-                        driver.root_is_over(False, "the root has ended it meanwhile")
+                self._on_rounds(_split(bytes(record.content)), rounds)
             case RecordType.PAYLOAD:
                 self._payload = bytes(record.content)
             case RecordType.FRAME:
                 await self._on_frame(bytes(record.content), rounds)
             case RecordType.ENDED:
-                if (ended := rounds.get(round_of_end(record.content))) is not None:
-                    ended.root_is_over(*read_outcome(record.content))
+                self._on_end(bytes(record.content), rounds)
+            case RecordType.TAKEN:  # vectors may be fetched until the round is over
+                if (taken := rounds.get(bytes(record.content))) is not None:
+                    taken.root_has_it()
             case RecordType.FINISHED:
                 self.last, self.over = bytes(record.content), True
-            case _:  # that the sum is on the root's disk: it may be fetched from until the round is over
+                for driver in rounds.values():
+                    driver.root_is_over(False, "the root has no more rounds")
+            case _:
                 pass
+
+    def _on_rounds(self, going_on: Collection[bytes], rounds: dict[bytes, EdgeDriver]) -> None:
+        self.heard = True
+        for driver in rounds.values():
+            if driver.round_id in going_on:
+                driver.again()
+            else:
+                driver.root_is_over(False, "the root has ended it meanwhile")
+
+    @staticmethod
+    def _on_end(content: bytes, rounds: dict[bytes, EdgeDriver]) -> None:
+        completed, why = read_outcome(content)
+        driver = rounds.get(round_of_end(content))
+        if driver is None:
+            return
+        if not is_closed(content):
+            driver.root_is_over(completed, why)
+        elif driver.uploading:
+            driver.root_is_over(False, "the root took no more before our sum was sent")
 
     async def _on_frame(self, frame: bytes, rounds: dict[bytes, EdgeDriver]) -> None:
         try:
@@ -487,18 +601,28 @@ class _Upward:
             raise StreamError(f"record: FRAME: {error}") from error
         match message:
             case OneShotParametersMessage():
-                await self._run.offered(self._payload, self._certificate, frame)
+                try:
+                    await self._run.offered(self._payload, self._certificate, frame)
+                except StoreError as error:
+                    self._run.failed(message.round_id, error)
             case PackedRequest():
                 if (driver := rounds.get(envelope.round_id)) is not None:
-                    self._hand_in(driver, frame)
+                    await self._hand_in(driver, frame)
             case _:
                 self._certificate = frame  # checked with the parameters, and by each client
 
-    def _hand_in(self, driver: EdgeDriver, frame: bytes) -> None:
+    async def _hand_in(self, driver: EdgeDriver, frame: bytes) -> None:
         """Let a driver answer; the stream is read on meanwhile."""
-        asked = asyncio.create_task(driver.receive(ROOT, frame))
+        while len(self._asked) >= _MOST_ASKED:
+            await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
+        asked = asyncio.create_task(self._answer(driver, frame))
         self._asked.add(asked)
         asked.add_done_callback(self._asked.discard)
+
+    async def _answer(self, driver: EdgeDriver, frame: bytes) -> None:
+        with suppress(StreamError):  # it has asked too often for what we do not have, and is not answered
+            if await driver.receive(ROOT, frame) is Standing.LOST:
+                self.connect_again()
 
 
 def _split(content: bytes) -> Collection[bytes]:

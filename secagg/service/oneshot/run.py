@@ -326,8 +326,7 @@ class OneShotRun(LedRun[OneShotDriver]):
             certificate=epoch.certificate,
             parameters=replace(plan.parameters, committee_digest=epoch.committee.committee_digest),
         )
-        driver = OneShotDriver(plan, self._services, payload=payload, deliver=self._deliver, ticket=ticket)
-        return self._start(driver, new=True)
+        return self._start(self._made(plan, payload, None, ticket), new=True)
 
     async def _ready(self) -> Epoch:
         """Return an epoch to open a round with; as long as this run is led."""
@@ -366,8 +365,20 @@ class OneShotRun(LedRun[OneShotDriver]):
             self._clients.refuse(driver, party, item)
 
     def _driver(self, kept: KeptRound, payload: Buffer) -> OneShotDriver:
-        plan = OneShotPlan.load(kept.header)
-        return OneShotDriver(plan, self._services, payload=payload, deliver=self._deliver, kept=kept)
+        return self._made(OneShotPlan.load(kept.header), payload, kept)
+
+    def _made(
+        self, plan: OneShotPlan, payload: Buffer, kept: KeptRound | None, ticket: bytes = b""
+    ) -> OneShotDriver:
+        return OneShotDriver(
+            plan,
+            self._services,
+            payload=payload,
+            deliver=self._deliver,
+            closed=self._edges.closed,
+            kept=kept,
+            ticket=ticket,
+        )
 
     def _result(self, kept: KeptRound) -> Ended:
         return ended(kept, self._journal, self._shared.audit, OneShotRound.loaded)

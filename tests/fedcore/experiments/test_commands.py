@@ -213,7 +213,7 @@ def test_join_refuses_an_address_without_a_port_at_once(call: Call, address: str
     done = call("join", address, *files, "--label", "outcome")
     assert (done.status, done.err) == (
         2,
-        f"fedcore: server: must be host:port with a port in 0..65535, is {address!r}\n",
+        f"fedcore: --server: must be host:port with a port in 0..65535, is {address!r}\n",
     )
 
 

@@ -76,7 +76,7 @@ def sums_over(kind: type[ServedSum[Any]], connected: Iterable[bytes], run: Run) 
     """What sums over a server of which only who is connected is looked at."""
     never: Any = None
     pairwise: Any = {"gone": {}, "subjects": never, "ledger": never} if kind is sums.ServiceSum else {}
-    served = SimpleNamespace(connected=frozenset(connected))
+    served = SimpleNamespace(connected=frozenset(connected), edges=frozenset())
     options = run.serve_options()
     return kind(served=served, loop=never, options=options, instance=b"", on_task=never, **pairwise)
 

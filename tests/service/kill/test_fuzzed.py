@@ -84,7 +84,7 @@ def lying(monkeypatch: pytest.MonkeyPatch, changes: Changes) -> None:
                 for message in changes.messages(data):
                     await stream._call.write(message)
             except asyncio.InvalidStateError as error:
-                raise line._BrokenStreamError from error
+                raise line.BrokenStreamError from error
 
     monkeypatch.setattr(line.Stream, "write", write)
 

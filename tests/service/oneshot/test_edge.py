@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from secagg import IdentityKey, OneShotParameters, ParameterError
 from secagg.kernels import UIntArray
 from secagg.messages.oneshot import ONESHOT_FRAMES, Packed, PackedRequest
+from secagg.params_oneshot import OneShotPhase
 from secagg.service import (
     AggregationServer,
     Contribution,
@@ -27,12 +29,19 @@ from secagg.service import (
     PartialSumTaken,
     Registry,
     RoundCompleted,
+    RoundFailed,
+    RoundOpened,
     ServerCredentials,
+    StoreFailed,
 )
+from secagg.service.connection import QUEUED_RECORDS
 from secagg.service.context import round_context
-from secagg.service.oneshot.rounds import FramesAsPacked
-from secagg.store import MemoryStore, ParticipationLedger, SealedStore, Store
-from secagg.store.sql import Database, Journal, Leases, spool_of
+from secagg.service.kept import summed_in
+from secagg.service.oneshot.edge import ROOT, EdgeRound
+from secagg.service.oneshot.rounds import FramesAsPacked, OneShotRound
+from secagg.service.stored import Incoming, Step
+from secagg.store import LeaseLostError, MemoryStore, ParticipationLedger, SealedStore, Store, StoreError
+from secagg.store.sql import Database, Journal, KeptRound, Leases, spool_of
 from tests.service.cohort import PINNED, settle
 from tests.service.oneshot.cohort import OneShotCohort, oneshot_cohort
 from tests.service.oneshot.test_durable import AUDITOR, recorded, verified
@@ -254,6 +263,288 @@ def test_an_edge_that_vanishes_before_its_sum_costs_its_clients_and_nothing_else
     asyncio.run(run())
 
 
+def test_a_round_is_over_for_an_edge_whose_sum_did_not_come_in_time() -> None:
+    """What it acknowledged is in no sum, and it says so: to its operator, and to clients that ask again."""
+
+    async def run() -> None:
+        async with oneshot_cohort(6, edges=EDGES) as c:
+            c.decrypt()
+            running = c.round(goal=4)
+            async with edge(c, 0, [0, 1, 2]) as near:
+                await upload(c, near, 0)
+                await asyncio.gather(*(c.contribute(i) for i in (2, 3, 4, 5)))
+                c.exact(await running, [2, 3, 4, 5])
+                await settle(lambda: any(isinstance(event, RoundFailed) for event in near.events))
+                assert "took no more before our sum was sent" in str(near.events)
+                assert not near.completed
+                kept = near.run._journal.find(near.events[0].round_id)
+                assert kept is not None
+                assert not summed_in(kept.outcome)
+
+    asyncio.run(run())
+
+
+def test_an_edge_is_not_offered_a_round_that_takes_no_more() -> None:
+    async def run() -> None:
+        async with oneshot_cohort(7, edges=EDGES) as c:
+            sealed = [SealedStore(MemoryStore(), bytes([i]) * 32) for i in range(5)]
+            for i in range(5):
+                c.decrypt(i, store=sealed[i])
+            running = c.round(goal=4)
+            await settle(lambda: bool(c.run.rounds) and c.run.rounds[0].uploading)
+            await c.lose(2, 3, 4)
+            await asyncio.gather(*(c.contribute(i) for i in (3, 4, 5, 6)))
+            (there,) = c.run.rounds
+            await settle(lambda: not there.uploading)
+            async with edge(c, 0, [0, 1, 2]) as near:
+                await settle(lambda: bool(c.run.edges))
+                for i in (2, 3, 4):
+                    c.decrypt(i, store=sealed[i])
+                c.exact(await running, [3, 4, 5, 6])
+                running = c.round(b"the next", goal=6)
+                await asyncio.gather(upload(c, near, 0, 1, 2), *(c.contribute(i) for i in (3, 4, 5)))
+                c.exact(await running, range(6))
+                assert len([event for event in near.events if isinstance(event, RoundOpened)]) == 1
+
+    asyncio.run(run())
+
+
+def test_a_client_that_the_root_does_not_admit_does_not_cost_the_others() -> None:
+    async def run() -> None:
+        async with oneshot_cohort(7, edges=EDGES) as c:
+            c.decrypt()
+            running = c.round(among=[key.identity for key in c.keys[1:]])
+            async with edge(c, 0, [0, 1, 2]) as near:
+                await upload(c, near, 0, 1, 2)
+                await asyncio.gather(*(c.contribute(i) for i in (3, 4, 5, 6)))
+                c.exact(await running, range(1, 7))
+
+    asyncio.run(run())
+
+
+def test_more_vectors_are_fetched_from_an_edge_than_wait_for_a_client() -> None:
+    both = QUEUED_RECORDS + 4
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            c = await stack.enter_async_context(oneshot_cohort(both + 1, edges=EDGES))
+            near = [
+                await stack.enter_async_context(edge(c, 0, range(both))),
+                await stack.enter_async_context(edge(c, 1, range(both + 1))),
+            ]
+            c.decrypt()
+            running = c.round()
+            await upload(c, near[0], *range(both))
+            await upload(c, near[1], *range(both + 1))
+            c.exact(await running, range(both + 1))
+            assert not near[1].run.trouble
+
+    asyncio.run(run())
+
+
+def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        with Database(tmp_path / "root.db") as database, Database(tmp_path / "edge.db") as at_edge:
+            options: dict[str, Any] = {"database": database, "spool": spool_of(database), "edges": EDGES}
+            sealed = [SealedStore(MemoryStore(), bytes([i]) * 32) for i in range(5)]
+            async with oneshot_cohort(5, **options) as c:
+                for i in range(5):
+                    c.decrypt(i, store=sealed[i])
+                running = c.round()
+                async with edge(c, 0, [0, 1, 2], database=at_edge) as near:
+                    await upload(c, near, 0, 1, 2)
+                    await settle(lambda: any(isinstance(e, PartialSumTaken) for e in c.events))
+                await asyncio.gather(c.contribute(3), c.contribute(4))
+                c.exact(await running, range(5))
+            async with oneshot_cohort(5, **options) as c, edge(c, 0, [0, 1, 2], database=at_edge) as near:
+                await settle(lambda: not near.run.rounds)
+                assert "has ended it meanwhile" in str(near.events)
+                for i in range(5):
+                    c.decrypt(i, store=sealed[i])
+                running = c.round(b"the next")
+                await asyncio.gather(upload(c, near, 0, 1, 2), c.contribute(3), c.contribute(4))
+                c.exact(await running, range(5))
+                assert near.run.trouble is None
+
+    asyncio.run(run())
+
+
+def test_an_edge_that_is_there_before_its_round_is_restored_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root dies while it fetches: the request is of the stream before."""
+    restored, resume = threading.Event(), OneShotRound._resume
+
+    def held(self: OneShotRound, kept: KeptRound) -> Step:
+        restored.wait()
+        return resume(self, kept)
+
+    async def run() -> None:
+        sealed = [SealedStore(MemoryStore(), bytes([i]) * 32) for i in range(5)]
+        with ExitStack() as stack:
+            of_root, *of_edges = (
+                stack.enter_context(Database(tmp_path / f"{name}.db")) for name in ("root", "a", "b")
+            )
+            options: dict[str, Any] = {"database": of_root, "spool": spool_of(of_root), "edges": EDGES}
+            for again in (False, True):
+                async with AsyncExitStack() as there:
+                    c = await there.enter_async_context(oneshot_cohort(6, **options))
+                    near = [
+                        await there.enter_async_context(
+                            edge(c, i, range(2 * i, 2 * i + 3), database=of_edges[i])
+                        )
+                        for i in range(2)
+                    ]
+                    for i in range(5):
+                        c.decrypt(i, store=sealed[i])
+                    running = c.round(ticket=b"one")
+                    if not again:
+                        monkeypatch.setattr(EdgeRound, "take", _no_vectors(EdgeRound.take))
+                        await upload(c, near[0], 0, 1, 2)
+                        await upload(c, near[1], 2, 3, 4)
+                        await c.contribute(5)
+                        await settle(lambda c=c: c.run.rounds[0].phase is OneShotPhase.FETCH)  # type: ignore[misc]
+                        monkeypatch.undo()
+                        monkeypatch.setattr(OneShotRound, "_resume", held)
+                    else:
+                        await settle(lambda c=c: len(c.run.edges) == 2)  # type: ignore[misc]
+                        restored.set()
+                        c.exact(await running, range(6))
+                    await c.server.stop()
+                    await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def _no_vectors(take: Any) -> Any:
+    """Let an edge be silent when vectors are fetched from it."""
+
+    def silent(self: EdgeRound, batch: list[Incoming]) -> Step:
+        step: Step = take(self, batch)
+        if any(arrived.sender == ROOT and arrived.frame for arrived in batch):
+            step.effects = []
+        return step
+
+    return silent
+
+
+@pytest.mark.parametrize("step", ["find", "begin"])
+def test_a_store_that_fails_when_a_round_is_offered_costs_an_edge_one_connection(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async def run() -> None:
+        async with oneshot_cohort(5, edges=EDGES) as c, edge(c, 0, [0, 1, 2]) as near:
+            c.decrypt()
+            await settle(lambda: bool(c.run.edges))
+            journal = near.run._journal
+            works, failures = getattr(journal, step), [StoreError("the disk is full")]
+
+            def fails(*given: Any, **options: Any) -> Any:
+                if failures:
+                    raise failures.pop()
+                return works(*given, **options)
+
+            monkeypatch.setattr(journal, step, fails)
+            running = c.round()
+            await asyncio.gather(upload(c, near, 0, 1, 2), c.contribute(3), c.contribute(4))
+            c.exact(await running, range(5))
+            (failed,) = (event for event in near.events if isinstance(event, StoreFailed))
+            assert failed.reason == "the disk is full"
+
+    asyncio.run(run())
+
+
+def test_a_store_that_fails_when_a_vector_is_fetched_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[StoreError] = []
+    take = EdgeRound.take
+
+    def fails(self: EdgeRound, batch: list[Incoming]) -> Step:
+        if failures and any(arrived.sender == ROOT and arrived.frame for arrived in batch):
+            raise failures.pop()
+        return take(self, batch)
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            c = await stack.enter_async_context(oneshot_cohort(6, edges=EDGES))
+            near = [await stack.enter_async_context(edge(c, i, range(2 * i, 2 * i + 3))) for i in range(2)]
+            c.decrypt()
+            running = c.round()
+            failures.append(StoreError("the disk does not answer"))
+            monkeypatch.setattr(EdgeRound, "take", fails)
+            await asyncio.gather(upload(c, near[0], 0, 1, 2), upload(c, near[1], 2, 3, 4), c.contribute(5))
+            c.exact(await running, range(6))
+            assert not failures
+
+    asyncio.run(run())
+
+
+def test_an_edge_that_another_process_leads_leaves_the_root(tmp_path: Path) -> None:
+    """Both would say hello with one identity, and push each other out for ever."""
+
+    async def run() -> None:
+        with Database(tmp_path / "edge.db") as database:
+            async with oneshot_cohort(5, edges=EDGES) as c, edge(c, 0, [0, 1, 2], database=database) as near:
+                await settle(lambda: bool(c.run.edges))
+                finished = asyncio.create_task(near.run.finished())
+                heart = near.run._heart
+                await heart.stop()
+                heart.lost = LeaseLostError("default/default: another server leads")
+                await near.run._stop_leading(heart.lost)
+                with pytest.raises(LeaseLostError, match="another server leads"):
+                    await finished
+                await settle(lambda: not c.run.edges)
+
+    asyncio.run(run())
+
+
+def test_an_edge_ends_with_its_root_though_a_round_goes_on_and_clients_do_not_come() -> None:
+    async def run() -> None:
+        async with oneshot_cohort(5, edges=EDGES) as c, edge(c, 0, [0, 1, 2], linger_s=0.1) as near:
+            c.decrypt()
+            running = c.round()
+            await upload(c, near, 0)
+            c.run.finish(b"the last")
+            assert await near.run.finished() == b"the last"
+            assert "the root has no more rounds" in str(near.events)
+            running.cancel()
+
+    asyncio.run(run())
+
+
+def test_uploads_are_taken_no_longer_because_the_edge_was_started_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        with Database(tmp_path / "edge.db") as database:
+            async with oneshot_cohort(5, edges=EDGES) as c:
+                c.decrypt()
+                running = c.round(goal=5)
+                async with edge(c, 0, [0, 1, 2], database=database) as near:
+                    await upload(c, near, 0, 1)
+                with database.connection() as db:
+                    db.exec_driver_sql("UPDATE rounds SET opened = opened - 3600")
+                async with edge(c, 0, [0, 1, 2], database=database) as near:
+                    await settle(lambda: any(isinstance(e, PartialSumTaken) for e in c.events))
+                    await asyncio.gather(*(c.contribute(i) for i in (2, 3, 4)))
+                    c.exact(await running, range(5))
+
+    asyncio.run(run())
+
+
+def test_an_edge_waits_for_as_many_as_it_is_told_or_as_there_can_be() -> None:
+    async def run() -> None:
+        async with oneshot_cohort(6, edges=EDGES) as c:
+            c.decrypt()
+            for options, changes in (({"goal": 2}, {"goal": 4}), ({}, {"goal": 4, "maximum_uploads": 4})):
+                running = c.round(str(options).encode(), **changes)
+                async with edge(c, 0, range(6) if not options else [0, 1, 2], **options) as near:
+                    first = (0, 1) if options else (0, 1, 2, 3)
+                    await upload(c, near, *first)
+                    if options:
+                        await asyncio.gather(c.contribute(4), c.contribute(5))
+                    c.exact(await running, [*first, 4, 5][:4])
+
+    asyncio.run(run())
+
+
 def test_an_edge_whose_clients_do_not_come_sends_what_it_has_in_time() -> None:
     async def run() -> None:
         async with oneshot_cohort(6, edges=EDGES) as c:
@@ -283,6 +574,7 @@ def test_settings_that_fit_nothing_are_refused() -> None:
     mine = Registry.of([("me", EDGE_KEYS[0].identity)])
     cases: list[tuple[dict[str, Any], str]] = [
         ({"registry": mine}, "signer: is a client"),
+        ({"registry": Registry({}), "linger_s": -1.0}, "linger_s: must"),
         ({"registry": Registry({}), "goal": -1}, "goal: must"),
         ({"registry": Registry({}), "upload_s": 0.0}, "upload_s: must"),
         ({"registry": Registry({}), "place": "nowhere"}, "place: must"),
