@@ -287,34 +287,6 @@ DEFENCES: tuple[Defence, ...] = (
         "a client is not taken for an edge",
     ),
     Defence(
-        "edge: who is not admitted costs a vector",
-        "secagg.protocol.oneshot.server",
-        "if one.identity not in self._uploads and self._is_known(one.identity)]",
-        "if one.identity not in self._uploads]",
-        "an upload of a client that the root does not admit is in no sum",
-    ),
-    Defence(
-        "edge: no more than there is room for",
-        "secagg.protocol.oneshot.server",
-        "        fresh = fresh[: most - len(self._uploads)]\n",
-        "",
-        "a round has no more uploads than its parameters say",
-    ),
-    Defence(
-        "edge: one partial sum has a size",
-        "secagg.protocol.oneshot.server",
-        "if len(message.dealings) > (most := self.parameters.maximum_uploads):",
-        "if (most := self.parameters.maximum_uploads) < 0:",
-        "an edge brings no more uploads than a round may have",
-    ),
-    Defence(
-        "edge: left out stays out",
-        "secagg.protocol.oneshot.server",
-        "if counts is not None and counts.digest == one.digest:",
-        "if self._uploads[one.identity].digest == one.digest:",
-        "an edge that was left out can send its sum again",
-    ),
-    Defence(
         "edge: told that it is too late",
         _DESKS,
         """            if driver.round_id in connection.joined:

@@ -582,4 +582,35 @@ _RECORD = (
     ),
 )
 
-DEFENCES: tuple[Defence, ...] = (*_COMMITTEE, *_CLIENT, *_MEMBER, *_SERVER, *_STATE, *_RECORD)
+_EDGES = (
+    _one(
+        "edge: who is not admitted costs a vector",
+        "server",
+        "if one.identity not in self._uploads and self._is_known(one.identity)]",
+        "if one.identity not in self._uploads]",
+        "an upload of a client that the root does not admit is in no sum",
+    ),
+    _one(
+        "edge: no more than there is room for",
+        "server",
+        "        fresh = fresh[: most - len(self._uploads)]\n",
+        "",
+        "a round has no more uploads than its parameters say",
+    ),
+    _one(
+        "edge: one partial sum has a size",
+        "server",
+        "if len(message.dealings) > (most := self.parameters.maximum_uploads):",
+        "if (most := self.parameters.maximum_uploads) < 0:",
+        "an edge brings no more uploads than a round may have",
+    ),
+    _one(
+        "edge: left out stays out",
+        "server",
+        "if counts is not None and counts.digest == one.digest:",
+        "if self._uploads[one.identity].digest == one.digest:",
+        "an edge that was left out can send its sum again",
+    ),
+)
+
+DEFENCES: tuple[Defence, ...] = (*_COMMITTEE, *_CLIENT, *_MEMBER, *_SERVER, *_EDGES, *_STATE, *_RECORD)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from secagg import IdentityKey, OneShotParameters, ParameterError
+from secagg.effects import Frame
 from secagg.kernels import UIntArray
 from secagg.messages.oneshot import ONESHOT_FRAMES, Packed, PackedRequest
 from secagg.params_oneshot import OneShotPhase
@@ -37,7 +38,7 @@ from secagg.service import (
 from secagg.service.connection import QUEUED_RECORDS
 from secagg.service.context import round_context
 from secagg.service.kept import summed_in
-from secagg.service.oneshot.edge import ROOT, EdgeRound
+from secagg.service.oneshot.edge import ROOT, EdgeRound, _Upward
 from secagg.service.oneshot.rounds import FramesAsPacked, OneShotRound
 from secagg.service.stored import Incoming, Step
 from secagg.store import LeaseLostError, MemoryStore, ParticipationLedger, SealedStore, Store, StoreError
@@ -280,6 +281,25 @@ def test_a_round_is_over_for_an_edge_whose_sum_did_not_come_in_time() -> None:
                 kept = near.run._journal.find(near.events[0].round_id)
                 assert kept is not None
                 assert not summed_in(kept.outcome)
+
+    asyncio.run(run())
+
+
+def test_a_sum_that_did_not_reach_the_root_is_not_called_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Frame] = []
+    monkeypatch.setattr(_Upward, "send", lambda _, frame: held.append(frame))
+
+    async def run() -> None:
+        async with oneshot_cohort(6, edges=EDGES) as c:
+            c.decrypt()
+            running = c.round(goal=4)
+            async with edge(c, 0, [0, 1, 2], goal=1) as near:
+                await upload(c, near, 0)
+                await settle(lambda: bool(held))
+                await asyncio.gather(*(c.contribute(i) for i in (2, 3, 4, 5)))
+                c.exact(await running, [2, 3, 4, 5])
+                await settle(lambda: any(isinstance(event, RoundFailed) for event in near.events))
+                assert "it came too late" in str(near.events)
 
     asyncio.run(run())
 
