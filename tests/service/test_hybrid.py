@@ -15,6 +15,7 @@ from secagg import Identity, Phase, RoundAbortedError, RoundParameters, ThreatMo
 from secagg.effects import AbortReason
 from secagg.messages import Advertisement, SealedContribution
 from secagg.params import HYBRID
+from secagg.primitives import kem
 from secagg.protocol.client import share_keys
 from secagg.protocol.client.advertise_keys import Secrets
 from secagg.protocol.round import RoundView
@@ -25,6 +26,7 @@ from tests.protocol.network import flipped
 from tests.service.cohort import PAYLOAD, SOON, Cohort, cohort, settle
 
 N = 6
+pytestmark = pytest.mark.skipif(not kem.AVAILABLE, reason="needs ML-KEM of cryptography >= 48")
 
 
 def parameters(c: Cohort, **changes: Any) -> RoundParameters:
