@@ -567,6 +567,13 @@ _RECORD = (
         "one message fills no disk",
     ),
     Defence(
+        "one-shot record: clients are enrolled",
+        "secagg.transcript.oneshot",
+        "        if not self._is_known(client):\n",
+        "        if False:\n",
+        "a record without vectors makes up no clients",
+    ),
+    Defence(
         "one-shot record: memory",
         "secagg.transcript.oneshot",
         "        if self._held > self._memory_limit:\n",

@@ -262,6 +262,8 @@ def test_the_command_takes_a_registry_of_decryptors_of_their_own(tmp_path: Path)
 def test_strangers_are_found() -> None:
     clients = frozenset(signer.identity for signer in ONE.signers[1:])
     assert any("not enrolled" in what for what in findings(WHOLE, known=clients))
+    _, without = played(keep_inputs=False)
+    assert any("not enrolled" in what for what in findings(without, known=clients))
     members = frozenset(Identity(member) for member in ONE.epoch.members[1:])
     assert any("may be no decryptor" in what for what in findings(WHOLE, decryptors=members))
     assert any(
