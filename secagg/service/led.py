@@ -82,6 +82,7 @@ class LedRun(ABC, Generic[AnyDriver]):
         self._ledger = ledger or ParticipationLedger(shared.database)
         self._rounds: dict[bytes, AnyDriver] = {}
         self._tasks: dict[bytes, asyncio.Task[Aggregate]] = {}
+        self._offers: set[asyncio.Task[None]] = set()  # of rounds that the store may not have yet
         self._opening = asyncio.Lock()  # of rounds by their tickets
         self._services = Services(
             registry=lambda: self._registry,
@@ -307,7 +308,7 @@ class LedRun(ABC, Generic[AnyDriver]):
             self._observer(StoreFailed(b"", str(error)))
 
     async def _stop_rounds(self) -> None:
-        await end_tasks(*self._tasks.values())
+        await end_tasks(*self._offers, *self._tasks.values())
 
     def _check_leads(self) -> None:
         """Raise NotHereError when another server leads by now: parties go there."""

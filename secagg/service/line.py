@@ -8,6 +8,7 @@ import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -15,7 +16,7 @@ import grpc.aio
 
 from secagg.effects import Frame
 from secagg.errors import ParameterError
-from secagg.params import Buffer, Signer
+from secagg.params import ROUND_ID_BYTES, Buffer, Signer
 from secagg.service.authority import CertificateError, PartyCredentials, check_issued
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.errors import ConnectionLostError, HelloError, StreamError
@@ -286,28 +287,46 @@ class Line:
         return ServerCredentials(certificate).digest
 
 
-def read_outcome(content: Buffer) -> tuple[bool, str]:
-    """Return whether the round was completed, and why not. Raises StreamError."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a round ended, in a server's words.
+
+    word      "completed", "aborted", "over"; "closed": it goes on, and takes no more uploads
+    why       it was not completed, printable
+    round_id  which round it was, for who may be in several; or nothing
+    """
+
+    word: str
+    why: str
+    round_id: bytes
+
+    @property
+    def completed(self) -> bool:
+        """Whether there is a sum."""
+        return self.word == "completed"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is not over, and only takes no more."""
+        return self.word == "closed"
+
+
+def read_outcome(content: Buffer) -> Outcome:
+    """Read an ENDED record. Raises StreamError."""
     try:
-        outcome = json.loads(bytes(content))
-        words = [printable(outcome[key]) for key in ("reason", "detail") if key in outcome]
-        return outcome["outcome"] == "completed", ": ".join(words)
+        said = json.loads(bytes(content))
+        words = [printable(said[key]) for key in ("reason", "detail") if key in said]
+        return Outcome(printable(said["outcome"]), ": ".join(words), bytes.fromhex(said.get("round", "")))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise StreamError("record: ENDED is not an outcome") from error
 
 
-def is_closed(content: Buffer) -> bool:
-    """Return whether a round only takes no more. Raises StreamError."""
-    read_outcome(content)
-    return bool(json.loads(bytes(content))["outcome"] == "closed")
-
-
-def round_of_end(content: Buffer) -> bytes:
-    """Return the round whose end is told to who may be in several, or nothing. Raises StreamError."""
-    try:
-        return bytes.fromhex(json.loads(bytes(content)).get("round", ""))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise StreamError("record: ENDED is not an outcome") from error
+def read_rounds(content: Buffer) -> set[bytes]:
+    """Read the ids of a ROUNDS record. Raises StreamError."""
+    ids = bytes(content)
+    if len(ids) % ROUND_ID_BYTES:
+        raise StreamError(f"record: ROUNDS are ids of {ROUND_ID_BYTES} bytes")
+    return {ids[at : at + ROUND_ID_BYTES] for at in range(0, len(ids), ROUND_ID_BYTES)}
 
 
 class Stream:

@@ -193,7 +193,8 @@ class Seat:
             case RecordType.FRAME:
                 await self.take_frame(record.content, outlet)
             case RecordType.ENDED:
-                self.end(*read_outcome(record.content))
+                said = read_outcome(record.content)
+                self.end(said.completed, said.why)
             case RecordType.FINISHED:
                 self.finish(bytes(record.content))
             case RecordType.RECEIPT:

@@ -480,13 +480,13 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "run: what waits ends with the server",
         _RUN,
-        "        await end_tasks(*self._forming, *self._offers)\n",
-        "        await end_tasks(*self._offers)\n",
+        "        await end_tasks(*self._forming)\n",
+        "",
         "nobody waits for a committee for ever",
     ),
     Defence(
         "run: offers after a restart",
-        _RUN,
+        "secagg.service.oneshot.offered",
         "        for driver in self._rounds.values():  # clients that come while they are restored hear of them then\n            self._attach(driver)\n",
         "",
         "clients that come during a restart are not forgotten",

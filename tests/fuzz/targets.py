@@ -519,11 +519,11 @@ def _task_seeds() -> list[bytes]:
 
 def _outcome(data: bytes) -> str:
     try:
-        completed, reason = read_outcome(memoryview(data))
+        outcome = read_outcome(memoryview(data))
     except StreamError as error:
         return said_in(str(error))
-    assert isinstance(reason, str)
-    return f"{completed}, {bool(reason)}"
+    assert isinstance(outcome.why, str)
+    return f"{outcome.completed}, {bool(outcome.why)}"
 
 
 def _outcome_seeds() -> list[bytes]:

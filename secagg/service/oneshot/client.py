@@ -21,7 +21,7 @@ from secagg.service.context import round_context
 from secagg.service.hello import DEFAULT_PLACE
 from secagg.service.ids import StoredIds
 from secagg.service.keys import ServerCredentials
-from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome, round_of_end
+from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome
 from secagg.service.records import Record, RecordType
 from secagg.service.tasks import on_thread
 from secagg.store import MemoryStore, ParticipationLedger, Store
@@ -240,7 +240,8 @@ class _Sitting:
                 if self._upload is not None:
                     self._end(acknowledged=True)
             case RecordType.ENDED:
-                self._over_for(round_of_end(record.content), *read_outcome(record.content))
+                said = read_outcome(record.content)
+                self._over_for(said.round_id, said.completed, said.why)
             case RecordType.FINISHED:
                 self._end(acknowledged=False, finished=True, payload=bytes(record.content))
             case _:  # receipts are for those who stay

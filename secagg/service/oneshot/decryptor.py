@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -26,7 +26,7 @@ from secagg.messages.oneshot import (
     OneShotParametersMessage,
     decode_oneshot,
 )
-from secagg.params import ROUND_ID_BYTES, Entropy, Identity, Signer
+from secagg.params import Entropy, Identity, Signer
 from secagg.params_oneshot import OneShotParameters, OneShotPolicy
 from secagg.protocol.oneshot import DecryptorSession, read_parameters
 from secagg.service.authority import PartyCredentials
@@ -35,7 +35,7 @@ from secagg.service.errors import StreamError
 from secagg.service.hello import DEFAULT_PLACE, MOST_TAGS
 from secagg.service.ids import StoredIds
 from secagg.service.keys import ServerCredentials
-from secagg.service.line import Line, Stream, print_nothing, round_of_end
+from secagg.service.line import Line, Stream, print_nothing, read_outcome, read_rounds
 from secagg.service.oneshot.epochs import tag_of
 from secagg.service.oneshot.run import DECRYPTORS
 from secagg.service.records import Record, RecordType
@@ -190,9 +190,9 @@ class Decryptor:
                     await stream.send(answer)
             case RecordType.ENDED:
                 async with self._working:
-                    await on_thread(None, self._close_round, round_of_end(record.content))
+                    await on_thread(None, self._close_round, read_outcome(record.content).round_id)
             case RecordType.ROUNDS:
-                going_on = set(_split(bytes(record.content)))
+                going_on = read_rounds(record.content)
                 async with self._working:
                     await on_thread(None, self._close_others, going_on)
             case RecordType.FINISHED:
@@ -413,11 +413,3 @@ class _Epoch:
 
     def dump(self) -> bytes:
         return int(self.began * 1000).to_bytes(_TIME_BYTES, "big") + self.session.snapshot()
-
-
-def _split(ids: bytes) -> Iterator[bytes]:
-    """Yield round ids. Raises StreamError."""
-    if len(ids) % ROUND_ID_BYTES:
-        raise StreamError("record: ROUNDS are ids of 16 bytes")
-    for at in range(0, len(ids), ROUND_ID_BYTES):
-        yield ids[at : at + ROUND_ID_BYTES]

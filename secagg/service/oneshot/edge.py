@@ -34,18 +34,19 @@ from secagg.service.events import (
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.kept import dump_failure, load_failure
 from secagg.service.keys import ServerCredentials
-from secagg.service.led import Entrance, LedRun, Shared
+from secagg.service.led import Entrance, Shared
 from secagg.service.line import (
     BrokenStreamError,
     Line,
+    Outcome,
     Stream,
-    is_closed,
     print_nothing,
     read_outcome,
-    round_of_end,
+    read_rounds,
 )
 from secagg.service.oneshot.desks import ClientDesk
 from secagg.service.oneshot.driver import UploadDriver
+from secagg.service.oneshot.offered import OfferedRun
 from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan, view_of
 from secagg.service.oneshot.rounds import CLOSED, FramesAsPacked
 from secagg.service.oneshot.run import EDGES
@@ -325,7 +326,7 @@ class EdgeDriver(UploadDriver):
             self._refuse(self, client, item)
 
 
-class EdgeRun(LedRun[EdgeDriver]):
+class EdgeRun(OfferedRun[EdgeDriver]):
     """The rounds of an edge; made by `AggregationServer.open_edge`. Its place is its own database's."""
 
     _protocol = b"edge"
@@ -354,7 +355,6 @@ class EdgeRun(LedRun[EdgeDriver]):
         )
         self._upward = _Upward(self)
         self._holding: asyncio.Task[None] | None = None
-        self._offers: set[asyncio.Task[None]] = set()
 
     # --- what the caller does
 
@@ -405,8 +405,6 @@ class EdgeRun(LedRun[EdgeDriver]):
     async def start(self) -> None:
         """Go on with every round that the store has, and connect to the root. Raises StoreError."""
         await super().start()
-        for driver in self._rounds.values():
-            self._attach(driver)
         if self._heart.lost is not None:
             raise self._heart.lost
         self._holding = asyncio.create_task(self._line.hold(self._upward))
@@ -475,14 +473,7 @@ class EdgeRun(LedRun[EdgeDriver]):
     def _check_same(self, kept: EdgeDriver | KeptRound, wanted: Any) -> None:  # noqa: ANN401
         """Nobody asks an edge for a round by a ticket."""
 
-    def _attach(self, driver: EdgeDriver) -> None:
-        """Tell clients of it once the store has it."""
-        offering = asyncio.create_task(self._offer(driver))
-        self._offers.add(offering)
-        offering.add_done_callback(self._offers.discard)
-
-    async def _offer(self, driver: EdgeDriver) -> None:
-        await driver.settled.wait()
+    def _offer(self, driver: EdgeDriver) -> None:
         if driver.uploading:
             self._clients.offer(driver)
 
@@ -495,10 +486,6 @@ class EdgeRun(LedRun[EdgeDriver]):
         """Tell of a round that could not be begun; it is offered again on a new stream."""
         self._observer(StoreFailed(round_id, str(error)))
         self._upward.connect_again()
-
-    async def _stop_rounds(self) -> None:
-        await end_tasks(*self._offers)
-        await super()._stop_rounds()
 
     def _hang_up(self, *, at_once: bool) -> None:
         if at_once:
@@ -557,13 +544,13 @@ class _Upward:
         rounds = {driver.round_id: driver for driver in self._run.rounds}
         match record.type:
             case RecordType.ROUNDS:
-                self._on_rounds(_split(bytes(record.content)), rounds)
+                self._on_rounds(read_rounds(record.content), rounds)
             case RecordType.PAYLOAD:
                 self._payload = bytes(record.content)
             case RecordType.FRAME:
                 await self._on_frame(bytes(record.content), rounds)
             case RecordType.ENDED:
-                self._on_end(bytes(record.content), rounds)
+                self._on_end(read_outcome(record.content), rounds)
             case RecordType.TAKEN:  # vectors may be fetched until the round is over
                 if (taken := rounds.get(bytes(record.content))) is not None:
                     taken.root_has_it()
@@ -583,13 +570,12 @@ class _Upward:
                 driver.root_is_over(False, "the root has ended it meanwhile")
 
     @staticmethod
-    def _on_end(content: bytes, rounds: dict[bytes, EdgeDriver]) -> None:
-        completed, why = read_outcome(content)
-        driver = rounds.get(round_of_end(content))
+    def _on_end(said: Outcome, rounds: dict[bytes, EdgeDriver]) -> None:
+        driver = rounds.get(said.round_id)
         if driver is None:
             return
-        if not is_closed(content):
-            driver.root_is_over(completed, why)
+        if not said.closed:
+            driver.root_is_over(said.completed, said.why)
         elif driver.uploading:
             driver.root_is_over(False, "the root took no more before our sum was sent")
 
@@ -623,13 +609,6 @@ class _Upward:
         with suppress(StreamError):  # it has asked too often for what we do not have, and is not answered
             if await driver.receive(ROOT, frame) is Standing.LOST:
                 self.connect_again()
-
-
-def _split(content: bytes) -> Collection[bytes]:
-    """Return round ids. Raises StreamError."""
-    if len(content) % 16:
-        raise StreamError("record: ROUNDS are ids of 16 bytes")
-    return {content[at : at + 16] for at in range(0, len(content), 16)}
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

@@ -19,10 +19,11 @@ from secagg.service.desk import Desk
 from secagg.service.errors import ServiceError
 from secagg.service.events import Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
-from secagg.service.led import Entrance, LedRun, Shared
+from secagg.service.led import Entrance, Shared
 from secagg.service.oneshot.desks import ClientDesk, EdgeDesk, MemberDesk
 from secagg.service.oneshot.driver import OneShotDriver
 from secagg.service.oneshot.epochs import Epoch, Epochs
+from secagg.service.oneshot.offered import OfferedRun
 from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan
 from secagg.service.oneshot.rounds import OneShotRound
 from secagg.service.registry import Registry
@@ -114,7 +115,7 @@ class OneShotSettings:
         return Registry.of((name, identity) for identity, name in names.items())
 
 
-class OneShotRun(LedRun[OneShotDriver]):
+class OneShotRun(OfferedRun[OneShotDriver]):
     """Rounds of one run, several at once if they like; made by `AggregationServer.open_oneshot`.
 
     Every accepted message is on disk before it is acknowledged. A client whose upload is acknowledged may
@@ -147,7 +148,6 @@ class OneShotRun(LedRun[OneShotDriver]):
         self._members = MemberDesk(self._rounds, self._epochs, settings.decryptors.identities)
         self._edges = EdgeDesk(self._rounds, self._journal, settings.edges.identities)
         self._stopped = False
-        self._offers: set[asyncio.Task[None]] = set()
         self._forming: set[asyncio.Task[Epoch]] = set()  # what rounds that are to begin wait for
 
     # --- what the caller does
@@ -306,8 +306,6 @@ class OneShotRun(LedRun[OneShotDriver]):
         """Go on with the epoch and every round that the store has. Raises StoreError."""
         await self._epochs.start()
         await super().start()
-        for driver in self._rounds.values():  # clients that come while they are restored hear of them then
-            self._attach(driver)
 
     async def _begin(self, plan: OneShotPlan, payload: Buffer, ticket: bytes) -> bytes:
         """Open a round with the committee of now; returns its id."""
@@ -352,7 +350,7 @@ class OneShotRun(LedRun[OneShotDriver]):
 
     async def _stop_rounds(self) -> None:
         self._stopped = True
-        await end_tasks(*self._forming, *self._offers)
+        await end_tasks(*self._forming)
         await super()._stop_rounds()
 
     def _others(self, epoch_id: bytes) -> list[OneShotDriver]:
@@ -389,14 +387,7 @@ class OneShotRun(LedRun[OneShotDriver]):
         if same != there:
             raise ParameterError("ticket: is of a round with other parameters")
 
-    def _attach(self, driver: OneShotDriver) -> None:
-        """Tell clients of it once the store has it: what is uploaded for a round is never uploaded again."""
-        offering = asyncio.create_task(self._offer(driver))
-        self._offers.add(offering)
-        offering.add_done_callback(self._offers.discard)
-
-    async def _offer(self, driver: OneShotDriver) -> None:
-        await driver.settled.wait()
+    def _offer(self, driver: OneShotDriver) -> None:
         self._edges.offer(driver)
         if driver.uploading:
             self._clients.offer(driver)
