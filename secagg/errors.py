@@ -36,6 +36,14 @@ class InfeasibleParameters(ParameterError):  # noqa: N818 - the name is part of 
     """No degree and threshold meet the threat model; the message says which demand to relax."""
 
 
+class RegistryError(SecAggError):
+    """The registry file is unusable; the message names the entry."""
+
+
+class KeyFileError(SecAggError):
+    """A key file is missing, unusable or readable by others."""
+
+
 class ConsentError(SecAggError):
     """Our caller does not consent to a sum over the survivors that its client was asked to sign."""
 

@@ -29,7 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transcript": {"kernels", "primitives", "messages", "protocol"} | EVERYBODY,
     "audit": {"lazy", "primitives", "messages"} | EVERYBODY,
     "store": {"primitives", "messages", "audit"} | EVERYBODY,
+    "key_files": {"primitives"} | EVERYBODY,
+    "registry": {"primitives", "messages", "store"} | EVERYBODY,
     "service": {"kernels", "primitives", "messages", "protocol", "local", "store", "transcript", "audit"}
+    | {"key_files", "registry"}
     | EVERYBODY,
     "costs": {"kernels", "primitives"} | EVERYBODY,
     "planning": {"kernels", "primitives", "messages", "costs"} | EVERYBODY,
@@ -39,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explanation_oneshot": {"planning_oneshot", "explanation"} | EVERYBODY,
     "reports": {"transcript", "planning", "planning_oneshot", "explanation"} | EVERYBODY,
     "cli_audit": {"primitives", "service", "store", "audit"} | EVERYBODY,
-    "cli_party": {"service", "store"} | EVERYBODY,
+    "cli_party": {"service", "store", "key_files", "registry"} | EVERYBODY,
     "cli_decrypt": {"cli_party", "service", "store", "secagg"} | EVERYBODY,
     "cli_edge": {"cli_party", "service", "store"} | EVERYBODY,
     "cli": {
@@ -62,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "cli_registry",
     }
     | EVERYBODY,
-    "cli_registry": {"service", "store", "secagg"} | EVERYBODY,
+    "cli_registry": {"service", "store", "secagg", "key_files", "registry"} | EVERYBODY,
     "__init__": {"lazy", "primitives", "protocol", "local", "local_oneshot", "planning", "explanation"}
     | EVERYBODY,
 }
@@ -82,6 +85,8 @@ EXEMPT = {
     "local": {"os"},
     "local_oneshot": {"os"},
     "store": {"os", "sqlite3", "threading", "time"},
+    "key_files": {"os"},
+    "registry": {"time"},
 }
 FACES = {
     "secagg",

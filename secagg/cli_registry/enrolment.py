@@ -21,9 +21,9 @@ from secagg.cli_registry.common import (
 
 if TYPE_CHECKING:
     from secagg.params import Signer
+    from secagg.registry import RegistryDocument, RegistryFile
     from secagg.service.authority import Authority
     from secagg.service.enrolment import Admission, InvitationLedger
-    from secagg.service.registry import RegistryDocument, RegistryFile
 
 _DAY_MS = 86_400_000
 PARTY_KEY, TLS_KEY, PARTY_CRT, REGISTRY = "party.key", "tls.key", "party.crt", "registry.toml"
@@ -70,10 +70,10 @@ def invite(
     as_json: JsonOption = False,
 ) -> None:
     """Invite a party: whoever has the file may take the name, once. Send it so that nobody else reads it."""
+    from secagg.registry import RegistryFile, parse_roles
     from secagg.service import read_identity
     from secagg.service.authority import fingerprint
     from secagg.service.enrolment import invite as make
-    from secagg.service.registry import RegistryFile, parse_roles
 
     if withdraw:
         _withdraw(name, _ledger_path(registry, ledger), as_json)
@@ -142,10 +142,10 @@ def admit(
     as_json: JsonOption = False,
 ) -> None:
     """Admit a party that was invited, or one with new keys: the next registry, and a certificate."""
+    from secagg.registry import RegistryFile, changes
     from secagg.service import read_identity
     from secagg.service.authority import Authority
     from secagg.service.enrolment import RENEWAL, kind_of
-    from secagg.service.registry import RegistryFile, changes
 
     text, signer, file = read(request), read_identity(key), RegistryFile(registry)
     issuer = Authority.load(authority / AUTHORITY_CRT, authority / AUTHORITY_KEY)
@@ -171,8 +171,8 @@ def admit(
 
 def _check_invited(document: RegistryDocument, signer: Signer, name: str) -> None:
     """Say now what would be refused when the party answers. Raises RegistryError."""
+    from secagg.registry import WrongOperatorError
     from secagg.service import RegistryError
-    from secagg.service.registry import WrongOperatorError
 
     if document.party(name) is not None:
         raise RegistryError(f"party {name}: is, or was, in the registry already: take another name")
@@ -256,9 +256,9 @@ class _Ledger:
 
 
 def _ask(invitation: Path, folder: Path, as_json: bool) -> None:
+    from secagg.registry.document import in_order
     from secagg.service.enrolment import Invitation
     from secagg.service.enrolment import enroll as make
-    from secagg.service.registry.document import in_order
 
     invited = Invitation.parse(read(invitation))
     invited.offer.check(now_ms())  # before there is a key
@@ -277,10 +277,10 @@ def _ask(invitation: Path, folder: Path, as_json: bool) -> None:
 
 
 def _ask_again(folder: Path, rotate: bool, as_json: bool) -> None:
+    from secagg.registry import load
     from secagg.service import ServerCredentials, read_identity
     from secagg.service.authority import party_of
     from secagg.service.enrolment import renew
-    from secagg.service.registry import load
 
     present = read_identity(folder / PARTY_KEY)
     name = party_of(ServerCredentials.load(folder / PARTY_CRT).certificate).name
@@ -297,11 +297,11 @@ def _ask_again(folder: Path, rotate: bool, as_json: bool) -> None:
 
 def _take(invitation: Path | None, folder: Path, admission: Path, as_json: bool) -> None:
     """Check the operator's answer with the keys that were asked for, and put everything in place."""
+    from secagg.key_files import read_private, retire_key
+    from secagg.registry import check_chain, dump, load
     from secagg.service import ServerCredentials, read_identity
     from secagg.service.authority import CertifiedParty, party_of
     from secagg.service.enrolment import Admission, Invitation, accept, accept_again
-    from secagg.service.keys import read_private, retire_key
-    from secagg.service.registry import check_chain, dump, load
 
     given = Admission.parse(read(admission))
     certified = party_of(given.certificate)
@@ -348,7 +348,7 @@ def _identity(path: Path) -> Signer:
 
 
 def _tls_key(path: Path) -> bytes:
+    from secagg.key_files import read_private
     from secagg.service.authority import write_tls_key
-    from secagg.service.keys import read_private
 
     return read_private(path) if path.exists() else write_tls_key(path)

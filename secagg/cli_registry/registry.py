@@ -19,7 +19,7 @@ from secagg.cli_registry.common import (
 )
 
 if TYPE_CHECKING:
-    from secagg.service.registry import RegistryDocument
+    from secagg.registry import RegistryDocument
 
 app = typer.Typer(no_args_is_help=True, help="The signed registry of a federation.")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the party.")]
@@ -40,8 +40,8 @@ def new(
     as_json: JsonOption = False,
 ) -> None:
     """Make version 1 of a registry. Every version stays in REGISTRY.history, beside the file."""
+    from secagg.registry import RegistryFile, found
     from secagg.service import Registry, read_identity
-    from secagg.service.registry import RegistryFile, found
 
     known = None if plain is None else Registry.load(plain)
     made = found(read_identity(key), federation, now_ms(), plain=known)
@@ -52,7 +52,7 @@ def new(
 @app.command(epilog="Example: secagg registry show registry.toml --json")
 def show(path: RegistryArgument, *, as_json: JsonOption = False) -> None:
     """Print a registry, once its signatures are checked."""
-    from secagg.service.registry import load
+    from secagg.registry import load
 
     document = load(path)
     if as_json:
@@ -80,7 +80,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say what changed between two versions of one registry; exit status 1 where the second is older."""
-    from secagg.service.registry import RollbackError, changes, load
+    from secagg.registry import RollbackError, changes, load
 
     before, after = load(old), load(new)
     if (before.federation, before.version) > (after.federation, after.version):
@@ -118,7 +118,7 @@ def verify(
 
     Beside REGISTRY.history every version that is there is checked as well.
     """
-    from secagg.service.registry import DocumentError, RegistryFile, check_first, demand, load
+    from secagg.registry import DocumentError, RegistryFile, check_first, demand, load
 
     expected = None if operator is None else identity_of(operator, "--operator")
     witnesses = [identity_of(one, "--witness") for one in witness or ()]
@@ -149,8 +149,8 @@ def revoke(
     path: RegistryArgument, name: NameArgument, *, key: KeyOption, as_json: JsonOption = False
 ) -> None:
     """Revoke a party, for ever: its name and its identity never come back."""
+    from secagg.registry import revoke as make
     from secagg.service import read_identity
-    from secagg.service.registry import revoke as make
 
     signer = read_identity(key)
     _edit(path, as_json, lambda document: make(document, signer, now_ms(), name=name))
@@ -168,8 +168,8 @@ def roles(
     as_json: JsonOption = False,
 ) -> None:
     """Give a party other roles."""
+    from secagg.registry import parse_roles, set_roles
     from secagg.service import read_identity
-    from secagg.service.registry import parse_roles, set_roles
 
     signer, wanted = read_identity(key), parse_roles(role)
     _edit(path, as_json, lambda document: set_roles(document, signer, now_ms(), name=name, roles=wanted))
@@ -192,9 +192,9 @@ def countersign(
     as_json: JsonOption = False,
 ) -> None:
     """Add a witness's signature to a registry: that this version is the one that the witness has seen."""
+    from secagg.registry import RegistryFile, load, merged
+    from secagg.registry import countersign as sign
     from secagg.service import read_identity
-    from secagg.service.registry import RegistryFile, load, merged
-    from secagg.service.registry import countersign as sign
 
     if (key is None) == (copy is None):
         raise typer.BadParameter("--key or --from: one of them is needed")
@@ -223,8 +223,8 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Hand the registry over to another key of the operator, which signs from the next version on."""
+    from secagg.registry import hand_over
     from secagg.service import read_identity
-    from secagg.service.registry import hand_over
 
     signer, follower = read_identity(key), identity_of(to, "--to")
     _edit(path, as_json, lambda document: hand_over(document, signer, now_ms(), to=follower))
@@ -232,7 +232,7 @@ def rotate(
 
 def _check_known(known: list[Path], document: RegistryDocument, chain: tuple[RegistryDocument, ...]) -> None:
     """Check that a document follows the versions that are known. Raises DocumentError."""
-    from secagg.service.registry import check_chain, check_successor, load
+    from secagg.registry import check_chain, check_successor, load
 
     earlier = sorted(map(load, known), key=lambda one: one.version)
     if document.version < earlier[-1].version:
@@ -241,7 +241,7 @@ def _check_known(known: list[Path], document: RegistryDocument, chain: tuple[Reg
 
 
 def _edit(path: Path, as_json: bool, change: Callable[[RegistryDocument], RegistryDocument]) -> None:
-    from secagg.service.registry import RegistryFile
+    from secagg.registry import RegistryFile
 
     before: list[RegistryDocument] = []
 
@@ -254,7 +254,7 @@ def _edit(path: Path, as_json: bool, change: Callable[[RegistryDocument], Regist
 
 
 def _tell(as_json: bool, before: RegistryDocument | None, made: RegistryDocument) -> None:
-    from secagg.service.registry import changes
+    from secagg.registry import changes
 
     lines = [str(one) for one in changes(before, made)]
     answer(
@@ -267,7 +267,7 @@ def _called(document: RegistryDocument) -> str:
 
 
 def _facts(document: RegistryDocument) -> dict[str, Any]:
-    from secagg.service.registry.document import in_order
+    from secagg.registry.document import in_order
 
     return {
         "federation": document.federation,

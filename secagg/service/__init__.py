@@ -1,5 +1,15 @@
 """The service: sockets, clocks and configuration around the sessions. Needs the extra `service`."""
 
+from secagg.errors import KeyFileError, RegistryError
+from secagg.key_files import (
+    former_keys,
+    read_identity,
+    read_private,
+    store_key,
+    write_identity,
+    write_private,
+)
+from secagg.registry import Registry, accept_file, check_name, follow_file
 from secagg.service.authority import CertificateError, PartyCredentials, check_issued
 from secagg.service.client import AggregationClient
 from secagg.service.clock import Clock, ManualClock, SystemClock
@@ -8,9 +18,7 @@ from secagg.service.errors import (
     BusyError,
     ConnectionLostError,
     HelloError,
-    KeyFileError,
     NotHereError,
-    RegistryError,
     ServiceError,
     StreamError,
 )
@@ -34,22 +42,13 @@ from secagg.service.events import (
     UploadTaken,
 )
 from secagg.service.kept import Deadlines
-from secagg.service.keys import (
-    ServerCredentials,
-    former_keys,
-    read_identity,
-    read_private,
-    store_key,
-    write_identity,
-    write_private,
-)
+from secagg.service.keys import ServerCredentials
 from secagg.service.oneshot.client import Contribution, OneShotClient
 from secagg.service.oneshot.decryptor import Decryptor
 from secagg.service.oneshot.edge import EdgeRun, EdgeSettings
 from secagg.service.oneshot.plan import OneShotDeadlines
 from secagg.service.oneshot.run import OneShotRun, OneShotSettings
 from secagg.service.reach import host_and_port, outdated
-from secagg.service.registry import Registry, accept_file, check_name, follow_file
 from secagg.service.run import RunSettings, ServedRun
 from secagg.service.seat import BeforeSign, Question, RoundOutcome
 from secagg.service.selection import Selection

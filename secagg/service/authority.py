@@ -21,13 +21,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from secagg.errors import ParameterError
+from secagg.errors import KeyFileError, ParameterError, RegistryError
+from secagg.key_files import write_private
 from secagg.params import Identity
 from secagg.primitives.signatures import check_identity
-from secagg.service.errors import KeyFileError, RegistryError, ServiceError
-from secagg.service.keys import SERVER_NAME, ServerCredentials, general_name, write_private
+from secagg.registry.names import check_name
+from secagg.service.errors import ServiceError
+from secagg.service.keys import SERVER_NAME, ServerCredentials, general_name
 from secagg.service.reach import outdated
-from secagg.service.registry.names import check_name
 
 AUTHORITY_DAYS = 20 * 365  # whoever has it must be told of the next one by hand, so seldom
 SERVER_DAYS = 825  # as `ServerCredentials.generate`

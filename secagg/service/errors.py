@@ -11,14 +11,6 @@ class ServiceError(SecAggError):
     """Base of the service's own errors."""
 
 
-class RegistryError(ServiceError):
-    """The registry file is unusable; the message names the entry."""
-
-
-class KeyFileError(ServiceError):
-    """A key file is missing, unusable or readable by others."""
-
-
 class HelloError(ServiceError):
     """A peer could not prove its identity."""
 

@@ -13,6 +13,7 @@ from secagg import audit
 from secagg.effects import Aggregate
 from secagg.errors import InfeasibleParameters, ParameterError, RoundAbortedError
 from secagg.params import Buffer, Identity
+from secagg.registry import Registry
 from secagg.service.clock import Clock
 from secagg.service.connection import Intake
 from secagg.service.driver import Driver
@@ -21,7 +22,6 @@ from secagg.service.events import Observer, StoreFailed, guarded
 from secagg.service.heart import Heart
 from secagg.service.hello import Hello
 from secagg.service.kept import dump_failure
-from secagg.service.registry import Registry
 from secagg.service.stored import DAMAGED, Ended, Services, given_up
 from secagg.service.tasks import end_tasks, on_thread
 from secagg.service.transcripts import Transcripts

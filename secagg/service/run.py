@@ -10,6 +10,7 @@ from typing import Any
 from secagg.effects import Aggregate
 from secagg.errors import ParameterError
 from secagg.params import Buffer, Identity, RoundParameters
+from secagg.registry import Registry
 from secagg.service.connection import Intake
 from secagg.service.context import round_context
 from secagg.service.driver import RoundDriver
@@ -18,7 +19,6 @@ from secagg.service.events import LedgerNoted, Observer, ignore
 from secagg.service.hello import DEFAULT_PLACE, Hello, check_place
 from secagg.service.kept import Deadlines, RoundPlan
 from secagg.service.led import Entrance, LedRun, Shared
-from secagg.service.registry import Registry
 from secagg.service.selection import Selection, choose
 from secagg.service.stored import Ended, ended
 from secagg.service.streams import Streams

@@ -15,6 +15,7 @@ from secagg.errors import LocalProtocolError, RoundAbortedError
 from secagg.params import Buffer, Identity
 from secagg.protocol import ServerSession
 from secagg.protocol.oneshot import EdgeServer, OneShotProgress, OneShotServer
+from secagg.registry import Registry
 from secagg.service.clock import Clock
 from secagg.service.events import (
     Event,
@@ -26,7 +27,6 @@ from secagg.service.events import (
     TranscriptSealed,
 )
 from secagg.service.kept import dump_failure, dump_result, load_failure
-from secagg.service.registry import Registry
 from secagg.service.transcripts import Recording, Transcripts
 from secagg.store import ParticipationLedger, StoreDamagedError, StoreError
 from secagg.store.sql import AuditLog, Journal, KeptRound, State

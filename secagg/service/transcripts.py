@@ -10,11 +10,11 @@ from typing import BinaryIO, TypeAlias
 
 from secagg.effects import Effect
 from secagg.errors import ParameterError
+from secagg.key_files import create_private
 from secagg.params import Identity, RoundParameters, Signer
 from secagg.params_oneshot import OneShotParameters
 from secagg.protocol import ServerSession
 from secagg.protocol.oneshot import CommitteeView, OneShotServer, PackedStore
-from secagg.service.keys import create_private
 from secagg.store import move_into_place, sync_file
 from secagg.transcript import RecordedOneShotServer, RecordedServerSession
 

@@ -462,14 +462,14 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "registry: signatures stay",
-        "secagg.service.registry.kept",
+        "secagg.registry.kept",
         "        if federations := sorted(",
         "        if federations := [] and sorted(",
         "a signed registry is not replaced by one without",
     ),
     Defence(
         "registry: follows the admission",
-        "secagg.service.registry.kept",
+        "secagg.registry.kept",
         "    check_chain(known, documents)\n",
         "    return\n",
         "a party's registry is its operator's",

@@ -165,14 +165,14 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "service: private files",
-        "secagg.service.keys",
+        "secagg.key_files",
         "os.open(name, flags, 0o600)",
         "os.open(name, flags, 0o666)",
         "keys and transcripts are their owner's alone from their first byte",
     ),
     Defence(
         "service: new files",
-        "secagg.service.keys",
+        "secagg.key_files",
         'return open(path, "xb", opener',
         'return open(path, "wb", opener',
         "keys and transcripts are not written into files of others",

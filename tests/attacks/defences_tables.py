@@ -174,7 +174,7 @@ DEFENCES = (
     ),
     Defence(
         "runs: one party at a time in a registry",
-        "secagg.service.registry.names",
+        "secagg.registry.names",
         "        lock = held(path)\n",
         '        lock = FileLock(path.with_name(f".{path.name}.{time.monotonic_ns()}.lock"))\n',
         "who enrols at the same time is enrolled",

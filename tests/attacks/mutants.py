@@ -60,7 +60,8 @@ _SERVICE = (
             "network_faults",
         )
     ),
-    "tests/service/registry/test_kept.py",
+    "tests/test_key_files.py",
+    "tests/registry/test_kept.py",
     "tests/service/oneshot/test_liars.py",
 )
 _TRAINING = (
@@ -227,7 +228,7 @@ def find(defence: Defence, known: Mapping[str, list[str]], *, every: bool) -> li
 def _suite(defence: Defence) -> tuple[str, ...]:
     """All attacks, first those that are most likely to meet the defence."""
     if defence in defences_tables.DEFENCES:
-        return (*_TABLES, "tests/service/registry/test_names.py", *_TRAINING)
+        return (*_TABLES, "tests/registry/test_names.py", *_TRAINING)
     if defence in defences_ways.DEFENCES:
         return _WAYS
     if defence in defences_hybrid.DEFENCES:
@@ -240,7 +241,7 @@ def _suite(defence: Defence) -> tuple[str, ...]:
         return (*_SERVICE, *_STATE, *_OTHERS_LIE)
     if defence.module.startswith("fedcore.") or defence.module.endswith(".context"):
         return _TRAINING
-    if ".service." in defence.module:
+    if any(part in defence.module for part in (".service.", ".registry.", ".key_files")):
         return (*_SERVICE, *_STATE)
     if any(part in defence.module for part in (".server.", ".messages.", ".recovery")):
         return (*_OTHERS_LIE, *_SERVER_LIES, *_STATE)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 import secagg.cli
 from secagg import SecAggError
+from secagg.registry import RegistryFile, load
 from secagg.service import Registry, ServerCredentials, former_keys, read_identity, write_identity
 from secagg.service.authority import PartyCredentials, check_issued
-from secagg.service.registry import RegistryFile, load
 
 Call = Callable[..., Any]
 

@@ -41,7 +41,7 @@ from fedcore.rounds.task import Task
 from fedcore.rounds.terms import Terms
 from fedcore.statistics.standardizer import Standardizer
 from secagg.effects import Aborted, Completed, Effect, InputWanted, Refused, RosterAccepted, Send, SignWanted
-from secagg.errors import LocalProtocolError, ParameterError, RemoteProtocolError
+from secagg.errors import LocalProtocolError, ParameterError, RegistryError, RemoteProtocolError
 from secagg.messages import (
     KINDS,
     RevealedShare,
@@ -60,11 +60,11 @@ from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession, ServerSession
 from secagg.protocol.server import snapshot as server_snapshot
 from secagg.protocol.snapshot import checked_body, with_digest
-from secagg.service.errors import HelloError, RegistryError, StreamError
+from secagg.registry import Registry
+from secagg.service.errors import HelloError, StreamError
 from secagg.service.hello import check_hello, make_hello, read_hello
 from secagg.service.line import read_outcome
 from secagg.service.records import Record, RecordReader, RecordType, encode_record
-from secagg.service.registry import Registry
 from secagg.transcript import RecordedServerSession, transcript_digest, verify
 from secagg.transcript.entries import LENGTH_BYTES, MAGIC, EntryKind, Seal, address, framed, seal_text
 from tests.fuzz.oneshot import TARGETS as ONESHOT_TARGETS

@@ -9,6 +9,9 @@ from secagg.errors import RemoteProtocolError
 from secagg.messages import decode, encode
 from secagg.messages.fields import large_octets, messages, uint
 from secagg.params import Buffer, Identity, Signer
+from secagg.registry.chain import check_chain, check_first
+from secagg.registry.document import VERSION_LIMIT, Party, RegistryDocument
+from secagg.registry.editing import enrol, replace_identity
 from secagg.service.authority import (
     PARTY_DAYS,
     Authority,
@@ -28,9 +31,6 @@ from secagg.service.enrolment.errors import (
 from secagg.service.enrolment.invitation import Invitation
 from secagg.service.enrolment.ledger import InvitationRecord, check_open
 from secagg.service.enrolment.request import EnrolmentRequest, RenewalRequest
-from secagg.service.registry.chain import check_chain, check_first
-from secagg.service.registry.document import VERSION_LIMIT, Party, RegistryDocument
-from secagg.service.registry.editing import enrol, replace_identity
 
 KIND = "ADMISSION"
 _DAY_MS = 86_400_000

@@ -9,19 +9,18 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, field
 
-from secagg.errors import ParameterError, RemoteProtocolError
+from secagg.errors import ParameterError, RegistryError, RemoteProtocolError
 from secagg.messages import decode, encode
 from secagg.messages.fields import UINT64_LIMIT, large_octets, octets, uint
 from secagg.params import DIGEST_BYTES, IDENTITY_BYTES, Buffer, Entropy, Identity, Signer
 from secagg.primitives.labels import digest
 from secagg.primitives.labels import encode as label
 from secagg.primitives.signatures import SIGNATURE_BYTES, IdentityKey, check_identity, verify
+from secagg.registry.document import TIME_LIMIT_MS, Role, roles_from_bits, roles_to_bits
+from secagg.registry.names import check_name
 from secagg.service.enrolment.armor import armored, unarmored
 from secagg.service.enrolment.errors import ArmorError, EnrolmentError, ExpiredError, ProofError
-from secagg.service.errors import RegistryError
 from secagg.service.reach import host_and_port
-from secagg.service.registry.document import TIME_LIMIT_MS, Role, roles_from_bits, roles_to_bits
-from secagg.service.registry.names import check_name
 
 KIND = "INVITATION"
 SECRET_BYTES = 32

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from secagg.errors import ParameterError, RemoteProtocolError
+from secagg.errors import ParameterError, RegistryError, RemoteProtocolError
 from secagg.messages import decode, encode
 from secagg.messages.fields import UINT64_LIMIT, large_octets, octets, uint
 from secagg.params import IDENTITY_BYTES, Buffer, Identity, Signer
 from secagg.primitives.labels import digest
 from secagg.primitives.labels import encode as label
 from secagg.primitives.signatures import SIGNATURE_BYTES, check_identity, verify
+from secagg.registry.document import VERSION_LIMIT, RegistryDocument
+from secagg.registry.editing import Rotation, rotation
+from secagg.registry.names import check_name
 from secagg.service.authority import CertifiedParty, make_request
 from secagg.service.enrolment.armor import armored, unarmored
 from secagg.service.enrolment.errors import ArmorError, ProofError
 from secagg.service.enrolment.invitation import Invitation, Offer
-from secagg.service.errors import RegistryError
-from secagg.service.registry.document import VERSION_LIMIT, RegistryDocument
-from secagg.service.registry.editing import Rotation, rotation
-from secagg.service.registry.names import check_name
 
 ENROLMENT, RENEWAL = "ENROLMENT REQUEST", "RENEWAL REQUEST"
 

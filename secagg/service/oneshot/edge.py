@@ -18,6 +18,7 @@ from secagg.messages.oneshot import ONESHOT_FRAMES, OneShotParametersMessage, Pa
 from secagg.params import Buffer, Identity, Signer
 from secagg.protocol.oneshot import CommitteeView, EdgeServer, OneShotProgress, read_parameters
 from secagg.protocol.oneshot.view import sha256
+from secagg.registry import Registry
 from secagg.service.authority import PartyCredentials
 from secagg.service.connection import Intake
 from secagg.service.errors import ServiceError, StreamError
@@ -51,7 +52,6 @@ from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan, view_of
 from secagg.service.oneshot.rounds import CLOSED, FramesAsPacked
 from secagg.service.oneshot.run import EDGES
 from secagg.service.records import Record, RecordType
-from secagg.service.registry import Registry
 from secagg.service.stored import OVER, Ended, Incoming, Services, Standing, Step, StoredRound
 from secagg.service.tasks import end_tasks, on_thread
 from secagg.store import LeaseLostError, StoreDamagedError, StoreError

@@ -17,10 +17,10 @@ from secagg.messages.oneshot import ONESHOT_FRAMES, CommitteeAnnouncement
 from secagg.params import Identity
 from secagg.params_oneshot import CommitteeParameters
 from secagg.protocol.oneshot import ANY_COMMITTEE, CommitteeSession, CommitteeView, read_certificate
+from secagg.registry import Registry
 from secagg.service.errors import StreamError
 from secagg.service.events import CommitteeFailed, CommitteeReady, MessageRefused
 from secagg.service.kept import decoded
-from secagg.service.registry import Registry
 from secagg.service.stored import Services, Standing
 from secagg.service.tasks import on_thread
 from secagg.store import StoreDamagedError

@@ -13,6 +13,7 @@ from secagg.effects import AbortReason, Aggregate, Frame, OneShotAggregate, Refu
 from secagg.errors import ParameterError, RoundAbortedError
 from secagg.params import ROUND_ID_BYTES, Buffer, Identity, ThreatModel
 from secagg.params_oneshot import CommitteeParameters, OneShotParameters
+from secagg.registry import Registry
 from secagg.service.connection import Intake
 from secagg.service.context import round_context
 from secagg.service.desk import Desk
@@ -26,7 +27,6 @@ from secagg.service.oneshot.epochs import Epoch, Epochs
 from secagg.service.oneshot.offered import OfferedRun
 from secagg.service.oneshot.plan import OneShotDeadlines, OneShotPlan
 from secagg.service.oneshot.rounds import OneShotRound
-from secagg.service.registry import Registry
 from secagg.service.stored import Ended, ended
 from secagg.service.tasks import end_tasks, on_thread
 from secagg.service.transcripts import Transcripts

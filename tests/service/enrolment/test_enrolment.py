@@ -14,6 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg import IdentityKey, SecAggError
+from secagg.registry import (
+    IdentityChangedError,
+    RegistryDocument,
+    Role,
+    WrongOperatorError,
+    enrol,
+    found,
+    hand_over,
+    revoke,
+)
 from secagg.service import RegistryError
 from secagg.service.authority import (
     Authority,
@@ -48,18 +58,8 @@ from secagg.service.enrolment import (
     renew,
 )
 from secagg.service.enrolment.armor import armored, unarmored
-from secagg.service.registry import (
-    IdentityChangedError,
-    RegistryDocument,
-    Role,
-    WrongOperatorError,
-    enrol,
-    found,
-    hand_over,
-    revoke,
-)
 from secagg.store import MemoryStore
-from tests.service.registry.federation import OPERATOR, SECOND_OPERATOR, forged, key
+from tests.registry.federation import OPERATOR, SECOND_OPERATOR, forged, key
 
 NOW_MS = time.time_ns() // 1_000_000
 DAY_MS = 86_400_000

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.service import Registry, RegistryError
-from secagg.service.registry import (
+from secagg.registry import (
     DocumentError,
     DocumentSignatureError,
     ForkError,
@@ -25,7 +24,8 @@ from secagg.service.registry import (
     parse,
     revoke,
 )
-from tests.service.registry.federation import OPERATOR, full, key, with_parties
+from secagg.service import Registry, RegistryError
+from tests.registry.federation import OPERATOR, full, key, with_parties
 
 DOCUMENT = countersign(full(), key(9))
 TEXT = dump(DOCUMENT)

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from secagg.errors import ParameterError
+from secagg.errors import ParameterError, RegistryError
 from secagg.params import Identity, Signer
 from secagg.primitives.signatures import check_identity
-from secagg.service.errors import RegistryError
-from secagg.service.registry.chain import check_successor
-from secagg.service.registry.document import (
+from secagg.registry.chain import check_successor
+from secagg.registry.document import (
     NO_DOCUMENT,
     Former,
     Party,
@@ -23,8 +22,8 @@ from secagg.service.registry.document import (
     State,
     rotation_text,
 )
-from secagg.service.registry.errors import RevokedReturnedError, WrongOperatorError
-from secagg.service.registry.names import Registry
+from secagg.registry.errors import RevokedReturnedError, WrongOperatorError
+from secagg.registry.names import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.service import RegistryError
-from secagg.service.registry import (
+from secagg.registry import (
     DocumentSignatureError,
     Former,
     IdentityChangedError,
@@ -21,7 +20,8 @@ from secagg.service.registry import (
     found,
     parse_roles,
 )
-from tests.service.registry.federation import OPERATOR, forged, full, key, party, with_parties
+from secagg.service import RegistryError
+from tests.registry.federation import OPERATOR, forged, full, key, party, with_parties
 
 
 def test_the_digest_is_that_of_the_canonical_encoding() -> None:

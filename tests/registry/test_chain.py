@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.service import RegistryError
-from secagg.service.registry import (
+from secagg.registry import (
     DocumentError,
     DocumentSignatureError,
     ForkError,
@@ -33,9 +32,10 @@ from secagg.service.registry import (
     rotation,
     set_roles,
 )
-from secagg.service.registry.chain import lacking
-from secagg.service.registry.document import Former, Role
-from tests.service.registry.federation import (
+from secagg.registry.chain import lacking
+from secagg.registry.document import Former, Role
+from secagg.service import RegistryError
+from tests.registry.federation import (
     OPERATOR,
     PARTICIPANT,
     SECOND_OPERATOR,

@@ -6,7 +6,7 @@ It comes from a TOML file that the server and every client hold, either without 
 name = "hospital-3"
 identity = "<64 hexadecimal digits>"
 
-or as a signed document (`secagg.service.registry.file`), of which it is the active participants.
+or as a signed document (`secagg.registry.file`), of which it is the active participants.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secagg.errors import ParameterError
+from secagg.errors import ParameterError, RegistryError
 from secagg.params import Identity
 from secagg.primitives.signatures import check_identity
-from secagg.service.errors import RegistryError
 from secagg.store.errors import StoreBusyError, StoreError
 from secagg.store.lock import FileLock
 
@@ -76,7 +75,7 @@ class Registry:
         except (OSError, UnicodeDecodeError) as error:
             raise RegistryError(f"{path}: not a registry: {error}") from error
         if signed(path):
-            from secagg.service.registry.file import load  # which knows what this module is about
+            from secagg.registry.file import load  # which knows what this module is about
 
             return load(path).registry(role)
         return cls.parse(text, str(path))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from secagg.params import Signer, require
 from secagg.primitives.signatures import verify
-from secagg.service.registry.document import Countersignature, RegistryDocument, countersigned_text
-from secagg.service.registry.errors import CountersignatureError, ForkError
+from secagg.registry.document import Countersignature, RegistryDocument, countersigned_text
+from secagg.registry.errors import CountersignatureError, ForkError
 
 
 def countersign(document: RegistryDocument, signer: Signer) -> RegistryDocument:

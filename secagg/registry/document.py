@@ -1,8 +1,8 @@
 """The registry as a signed document: who is, and who was, enrolled with which roles.
 
 Frozen values, their canonical encoding (PROTOCOL.md, 4.3), their digest and what is signed. Documents of a
-federation form a chain by their digests; whether one follows another is `secagg.service.registry.chain`,
-their form as text is `secagg.service.registry.file`. No clock and no file here.
+federation form a chain by their digests; whether one follows another is `secagg.registry.chain`,
+their form as text is `secagg.registry.file`. No clock and no file here.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from secagg.errors import ParameterError, RemoteProtocolError
+from secagg.errors import ParameterError, RegistryError, RemoteProtocolError
 from secagg.messages import decode, encode
 from secagg.messages.fields import UINT64_LIMIT, large_octets, messages, octets, uint
 from secagg.params import DIGEST_BYTES, IDENTITY_BYTES, Buffer, Identity, Signer
 from secagg.primitives.labels import digest
 from secagg.primitives.labels import encode as label
 from secagg.primitives.signatures import SIGNATURE_BYTES, check_identity, verify
-from secagg.service.errors import RegistryError
-from secagg.service.registry.errors import DocumentSignatureError, IdentityChangedError
-from secagg.service.registry.names import Registry, check_name
+from secagg.registry.errors import DocumentSignatureError, IdentityChangedError
+from secagg.registry.names import Registry, check_name
 
 NO_DOCUMENT = bytes(DIGEST_BYTES)  # before the first
 VERSION_LIMIT = 2**32

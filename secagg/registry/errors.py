@@ -5,7 +5,7 @@ Every message names the party or the version, and what to do.
 
 from __future__ import annotations
 
-from secagg.service.errors import RegistryError
+from secagg.errors import RegistryError
 
 
 class DocumentError(RegistryError):

@@ -1,9 +1,9 @@
 """Who is enrolled: names of identities, and the signed, versioned document that they come from."""
 
-from secagg.service.registry.chain import check_chain, check_first, check_successor
-from secagg.service.registry.changes import Change, ChangeKind, changes
-from secagg.service.registry.document import Former, Party, RegistryDocument, Role, State, parse_roles
-from secagg.service.registry.editing import (
+from secagg.registry.chain import check_chain, check_first, check_successor
+from secagg.registry.changes import Change, ChangeKind, changes
+from secagg.registry.document import Former, Party, RegistryDocument, Role, State, parse_roles
+from secagg.registry.editing import (
     Rotation,
     enrol,
     found,
@@ -13,7 +13,7 @@ from secagg.service.registry.editing import (
     rotation,
     set_roles,
 )
-from secagg.service.registry.errors import (
+from secagg.registry.errors import (
     CountersignatureError,
     DocumentError,
     DocumentSignatureError,
@@ -26,10 +26,10 @@ from secagg.service.registry.errors import (
     RollbackError,
     WrongOperatorError,
 )
-from secagg.service.registry.file import RegistryFile, dump, load, parse
-from secagg.service.registry.kept import KeptRegistry, accept_file, follow_file
-from secagg.service.registry.names import Registry, check_name
-from secagg.service.registry.witnesses import countersign, demand, merged
+from secagg.registry.file import RegistryFile, dump, load, parse
+from secagg.registry.kept import KeptRegistry, accept_file, follow_file
+from secagg.registry.names import Registry, check_name
+from secagg.registry.witnesses import countersign, demand, merged
 
 __all__ = [
     "Change",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from secagg.errors import RegistryError
 from secagg.params import Identity
-from secagg.service.errors import RegistryError
-from secagg.service.registry.chain import check_chain, check_first, lacking
-from secagg.service.registry.changes import Change, changes
-from secagg.service.registry.document import RegistryDocument, Role
-from secagg.service.registry.file import RegistryFile
-from secagg.service.registry.names import Registry, signed
-from secagg.service.registry.witnesses import demand, merged
+from secagg.registry.chain import check_chain, check_first, lacking
+from secagg.registry.changes import Change, changes
+from secagg.registry.document import RegistryDocument, Role
+from secagg.registry.file import RegistryFile
+from secagg.registry.names import Registry, signed
+from secagg.registry.witnesses import demand, merged
 from secagg.store.store import Store
 
 _PREFIX = "registry/"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from secagg.errors import RegistryError
 from secagg.params import Identity
-from secagg.service.errors import RegistryError
-from secagg.service.registry.document import Party, RegistryDocument
-from secagg.service.registry.errors import (
+from secagg.registry.document import Party, RegistryDocument
+from secagg.registry.errors import (
     ForkError,
     GapError,
     IdentityChangedError,

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from secagg.errors import RegistryError
 from secagg.params import Identity
-from secagg.service.errors import RegistryError
-from secagg.service.registry.chain import check_chain, check_successor
-from secagg.service.registry.document import (
+from secagg.registry.chain import check_chain, check_successor
+from secagg.registry.document import (
     Countersignature,
     Former,
     Party,
@@ -25,8 +25,8 @@ from secagg.service.registry.document import (
     in_order,
     parse_roles,
 )
-from secagg.service.registry.errors import RollbackError
-from secagg.service.registry.names import held, is_document
+from secagg.registry.errors import RollbackError
+from secagg.registry.names import held, is_document
 from secagg.store import replace_file
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

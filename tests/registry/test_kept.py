@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from secagg import ParameterError
-from secagg.service import Registry, RegistryError, accept_file, follow_file
-from secagg.service.registry import (
+from secagg.registry import (
     CountersignatureError,
     DocumentSignatureError,
     ForkError,
@@ -27,8 +26,9 @@ from secagg.service.registry import (
     merged,
     revoke,
 )
+from secagg.service import Registry, RegistryError, accept_file, follow_file
 from secagg.store import MemoryStore, SqliteStore, Store
-from tests.service.registry.federation import OPERATOR, SECOND_OPERATOR, key, with_parties
+from tests.registry.federation import OPERATOR, SECOND_OPERATOR, key, with_parties
 
 CHAIN = with_parties("hospital-1", "hospital-2", "hospital-3")
 BOARD, OTHER = key(70), key(71)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from secagg.service.registry.document import Party, RegistryDocument, in_order
+from secagg.registry.document import Party, RegistryDocument, in_order
 
 _DIGITS = 12  # of an identity, enough to compare by eye
 

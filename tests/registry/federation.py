@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from secagg import IdentityKey
-from secagg.service.registry import (
+from secagg.registry import (
     Party,
     RegistryDocument,
     Role,
