@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from secagg.lazy import attributes
 
 if TYPE_CHECKING:
+    from secagg.digests import arrays_digest
     from secagg.effects import (
         Aborted,
         AbortReason,
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from secagg.primitives.bounds import check_parameters, choose_parameters, harary_parameters
     from secagg.primitives.labels import context_digest
     from secagg.primitives.signatures import IdentityKey, check_identity
-    from secagg.protocol import ClientSession, ServerSession
+    from secagg.protocol import ClientSession, ServerSession, parameters_frame, sender_of
     from secagg.protocol.oneshot import (
         CommitteeSession,
         Contributor,
@@ -157,13 +158,16 @@ __all__ = [
     "Traffic",
     "UploadTaken",
     "aggregate",
+    "arrays_digest",
     "check_identity",
     "check_parameters",
     "choose_parameters",
     "context_digest",
     "explain",
     "harary_parameters",
+    "parameters_frame",
     "plan",
+    "sender_of",
 ]
 
 __getattr__ = attributes(
@@ -235,12 +239,15 @@ __getattr__ = attributes(
         "Traffic": "effects",
         "UploadTaken": "effects",
         "aggregate": "local",
+        "arrays_digest": "digests",
         "check_identity": "primitives.signatures",
         "check_parameters": "primitives.bounds",
         "choose_parameters": "primitives.bounds",
         "context_digest": "primitives.labels",
         "explain": "explanation",
         "harary_parameters": "primitives.bounds",
+        "parameters_frame": "protocol",
         "plan": "planning",
+        "sender_of": "protocol",
     },
 )

@@ -42,6 +42,7 @@ class RefusalReason(StrEnum):
     NO_QUORUM = "no quorum"
     CONTEXT_REPEATED = "a vector for this context was uploaded before"
     ROUND_FULL = "the round takes no more uploads"
+    UPLOAD_LOST = "the upload was not kept"
 
 
 class DropReason(StrEnum):
@@ -72,6 +73,7 @@ class AbortReason(StrEnum):
     CHECK_FAILED = "the sum fails its checks: somebody lied"
     WRONG_SHARES = "delivered shares are not those of the neighbors"
     BAD_CONTRIBUTION = "a contribution to a mask does not open"
+    CONTEXT_MISMATCH = "another context"
 
 
 class BlameReason(StrEnum):

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "primitives": {"kernels"} | EVERYBODY,
     "messages": EVERYBODY,
     "protocol": {"kernels", "primitives", "messages"} | EVERYBODY,
+    "digests": {"primitives"} | EVERYBODY,
     "local": {"kernels", "primitives", "protocol", "local_oneshot"} | EVERYBODY,
     "local_oneshot": {"kernels", "primitives", "protocol"} | EVERYBODY,
     "transcript": {"kernels", "primitives", "messages", "protocol"} | EVERYBODY,
@@ -66,7 +67,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     }
     | EVERYBODY,
     "cli_registry": {"service", "store", "secagg", "key_files", "registry"} | EVERYBODY,
-    "__init__": {"lazy", "primitives", "protocol", "local", "local_oneshot", "planning", "explanation"}
+    "__init__": {
+        "lazy",
+        "digests",
+        "primitives",
+        "protocol",
+        "local",
+        "local_oneshot",
+        "planning",
+        "explanation",
+    }
     | EVERYBODY,
 }
 ABOVE = {

@@ -169,6 +169,7 @@ class Seat:
         round_id, snapshot = kept[:ROUND_ID_BYTES], kept[ROUND_ID_BYTES:]
         return ClientSession.restore(
             snapshot,
+            upload=settings.store.get(self._kept("upload")),
             signer=settings.signer,
             policy=settings.policy,
             seen=StoredIds(settings.store, "accepted"),
@@ -319,6 +320,8 @@ class Seat:
             values[self._kept("session")] = parameters.round_id + session.snapshot()
             if not self._released:
                 values[self._kept("payload")] = self._payload
+            if new_frame and session.upload is not None:
+                values[self._kept("upload")] = bytes(session.upload)
         if values:
             settings.store.put(values)
         settings.counter.advance(_counter_name(parameters), session.releases)  # after the snapshot
@@ -334,7 +337,8 @@ class Seat:
 
     def _unkeep(self) -> None:
         if self._settings.resumes:
-            self._settings.store.put({self._kept("session"): None, self._kept("payload"): None})
+            kept = map(self._kept, ("session", "payload", "upload"))
+            self._settings.store.put(dict.fromkeys(kept))
 
     async def _carry_out(self, session: ClientSession, effects: list[Effect], outlet: Outlet) -> None:
         self._persist(session, effects)  # first; then release

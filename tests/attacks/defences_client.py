@@ -8,9 +8,37 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "context",
         "secagg.protocol.client.policy",
-        "if parameters.context != context:",
+        "if context is not None and parameters.context != context:",
         "if False:",
         "a client takes part only in a round about what it was given",
+    ),
+    Defence(
+        "context: with the vector",
+        "secagg.protocol.client.session",
+        "if about != self._parameters.context:",
+        "if False:",
+        "a client that is told late what its vector is about leaves a round about something else",
+    ),
+    Defence(
+        "context: none, no vector",
+        "secagg.protocol.client.session",
+        "if about is None:",
+        "if False:",
+        "nothing is masked before somebody said what it is about",
+    ),
+    Defence(
+        "context: untold after a restart",
+        "secagg.protocol.client.session",
+        "context=None if state.open_context else state.parameters.context,",
+        "context=state.parameters.context,",
+        "a restart does not make a context that nobody compared a right one",
+    ),
+    Defence(
+        "upload: the one of the snapshot",
+        "secagg.protocol.client.session",
+        'require(digest == state.upload, "upload"',
+        'require(True, "upload"',
+        "an upload kept beside the snapshot is the one that was made",
     ),
     Defence(
         "round id used once",

@@ -135,7 +135,7 @@ _PHASES = (
     _server(
         "advertise-signature",
         "advertise_keys",
-        "if not verify(sender, text, message.signature):",
+        "if not verify(Identity(message.identity), text, message.signature):",
         "if False:",
         "keys are signed for this round by their owner",
     ),

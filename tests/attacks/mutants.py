@@ -45,6 +45,7 @@ _STATE = (
     "tests/protocol/client/test_vault.py",
     "tests/protocol/client/test_policy.py",
     "tests/protocol/client/test_share_keys.py",
+    "tests/protocol/client/test_snapshot.py",
     "tests/store",
     "tests/service/test_ledger.py",
     "tests/service/test_seat.py",

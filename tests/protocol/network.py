@@ -288,7 +288,9 @@ class Cohort:
                     self._record(i, bytes(frame))
                 case InputWanted() if i not in self.submitted:
                     self.submitted.add(i)
-                    out += self.take_client(i, self.clients[i].submit(self.vector(i)))
+                    untold = self.clients[i]._context is None
+                    submitted = self.clients[i].submit(self.vector(i), context=CONTEXT if untold else None)
+                    out += self.take_client(i, submitted)
                 case SignWanted():
                     out += self.take_client(i, self.clients[i].sign())
                 case Aborted(reason=reason):
@@ -314,8 +316,12 @@ class Cohort:
 
     def restart_client(self, i: int) -> list[Effect]:
         """The process of client i dies and comes back with its newest snapshot."""
+        kept = self.clients[i].upload
         self.clients[i], effects = ClientSession.restore(
-            self.clients[i].snapshot(), signer=self.signers[i], policy=self.policy
+            self.clients[i].snapshot(),
+            signer=self.signers[i],
+            policy=self.policy,
+            upload=None if kept is None else bytes(kept),
         )
         return self.take_client(i, effects)
 

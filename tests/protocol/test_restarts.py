@@ -87,8 +87,9 @@ def restart_clients(cohort: Cohort, _step: int) -> None:
         if client.parameters is None:
             continue
         before = client.snapshot()
+        upload = None if client.upload is None else bytes(client.upload)
         cohort.clients[i], effects = ClientSession.restore(
-            before, signer=cohort.signers[i], policy=cohort.policy
+            before, signer=cohort.signers[i], policy=cohort.policy, upload=upload
         )
         assert cohort.clients[i].snapshot() == before
         assert cohort.clients[i].phase == client.phase

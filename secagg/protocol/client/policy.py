@@ -38,9 +38,11 @@ def breaches(parameters: RoundParameters, policy: Policy) -> tuple[Breach, ...]:
     return tuple(found)
 
 
-def check_policy(parameters: RoundParameters, policy: Policy, context: bytes, seen: Container[bytes]) -> None:
+def check_policy(
+    parameters: RoundParameters, policy: Policy, context: bytes | None, seen: Container[bytes]
+) -> None:
     """Raise RemoteProtocolError when the client would not take part in such a round."""
-    if parameters.context != context:
+    if context is not None and parameters.context != context:
         raise refuse(RefusalReason.CONTEXT_MISMATCH, "RoundParameters.context is not that of our task")
     check_unseen(parameters, seen)
     if found := breaches(parameters, policy):

@@ -14,6 +14,7 @@ from secagg.effects import (
     Breach,
     Completed,
     Effect,
+    Frame,
     InputWanted,
     RefusalReason,
     Refused,
@@ -75,7 +76,8 @@ class ClientSession:
     """One round, client side. Owns no socket, clock, thread, file or randomness. Not thread-safe.
 
     signer   the client's identity
-    context  32 bytes, computed by the client from what it was given; another round is refused
+    context  32 bytes, computed by the client from what it was given; another round is refused. None: it is
+             told with the vector, as where a host sends the model late (`submit`)
     policy   what it demands of a round
     entropy  called four times for 32 bytes when the client advertises, in the hybrid suite then for 64, and
              never again: what ML-KEM-768 encapsulates is the library's randomness
@@ -87,13 +89,13 @@ class ClientSession:
         self,
         *,
         signer: Signer,
-        context: bytes,
+        context: bytes | None,
         policy: Policy,
         entropy: Entropy,
         seen: Container[bytes] = (),
         threads: int = 1,
     ) -> None:
-        require(len(context) == 32, "context", "32 bytes", len(context))
+        require(context is None or len(context) == 32, "context", "32 bytes", len(context or b""))
         require(threads >= 1, "threads", "at least 1", threads)
         self._signer = signer
         self._context = context
@@ -107,6 +109,7 @@ class ClientSession:
         self._submitted = False
         self._answered: dict[int, bytes] = {}  # kind of a message taken -> digest of its frame
         self._last: tuple[Effect, ...] = ()  # what an identical retransmission gets
+        self._lost = b""  # digest of the upload that it would get, and that was not kept
         self._releases = 0
 
     @property
@@ -123,6 +126,16 @@ class ClientSession:
     def answered_phase(self) -> Phase | None:
         """The phase that the session's newest frame belongs to; None before the first and after close()."""
         return answered_phase(self._phase)
+
+    @property
+    def upload(self) -> Frame | None:
+        """The frame of the masked vector, as long as the server may ask for it again.
+
+        Snapshots have its digest only: keep it beside them, once, or lose the round if the server asks.
+        """
+        if not isinstance(self._phase, Uploaded) or self._phase.signed is not None:
+            return None
+        return next((effect.frame for effect in self._last if isinstance(effect, Send)), None)
 
     @property
     def releases(self) -> int:
@@ -154,19 +167,26 @@ class ClientSession:
         except RoundEnded as end:
             return self._end(end)
         self._answered[kind] = fingerprint
-        self._last = _repeatable(effects)
+        self._last, self._lost = _repeatable(effects), b""
         return effects
 
-    def submit(self, vector: UIntArray | VectorSource) -> list[Effect]:
+    def submit(self, vector: UIntArray | VectorSource, *, context: bytes | None = None) -> list[Effect]:
         """Give the vector to be summed: once, from RoundParameters on, up to phase 2.
 
         vector  (d,), unsigned integers, every value below 2^ring_bits, or a VectorSource. Before phase 2 it
                 is copied; when the session wants it (InputWanted) it is read and masked chunk by chunk
-        raises  LocalProtocolError (a second vector, wrong phase), ParameterError (shape, type, range),
-                what a source raises
+        context what the vector is about, 32 bytes, computed by the client; must be given where the session
+                has none. A round about something else is left: Aborted
+        raises  LocalProtocolError (a second vector, wrong phase, no context), ParameterError (shape, type,
+                range), what a source raises
         """
         if self._parameters is None or isinstance(self._phase, Uploaded | Over) or self._submitted:
             raise LocalProtocolError("submit: takes one vector per round, up to phase 2")
+        about = self._context if context is None else context
+        if about is None:
+            raise LocalProtocolError("submit: needs a context, the session was made without")
+        if about != self._parameters.context:
+            return self._end(RoundEnded(AbortReason.CONTEXT_MISMATCH, "the round is not about our vector"))
         source = checked_source(vector, self._parameters.vector_length, self._parameters.ring_bits)
         effects: list[Effect] = []
         if isinstance(self._phase, MaskedInputCollection):
@@ -175,7 +195,7 @@ class ClientSession:
         else:
             self._vector = _copied(source, self._parameters.ring_bits)
             self._releases += 1  # of two sessions of one snapshot only one takes a vector
-        self._submitted = True
+        self._submitted, self._context = True, about
         return effects
 
     def sign(self) -> list[Effect]:
@@ -201,10 +221,13 @@ class ClientSession:
     def snapshot(self) -> bytes:
         """Return the session's state as bytes. They hold its secrets: seal them, keep the newest only.
 
+        They do not hold the upload, see there.
+
         raises  LocalProtocolError before RoundParameters were accepted
         """
         if self._parameters is None:
             raise LocalProtocolError("snapshot: there is no round to keep")
+        frame = self.upload
         return snapshots.save(
             snapshots.ClientState(
                 self._signer.identity,
@@ -214,6 +237,8 @@ class ClientSession:
                 self._answered,
                 self._last,
                 self._releases,
+                self._lost if frame is None else _digest(frame),
+                self._context is None,
             )
         )
 
@@ -227,8 +252,12 @@ class ClientSession:
         seen: Container[bytes] = (),
         threads: int = 1,
         releases: int = 0,
+        upload: Buffer | None = None,
     ) -> tuple[Self, list[Effect]]:
         """Continue from the newest snapshot: the session, and its last frame to send again.
+
+        upload  the frame that was kept beside snapshots of the session once it had uploaded. Without it the
+                session goes on, but a server that asks for it again is told that it is lost: Refused
 
         It never draws new secrets and never masks a second vector. An older snapshot would: it forgot what
         it masked, signed or revealed. So keep the session's `releases` where it cannot be set back
@@ -238,7 +267,8 @@ class ClientSession:
 
         returns  also RosterAccepted, InputWanted, SignWanted and Completed, as far as they are not settled
         raises  StaleSnapshotError: the snapshot has fewer releases than were counted;
-                ParameterError: not a snapshot, or another identity's; it needs ML-KEM, and there is none here
+                ParameterError: not a snapshot, or another identity's; another upload; it needs ML-KEM, and
+                there is none here
         """
         state = snapshots.load(data)
         if state.parameters.hybrid:
@@ -248,9 +278,14 @@ class ClientSession:
                 f"snapshot: must be the newest, after {releases} releases, has {state.releases}"
             )
         require(state.identity == signer.identity, "signer", "the snapshot's identity", signer.identity.hex())
+        last = state.last
+        if state.upload and upload is not None:
+            digest = hashlib.sha256(upload).digest()
+            require(digest == state.upload, "upload", "the frame that the session made", digest.hex())
+            last = (Send(None, Frame(upload)),)
         session = cls(
             signer=signer,
-            context=state.parameters.context,
+            context=None if state.open_context else state.parameters.context,
             policy=policy,
             entropy=no_entropy,
             seen=seen,
@@ -263,7 +298,7 @@ class ClientSession:
             session._vector = ArraySource(state.vector, state.parameters.ring_bits)
         session._submitted = state.vector is not None or isinstance(state.phase, Uploaded | Over)
         session._answered = state.answered
-        session._last = state.last
+        session._last, session._lost = last, b"" if last else state.upload
         session._releases = state.releases
         accepted: list[Effect] = []
         if KINDS.index(RosterAnnouncement) in state.answered:  # the caller may not have kept it yet
@@ -271,7 +306,7 @@ class ClientSession:
         completed: list[Effect] = []
         if isinstance(state.phase, Over) and state.phase.survivors:
             completed.append(Completed(None, state.phase.survivors))
-        return session, [*accepted, *state.last, *completed]
+        return session, [*accepted, *last, *completed]
 
     def _on_message(self, round_id: bytes, message: Message) -> list[Effect]:
         match self._phase, message:
@@ -421,6 +456,10 @@ class ClientSession:
             raise refuse(
                 RefusalReason.EQUIVOCATION, f"a second, different {KINDS[kind].__name__} in this round"
             )
+        if kind == max(self._answered) and self._lost:
+            raise refuse(
+                RefusalReason.UPLOAD_LOST, "restored without the masked vector, which was sent before"
+            )
         if kind != max(self._answered) or not self._last:
             raise refuse(
                 RefusalReason.WRONG_PHASE,
@@ -437,7 +476,7 @@ class ClientSession:
         wipe(self._phase)
         self._phase = Over()
         self._forget_vector()
-        self._last = ()
+        self._last, self._lost = (), b""
         self._entropy = None
 
     def __reduce__(self) -> NoReturn:
@@ -450,6 +489,13 @@ class ClientSession:
 def _repeatable(effects: list[Effect]) -> tuple[Effect, ...]:
     """Return what an identical retransmission gets."""
     return tuple(effect for effect in effects if isinstance(effect, Send | InputWanted | SignWanted))
+
+
+def _digest(frame: Frame) -> bytes:
+    state = hashlib.sha256()
+    for part in frame.chunks(1 << 24):
+        state.update(part)
+    return state.digest()
 
 
 def _copied(source: VectorSource, ring_bits: int) -> ArraySource:

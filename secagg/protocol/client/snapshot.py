@@ -37,7 +37,7 @@ from secagg.protocol.client.vault import Vault
 from secagg.protocol.round import RoundView
 from secagg.protocol.snapshot import checked_body, parts_must_fit, with_digest
 
-_VERSION = 4
+_VERSION = 5
 _PHASES: tuple[type, ...] = (AdvertiseKeys, ShareKeys, MaskedInputCollection, Uploaded, Over)
 
 
@@ -86,6 +86,8 @@ class _Snapshot:
     survivors: tuple[bytes, ...] = octets_list(23, 32)
     kem: bytes = octets(24, 0, 64)
     contributions: Sequence[_Opening] = messages(25, _Opening)
+    upload: bytes = octets(26, 0, 32)
+    open_context: int = uint(27)
 
 
 @dataclass(slots=True)
@@ -99,12 +101,14 @@ class ClientState:
     answered: dict[int, bytes]
     last: tuple[Effect, ...]
     releases: int
+    upload: bytes  # digest of its frame, which `last` has, or would have
+    open_context: bool  # nothing was compared with the context of the round yet
 
 
 def save(state: ClientState) -> bytes:
     """Encode a session that is within a round."""
     vector, last = state.vector, state.last
-    frames = [effect.frame for effect in last if isinstance(effect, Send)]
+    frames = [effect.frame for effect in last if isinstance(effect, Send) and not state.upload]
     body = encode(
         _Snapshot(
             version=_VERSION,
@@ -116,6 +120,8 @@ def save(state: ClientState) -> bytes:
             input_wanted=int(any(isinstance(effect, InputWanted) for effect in last)),
             identity=state.identity,
             releases=state.releases,
+            upload=state.upload,
+            open_context=int(state.open_context),
             **_save_public(state.phase),  # type: ignore[arg-type]
             **_save_secret(state.phase),  # type: ignore[arg-type]
         )
@@ -206,7 +212,15 @@ def _load(data: bytes) -> ClientState:
         )
     answered = {entry.kind - 1: entry.digest for entry in saved.answered}
     return ClientState(
-        Identity(saved.identity), phase, parameters, vector, answered, tuple(last), saved.releases
+        Identity(saved.identity),
+        phase,
+        parameters,
+        vector,
+        answered,
+        tuple(last),
+        saved.releases,
+        saved.upload,
+        bool(saved.open_context),
     )
 
 

@@ -1,5 +1,6 @@
 """The server's side of a round: one file per phase, and the session around them."""
 
+from secagg.protocol.server.advertise_keys import parameters_frame, sender_of
 from secagg.protocol.server.session import ServerSession
 
-__all__ = ["ServerSession"]
+__all__ = ["ServerSession", "parameters_frame", "sender_of"]

@@ -7,8 +7,17 @@ from typing import ClassVar
 
 from secagg.effects import AbortReason, Frame, RefusalReason
 from secagg.errors import InfeasibleParameters
-from secagg.messages import Advertisement, Roster, RosterEntry, encode_frame, parameters_to_wire
-from secagg.params import Identity, Phase, RoundParameters
+from secagg.messages import (
+    KINDS,
+    Advertisement,
+    Roster,
+    RosterEntry,
+    decode,
+    encode_frame,
+    open_frame,
+    parameters_to_wire,
+)
+from secagg.params import Buffer, Identity, Phase, RoundParameters
 from secagg.primitives.bounds import choose_for
 from secagg.primitives.signatures import verify
 from secagg.protocol.round import (
@@ -22,6 +31,35 @@ from secagg.protocol.round import (
 )
 from secagg.protocol.server.phase import HYBRID_SMALL_BYTES, SMALL_BYTES
 from secagg.protocol.server.share_keys import ShareKeys
+
+
+def check_signature(parameters: RoundParameters, message: Advertisement) -> None:
+    """Raise RemoteProtocolError unless the identity that an advertisement names signed it, for this round."""
+    text = advertisement_text(parameters_digest(parameters), message)
+    if not verify(Identity(message.identity), text, message.signature):
+        raise refuse(RefusalReason.BAD_SIGNATURE, "Advertisement.signature")
+
+
+def parameters_frame(parameters: RoundParameters) -> Frame:
+    """Return the first frame of a round, the same for every client."""
+    return encode_frame(parameters.round_id, parameters_to_wire(parameters))
+
+
+def sender_of(parameters: RoundParameters, frame: Buffer) -> Identity:
+    """Return who signed the first frame of a client: what a server needs to know that no host tells it.
+
+    raises  RemoteProtocolError: the frame is no advertisement for this round, or too long for one; nobody
+            signed it
+    """
+    envelope = open_frame(frame)
+    if (round_id := envelope.round_id) != parameters.round_id:
+        raise refuse(RefusalReason.WRONG_ROUND, f"Frame.round_id: {round_id.hex()} is not this round")
+    largest = AdvertiseKeys(parameters, frozenset()).largest
+    if KINDS[envelope.kind] is not Advertisement or memoryview(envelope.body).nbytes > largest:
+        raise refuse(RefusalReason.WRONG_PHASE, "must be an Advertisement, and no longer than one")
+    message = decode(Advertisement, envelope.body)
+    check_signature(parameters, message)
+    return Identity(message.identity)
 
 
 @dataclass(slots=True)
@@ -62,16 +100,14 @@ class AdvertiseKeys:
         return True
 
     def request(self, client: Identity) -> Frame:
-        return encode_frame(self.parameters.round_id, parameters_to_wire(self.parameters))
+        return parameters_frame(self.parameters)
 
     def accept(self, sender: Identity, message: Advertisement) -> None:
         if message.identity != sender:
             raise refuse(RefusalReason.SENDER_MISMATCH, "Advertisement.identity: not the sender's")
         if (bad := unusable_key(self.parameters, message)) is not None:
             raise refuse(RefusalReason.BAD_KEY, f"Advertisement.{bad[0]}: {bad[1]}")
-        text = advertisement_text(parameters_digest(self.parameters), message)
-        if not verify(sender, text, message.signature):
-            raise refuse(RefusalReason.BAD_SIGNATURE, "Advertisement.signature")
+        check_signature(self.parameters, message)
         self.inbox[sender] = message
 
     def close(self) -> ShareKeys:

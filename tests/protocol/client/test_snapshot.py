@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secagg.effects import Completed, Effect, InputWanted, RefusalReason, RosterAccepted, Send
+from secagg.effects import (
+    Aborted,
+    AbortReason,
+    Completed,
+    Effect,
+    Frame,
+    InputWanted,
+    RefusalReason,
+    RosterAccepted,
+    Send,
+)
 from secagg.errors import LocalProtocolError, ParameterError
 from secagg.messages import (
     RoundParametersMessage,
@@ -23,7 +33,7 @@ from secagg.params import Phase
 from secagg.protocol import ClientSession
 from secagg.protocol.client.snapshot import _Snapshot
 from secagg.protocol.snapshot import checked_body, with_digest
-from tests.protocol.network import Cohort, changed, flipped, opened, refused_by_client
+from tests.protocol.network import CONTEXT, Cohort, changed, flipped, opened, refused_by_client
 
 PHASES = pytest.mark.parametrize("phase", list(Phase), ids=lambda p: p.name)
 
@@ -35,8 +45,8 @@ def answered(phase: Phase) -> Cohort:
     return cohort
 
 
-def restore(cohort: Cohort, data: bytes) -> tuple[ClientSession, list[Effect]]:
-    return ClientSession.restore(data, signer=cohort.signers[0], policy=cohort.policy)
+def restore(cohort: Cohort, data: bytes, upload: bytes | None = None) -> tuple[ClientSession, list[Effect]]:
+    return ClientSession.restore(data, signer=cohort.signers[0], policy=cohort.policy, upload=upload)
 
 
 @settings(max_examples=200)
@@ -52,8 +62,8 @@ def test_a_snapshot_of_another_version_or_phase_raises_a_parameter_error(phase: 
     cohort = answered(phase)
     data = cohort.clients[0].snapshot()
     body = checked_body(data)
-    assert data[:2] == b"\x08\x04"
-    for version in (b"", b"\x08\x03", b"\x08\x05"):
+    assert data[:2] == b"\x08\x05"
+    for version in (b"", b"\x08\x04", b"\x08\x06"):
         with pytest.raises(ParameterError, match="snapshot"):
             restore(cohort, with_digest(version + body[2:]))
     saved = decode(_Snapshot, body)
@@ -195,3 +205,91 @@ def test_the_share_seed_is_not_kept_after_sharing() -> None:
     data = cohort.clients[0].snapshot()
     assert secrets.share_seed not in data
     assert secrets.mask in data
+
+
+# --- the upload stands beside the snapshot
+
+
+def uploaded() -> tuple[Cohort, bytes, bytes]:
+    """Client 0 of a cohort with vectors of 4 000 entries has uploaded: its snapshot and its upload."""
+    cohort = Cohort(6, vector_length=4000, ring_bits=32).advance(Phase.MASKED_INPUT_COLLECTION)
+    cohort.ask(0)
+    upload = cohort.clients[0].upload
+    assert upload is not None
+    return cohort, cohort.clients[0].snapshot(), bytes(upload)
+
+
+def test_a_snapshot_does_not_hold_the_masked_vector() -> None:
+    cohort, kept, upload = uploaded()
+    assert len(upload) > 4 * 4000
+    assert len(kept) < 4000
+    for other in set(Phase) - {Phase.MASKED_INPUT_COLLECTION}:
+        assert answered(other).clients[0].upload is None
+    session, effects = restore(cohort, kept, upload)
+    assert Send(None, Frame(upload)) in effects
+    assert session.snapshot() == kept
+    assert session.receive(cohort.request(0)) == [Send(None, Frame(upload))]
+
+
+def test_without_its_upload_a_session_says_that_it_is_lost_and_goes_on() -> None:
+    cohort, kept, upload = uploaded()
+    cohort.clients[0], effects = restore(cohort, kept)
+    assert not any(isinstance(effect, Send) for effect in effects)
+    assert cohort.clients[0].snapshot() == kept
+    refused_by_client(cohort, 0, cohort.request(0), RefusalReason.UPLOAD_LOST)
+    cohort.tell(0, upload)  # the server has it: nothing is lost but a second copy
+    cohort.ask_all()
+    assert cohort.total()[:6] == [1] * 6
+
+
+def test_another_upload_does_not_stand_in_for_the_one_that_was_kept() -> None:
+    cohort, kept, upload = uploaded()
+    with pytest.raises(ParameterError, match="upload: must be the frame that the session made"):
+        restore(cohort, kept, flipped(upload, 8 * 100))
+
+
+# --- the context is told with the vector
+
+
+def without_context(phase: Phase) -> tuple[Cohort, ClientSession]:
+    """Client 0, made without a context, has answered in this phase, but for its vector; restored."""
+    cohort = Cohort(6)
+    cohort.clients[0] = cohort.fresh_client(0, context=None)
+    cohort.advance(phase)
+    cohort.clients[0].receive(cohort.request(0))
+    return cohort, restore(cohort, cohort.clients[0].snapshot())[0]
+
+
+EARLY = pytest.mark.parametrize(
+    "phase", [Phase.ADVERTISE_KEYS, Phase.SHARE_KEYS, Phase.MASKED_INPUT_COLLECTION], ids=lambda p: p.name
+)
+
+
+@EARLY
+def test_a_session_without_a_context_masks_nothing_until_it_is_told_one(phase: Phase) -> None:
+    cohort, session = without_context(phase)
+    with pytest.raises(LocalProtocolError, match="needs a context"):
+        session.submit(cohort.vector(0))
+    effects = session.submit(cohort.vector(0), context=CONTEXT)
+    sent = [effect for effect in effects if isinstance(effect, Send)]
+    assert bool(sent) == (phase is Phase.MASKED_INPUT_COLLECTION)
+    again, _ = restore(cohort, session.snapshot())  # which remembers that it was told
+    with pytest.raises(LocalProtocolError, match="one vector per round"):
+        again.submit(cohort.vector(0), context=CONTEXT)
+
+
+@EARLY
+def test_a_round_about_something_else_is_left_when_the_vector_is_wanted(phase: Phase) -> None:
+    cohort, session = without_context(phase)
+    effects = session.submit(cohort.vector(0), context=bytes(32))
+    assert [type(effect) for effect in effects] == [Aborted]
+    assert isinstance(effects[0], Aborted)
+    assert effects[0].reason is AbortReason.CONTEXT_MISMATCH
+    assert session.phase is None
+
+
+def test_a_context_with_the_vector_must_be_that_of_the_session_too() -> None:
+    cohort = Cohort(6).advance(Phase.MASKED_INPUT_COLLECTION)
+    cohort.clients[0].receive(cohort.request(0))
+    effects = cohort.clients[0].submit(cohort.vector(0), context=bytes(32))
+    assert [type(effect) for effect in effects] == [Aborted]

@@ -14,19 +14,21 @@ from secagg.effects import (
     RefusalReason,
     Send,
 )
-from secagg.errors import InfeasibleParameters, ParameterError
+from secagg.errors import InfeasibleParameters, ParameterError, RemoteProtocolError
 from secagg.messages import (
     Advertisement,
+    MaskedInput,
     RosterAnnouncement,
     RoundParametersMessage,
     SharedKeys,
     encode_frame,
     parameters_to_wire,
 )
+from secagg.messages.frames import PAIRWISE_FRAMES
 from secagg.params import Identity, Phase
 from secagg.primitives.agreement import SMALL_ORDER
 from secagg.primitives.signatures import IdentityKey
-from secagg.protocol import ServerSession
+from secagg.protocol import ServerSession, parameters_frame, sender_of
 from secagg.protocol.round import advertisement_digest, advertisement_text, parameters_digest
 from tests.protocol.network import (
     Cohort,
@@ -239,3 +241,52 @@ def test_a_client_whose_message_was_refused_is_dropped_as_such() -> None:
         cohort.tell(i)
     refused_by_server(cohort, 5, b"", RefusalReason.MALFORMED)
     assert Dropped(cohort.identities[5], DropReason.REFUSED) in cohort.close()
+
+
+# --- the first frame names its sender
+
+
+def test_the_first_frame_names_its_sender_by_its_signature() -> None:
+    cohort = advertised()
+    for i, identity in enumerate(cohort.identities):
+        assert sender_of(cohort.parameters, cohort.answer(i)) == identity
+    assert bytes(parameters_frame(cohort.parameters)) == cohort.request(0)
+
+
+UNSIGNED: dict[str, tuple[Callable[[Cohort], bytes], RefusalReason]] = {
+    "another identity": (
+        lambda c: changed(c, Advertisement, c.answer(0), identity=bytes(c.identities[1])),
+        RefusalReason.BAD_SIGNATURE,
+    ),
+    "no identity": (
+        lambda c: changed(c, Advertisement, c.answer(0), identity=bytes(32)),
+        RefusalReason.BAD_SIGNATURE,
+    ),
+    "bad signature": (bad_signature, RefusalReason.BAD_SIGNATURE),
+    "signed for another round": (for_other_parameters, RefusalReason.BAD_SIGNATURE),
+    "another round": (
+        lambda c: bytes(encode_frame(bytes(16), opened(Advertisement, c.answer(0)))),
+        RefusalReason.WRONG_ROUND,
+    ),
+    "another kind": (lambda c: c.request(0), RefusalReason.WRONG_PHASE),
+    "cut": (lambda c: c.answer(0)[:-1], RefusalReason.MALFORMED),
+    "garbage": (lambda _c: b"garbage", RefusalReason.MALFORMED),
+}
+
+
+@pytest.mark.parametrize(("made", "reason"), UNSIGNED.values(), ids=UNSIGNED)
+def test_nobody_is_named_by_a_frame_that_nobody_signed(
+    made: Callable[[Cohort], bytes], reason: RefusalReason
+) -> None:
+    cohort = advertised()
+    with pytest.raises(RemoteProtocolError) as caught:
+        sender_of(cohort.parameters, made(cohort))
+    assert caught.value.reason is reason
+
+
+def test_a_first_frame_that_is_too_long_is_refused_before_it_is_decoded() -> None:
+    cohort = advertised()
+    long = PAIRWISE_FRAMES.encode(cohort.parameters.round_id, MaskedInput(bytes(2000), (), bytes(64)))
+    kind = bytes(long).replace(b"\x18\x06", b"\x18\x02", 1)
+    with pytest.raises(RemoteProtocolError, match="no longer than one"):
+        sender_of(cohort.parameters, kind)
