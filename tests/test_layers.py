@@ -30,10 +30,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transcript": {"kernels", "primitives", "messages", "protocol"} | EVERYBODY,
     "audit": {"lazy", "primitives", "messages"} | EVERYBODY,
     "store": {"primitives", "messages", "audit"} | EVERYBODY,
+    "embedding": {"kernels", "primitives", "messages", "protocol", "store", "key_files", "registry"}
+    | EVERYBODY,
     "key_files": {"primitives"} | EVERYBODY,
     "registry": {"primitives", "messages", "store"} | EVERYBODY,
     "service": {"kernels", "primitives", "messages", "protocol", "local", "store", "transcript", "audit"}
-    | {"key_files", "registry"}
+    | {"key_files", "registry", "embedding"}
     | EVERYBODY,
     "costs": {"kernels", "primitives"} | EVERYBODY,
     "planning": {"kernels", "primitives", "messages", "costs"} | EVERYBODY,

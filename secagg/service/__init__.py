@@ -1,5 +1,6 @@
 """The service: sockets, clocks and configuration around the sessions. Needs the extra `service`."""
 
+from secagg.embedding.keeping import Question
 from secagg.errors import KeyFileError, RegistryError
 from secagg.key_files import (
     former_keys,
@@ -50,7 +51,7 @@ from secagg.service.oneshot.plan import OneShotDeadlines
 from secagg.service.oneshot.run import OneShotRun, OneShotSettings
 from secagg.service.reach import host_and_port, outdated
 from secagg.service.run import RunSettings, ServedRun
-from secagg.service.seat import BeforeSign, Question, RoundOutcome
+from secagg.service.seat import BeforeSign, RoundOutcome
 from secagg.service.selection import Selection
 from secagg.service.server import AggregationServer, Limits, Refusal
 from secagg.service.transcripts import Transcripts

@@ -16,18 +16,17 @@ from secagg.effects import (
     Frame,
     InputWanted,
     Refused,
-    RosterAccepted,
     Send,
     SignWanted,
 )
-from secagg.errors import ConsentError, ParameterError
+from secagg.embedding.keeping import KeptRound, Means, Question, RoundForgottenError
+from secagg.errors import ConsentError
 from secagg.kernels import UIntArray, VectorSource
-from secagg.params import ROUND_ID_BYTES, Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer
+from secagg.params import Buffer, Entropy, Identity, Phase, Policy, RoundParameters, Signer
 from secagg.protocol import ClientSession
 from secagg.service.context import round_context
 from secagg.service.errors import StreamError
 from secagg.service.hello import DEFAULT_PLACE
-from secagg.service.ids import StoredIds
 from secagg.service.line import read_outcome
 from secagg.service.records import Record, RecordType
 from secagg.store import (
@@ -37,7 +36,6 @@ from secagg.store import (
     Store,
     StoreDamagedError,
     StoreError,
-    floor_for,
 )
 
 Computed: TypeAlias = UIntArray | VectorSource
@@ -45,20 +43,6 @@ Compute: TypeAlias = Callable[[bytes, RoundParameters], Computed]
 BeforeAnswer: TypeAlias = Callable[[Phase, bytes], Awaitable[None]]
 # (parameters, payload, finished, survivors)
 BeforeSign: TypeAlias = Callable[[RoundParameters, bytes, frozenset[Identity], frozenset[Identity]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """The question of a round, as far as the ledger must know it; the same for everybody who is asked.
-
-    subject  names a kind of question about the same data, 32 bytes
-    cohort   among whom it is asked, in whole cells; None: one sum, or the same members every time
-    floor    fewest members of a cell; 0: `floor_for` the cohort
-    """
-
-    subject: bytes
-    cohort: frozenset[bytes] | None = None
-    floor: int = 0
 
 
 QuestionOf: TypeAlias = Callable[[bytes, RoundParameters], Question]
@@ -95,6 +79,20 @@ class Settings:
     agreement: bytes = b""  # digest of what was agreed on: in the context of every round
     question_of: QuestionOf = context_is_subject  # of (payload, parameters); may raise LedgerError
 
+    @property
+    def means(self) -> Means:
+        """What does not depend on the way here."""
+        return Means(
+            signer=self.signer,
+            policy=self.policy,
+            entropy=self.entropy,
+            store=self.store,
+            counter=self.counter,
+            ledger=self.ledger,
+            wall=self.wall,
+            resumes=self.resumes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
@@ -118,14 +116,11 @@ class Seat:
         self._settings = settings
         self._compute = compute
         self._payload = b""
-        self._subject = b""
-        self._session: ClientSession | None = None
+        self._round = KeptRound(settings.means, f"seat/{settings.place}")
         self._computing: asyncio.Task[Computed] | None = None
         self._wanted = asyncio.Event()
         self._submitted = False
-        self._released = 0  # steps of this session that were counted
         self._pending: list[Effect] = []  # of a restored session
-        self._asked = False  # counter and ledger, about this round
         self._survivors: frozenset[Identity] = frozenset()  # that the session proved
         self.heard = False  # anything of a round since the stream was opened
         self.receipt = b""
@@ -137,44 +132,29 @@ class Seat:
 
         A round that cannot be gone on with is forgotten: the counter keeps us from it.
         """
-        settings = self._settings
+        settings, kept = self._settings, self._round
         if not settings.resumes:
             return
         try:
-            kept = settings.store.get(self._kept("session"))
-            payload = settings.store.get(self._kept("payload"))
-            if kept is None or payload is None:
+            payload = settings.store.get(self._payload_name)
+            if payload is None:
                 return
-            session, effects = self._restored(kept)
-            parameters = session.parameters
-            if parameters is None or parameters.context != round_context(payload, settings.agreement):
-                raise ParameterError("snapshot: of a round about something else")  # noqa: TRY301
-            question = settings.question_of(payload, parameters)
+            effects = kept.restore(context=round_context(payload, settings.agreement))
+            if effects is None or kept.parameters is None:
+                return
+            kept.resumed(settings.question_of(payload, kept.parameters))
         except Exception as error:  # whatever our caller objects to
             if isinstance(error, StoreError) and not isinstance(error, StoreDamagedError):
                 raise  # it may be there again
             settings.on_refusal(f"the round that we were in cannot be gone on with: {error}")
             self.forget()
             return
-        self._payload, self._session, self._subject = payload, session, question.subject
-        self._asked = True
-        self._released = session.releases
-        if session.releases > settings.counter.value(name := _counter_name(parameters)):
-            settings.counter.advance(name, session.releases)  # we ended between the two
+        self._payload = payload
         self._pending = [effect for effect in effects if not isinstance(effect, Send)]  # it is asked for
 
-    def _restored(self, kept: bytes) -> tuple[ClientSession, list[Effect]]:
-        """Return the session of a snapshot. Raises ParameterError: a newer one was released from."""
-        settings = self._settings
-        round_id, snapshot = kept[:ROUND_ID_BYTES], kept[ROUND_ID_BYTES:]
-        return ClientSession.restore(
-            snapshot,
-            upload=settings.store.get(self._kept("upload")),
-            signer=settings.signer,
-            policy=settings.policy,
-            seen=StoredIds(settings.store, "accepted"),
-            releases=settings.counter.value(f"rounds/{round_id.hex()}"),
-        )
+    @property
+    def _payload_name(self) -> str:
+        return f"seat/{self._settings.place}/payload"
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -208,7 +188,7 @@ class Seat:
     async def go_on(self, outlet: Outlet) -> None:
         """Carry out what the restored session still wants."""
         pending, self._pending = self._pending, []
-        session = self._session
+        session = self._round.session
         if session is None or not pending:
             return
         self._compute_for(session)
@@ -226,7 +206,7 @@ class Seat:
     @property
     def round_id(self) -> bytes:
         """The round to resume, or nothing."""
-        session = self._session
+        session = self._round.session
         return b"" if session is None or session.parameters is None else session.parameters.round_id
 
     def take_payload(self, payload: bytes) -> None:
@@ -237,98 +217,51 @@ class Seat:
         self.forget()
         self.heard = True
         self._payload = payload
-        self._released, self._asked, self.receipt = 0, False, b""
+        self.receipt = b""
         self._survivors, self.kept = frozenset(), frozenset()
-        self._session = ClientSession(
-            signer=self._settings.signer,
-            context=round_context(payload, self._settings.agreement),
-            policy=self._settings.policy,
-            entropy=self._settings.entropy,
-            seen=StoredIds(self._settings.store, "accepted"),
-        )
+        self._round.begin(round_context(payload, self._settings.agreement))
 
     async def take_frame(self, content: Buffer, outlet: Outlet) -> None:
         """Feed a frame of the server; start computing once the parameters are accepted."""
-        session = self._session
+        session = self._round.session
         if session is None:
             raise StreamError("record: FRAME before PAYLOAD")
         self.heard = True
         effects = session.receive(content)
-        if session.parameters is not None and not self._asked:
-            if not self._may_take_part(session.parameters):
-                return
-            self._asked = True
+        if session.parameters is not None and not self._may_take_part(session.parameters):
+            return
         self._compute_for(session)
         await self._carry_out(session, effects, outlet)
 
     def _may_take_part(self, parameters: RoundParameters) -> bool:
-        """Ask the counter and the ledger; whether a sum came out before only the server knows."""
-        ledger, me = self._settings.ledger, self._settings.signer.identity
-        if self._settings.counter.value(_counter_name(parameters)):  # the session that began it is gone
-            self.leave()
-            self._over(completed=False, reason="we were in this round before, and have forgotten its secrets")
-            return False
-        refusal: LedgerError | None = None
+        """Ask the counter and the ledger, once; whether a sum came out before only the server knows."""
+        if self._round.admitted:
+            return True
         try:
-            question = self._settings.question_of(self._payload, parameters)
-            self._subject, cohort = question.subject, question.cohort
-            floor = question.floor or floor_for(parameters.threat_model, len(cohort or ()))
-            warnings = ledger.join(self._subject, cohort=cohort, floor=floor)
-            for concern in warnings + ledger.check_clients(self._subject, [me]):
+            for concern in self._round.admit(self._settings.question_of(self._payload, parameters)):
                 self._settings.on_refusal(f"our ledger warns: {concern.kind}: {concern.detail}")
-            if often := ledger.too_often([me], self._settings.wall()):
-                refusal = LedgerError(often)
-        except LedgerError as error:
-            refusal = error
-        if refusal is not None:
+        except (RoundForgottenError, LedgerError) as error:
+            ours = "our ledger refuses: " if isinstance(error, LedgerError) else ""
             self.leave()
-            self._over(completed=False, reason=f"our ledger refuses: {refusal}")
-        return refusal is None
+            self._over(completed=False, reason=f"{ours}{error}")
+            return False
+        return True
 
     async def speak(self, outlet: Outlet) -> None:
         """Hand the vector in as soon as it is both wanted and there. Raises what `compute` raised."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            if self._submitted or self._computing is None or self._session is None:
+            if self._submitted or self._computing is None or self._round.session is None:
                 continue
-            session, computing = self._session, self._computing
+            session, computing = self._round.session, self._computing
             await asyncio.wait({computing})
-            if session is not self._session or computing.cancelled():
+            if session is not self._round.session or computing.cancelled():
                 continue  # the round was left meanwhile
             vector = computing.result()
             self._submitted = True
             effects = session.submit(vector)
             await self._carry_out(session, effects, outlet)
-
-    def _persist(self, session: ClientSession, effects: list[Effect]) -> None:
-        """Keep what must not be forgotten before a new frame is released, or the session is answered."""
-        settings, parameters = self._settings, session.parameters
-        if parameters is None or session.releases == self._released:
-            return  # nothing new: it is sent again
-        new_frame = any(isinstance(effect, Send) for effect in effects)
-        if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
-            # First: once the snapshot is kept, the upload leaves, whatever becomes of this process.
-            me, now = settings.signer.identity, settings.wall()
-            settings.ledger.uploaded(self._subject, parameters.round_id, me, now)
-        values: dict[str, bytes | None] = {
-            f"accepted/{effect.round_id.hex()}": b"\1"
-            for effect in effects
-            if isinstance(effect, RosterAccepted)
-        }
-        if settings.resumes:
-            values[self._kept("session")] = parameters.round_id + session.snapshot()
-            if not self._released:
-                values[self._kept("payload")] = self._payload
-            if new_frame and session.upload is not None:
-                values[self._kept("upload")] = bytes(session.upload)
-        if values:
-            settings.store.put(values)
-        settings.counter.advance(_counter_name(parameters), session.releases)  # after the snapshot
-        self._released = session.releases
-
-    def _kept(self, what: str) -> str:
-        return f"seat/{self._settings.place}/{what}"
 
     def forget(self) -> None:
         """Leave the round for good: nothing of it is kept but that we were in it."""
@@ -336,12 +269,11 @@ class Seat:
         self._unkeep()
 
     def _unkeep(self) -> None:
-        if self._settings.resumes:
-            kept = map(self._kept, ("session", "payload", "upload"))
-            self._settings.store.put(dict.fromkeys(kept))
+        self._round.unkeep(self._payload_name)
 
     async def _carry_out(self, session: ClientSession, effects: list[Effect], outlet: Outlet) -> None:
-        self._persist(session, effects)  # first; then release
+        first = not self._round.released
+        self._round.keep(effects, {self._payload_name: self._payload} if first else None)  # then release
         phase = session.answered_phase
         for effect in effects:
             match effect:
@@ -366,8 +298,7 @@ class Seat:
     def _summed(self, session: ClientSession, survivors: frozenset[Identity]) -> None:
         """Keep that our vector is in a sum: it is no longer one that went into a round without result."""
         self._survivors = survivors
-        if survivors and session.parameters is not None:
-            self._settings.ledger.released(self._subject, session.parameters.round_id, survivors)
+        self._round.summed(survivors)
 
     async def _consents(
         self, session: ClientSession, finished: frozenset[Identity], survivors: frozenset[Identity]
@@ -382,7 +313,7 @@ class Seat:
             self.leave()
             self._over(completed=False, reason=str(error))
             return False
-        return session is self._session  # or the round was left meanwhile
+        return session is self._round.session  # or the round was left meanwhile
 
     def taken(self, content: bytes) -> None:
         """Note that our frame of a phase is on the server's disk."""
@@ -423,9 +354,7 @@ class Seat:
 
     def leave(self) -> None:
         """Wipe the round's secrets from memory; what was computed but not wanted is thrown away."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._round.leave()
         self._forget_computation()
 
     def _forget_computation(self) -> None:
@@ -435,10 +364,6 @@ class Seat:
         self._computing = None
         self._wanted.clear()
         self._submitted = False
-
-
-def _counter_name(parameters: RoundParameters) -> str:
-    return f"rounds/{parameters.round_id.hex()}"
 
 
 def _look_at(task: asyncio.Task[Computed]) -> None:

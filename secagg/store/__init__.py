@@ -13,6 +13,7 @@ from secagg.store.errors import (
     StoreGoneError,
 )
 from secagg.store.files import move_into_place, replace_file, sync_file, sync_folder
+from secagg.store.ids import StoredIds
 from secagg.store.ledger import Participation, ParticipationLedger
 from secagg.store.lock import FileLock
 from secagg.store.memory import MemoryStore
@@ -43,6 +44,7 @@ __all__ = [
     "StoreFullError",
     "StoreGoneError",
     "StoredCounter",
+    "StoredIds",
     "cells",
     "deal",
     "floor_for",

@@ -275,8 +275,8 @@ DEFENCES = (
     ),
     Defence(
         "ledger: a vector in a sum is not open",
-        "secagg.service.seat",
-        "            self._settings.ledger.released(self._subject, session.parameters.round_id, survivors)\n",
+        "secagg.embedding.keeping",
+        "            self._means.ledger.released(self.subject, self.parameters.round_id, survivors)\n",
         "            pass\n",
         "what is in a sum is not taken for a repetition",
     ),

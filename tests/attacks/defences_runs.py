@@ -8,6 +8,7 @@ _JOIN = "fedcore.service.join"
 _SUMS = "fedcore.service.sums"
 _DRIVER = "secagg.service.driver"
 _SEAT = "secagg.service.seat"
+_KEEPING = "secagg.embedding.keeping"
 _SERVER = "secagg.service.server"
 _RUN = "secagg.service.run"
 _ADVICE = "secagg.store.advice"
@@ -218,63 +219,63 @@ DEFENCES = (
     ),
     Defence(
         "seat: repeated vectors are noted",
-        _SEAT,
-        "warnings + ledger.check_clients(self._subject, [me])",
-        "warnings",
+        _KEEPING,
+        "        concerns += means.ledger.check_clients(self.subject, [me])\n",
+        "",
         "a client hears that its vector comes again",
     ),
     Defence(
         "seat: too many rounds a day",
-        _SEAT,
-        "            if often := ledger.too_often([me], self._settings.wall()):\n",
-        "            if often := ():\n",
+        _KEEPING,
+        "        if often := means.ledger.too_often([me], means.wall()):\n",
+        "        if often := ():\n",
         "a client is in no more rounds a day than it allows",
     ),
     Defence(
         "seat: uploads are kept",
-        _SEAT,
-        "            settings.ledger.uploaded(self._subject, parameters.round_id, me, now)\n",
+        _KEEPING,
+        "            means.ledger.uploaded(self.subject, parameters.round_id, means.signer.identity, means.wall())\n",
         "            pass\n",
         "a vector that left is presumed summed",
     ),
     Defence(
         "seat: refusals end the round",
         _SEAT,
-        "        return refusal is None\n",
-        "        return True\n",
+        'reason=f"{ours}{error}")\n            return False\n',
+        'reason=f"{ours}{error}")\n            return True\n',
         "what the ledger refuses is not computed",
     ),
     Defence(
         "seat: rounds are not begun again",
-        _SEAT,
-        "        if self._settings.counter.value(_counter_name(parameters)):  #",
+        _KEEPING,
+        "        if means.counter.value(_counter_name(parameters)):  #",
         "        if False:  #",
         "a client that lost its secrets stays out of the round",
     ),
     Defence(
         "seat: accepted rosters are kept",
-        _SEAT,
-        '            f"accepted/{effect.round_id.hex()}": b"\\1"\n',
+        _KEEPING,
+        '            f"{_ACCEPTED}/{effect.round_id.hex()}": b"\\1"\n',
         '            f"nothing/{effect.round_id.hex()}": b"\\1"\n',
         "a round id in which a roster was accepted is known after a restart",
     ),
     Defence(
         "seat: releases are counted",
-        _SEAT,
-        "        settings.counter.advance(_counter_name(parameters), session.releases)  # after the snapshot\n",
+        _KEEPING,
+        "        means.counter.advance(_counter_name(parameters), session.releases)  # after the snapshot\n",
         "        pass\n",
         "a session that was set back releases nothing twice",
     ),
     Defence(
         "seat: the floor of the cohort",
-        _SEAT,
+        _KEEPING,
         "floor = question.floor or floor_for(parameters.threat_model, len(cohort or ()))",
         "floor = question.floor or 1",
         "cells have two honest members, whoever asks",
     ),
     Defence(
         "seat: the floor of the question",
-        _SEAT,
+        _KEEPING,
         "floor = question.floor or floor_for(",
         "floor = floor_for(",
         "a client joins in cells as large as it agreed to",

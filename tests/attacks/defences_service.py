@@ -112,16 +112,16 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "sealed: only sealed stores keep secrets",
-        "secagg.service.seat",
-        "        if settings.resumes:\n            values",
+        "secagg.embedding.keeping",
+        "        if means.resumes:\n            values",
         "        if True:\n            values",
         "secrets are in no store that is not sealed",
     ),
     Defence(
         "seat: the computation is for this round",
         "secagg.service.seat",
-        "            if not self._may_take_part(session.parameters):\n                return\n            self._asked = True\n",
-        "            self._asked = True\n",
+        "if session.parameters is not None and not self._may_take_part(session.parameters):",
+        "if session.parameters is not None and not self._may_take_part(session.parameters) and False:",
         "a client that forgot its secrets has no part in the rest of its round",
     ),
     Defence(

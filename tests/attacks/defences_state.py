@@ -138,8 +138,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "service: survivors of this round",
         _SEAT,
-        "        self._survivors, self.kept = frozenset(), frozenset()\n        self._session = ClientSession(",
-        "        self.kept = frozenset()\n        self._session = ClientSession(",
+        "        self._survivors, self.kept = frozenset(), frozenset()\n",
+        "        self.kept = frozenset()\n",
         "the survivors of one round are not those of the next",
     ),
     Defence(
@@ -319,9 +319,9 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "seat: the cohort is settled before the upload",
-        "secagg.service.seat",
-        "warnings = ledger.join(self._subject, cohort=cohort, floor=floor)",
-        "warnings = ()",
+        "secagg.embedding.keeping",
+        "concerns = means.ledger.join(self.subject, cohort=cohort, floor=floor)",
+        "concerns: tuple[Concern, ...] = ()",
         "no vector leaves for a cohort that its owner did not join",
     ),
     Defence(

@@ -242,7 +242,7 @@ def _suite(defence: Defence) -> tuple[str, ...]:
         return (*_SERVICE, *_STATE, *_OTHERS_LIE)
     if defence.module.startswith("fedcore.") or defence.module.endswith(".context"):
         return _TRAINING
-    if any(part in defence.module for part in (".service.", ".registry.", ".key_files")):
+    if any(part in defence.module for part in (".service.", ".embedding.", ".registry.", ".key_files")):
         return (*_SERVICE, *_STATE)
     if any(part in defence.module for part in (".server.", ".messages.", ".recovery")):
         return (*_OTHERS_LIE, *_SERVER_LIES, *_STATE)

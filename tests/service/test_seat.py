@@ -26,9 +26,10 @@ from secagg import (
 )
 from secagg.audit import Round as AuditedRound
 from secagg.audit import dump_receipt
+from secagg.embedding.keeping import Question
 from secagg.kernels import UIntArray
 from secagg.params import Adversary
-from secagg.service import BeforeSign, Question
+from secagg.service import BeforeSign
 from secagg.service.seat import QuestionOf, Seat, Settings, context_is_subject
 from secagg.store import (
     LedgerError,
@@ -258,7 +259,7 @@ def test_an_upload_is_kept_under_the_subject_of_its_question() -> None:
             one.ask(list(one.server.close_phase()))
             for i in range(4):
                 await one.answer(i)
-        session = one.seats[0]._session
+        session = one.seats[0]._round.session
         assert session is not None
         await one.seats[0]._carry_out(session, session.submit(np.array([1, 2, 3], np.uint32)), one.outlets[0])
         with pytest.raises(LedgerError, match="1 clients uploaded"):

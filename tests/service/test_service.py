@@ -426,8 +426,8 @@ def test_a_seat_forgets_the_session_of_a_round_when_the_next_begins() -> None:
                 assert isinstance(opening, Send)
                 await seat.take_frame(opening.frame.buffer(), Nowhere())
                 assert all(session.phase is None for session in sessions)
-                assert seat._session is not None
-                sessions.append(seat._session)
+                assert seat._round.session is not None
+                sessions.append(seat._round.session)
                 assert sessions[-1].phase is Phase.ADVERTISE_KEYS
             seat.leave()
             assert sessions[-1].phase is None

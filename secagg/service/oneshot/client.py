@@ -19,12 +19,11 @@ from secagg.service.authority import PartyCredentials
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.context import round_context
 from secagg.service.hello import DEFAULT_PLACE
-from secagg.service.ids import StoredIds
 from secagg.service.keys import ServerCredentials
 from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome
 from secagg.service.records import Record, RecordType
 from secagg.service.tasks import on_thread
-from secagg.store import MemoryStore, ParticipationLedger, Store
+from secagg.store import MemoryStore, ParticipationLedger, Store, StoredIds
 
 _UPLOADED = "uploaded"  # round ids
 Computed: TypeAlias = UIntArray | VectorSource

@@ -33,14 +33,22 @@ from secagg.service.authority import PartyCredentials
 from secagg.service.clock import Clock, SystemClock
 from secagg.service.errors import StreamError
 from secagg.service.hello import DEFAULT_PLACE, MOST_TAGS
-from secagg.service.ids import StoredIds
 from secagg.service.keys import ServerCredentials
 from secagg.service.line import Line, Stream, print_nothing, read_outcome, read_rounds
 from secagg.service.oneshot.epochs import tag_of
 from secagg.service.oneshot.run import DECRYPTORS
 from secagg.service.records import Record, RecordType
 from secagg.service.tasks import end_tasks, on_thread
-from secagg.store import Counter, LedgerError, MemoryStore, SealedStore, Store, StoredCounter, StoreError
+from secagg.store import (
+    Counter,
+    LedgerError,
+    MemoryStore,
+    SealedStore,
+    Store,
+    StoredCounter,
+    StoredIds,
+    StoreError,
+)
 
 _DAY_S = 86_400.0
 _LOOK_S = 1.0  # at epochs that are too old

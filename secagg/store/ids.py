@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secagg.store import Store
+from secagg.store.store import Store
 
 
 class StoredIds:

@@ -1,0 +1,1 @@
+"""Secure aggregation inside another stack: requests in, replies out, however the host carries bytes."""
