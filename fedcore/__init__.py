@@ -13,6 +13,7 @@ from secagg.lazy import attributes
 if TYPE_CHECKING:
     from fedcore.codec.clipping import AdaptiveClip
     from fedcore.codec.codec import Codec, WeightedMean
+    from fedcore.codec.mean import ImpreciseWarning, Mean, MeanResult
     from fedcore.data.files import read_table, write_table
     from fedcore.data.schema import Column, Schema
     from fedcore.data.table import Table, join_tables
@@ -49,7 +50,10 @@ __all__ = [
     "FloatSum",
     "GroupSum",
     "History",
+    "ImpreciseWarning",
     "Learner",
+    "Mean",
+    "MeanResult",
     "Metrics",
     "OutOfBoundsError",
     "Parameters",
@@ -98,7 +102,10 @@ __getattr__ = attributes(
         "FloatSum": "rounds.aggregation",
         "GroupSum": "rounds.aggregation",
         "History": "history",
+        "ImpreciseWarning": "codec.mean",
         "Learner": "learner",
+        "Mean": "codec.mean",
+        "MeanResult": "codec.mean",
         "Metrics": "learner",
         "OutOfBoundsError": "errors",
         "Parameters": "learner",

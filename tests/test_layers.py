@@ -97,12 +97,13 @@ EXEMPT = {
     "local": {"os"},
     "local_oneshot": {"os"},
     "store": {"os", "sqlite3", "threading", "time"},
+    "embedding": {"os", "threading", "time"},
     "key_files": {"os"},
     "registry": {"time"},
 }
 FACES = {
     "secagg",
-    *(f"secagg.{name}" for name in ("audit", "cli", "cli_party", "kernels", "lazy", "service")),
+    *(f"secagg.{name}" for name in ("audit", "cli", "cli_party", "embedding", "kernels", "lazy", "service")),
     *(f"secagg.{name}" for name in ("store", "store.sql", "transcript")),
 }  # for fedcore
 

@@ -83,6 +83,10 @@ class EncodedVector:
         self._quantized = quantized
         self._digits = digits
 
+    def followed_by(self, entries: list[int]) -> EncodedVector:
+        """Return the same vector with these ring elements behind it."""
+        return EncodedVector(self._quantized, [*self._digits, *entries])
+
     @property
     def length(self) -> int:
         """Entries."""

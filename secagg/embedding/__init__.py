@@ -1,1 +1,61 @@
-"""Secure aggregation inside another stack: requests in, replies out, however the host carries bytes."""
+"""Secure aggregation inside another stack: requests in, replies out, however the host carries bytes.
+
+On the server a `Round` is an iterator of trips to the nodes; on a node a `Participant` answers each request
+with one reply. Needs numpy, cffi, cryptography and PyNaCl alone. `fedcore.integrations` has adapters for
+stacks, `fedcore.integrations.conformance` what every adapter must pass.
+"""
+
+from pathlib import Path
+
+from secagg.embedding.ask import Ask
+from secagg.embedding.keeping import Question
+from secagg.embedding.participant import Participant
+from secagg.embedding.patience import Patience
+from secagg.embedding.replies import LossReason, decline, declined
+from secagg.embedding.round import Loss, Round, retry
+from secagg.key_files import read_identity as read_key
+from secagg.key_files import write_identity as write_key
+from secagg.registry import Registry
+from secagg.store import (
+    Counter,
+    FolderStore,
+    MappingStore,
+    MemoryStore,
+    ParticipationLedger,
+    SqliteStore,
+    Store,
+    StoredCounter,
+)
+
+__all__ = [
+    "Ask",
+    "Counter",
+    "FolderStore",
+    "Loss",
+    "LossReason",
+    "MappingStore",
+    "MemoryStore",
+    "Participant",
+    "ParticipationLedger",
+    "Patience",
+    "Question",
+    "Registry",
+    "Round",
+    "SqliteStore",
+    "Store",
+    "StoredCounter",
+    "decline",
+    "declined",
+    "read_key",
+    "read_registry",
+    "retry",
+    "write_key",
+]
+
+
+def read_registry(path: str | Path) -> Registry:
+    """Read who is enrolled: a plain registry, or a signed one whose active participants they are.
+
+    raises  RegistryError
+    """
+    return Registry.load(Path(path))

@@ -13,9 +13,11 @@ from secagg.store.errors import (
     StoreGoneError,
 )
 from secagg.store.files import move_into_place, replace_file, sync_file, sync_folder
+from secagg.store.folder import FolderStore
 from secagg.store.ids import StoredIds
 from secagg.store.ledger import Participation, ParticipationLedger
 from secagg.store.lock import FileLock
+from secagg.store.mapping import MappingStore
 from secagg.store.memory import MemoryStore
 from secagg.store.rule import DEALT, floor_for
 from secagg.store.sealed import SealedStore
@@ -29,8 +31,10 @@ __all__ = [
     "ConcernKind",
     "Counter",
     "FileLock",
+    "FolderStore",
     "LeaseLostError",
     "LedgerError",
+    "MappingStore",
     "MemoryStore",
     "Participation",
     "ParticipationLedger",

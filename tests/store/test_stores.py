@@ -11,13 +11,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secagg.store import MemoryStore, ParticipationLedger, SqliteStore, Store, StoredCounter
+from secagg.store import (
+    FolderStore,
+    MappingStore,
+    MemoryStore,
+    ParticipationLedger,
+    SqliteStore,
+    Store,
+    StoredCounter,
+)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "mapping", "sqlite", "folder"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
+    elif request.param == "mapping":
+        yield MappingStore({})
+    elif request.param == "folder":
+        with FolderStore(tmp_path / "site") as opened_folder:
+            yield opened_folder
     else:
         with SqliteStore(tmp_path / "site.db") as opened:
             yield opened

@@ -128,6 +128,11 @@ class ClientSession:
         return answered_phase(self._phase)
 
     @property
+    def roster(self) -> int:
+        """The number of clients in the roster; 0 before one was accepted, and when the round is over."""
+        return 0 if isinstance(self._phase, Idle | AdvertiseKeys | Over) else self._phase.view.clients
+
+    @property
     def upload(self) -> Frame | None:
         """The frame of the masked vector, as long as the server may ask for it again.
 

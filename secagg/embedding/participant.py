@@ -1,0 +1,382 @@
+"""A node of another stack in its rounds: one request in, one reply out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from types import MappingProxyType
+from typing import Any, Self, TypeAlias
+from weakref import WeakValueDictionary
+
+from secagg.effects import Aborted, Completed, Effect, InputWanted, RefusalReason, Refused, Send, SignWanted
+from secagg.embedding.keeping import KeptRound, Means, Question, RoundForgottenError
+from secagg.embedding.replies import NO_ROUND, LossReason, Reason, decline
+from secagg.errors import ConsentError, ParameterError, RemoteProtocolError
+from secagg.kernels import UIntArray, VectorSource
+from secagg.key_files import read_identity, store_key
+from secagg.messages import KINDS, RoundParametersMessage, open_frame
+from secagg.params import Buffer, Entropy, Identity, Policy, RoundParameters, Signer, require
+from secagg.primitives.signatures import IdentityKey
+from secagg.protocol import ClientSession
+from secagg.registry import Registry
+from secagg.store import (
+    Counter,
+    LedgerError,
+    ParticipationLedger,
+    SealedStore,
+    SqliteStore,
+    Store,
+    StoredCounter,
+    StoreError,
+    floor_for,
+)
+
+Vector: TypeAlias = UIntArray | VectorSource
+MakeVector: TypeAlias = Callable[[RoundParameters], Vector]
+Context: TypeAlias = bytes | Callable[[], bytes]
+QuestionOf: TypeAlias = Callable[[RoundParameters], Question]
+# (parameters, U1, S); raises ConsentError, or LedgerError
+Consent: TypeAlias = Callable[[RoundParameters, frozenset[Identity], frozenset[Identity]], None]
+
+_log = logging.getLogger("secagg.embedding")
+_ROUNDS = "embedding/"
+_TIME_BYTES = 8
+_FIRST = KINDS.index(RoundParametersMessage)
+_warned = False
+
+
+class _Declining(Exception):  # noqa: N818 - no error: the reply is that there is none
+    def __init__(self, reason: Reason, detail: str = "", *, forget: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.detail, self.forget = reason, detail, forget
+
+
+def context_is_subject(parameters: RoundParameters) -> Question:
+    """Take every context for a subject of its own: there is one sum about it, or the same members again."""
+    return Question(parameters.context)
+
+
+class Participant:
+    """Takes part in rounds whose requests a host carries; each end of a round is a call of `answer`.
+
+    signer       the node's identity
+    policy       what it demands of a round; `known` comes from its own registry
+    store        keeps the secrets of rounds between requests, sealed here: a file of ours (`SqliteStore`,
+                 `FolderStore`), or the host's state (`MappingStore`)
+    counter      counts what was released, where nothing sets it back together with `store`. Hosts do set
+                 state back: some send a reply before they save what belongs to it. Default: in `store`, with
+                 a warning
+    ledger       what this node uploaded and signed before; default: in `store`
+    key          32 bytes that seal the store; default: from the signer, where it is an `IdentityKey`
+    question_of  what a round asks, for the ledger; default: its context is its subject
+    consent      called with (parameters, U1, S) before a sum over S is signed: raises ConsentError to refuse.
+                 The ledger is asked in any case
+    rounds       so many are kept at once; of more, the oldest are forgotten
+    threads      for masking
+
+    May be used from several threads: requests of one round wait for each other.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        policy: Policy,
+        *,
+        store: Store,
+        counter: Counter | None = None,
+        ledger: ParticipationLedger | None = None,
+        key: bytes | None = None,
+        question_of: QuestionOf = context_is_subject,
+        consent: Consent | None = None,
+        entropy: Entropy = os.urandom,
+        wall: Callable[[], float] = time.time,
+        rounds: int = 4,
+        threads: int = 1,
+    ) -> None:
+        require(rounds >= 1, "rounds", "at least 1", rounds)
+        if counter is None:
+            _warn_once()
+        sealed = store if isinstance(store, SealedStore) else SealedStore(store, _key(signer, key))
+        self._means = Means(
+            signer=signer,
+            policy=policy,
+            entropy=entropy,
+            store=sealed,
+            counter=counter or StoredCounter(sealed),
+            ledger=ledger or ParticipationLedger(sealed),
+            wall=wall,
+            resumes=True,
+            threads=threads,
+        )
+        self._question_of, self._consent, self._rounds = question_of, consent, rounds
+        self._turns: WeakValueDictionary[bytes, _Turn] = WeakValueDictionary()
+        self._lock = Lock()
+        self._owned: list[SqliteStore] = []
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        minimum_cohort: int,
+        store: Store | None = None,
+        demands: Mapping[str, Any] = MappingProxyType({}),
+        **others: Any,  # noqa: ANN401 - of the constructor
+    ) -> Participant:
+        """Return the participant of a node's own folder, which only its owner reads; close it at the end.
+
+        folder          has `party.key` and `registry.toml`; gets `counter.sqlite`, `ledger.sqlite` and, where
+                        no other store is given, `rounds.sqlite`. One process at a time
+        minimum_cohort  fewest clients with which a round may begin
+        store           where rounds are kept instead, as the state of a host
+        demands         further ones of the policy, by the names of `Policy`
+
+        raises  KeyFileError, RegistryError, StoreError (StoreBusyError: another process has the folder)
+        """
+        folder = Path(folder)
+        signer = read_identity(folder / "party.key")
+        known = Registry.load(folder / "registry.toml").identities
+        owned: list[SqliteStore] = []
+        try:
+            names = ["counter", "ledger", *(["rounds"] if store is None else [])]
+            owned.extend(SqliteStore(folder / f"{name}.sqlite") for name in names)
+            one = cls(
+                signer,
+                Policy(known=known, minimum_cohort=minimum_cohort, **demands),
+                store=owned[-1] if store is None else store,
+                counter=StoredCounter(owned[0]),
+                ledger=ParticipationLedger(owned[1]),
+                **others,
+            )
+        except BaseException:
+            for opened in owned:
+                opened.close()
+            raise
+        one._owned = owned
+        return one
+
+    @property
+    def identity(self) -> Identity:
+        """The node's identity."""
+        return self._means.signer.identity
+
+    def close(self) -> None:
+        """Close the stores that `open` opened; may be called again."""
+        for store in self._owned:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+        """Answer a request of the server. The reply is to be sent as it is, whatever it says.
+
+        vector   called with the round's parameters once, when the vector is wanted: returns (d,) unsigned
+                 integers below 2^ring_bits, or a VectorSource
+        context  what this node's vector is about, 32 bytes, computed from what it was given; or a function
+                 that computes it, called when the vector is wanted: where the model comes with that request
+                 only. A round about something else is left
+        returns  the reply. Nothing that the server sends, and nothing that goes wrong here, raises: a reply
+                 without a frame has a reason of an enumeration; what was raised is logged here, by
+                 "secagg.embedding", with its words
+        """
+        try:
+            envelope = open_frame(request)
+        except RemoteProtocolError as error:
+            _log.warning("a request was refused: %s", error)
+            return decline(NO_ROUND, RefusalReason(str(error.reason)))
+        round_id, first = envelope.round_id, envelope.kind == _FIRST
+        with self._of_round(round_id):
+            kept = KeptRound(self._means, f"{_ROUNDS}{round_id.hex()}")
+            try:
+                reply = self._answered(kept, request, vector, context, first=first)
+            except _Declining as declining:
+                _log.warning("round %s: %s %s", round_id.hex()[:8], declining.reason, declining.detail)
+                return self._declined(kept, round_id, declining.reason, forget=declining.forget)
+            except StoreError:
+                _log.exception("round %s: the store takes nothing", round_id.hex()[:8])
+                return self._declined(kept, round_id, LossReason.STORE, forget=False)
+            except Exception:  # noqa: BLE001 - of our caller: logged with its traceback, for its eyes only
+                _log.exception("round %s: no vector", round_id.hex()[:8])
+                return self._declined(kept, round_id, LossReason.FAILED, forget=True)
+            finally:
+                kept.leave()
+            return reply
+
+    # --- one request
+
+    def _answered(
+        self, kept: KeptRound, request: Buffer, vector: MakeVector, context: Context, *, first: bool
+    ) -> bytes:
+        session = self._session(kept, context, first=first)
+        effects = session.receive(request)
+        if session.parameters is not None and not kept.admitted:
+            self._admit(kept, session.parameters)
+        while True:
+            self._keep(kept, effects)  # first; then the answer
+            match _next(effects):
+                case InputWanted() if session.parameters is not None:
+                    about = context if isinstance(context, bytes) else context()
+                    effects = session.submit(vector(session.parameters), context=about)
+                case SignWanted(finished=finished, survivors=survivors) if session.parameters is not None:
+                    self._consents(kept, session, finished, survivors)
+                    effects = session.sign()
+                case Send(frame=frame):
+                    self._settle(kept, effects)
+                    return bytes(frame)
+                case Refused(reason=reason, detail=detail):
+                    raise _Declining(reason, detail)
+                case Aborted(reason=reason, detail=detail):
+                    raise _Declining(reason, detail, forget=True)
+                case _:
+                    raise _Declining(RefusalReason.WRONG_PHASE)
+
+    def _session(self, kept: KeptRound, context: Context, *, first: bool) -> ClientSession:
+        """Take the round up where it was, or begin it."""
+        try:
+            if kept.restore() is None:
+                if not first:
+                    raise _Declining(LossReason.FORGOTTEN)
+                return kept.begin(context if isinstance(context, bytes) else None)
+        except ParameterError as error:
+            raise _Declining(LossReason.SET_BACK, str(error), forget=True) from error
+        if kept.parameters is not None:
+            kept.resumed(self._question_of(kept.parameters))
+        if kept.session is None:
+            raise _Declining(LossReason.FORGOTTEN)
+        return kept.session
+
+    def _admit(self, kept: KeptRound, parameters: RoundParameters) -> None:
+        try:
+            for concern in kept.admit(self._question_of(parameters)):
+                _log.warning("our ledger warns: %s: %s", concern.kind, concern.detail)
+        except RoundForgottenError as error:
+            raise _Declining(LossReason.FORGOTTEN, str(error)) from error
+        except LedgerError as error:
+            raise _Declining(LossReason.LEDGER, str(error), forget=True) from error
+        self._make_room()
+
+    def _keep(self, kept: KeptRound, effects: list[Effect]) -> None:
+        began = int(self._means.wall() * 1000).to_bytes(_TIME_BYTES, "big")
+        name = "" if kept.parameters is None else _began(kept.parameters.round_id)
+        try:
+            kept.keep(effects, None if kept.released else {name: began})
+        except ParameterError as error:  # the counter: another process made this step
+            raise _Declining(LossReason.SET_BACK, str(error)) from error
+
+    def _consents(
+        self,
+        kept: KeptRound,
+        session: ClientSession,
+        finished: frozenset[Identity],
+        survivors: frozenset[Identity],
+    ) -> None:
+        parameters = session.parameters
+        if parameters is None:
+            return
+        try:
+            if self._consent is not None:
+                self._consent(parameters, finished, survivors)
+            floor = floor_for(parameters.threat_model, session.roster)
+            self._means.ledger.sign(kept.subject, parameters.round_id, survivors, floor=floor)
+        except LedgerError as error:
+            raise _Declining(LossReason.LEDGER, str(error), forget=True) from error
+        except ConsentError as error:
+            raise _Declining(LossReason.CONSENT, str(error), forget=True) from error
+
+    def _settle(self, kept: KeptRound, effects: Iterable[Effect]) -> None:
+        """Note the sum that our vector is in, and forget a round that we leave."""
+        for effect in effects:
+            match effect:
+                case Completed(survivors=survivors):
+                    kept.summed(survivors)
+                case Aborted():
+                    self._forget(kept)
+                case _:
+                    pass
+
+    # --- rounds that are kept
+
+    def _declined(self, kept: KeptRound, round_id: bytes, reason: Reason, *, forget: bool) -> bytes:
+        if forget:
+            try:
+                self._forget(kept, round_id)
+            except StoreError:
+                _log.exception("round %s: cannot be forgotten", round_id.hex()[:8])
+        return decline(round_id, reason)
+
+    def _forget(self, kept: KeptRound, round_id: bytes | None = None) -> None:
+        if round_id is None and kept.parameters is not None:
+            round_id = kept.parameters.round_id
+        kept.leave()
+        kept.unkeep(*([] if round_id is None else [_began(round_id)]))
+
+    def _make_room(self) -> None:
+        """Forget the oldest rounds: another one begins."""
+        store = self._means.store
+        began = {
+            name.split("/")[1]: store.get(name) or b""
+            for name in store.names(_ROUNDS)
+            if name.endswith("/began")
+        }
+        for name in sorted(began, key=lambda one: (began[one], one))[: max(len(began) - self._rounds + 1, 0)]:
+            KeptRound(self._means, f"{_ROUNDS}{name}").unkeep(f"{_ROUNDS}{name}/began")
+
+    @contextmanager
+    def _of_round(self, round_id: bytes) -> Iterator[None]:
+        with self._lock:
+            turn = self._turns.setdefault(round_id, _Turn())
+        with turn.lock:
+            yield
+
+    def __repr__(self) -> str:
+        return f"Participant({self.identity.hex()[:12]})"
+
+
+class _Turn:
+    """The lock of a round, as long as somebody has it or waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+
+
+def _next(effects: list[Effect]) -> Effect | None:
+    """Return the effect to act upon: a question, else a frame, else why there is none."""
+    for kinds in ((InputWanted, SignWanted), (Send,), (Refused, Aborted)):
+        for effect in effects:
+            if isinstance(effect, kinds):
+                return effect
+    return None
+
+
+def _began(round_id: bytes) -> str:
+    return f"{_ROUNDS}{round_id.hex()}/began"
+
+
+def _key(signer: Signer, key: bytes | None) -> bytes:
+    if key is not None:
+        return key
+    if not isinstance(signer, IdentityKey):
+        raise ParameterError("key: must be given, the signer has no seed to derive it from")
+    return store_key(signer)
+
+
+def _warn_once() -> None:
+    global _warned  # noqa: PLW0603 - once for each process
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "Participant: has no counter outside of its store: a host that sets its state back can make it "
+            "mask two vectors of one round, and read their difference. Give it one, in a file that the host "
+            'does not restore: counter=StoredCounter(SqliteStore("counter.sqlite"))',
+            stacklevel=3,
+        )
