@@ -15,8 +15,9 @@ Node = TypeVar("Node", bound=object)
 class Ask(Generic[Node]):
     """The requests of one phase. Carry `frames`, and hand in what comes of each, until `over`.
 
-    frames  the request of each node, the same bytes for many
-    name    of the phase, for people
+    frames        the request of each node, the same bytes for many
+    name          of the phase, for people
+    wants_vector  whether the nodes make their vectors now: send the model along, if they do not have it
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class Ask(Generic[Node]):
         frames: Mapping[Node, bytes],
         name: str,
         *,
+        wants_vector: bool,
         take: Callable[[Node, Buffer], None],
         lose: Callable[[Node, LossReason, str], None],
         ready: Callable[[], bool],
@@ -31,7 +33,7 @@ class Ask(Generic[Node]):
         time_s: float,
         grace_s: float | None,
     ) -> None:
-        self.frames, self.name = dict(frames), name
+        self.frames, self.name, self.wants_vector = dict(frames), name, wants_vector
         self._take, self._lose, self._ready = take, lose, ready
         self._clock, self._grace_s = clock, grace_s
         self._until = clock() + time_s

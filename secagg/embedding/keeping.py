@@ -160,6 +160,9 @@ class KeptRound:
         means, session, parameters = self._means, self.session, self.parameters
         if session is None or parameters is None or session.releases == self._released:
             return  # nothing new: it is sent again
+        name = _counter_name(parameters)
+        if means.counter.value(name) >= session.releases:  # or its snapshot would be replaced by ours
+            raise ParameterError(f"counter {name}: another process made this step")
         new_frame = any(isinstance(effect, Send) for effect in effects)
         if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
             # First: once the snapshot is kept, the upload leaves, whatever becomes of this process.
@@ -176,7 +179,7 @@ class KeptRound:
             values.update(more or {})
         if values:
             means.store.put(values)
-        means.counter.advance(_counter_name(parameters), session.releases)  # after the snapshot
+        means.counter.advance(name, session.releases)  # after the snapshot
         self._released = session.releases
 
     def summed(self, survivors: frozenset[Identity]) -> None:

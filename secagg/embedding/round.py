@@ -176,6 +176,7 @@ class Round(Generic[Node]):
         return Ask(
             frames,
             self._phase.name.replace("_", " ").lower(),
+            wants_vector=self._phase is Phase.MASKED_INPUT_COLLECTION,
             take=take,
             lose=self._lose,
             ready=ready,

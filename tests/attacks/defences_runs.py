@@ -262,7 +262,7 @@ DEFENCES = (
     Defence(
         "seat: releases are counted",
         _KEEPING,
-        "        means.counter.advance(_counter_name(parameters), session.releases)  # after the snapshot\n",
+        "        means.counter.advance(name, session.releases)  # after the snapshot\n",
         "        pass\n",
         "a session that was set back releases nothing twice",
     ),

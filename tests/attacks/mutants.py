@@ -27,6 +27,7 @@ from typing import Any
 
 from tests.attacks import (
     defences_committee,
+    defences_embedding,
     defences_hybrid,
     defences_oneshot,
     defences_service,
@@ -64,6 +65,12 @@ _SERVICE = (
     "tests/test_key_files.py",
     "tests/registry/test_kept.py",
     "tests/service/oneshot/test_liars.py",
+)
+_EMBEDDING = (
+    "tests/embedding",
+    "tests/store/test_folder.py",
+    "tests/fedcore/codec/test_mean.py",
+    "tests/test_digests.py",
 )
 _TRAINING = (
     "tests/attacks/training",
@@ -232,6 +239,8 @@ def _suite(defence: Defence) -> tuple[str, ...]:
         return (*_TABLES, "tests/registry/test_names.py", *_TRAINING)
     if defence in defences_ways.DEFENCES:
         return _WAYS
+    if defence in defences_embedding.DEFENCES:
+        return _EMBEDDING
     if defence in defences_hybrid.DEFENCES:
         return _HYBRID
     if defence in defences_committee.DEFENCES:

@@ -1,0 +1,320 @@
+"""What every adapter must pass: five nodes, everything that happens to one of them, and the exact sum.
+
+    from secagg.embedding import conformance
+
+    @pytest.mark.parametrize("case", conformance.CASES, ids=str)
+    def test_our_stack(case):
+        conformance.check(case, run)
+
+`run(nodes, registry)` is the adapter's: it carries one round over its own stack, over all of `nodes`, and
+returns the `Round` at its end. Each of `nodes` stands where a `Participant` does, and is called as one
+(`answer`); what it raises is to be treated as whatever a node of that stack raises. Rounds need a minimum
+cohort of 4 and the default threat model; what the nodes' vectors are is the adapter's business, and is
+compared. A bit that is flipped in a sealed or revealed share is found, and outvoted, by others, so that it is
+no loss: the tests of the protocol have it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.effects import AbortReason, DropReason, RefusalReason
+from secagg.embedding.participant import Context, MakeVector, Participant, Vector
+from secagg.embedding.replies import LossReason, declined
+from secagg.embedding.round import Round
+from secagg.kernels import lane_dtype
+from secagg.messages import (
+    KINDS,
+    RosterAnnouncement,
+    RoundParametersMessage,
+    ShareDelivery,
+    SurvivorSet,
+    UnmaskingRequest,
+    open_frame,
+)
+from secagg.params import Buffer, Phase, Policy, RoundParameters
+from secagg.primitives.signatures import IdentityKey
+from secagg.registry import Registry
+from secagg.store import MappingStore, MemoryStore, ParticipationLedger, StoredCounter
+
+NODES = 5
+ODD = 4  # the node that something happens to
+_REQUESTS = (RoundParametersMessage, RosterAnnouncement, ShareDelivery, SurvivorSet, UnmaskingRequest)
+_SPOILED = frozenset({LossReason.MALFORMED, *RefusalReason})
+_GONE = frozenset({LossReason.HOST, LossReason.SILENT, DropReason.SILENT, LossReason.FAILED})
+
+
+class Vanished(Exception):  # noqa: N818 - what a node that crashes raises in its host
+    """The node is gone."""
+
+
+class Node(Protocol):
+    """What an adapter calls: as a `Participant`."""
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes: ...
+
+
+Run = Callable[[Sequence[Node], Registry], Round[Any]]
+
+
+class Probe:
+    """A participant that notes what it masks. Subclasses are unlucky, or lie."""
+
+    def __init__(self, key: IdentityKey, registry: Registry) -> None:
+        self.key = key
+        self._policy = Policy(known=registry.identities, minimum_cohort=4)
+        self.state: dict[str, bytes] = {}
+        self._elsewhere = MemoryStore()  # what a host does not set back
+        self.masked: NDArray[np.unsignedinteger[Any]] | None = None
+        self.faults: list[str] = []  # what must not have happened
+
+    def participant(self) -> Participant:
+        """Start the node's process: all that it has is its key, and what was kept."""
+        return Participant(
+            self.key,
+            self._policy,
+            store=MappingStore(self.state),
+            counter=StoredCounter(self._elsewhere),
+            ledger=ParticipationLedger(self._elsewhere),
+        )
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+        """Answer as a node that follows the protocol."""
+        return self.participant().answer(request, self.noting(vector), context=context)
+
+    def noting(self, vector: MakeVector) -> MakeVector:
+        """Make the vector, and keep it for the comparison."""
+
+        def make(parameters: RoundParameters) -> Vector:
+            made = vector(parameters)
+            out = np.empty(parameters.vector_length, lane_dtype(parameters.ring_bits))
+            if isinstance(made, np.ndarray):
+                out[:] = made
+            else:
+                made.read(0, out)
+            if self.masked is not None:
+                self.faults.append("a second vector was asked for in one round")
+            self.masked = out
+            return out
+
+        return make
+
+
+class Vanishing(Probe):
+    """Is gone from a phase on: before its answer to that, or after."""
+
+    def __init__(self, key: IdentityKey, registry: Registry, phase: Phase) -> None:
+        super().__init__(key, registry)
+        self._phase = phase
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+        if phase_of(request) >= self._phase:
+            raise Vanished
+        return super().answer(request, vector, context=context)
+
+
+class Spoiling(Probe):
+    """Something else than its answer arrives in a phase."""
+
+    def __init__(
+        self, key: IdentityKey, registry: Registry, phase: Phase, spoil: Callable[[bytes], bytes]
+    ) -> None:
+        super().__init__(key, registry)
+        self._phase, self._spoil = phase, spoil
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+        reply = super().answer(request, vector, context=context)
+        return self._spoil(reply) if phase_of(request) is self._phase else reply
+
+
+class SetBack(Probe):
+    """Its host loses what the node kept with its last answer, and asks again, with another vector."""
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+        before = dict(self.state)
+        reply = super().answer(request, vector, context=context)
+        kept, self.state = self.state, before
+        again = self.participant().answer(request, _other(vector), context=context)
+        if declined(again) is None and again != reply:
+            self.faults.append(f"two different answers left in {phase_of(request).name}")
+        self.state = kept
+        return reply
+
+
+class Twice(Probe):
+    """Two requests at once, of one process: the same one, twice."""
+
+    def __init__(self, key: IdentityKey, registry: Registry) -> None:
+        super().__init__(key, registry)
+        self._one = self.participant()
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+        replies: list[bytes] = []
+        making = self.noting(vector)
+        threads = [
+            threading.Thread(
+                target=lambda: replies.append(self._one.answer(request, making, context=context))
+            )
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        frames = {reply for reply in replies if declined(reply) is None}
+        if len(frames) != 1:
+            self.faults.append(f"{len(frames)} different answers left in {phase_of(request).name}")
+        return next(iter(frames), b"")
+
+
+class Misled(Probe):
+    """Was given another model than the others."""
+
+    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+        def other() -> bytes:
+            right = context if isinstance(context, bytes) else context()
+            return bytes(byte ^ 1 for byte in right)
+
+        return super().answer(request, vector, context=other() if isinstance(context, bytes) else other)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something that happens to the last of five nodes.
+
+    make       makes that node, of (its key, the registry, the key of node 0)
+    survives   whether its vector is in the sum nevertheless
+    reasons    why it is lost; nothing: it is not
+    """
+
+    name: str
+    make: Callable[[IdentityKey, Registry, IdentityKey], Probe]
+    survives: bool
+    reasons: frozenset[object] = field(default=frozenset())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def phase_of(request: Buffer) -> Phase:
+    """Return the phase that a request asks an answer of."""
+    return Phase(_REQUESTS.index(KINDS[open_frame(request).kind]))
+
+
+def check(case: Case, run: Run) -> None:
+    """Run a case over a stack. Raises AssertionError, which says what is not as it must be."""
+    keys = [IdentityKey.generate(os.urandom) for _ in range(NODES)]
+    registry = Registry.of((f"node-{i}", key.identity) for i, key in enumerate(keys))
+    probes = [Probe(key, registry) for key in keys[:ODD]]
+    probes.append(case.make(keys[ODD], registry, keys[0]))
+    outcome = run(probes, registry)
+    present = {outcome.identities[node] for node in outcome.survivors}
+    wanted = {key.identity for key in keys[:ODD]} | ({probes[ODD].key.identity} if case.survives else set())
+    _demand(present == wanted, f"{len(present)} nodes are in the sum, {len(wanted)} should be")
+    lost = {loss.reason for loss in outcome.losses.values()}
+    if case.reasons:
+        _demand(len(lost) == 1, f"one node should be lost, were {outcome.losses}")
+        _demand(lost <= case.reasons, f"a node was lost because of {lost}, not {set(case.reasons)}")
+    else:
+        _demand(not lost, f"no node should be lost, were {outcome.losses}")
+    total = np.zeros(outcome.parameters.vector_length, np.uint64)
+    for probe in probes:
+        _demand(not probe.faults, "; ".join(probe.faults))
+        if probe.key.identity in present and not (probe is probes[ODD] and not case.survives):
+            _demand(probe.masked is not None, "a vector in the sum was never asked for")
+            total += 0 if probe.masked is None else probe.masked.astype(np.uint64)
+    total &= np.uint64(2**outcome.parameters.ring_bits - 1)
+    same = bool((outcome.result.total.astype(np.uint64) == total).all())
+    _demand(same, "the sum is not that of the vectors, modulo 2^ring_bits")
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _other(vector: MakeVector) -> MakeVector:
+    def make(parameters: RoundParameters) -> Vector:
+        made = vector(parameters)
+        out = np.empty(parameters.vector_length, lane_dtype(parameters.ring_bits))
+        if isinstance(made, np.ndarray):
+            out[:] = made
+        else:
+            made.read(0, out)
+        out[0] ^= 1
+        return out
+
+    return make
+
+
+def _flipped(reply: bytes) -> bytes:
+    """Flip a bit in the middle: of a key, a share, a masked entry, a signature."""
+    changed = bytearray(reply)
+    changed[len(changed) // 2] ^= 4
+    return bytes(changed)
+
+
+def _cases() -> list[Case]:
+    def vanishing(phase: Phase) -> Callable[[IdentityKey, Registry, IdentityKey], Probe]:
+        return lambda key, registry, _other: Vanishing(key, registry, phase)
+
+    def spoiling(
+        phase: Phase, spoil: Callable[[bytes], bytes]
+    ) -> Callable[[IdentityKey, Registry, IdentityKey], Probe]:
+        return lambda key, registry, _other: Spoiling(key, registry, phase, spoil)
+
+    late = Phase.CONSISTENCY_CHECK  # from here on a vector is in the sum, whatever becomes of its node
+    spoils: Mapping[str, Callable[[bytes], bytes]] = {
+        "garbage": lambda _reply: os.urandom(200),
+        "nothing": lambda _reply: b"",
+        "a reply that is cut": lambda reply: reply[:-1],
+        "a bit that is flipped": _flipped,
+    }
+    unseen = {("a bit that is flipped", Phase.SHARE_KEYS), ("a bit that is flipped", Phase.UNMASKING)}
+    return [
+        Case("all well", lambda key, registry, _other: Probe(key, registry), survives=True),
+        *(
+            Case(f"gone in {phase.name}", vanishing(phase), survives=phase >= late, reasons=_GONE)
+            for phase in Phase
+        ),
+        *(
+            Case(f"{name} in {phase.name}", spoiling(phase, spoil), survives=phase >= late, reasons=_SPOILED)
+            for name, spoil in spoils.items()
+            for phase in Phase
+            if (name, phase) not in unseen
+        ),
+        Case(
+            "its state is set back",
+            lambda key, registry, _other: SetBack(key, registry),
+            survives=True,
+        ),
+        Case("two requests at once", lambda key, registry, _other: Twice(key, registry), survives=True),
+        Case(
+            "the key of another node",
+            lambda _key, registry, other: Probe(other, registry),
+            survives=False,
+            reasons=frozenset({LossReason.TAKEN}),
+        ),
+        Case(
+            "a key of nobody",
+            lambda _key, registry, _other: Probe(IdentityKey.generate(os.urandom), registry),
+            survives=False,
+            reasons=frozenset({LossReason.STRANGER}),
+        ),
+        Case(
+            "another model",
+            lambda key, registry, _other: Misled(key, registry),
+            survives=False,
+            reasons=frozenset({RefusalReason.CONTEXT_MISMATCH, AbortReason.CONTEXT_MISMATCH}),
+        ),
+    ]
+
+
+CASES = tuple(_cases())
