@@ -103,7 +103,19 @@ EXEMPT = {
 }
 FACES = {
     "secagg",
-    *(f"secagg.{name}" for name in ("audit", "cli", "cli_party", "embedding", "kernels", "lazy", "service")),
+    *(
+        f"secagg.{name}"
+        for name in (
+            "audit",
+            "cli",
+            "cli_party",
+            "embedding",
+            "embedding.conformance",
+            "kernels",
+            "lazy",
+            "service",
+        )
+    ),
     *(f"secagg.{name}" for name in ("store", "store.sql", "transcript")),
 }  # for fedcore
 
@@ -135,7 +147,7 @@ FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
         *("evaluation.personal", "evaluation.baselines", "evaluation.prediction"),
         *("evaluation.onnx_graph", "evaluation.export"),
     ),
-    ("experiments", "service", "phones"),
+    ("experiments", "service", "phones", "integrations"),
     ("demo",),
     ("cli", "__main__"),
 )

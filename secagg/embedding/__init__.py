@@ -7,12 +7,12 @@ stacks, `fedcore.integrations.conformance` what every adapter must pass.
 
 from pathlib import Path
 
-from secagg.embedding.ask import Ask
+from secagg.embedding.ask import Ask, Node
 from secagg.embedding.keeping import Question
-from secagg.embedding.participant import Participant
+from secagg.embedding.participant import MakeVector, Participant, Vector
 from secagg.embedding.patience import Patience
 from secagg.embedding.replies import LossReason, decline, declined
-from secagg.embedding.round import Loss, Round, retry
+from secagg.embedding.round import Loss, Observer, Round, retry
 from secagg.key_files import read_identity as read_key
 from secagg.key_files import write_identity as write_key
 from secagg.registry import Registry
@@ -33,8 +33,11 @@ __all__ = [
     "FolderStore",
     "Loss",
     "LossReason",
+    "MakeVector",
     "MappingStore",
     "MemoryStore",
+    "Node",
+    "Observer",
     "Participant",
     "ParticipationLedger",
     "Patience",
@@ -44,6 +47,7 @@ __all__ = [
     "SqliteStore",
     "Store",
     "StoredCounter",
+    "Vector",
     "decline",
     "declined",
     "read_key",

@@ -59,6 +59,7 @@ class Node(Protocol):
     """What an adapter calls: as a `Participant`."""
 
     def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes: ...
+    def close(self) -> None: ...
 
 
 Run = Callable[[Sequence[Node], Registry], Round[Any]]
@@ -88,6 +89,9 @@ class Probe:
     def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
         """Answer as a node that follows the protocol."""
         return self.participant().answer(request, self.noting(vector), context=context)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def noting(self, vector: MakeVector) -> MakeVector:
         """Make the vector, and keep it for the comparison."""
@@ -285,7 +289,12 @@ def _cases() -> list[Case]:
             for phase in Phase
         ),
         *(
-            Case(f"{name} in {phase.name}", spoiling(phase, spoil), survives=phase >= late, reasons=_SPOILED)
+            Case(
+                f"{name} in {phase.name}",
+                spoiling(phase, spoil),
+                survives=phase >= late,
+                reasons=_SPOILED if name != "nothing" else _SPOILED | _GONE,  # a host may carry no nothing
+            )
             for name, spoil in spoils.items()
             for phase in Phase
             if (name, phase) not in unseen

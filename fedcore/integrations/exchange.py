@@ -1,0 +1,176 @@
+"""The two ends of every adapter: a server that has rounds of means, a node that trains when asked to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from fedcore.codec.mean import Arrays, Mean, MeanResult
+from secagg import Identity, LocalProtocolError, RoundParameters, SecAggError, ThreatModel
+from secagg.embedding import (
+    Ask,
+    Node,
+    Observer,
+    ParticipationLedger,
+    Patience,
+    Registry,
+    Round,
+    Vector,
+    retry,
+)
+
+
+class PlainRequestError(SecAggError):
+    """A node that has masks on was asked to train without them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this node takes part in secure aggregation only: a request without it is refused; the server "
+            "needs the strategy of this adapter"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a node's training made.
+
+    arrays   of the same names and shapes as the model
+    weight   such as the number of examples
+    metrics  what the mean agreed on; others are left out by `of`
+    """
+
+    arrays: Arrays
+    weight: int = 1
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Answering(Protocol):
+    """A `secagg.embedding.Participant`, or what stands for one."""
+
+    def answer(
+        self, request: bytes, vector: Callable[[RoundParameters], Vector], *, context: Callable[[], bytes]
+    ) -> bytes: ...
+
+
+Train: TypeAlias = Callable[[Arrays], Trained]
+
+
+def canonical(config: Mapping[str, Any]) -> bytes:
+    """Return a configuration as bytes that are the same at every node: JSON with sorted keys.
+
+    raises  TypeError: a value that is neither text, number, bytes, list nor table of those
+    """
+    return json.dumps(dict(config), sort_keys=True, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"config: must be of texts, numbers and bytes, has {type(value).__name__}")
+
+
+def answer_mean(
+    participant: Answering,
+    mean: Mean,
+    request: bytes,
+    *,
+    model: Callable[[], Arrays],
+    train: Train,
+    config: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Answer a request of a round of means. Nothing raises, whatever the server sends: see `Participant`.
+
+    model   returns the model as this node was given it; called when the vector is wanted
+    train   trains on it; called once in a round
+    config  what else the node was told: it is in the round's context, so that all were told the same
+    """
+    given: list[Arrays] = []
+
+    def context() -> bytes:
+        given.append(model())
+        return mean.context(given[0], canonical(config or {}))
+
+    def vector(parameters: RoundParameters) -> Vector:
+        trained = train(given[0])
+        told = {name: trained.metrics[name] for name in mean.metrics if name in trained.metrics}
+        return mean.source(parameters, given[0], trained.arrays, weight=trained.weight, metrics=told)
+
+    return participant.answer(request, vector, context=context)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecureMean:
+    """The server's end: rounds of means over the nodes of a host.
+
+    mean              what is summed; every node has the same
+    registry          who is enrolled
+    minimum_cohort    fewest nodes with which a round begins
+    minimum_survivors fewest nodes in a sum
+    attempts          rounds about one model until one has a sum; the guilty are left out of the next
+    """
+
+    mean: Mean
+    registry: Registry
+    minimum_cohort: int = 4
+    minimum_survivors: int = 3
+    threat_model: ThreatModel = field(default_factory=ThreatModel)
+    patience: Patience = field(default_factory=Patience)
+    ledger: ParticipationLedger | None = None
+    attempts: int = 2
+    threads: int = 1
+    observer: Observer[Any] | None = None
+
+    def rounds(
+        self, model: Arrays, nodes: Collection[Node], config: Mapping[str, Any] | None = None
+    ) -> Iterator[Round[Node]]:
+        """Yield rounds about a model, each to be iterated, until one has a sum; then `result_of` it."""
+
+        def make(excluded: frozenset[Identity]) -> Round[Node]:
+            parameters = self.mean.round(
+                model,
+                clients=len(nodes),
+                about=canonical(config or {}),
+                threat_model=self.threat_model,
+                minimum_cohort=self.minimum_cohort,
+                minimum_survivors=self.minimum_survivors,
+            )
+            return Round(
+                parameters,
+                nodes=nodes,
+                registry=self.registry,
+                patience=self.patience,
+                excluded=excluded,
+                ledger=self.ledger,
+                observer=self.observer,
+                threads=self.threads,
+            )
+
+        return retry(make, self.attempts)
+
+    def run(
+        self,
+        model: Arrays,
+        nodes: Collection[Node],
+        carry: Callable[[Ask[Node]], None],
+        config: Mapping[str, Any] | None = None,
+    ) -> tuple[Round[Node], MeanResult]:
+        """Run rounds over a host until one has a sum.
+
+        carry   takes the requests of an `Ask` to the nodes, and hands in what comes back until it is over
+
+        returns the round, and what it tells
+        raises  RoundAbortedError, LedgerError: none has a sum; ParameterError; SpoiledError
+        """
+        last: Round[Node] | None = None
+        for last in self.rounds(model, nodes, config):
+            for ask in last:
+                carry(ask)
+        if last is None:
+            raise LocalProtocolError("attempts: at least 1")
+        return last, self.mean.decode(last.parameters, model, last.result)

@@ -1,0 +1,152 @@
+"""The adapter for plain HTTP, over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import ClientSession, web
+
+from fedcore.integrations import http
+from fedcore.integrations.http import HttpServer, join
+from secagg.embedding import Patience, Registry, Round, conformance
+from tests.embedding.cohort import Cohort
+from tests.embedding.models import CONFIG, MEAN, MODEL, Nodes, expected, secure, train
+
+
+@asynccontextmanager
+async def served(server: HttpServer) -> AsyncIterator[str]:
+    runner = web.AppRunner(server.app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.close()
+        await runner.cleanup()
+
+
+def over_http(nodes: Nodes, registry: Registry) -> Round[Any]:
+    """A node that crashes is a process that ends: its task, here. It is lost when its time is up."""
+
+    async def run() -> Round[Any]:
+        patience = Patience(first_s=20, input_s=20, phase_s=20, grace_s=0.3)
+        server = HttpServer(secure(registry, patience=patience))
+        async with served(server) as url:
+            tasks = [asyncio.create_task(join(url, node, MEAN, train(i))) for i, node in enumerate(nodes)]
+            last: Round[Any] | None = None
+            for last in server._secure.rounds(MODEL, await here(server, len(nodes)), CONFIG):
+                asks = iter(last)
+                while (ask := await asyncio.to_thread(next, asks, None)) is not None:
+                    await server._carry(ask, MODEL, CONFIG)
+            server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert last is not None
+            return last
+
+    return asyncio.run(run())
+
+
+async def here(server: HttpServer, nodes: int) -> list[str]:
+    while len(server._here()) < nodes:
+        await asyncio.sleep(0.01)
+    return server._here()
+
+
+@pytest.mark.parametrize("case", conformance.CASES, ids=str)
+def test_http_passes(case: conformance.Case) -> None:
+    conformance.check(case, over_http)
+
+
+def test_a_mean_over_http_is_that_of_its_nodes() -> None:
+    cohort = Cohort()
+
+    async def run() -> None:
+        server = HttpServer(secure(cohort.registry), token="s3cret")
+        async with served(server) as url:
+            tasks = [
+                asyncio.create_task(join(url, cohort.participant(i), MEAN, train(i), token="s3cret"))
+                for i in range(5)
+            ]
+            model = dict(MODEL)
+            for _ in range(2):  # the mean of the first is the model of the second
+                one, result = await server.average(model, nodes=5, config=CONFIG)
+                change, loss, weight = expected(range(5))
+                np.testing.assert_allclose(result.arrays["b"], model["b"] + change, atol=1e-4)
+                assert result.metrics["loss"] == pytest.approx(loss, abs=1e-3)
+                assert (result.weight, len(one.survivors)) == (weight, 5)
+                model = result.arrays
+            server.close()
+            await asyncio.gather(*tasks)  # they were told, and end
+
+    asyncio.run(run())
+
+
+def test_strangers_are_not_let_in_and_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_POLL_S", 0.01)
+    monkeypatch.setattr(http, "_MOST", 1)
+
+    async def run() -> None:
+        server = HttpServer(secure(Cohort().registry), token="s3cret")
+        async with served(server) as url, ClientSession() as session:
+            right = {"Authorization": "Bearer s3cret"}
+            for headers, status in (
+                ({}, 401),
+                ({"Authorization": "Bearer other", http.NODE: "a" * 32}, 401),
+                (right, 400),
+                ({**right, http.NODE: "../" * 10 + "ab"}, 400),
+                ({**right, http.NODE: "a" * 32}, 204),
+                ({**right, http.NODE: "b" * 32}, 400),  # one too many
+                ({**right, http.NODE: "a" * 32}, 204),
+            ):
+                async with session.post(f"{url}/work", headers=headers) as response:
+                    assert response.status == status, headers
+            server.close()
+            async with session.post(f"{url}/work", headers={**right, http.NODE: "a" * 32}) as response:
+                assert response.status == 410
+
+    asyncio.run(run())
+
+
+def test_a_server_that_answers_otherwise_ends_a_node_with_an_error() -> None:
+    async def run() -> None:
+        server = HttpServer(secure(Cohort().registry), token="s3cret")
+        async with served(server) as url:
+            with pytest.raises(ConnectionError, match="answered 401"):
+                await join(url, Cohort().participant(0), MEAN, train(0), token="wrong")
+
+    asyncio.run(run())
+
+
+def test_a_reply_that_comes_again_is_not_taken_for_that_of_the_next_request() -> None:
+    cohort = Cohort()
+
+    async def run() -> None:
+        server = HttpServer(secure(cohort.registry))
+        server._ask = 7
+        async with served(server) as url, ClientSession() as session:
+            for number in ("6", "7", "8", ""):
+                headers = {"Authorization": "Bearer ", http.NODE: "a" * 32, http.ASK: number}
+                request = session.post(f"{url}/work", headers=headers, data=number.encode() or b"none")
+                task = asyncio.create_task(_status(request))
+                while len(server._work) < 1:
+                    await asyncio.sleep(0.01)
+                server._work["a" * 32].put_nowait((0, b"next"))
+                assert await task == 200
+            assert server._replies.qsize() == 1
+            assert server._replies.get_nowait() == ("a" * 32, b"7")
+
+    asyncio.run(run())
+
+
+async def _status(request: Any) -> int:
+    async with request as response:
+        return int(response.status)
