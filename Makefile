@@ -18,7 +18,7 @@ FAST := $(addprefix tests/,$(addsuffix .py,test_layers test_hygiene test_params 
 	$(addprefix tests/,messages primitives protocol store transcript fedcore/codec fedcore/statistics) \
 	$(addprefix tests/kernels/test_,$(addsuffix .py,field library parallel reference))
 # As in pyproject.toml: pytest takes one expression.
-USUAL := not exhaustive and not soak and not fuzz and not peers
+USUAL := not exhaustive and not soak and not fuzz and not peers and not host
 # pytest keeps what it rewrote: half of the time of collecting.
 unexport PYTHONDONTWRITEBYTECODE
 ARM_CC ?= aarch64-linux-gnu-gcc
