@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from secagg.embedding import (
     Vector,
     retry,
 )
+
+_SIZE = 8  # bytes of a length
 
 
 class PlainRequestError(SecAggError):
@@ -102,6 +105,31 @@ def answer_mean(
         return mean.source(parameters, given[0], trained.arrays, weight=trained.weight, metrics=told)
 
     return participant.answer(request, vector, context=context)
+
+
+def packed(model: Arrays, config: Mapping[str, Any] | None = None) -> bytes:
+    """Return a model and a configuration as bytes, for hosts that carry bytes: JSON, then numpy's .npz."""
+    file, told = io.BytesIO(), canonical(config or {})
+    np.savez(file, allow_pickle=False, **{f"model/{name}": array for name, array in model.items()})
+    return len(told).to_bytes(_SIZE, "big") + told + file.getvalue()
+
+
+def with_model(request: bytes, along: bytes) -> bytes:
+    """Return a request, and what `packed` returned, as one message for `answer_packed`."""
+    return len(request).to_bytes(_SIZE, "big") + request + along
+
+
+def answer_packed(participant: Answering, mean: Mean, train: Train, message: bytes) -> bytes:
+    """Answer a message of `with_model`, as `answer_mean`; nothing in it is unpickled."""
+    end, config = _SIZE + int.from_bytes(message[:_SIZE], "big"), dict[str, Any]()
+
+    def model() -> Arrays:
+        size = end + _SIZE + int.from_bytes(message[end : end + _SIZE], "big")
+        config.update(json.loads(message[end + _SIZE : size]))
+        with np.load(io.BytesIO(message[size:]), allow_pickle=False) as file:
+            return {name.removeprefix("model/"): file[name] for name in file.files}
+
+    return answer_mean(participant, mean, message[_SIZE:end], model=model, train=train, config=config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

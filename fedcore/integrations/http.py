@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import io
-import json
 import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from fedcore.codec.mean import Arrays, Mean, MeanResult
-from fedcore.integrations.exchange import Answering, SecureMean, Train, answer_mean, canonical
+from fedcore.integrations.exchange import Answering, SecureMean, Train, answer_packed, packed, with_model
 from secagg.embedding import Ask, Round
 
 NODE, ASK = "X-Secagg-Node", "X-Secagg-Ask"  # a name, 32 hexadecimal digits; the number of what is answered
-_SIZE, _POLL_S, _RETRY_S, _AWAY_S, _MOST = 8, 20.0, 1.0, 60.0, 10_000
+_POLL_S, _RETRY_S, _AWAY_S, _MOST = 20.0, 1.0, 60.0, 10_000
 _OVER = object()
 
 
@@ -80,9 +77,9 @@ class HttpServer:
 
     async def _carry(self, ask: Ask[str], model: Arrays, config: Mapping[str, Any]) -> None:
         self._ask += 1
-        along = _pack(model, config) if ask.wants_vector else b""
+        along = packed(model, config) if ask.wants_vector else b""
         for node, frame in ask.frames.items():
-            self._work[node].put_nowait((self._ask, len(frame).to_bytes(_SIZE, "big") + frame + along))
+            self._work[node].put_nowait((self._ask, with_model(frame, along)))
         while not ask.over:
             try:
                 async with asyncio.timeout(min(ask.left_s, 1.0)):
@@ -119,23 +116,5 @@ async def join(
             except (ClientError, TimeoutError):  # it may come back; our reply is sent again
                 await asyncio.sleep(_RETRY_S)
                 continue
-            reply = await asyncio.to_thread(_answer, participant, mean, train, body) if body else b""
+            reply = await asyncio.to_thread(answer_packed, participant, mean, train, body) if body else b""
             headers[ASK] = number
-
-
-def _answer(participant: Answering, mean: Mean, train: Train, body: bytes) -> bytes:
-    end, config = _SIZE + int.from_bytes(body[:_SIZE], "big"), dict[str, Any]()
-
-    def model() -> Arrays:
-        size = end + _SIZE + int.from_bytes(body[end : end + _SIZE], "big")
-        config.update(json.loads(body[end + _SIZE : size]))
-        with np.load(io.BytesIO(body[size:]), allow_pickle=False) as file:
-            return {name.removeprefix("model/"): file[name] for name in file.files}
-
-    return answer_mean(participant, mean, body[_SIZE:end], model=model, train=train, config=config)
-
-
-def _pack(model: Arrays, config: Mapping[str, Any]) -> bytes:
-    file, told = io.BytesIO(), canonical(config)
-    np.savez(file, allow_pickle=False, **{f"model/{name}": array for name, array in model.items()})
-    return len(told).to_bytes(_SIZE, "big") + told + file.getvalue()

@@ -10,12 +10,14 @@
 returns the `Round` at its end. Each of `nodes` stands where a `Participant` does, and is called as one
 (`answer`); what it raises is to be treated as whatever a node of that stack raises. Rounds need a minimum
 cohort of 4 and the default threat model; what the nodes' vectors are is the adapter's business, and is
-compared. A bit that is flipped in a sealed or revealed share is found, and outvoted, by others, so that it is
-no loss: the tests of the protocol have it.
+compared. Where nodes are other processes, each makes its own by `nodes_of` and sends its `report` to be
+judged (`judge`). A bit that is flipped in a sealed or revealed share is found, and outvoted, by others, so
+that it is no loss: the tests of the protocol have it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +41,7 @@ from secagg.messages import (
     UnmaskingRequest,
     open_frame,
 )
-from secagg.params import Buffer, Phase, Policy, RoundParameters
+from secagg.params import Buffer, Identity, Phase, Policy, RoundParameters
 from secagg.primitives.signatures import IdentityKey
 from secagg.registry import Registry
 from secagg.store import MappingStore, MemoryStore, ParticipationLedger, StoredCounter
@@ -92,6 +94,10 @@ class Probe:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def report(self) -> Report:
+        """Tell what was done."""
+        return Report(self.key.identity, self.masked, tuple(self.faults))
 
     def noting(self, vector: MakeVector) -> MakeVector:
         """Make the vector, and keep it for the comparison."""
@@ -212,16 +218,37 @@ def phase_of(request: Buffer) -> Phase:
     return Phase(_REQUESTS.index(KINDS[open_frame(request).kind]))
 
 
-def check(case: Case, run: Run) -> None:
-    """Run a case over a stack. Raises AssertionError, which says what is not as it must be."""
-    keys = [IdentityKey.generate(os.urandom) for _ in range(NODES)]
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a node did: the vector that it masked, and what must not have happened."""
+
+    identity: Identity
+    masked: NDArray[np.unsignedinteger[Any]] | None
+    faults: tuple[str, ...]
+
+
+def nodes_of(case: Case, seed: bytes) -> tuple[list[Probe], Registry]:
+    """Return the nodes of a case; the same seed makes the same ones, in whatever process."""
+    keys = [_key(seed, f"{i}") for i in range(NODES)]
     registry = Registry.of((f"node-{i}", key.identity) for i, key in enumerate(keys))
     probes = [Probe(key, registry) for key in keys[:ODD]]
-    probes.append(case.make(keys[ODD], registry, keys[0]))
+    return [*probes, case.make(keys[ODD], registry, keys[0])], registry
+
+
+def check(case: Case, run: Run) -> None:
+    """Run a case over a stack. Raises AssertionError, which says what is not as it must be."""
+    probes, registry = nodes_of(case, os.urandom(32))
     outcome = run(probes, registry)
+    judge(case, outcome, registry, [probe.report() for probe in probes])
+
+
+def judge(case: Case, outcome: Round[Any], registry: Registry, reports: Sequence[Report]) -> None:
+    """Compare the round with what its nodes did, wherever they ran. Raises AssertionError."""
     present = {outcome.identities[node] for node in outcome.survivors}
-    wanted = {key.identity for key in keys[:ODD]} | ({probes[ODD].key.identity} if case.survives else set())
+    well = {report.identity for report in reports[:ODD]}
+    wanted = well | ({reports[ODD].identity} if case.survives else set())
     _demand(present == wanted, f"{len(present)} nodes are in the sum, {len(wanted)} should be")
+    _demand(present <= registry.identities, "somebody in the sum is not enrolled")
     lost = {loss.reason for loss in outcome.losses.values()}
     if case.reasons:
         _demand(len(lost) == 1, f"one node should be lost, were {outcome.losses}")
@@ -229,14 +256,18 @@ def check(case: Case, run: Run) -> None:
     else:
         _demand(not lost, f"no node should be lost, were {outcome.losses}")
     total = np.zeros(outcome.parameters.vector_length, np.uint64)
-    for probe in probes:
-        _demand(not probe.faults, "; ".join(probe.faults))
-        if probe.key.identity in present and not (probe is probes[ODD] and not case.survives):
-            _demand(probe.masked is not None, "a vector in the sum was never asked for")
-            total += 0 if probe.masked is None else probe.masked.astype(np.uint64)
+    for report in reports if case.survives else reports[:ODD]:
+        _demand(not report.faults, "; ".join(report.faults))
+        if report.masked is None:
+            raise AssertionError("a vector in the sum was never asked for")
+        total += report.masked.astype(np.uint64)
     total &= np.uint64(2**outcome.parameters.ring_bits - 1)
     same = bool((outcome.result.total.astype(np.uint64) == total).all())
     _demand(same, "the sum is not that of the vectors, modulo 2^ring_bits")
+
+
+def _key(seed: bytes, name: str) -> IdentityKey:
+    return IdentityKey.from_seed(hashlib.sha256(seed + name.encode()).digest())
 
 
 def _demand(holds: bool, otherwise: str) -> None:
@@ -313,7 +344,7 @@ def _cases() -> list[Case]:
         ),
         Case(
             "a key of nobody",
-            lambda _key, registry, _other: Probe(IdentityKey.generate(os.urandom), registry),
+            lambda key, registry, _other: Probe(_key(key.seed, "nobody"), registry),
             survives=False,
             reasons=frozenset({LossReason.STRANGER}),
         ),

@@ -1,0 +1,6 @@
+"""Tests of a host are collected where it is installed: `make test-hosts` makes an environment for each."""
+
+from importlib.util import find_spec
+
+HOSTS = {"test_flower.py": "flwr", "test_flare.py": "nvflare", "test_declearn.py": "declearn"}
+collect_ignore = [file for file, package in HOSTS.items() if find_spec(package) is None]

@@ -1,0 +1,52 @@
+"""FLARE itself, in its simulator: run by `make test-hosts` in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nvflare.collab import CollabRecipe
+from nvflare.recipe import SimEnv
+
+from secagg.embedding import Registry, conformance, write_key
+from tests.embedding.hosts.flare_job import Server, Site
+from tests.embedding.models import MODEL, expected
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One job: every case of the suite, and a run over sites with folders of their own."""
+    home = tmp_path_factory.mktemp("flare")
+    sites = [f"site-{i + 1}" for i in range(5)]
+    keys = {}
+    for site in sites:
+        (home / site).mkdir()
+        keys[site] = write_key(home / site / "party.key").identity
+    text = Registry.of(keys.items()).dump()
+    for site in sites:
+        (home / site / "registry.toml").write_text(text, encoding="utf-8")
+    (home / "registry.toml").write_text(text, encoding="utf-8")
+    out = home / "found.json"
+    recipe = CollabRecipe(
+        job_name="secagg", server=Server(str(out), str(home / "registry.toml")), client=Site(), min_clients=5
+    )
+    recipe.set_per_site_config({site: {"secagg_folder": str(home / site)} for site in sites})
+    recipe.execute(SimEnv(clients=sites, num_threads=5, workspace_root=str(home / "simulator")))
+    assert out.exists(), "the job wrote nothing"
+    return dict(json.loads(Path(out).read_text(encoding="utf-8")))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", conformance.CASES, ids=str)
+def test_flare_passes(case: conformance.Case, found: dict[str, str]) -> None:
+    assert str(case) not in found, found[str(case)]
+
+
+def test_a_job_of_flare_is_a_run_of_means(found: dict[str, str]) -> None:
+    change, _, _ = expected(range(5))
+    for name, array in json.loads(found["run"]).items():
+        np.testing.assert_allclose(np.array(array), MODEL[name] + 2 * change, atol=1e-3)
