@@ -28,7 +28,7 @@ PYTHONS ?= $(wildcard $(addprefix $(HOME)/.pyenv/versions/3.,$(addsuffix .*/bin/
 DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store store.sql audit registry service transcript) \
 	fedcore $(addprefix fedcore.,rounds strategies codec learners data statistics evaluation privacy adversaries experiments)
 
-.PHONY: demo test test-fast test-exhaustive test-lowest test-pythons docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
+.PHONY: demo test test-fast test-exhaustive test-lowest test-pythons test-hosts docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
 .SECONDARY:
 
 demo: $(DEMO_STAMP)
@@ -55,6 +55,10 @@ test-pythons:
 	for python in $(PYTHONS); do \
 		.ci/installed $$python build/pythons/$$(basename $$python) /dev/null fedcore,postgresql,dp,parquet,export || exit 1; \
 	done
+
+# Other stacks, each in an environment of its own: it installs beside them, and their adapters pass.
+test-hosts: $(STAMP)
+	$(BIN)/python .ci/hosts.py $(HOSTS)
 
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak

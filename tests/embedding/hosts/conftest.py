@@ -2,5 +2,10 @@
 
 from importlib.util import find_spec
 
-HOSTS = {"test_flower.py": "flwr", "test_flare.py": "nvflare", "test_declearn.py": "declearn"}
+HOSTS = {
+    "test_flower.py": "flwr",
+    "test_flower_superlink.py": "flwr",
+    "test_flare.py": "nvflare",
+    "test_declearn.py": "declearn",
+}
 collect_ignore = [file for file, package in HOSTS.items() if find_spec(package) is None]

@@ -1,0 +1,97 @@
+"""Other stacks, each in an environment of its own: secagg installs beside it, adds no conflict, and runs in it.
+
+.ci/hosts.py [NAME...]
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "build" / "hosts"
+PLAIN = ("tests/embedding/test_conformance.py", "tests/embedding/test_plain_calls.py")
+HOSTS_TESTS = "tests/embedding/hosts"
+
+
+@dataclass(frozen=True)
+class Host:
+    """An environment: what is installed, and the tests of the host's adapter."""
+
+    name: str
+    packages: tuple[str, ...]
+    imports: str
+    tests: tuple[str, ...] = ()
+
+
+HOSTS = (
+    Host("flower-1.23", ("flwr==1.23.0", "numpy<2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
+    Host("flower-1.41", ("flwr==1.41.0", "numpy>=2"), "flwr", (HOSTS_TESTS,)),
+    Host("flower-newest", ("flwr>=1.41", "numpy>=2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
+    Host("flare", ("nvflare>=2.9,<3", "numpy>=2"), "nvflare", (HOSTS_TESTS,)),
+    Host("flare-numpy-1", ("nvflare>=2.9,<3", "numpy<2"), "nvflare"),
+    Host("declearn", ("declearn[websockets]>=2.8,<3", "numpy>=2"), "declearn", (HOSTS_TESTS,)),
+    Host("pfl", ("pfl>=0.5", "numpy>=2"), "pfl"),
+    Host("openfl", ("openfl>=1.9", "numpy<2"), "openfl"),
+)
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> None:
+    """Run a command; end with its status if it fails."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}: status {done.returncode}")
+
+
+def conflicts(python: Path) -> set[str]:
+    """Return what `pip check` says."""
+    done = subprocess.run([str(python), "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    return set(done.stdout.splitlines()) if done.returncode else set()
+
+
+def check(host: Host, wheel: Path) -> None:
+    """Make the environment and run what it is for."""
+    folder = FOLDER / host.name
+    shutil.rmtree(folder, ignore_errors=True)
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*install, *host.packages)
+    before = conflicts(python)
+    run(*install, wheel, *host.packages)  # again: what secagg needs must not move the host's own
+    if added := conflicts(python) - before:
+        raise SystemExit(f"{host.name}: secagg adds conflicts: {added}")
+    run(python, "-c", f"import {host.imports}, secagg.embedding", cwd=folder)
+    run(*install, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+    shutil.copytree(
+        ROOT / "tests", folder / "tests"
+    )  # beside the checkout: its packages would be tested instead
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    command = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning")
+    marks = ("-m", "host or not (exhaustive or soak or fuzz or peers or host)")
+    run(*command, *marks, *PLAIN, *host.tests, cwd=folder)
+
+
+def main() -> None:
+    """Check the hosts that are named, or all."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for old in FOLDER.glob("*.whl"):
+        old.unlink()
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", FOLDER, ROOT)
+    (wheel,) = FOLDER.glob("*.whl")
+    names = sys.argv[1:] or [host.name for host in HOSTS]
+    if unknown := set(names) - {host.name for host in HOSTS}:
+        raise SystemExit(f"no such host: {', '.join(sorted(unknown))}")
+    for host in HOSTS:
+        if host.name in names:
+            sys.stdout.write(f"--- {host.name}\n")
+            sys.stdout.flush()
+            check(host, wheel)
+
+
+if __name__ == "__main__":
+    main()
