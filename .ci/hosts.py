@@ -1,4 +1,4 @@
-"""Other stacks, each in an environment of its own: secagg installs beside it, adds no conflict, and runs in it.
+"""Other stacks, each in an environment of its own: secagg installs beside it, without conflict, and runs.
 
 .ci/hosts.py [NAME...]
 """
