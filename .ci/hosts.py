@@ -34,7 +34,7 @@ HOSTS = (
     Host("flower-newest", ("flwr>=1.41", "numpy>=2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
     Host("flare", ("nvflare>=2.9,<3", "numpy>=2"), "nvflare", (HOSTS_TESTS,)),
     Host("flare-numpy-1", ("nvflare>=2.9,<3", "numpy<2"), "nvflare"),
-    Host("declearn", ("declearn[websockets]>=2.8,<3", "numpy>=2"), "declearn"),
+    Host("declearn", ("declearn[websockets]>=2.8,<3", "numpy>=2"), "declearn", (HOSTS_TESTS,)),
     Host("pfl", ("pfl>=0.5", "numpy>=2"), "pfl"),
     Host("openfl", ("openfl>=1.9", "numpy<2"), "openfl"),
 )

@@ -13,6 +13,7 @@ from secagg.errors import ParameterError
 from secagg.primitives.labels import encode
 
 _KINDS = "biuf"  # booleans, integers, floats: what has one form of bytes
+_WIDEST = 8  # bytes: a long double is another thing on every machine
 _CHUNK = 1 << 20  # entries
 
 
@@ -24,12 +25,13 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     the bytes of an entry ("f4"), shape the lengths of the axes, 8 bytes each, big-endian. The names say which
     array is which: two arrays that change places, or lose an axis, have another digest.
 
-    raises  ParameterError: an array of objects, texts, complex numbers or times
+    raises  ParameterError: an array of objects, texts, complex or long double numbers, or times; a name that
+            UTF-8 has no bytes for
     """
     state = hashlib.sha256(encode("arrays", len(arrays).to_bytes(8, "big")))
-    for name, given in sorted((name.encode(), array) for name, array in arrays.items()):
+    for name, given in sorted((_name(name), array) for name, array in arrays.items()):
         array = np.asarray(given)
-        if array.dtype.kind not in _KINDS:
+        if array.dtype.kind not in _KINDS or array.dtype.itemsize > _WIDEST:
             raise ParameterError(f"arrays: {name.decode()} must be of numbers, is of {array.dtype}")
         kind = f"{array.dtype.kind}{array.dtype.itemsize}".encode()
         shape = b"".join(length.to_bytes(8, "big") for length in array.shape)
@@ -39,3 +41,10 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
         for at in range(0, flat.size, _CHUNK):
             state.update(np.ascontiguousarray(flat[at : at + _CHUNK], little).data)
     return state.digest()
+
+
+def _name(name: str) -> bytes:
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise ParameterError(f"arrays: {name!r} is no name in UTF-8") from error

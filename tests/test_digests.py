@@ -68,7 +68,14 @@ def test_more_than_a_chunk_of_entries_is_digested_whole() -> None:
     assert arrays_digest({"a": large}) != before
 
 
-@pytest.mark.parametrize("array", [np.array(["x"]), np.array([None]), np.array([1j])])
+@pytest.mark.parametrize(
+    "array", [np.array(["x"]), np.array([None]), np.array([1j]), np.array([1], np.longdouble)]
+)
 def test_what_has_no_one_form_is_refused(array: NDArray[Any]) -> None:
     with pytest.raises(ParameterError, match="arrays: w must be of numbers"):
         arrays_digest({"w": array})
+
+
+def test_a_name_that_has_no_bytes_is_refused() -> None:
+    with pytest.raises(ParameterError, match="is no name in UTF-8"):
+        arrays_digest({"\ud800": A})

@@ -76,10 +76,12 @@ class Mean:
 
     def __post_init__(self) -> None:
         require(2 <= self.bits <= 40, "bits", "in 2..40", self.bits)
-        for name, (low, high) in self.metrics.items():
+        object.__setattr__(self, "clip", float(self.clip))  # 1 and 1.0 are one setting, and one context
+        ranges = {name: (float(low), float(high)) for name, (low, high) in self.metrics.items()}
+        for name, (low, high) in ranges.items():
             finite = bool(np.isfinite(low) and np.isfinite(high))
             require(finite and low < high, f"metrics.{name}", "a range (low, high)", (low, high))
-        object.__setattr__(self, "metrics", MappingProxyType(dict(sorted(self.metrics.items()))))
+        object.__setattr__(self, "metrics", MappingProxyType(dict(sorted(ranges.items()))))
         object.__setattr__(self, "keep", frozenset(self.keep))
         require(
             bool(self.metrics) or not self.only_metrics, "metrics", "named, where nothing else is told", {}
@@ -117,6 +119,10 @@ class Mean:
             context_digest(*kept),
         )
         return context_digest(_PURPOSE, settings, arrays_digest(model), about)
+
+    def subject(self, model: Arrays) -> bytes:
+        """Return what a node's ledger knows such rounds by: whatever else nodes are told about this model."""
+        return self.context(model)
 
     def round(
         self,
@@ -157,8 +163,8 @@ class Mean:
                 )
         if missing := self.keep - set(model):
             raise CodecError(f"keep: {min(missing)} is not in the model")
-        if not names:
-            raise CodecError("model: has no array to average")
+        if not any(np.asarray(model[name]).size for name in names):
+            raise CodecError("model: has no entry to average")
         return names
 
     def _size(self, model: Arrays) -> int:
@@ -179,7 +185,7 @@ class Mean:
         """Return a node's part of the sum: a source that a session masks chunk by chunk.
 
         model    as the node was given it; update: the arrays after its training, of the same shapes
-        weight   at least 0; above the cap it counts as the cap
+        weight   at least 0, or 1 where all count alike; above the cap it counts as the cap
         metrics  a value for each that was agreed on
 
         raises   CodecError: other names or shapes, a metric that is missing or unknown, a value that is not
@@ -195,12 +201,17 @@ class Mean:
         delta = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         clipped = bool(np.max(np.abs(delta), initial=0.0) > self.clip)
         precise, outside = self._scaled(metrics)
-        if not isinstance(weight, int) or weight < 0:
-            raise CodecError(f"weight: must be an integer of at least 0, is {weight!r}")
+        weight = self._checked_weight(weight)
         counts = [int(clipped), int(weight > self.weight_cap), int(outside)]
         codec = self._codec_of(parameters, delta.size)
         source = codec.source(delta, min(weight, self.weight_cap), entropy(32), precise)
         return source.followed_by(counts)
+
+    def _checked_weight(self, weight: object) -> int:
+        least = 1 if self.weight_cap == 1 else 0  # where all count alike nobody counts as nothing
+        if isinstance(weight, bool | float) or not hasattr(weight, "__index__") or weight.__index__() < least:
+            raise CodecError(f"weight: must be an integer of at least {least}, is {weight!r}")
+        return int(weight.__index__())
 
     def _codec_of(self, parameters: RoundParameters, size: int) -> Codec:
         """Return the codec for the ring of a round: its clients are as many as fit."""
@@ -260,7 +271,7 @@ class Mean:
         for name in names:
             old = arrays[name]
             moved = old.astype(np.float64) + decoded.mean[at : at + old.size].reshape(old.shape)
-            arrays[name], at = moved.astype(old.dtype), at + old.size
+            arrays[name], at = np.asarray(moved, old.dtype), at + old.size
         ranges = self.metrics.values()
         metrics = {
             name: low + (float(value) + 1) * (high - low) / 2

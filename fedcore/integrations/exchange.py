@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+import zipfile
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from fedcore.codec.mean import Arrays, Mean, MeanResult
-from secagg import Identity, LocalProtocolError, RoundParameters, SecAggError, ThreatModel
+from fedcore.errors import SettingError
+from secagg import Identity, RoundParameters, SecAggError, ThreatModel, arrays_digest
 from secagg.embedding import (
     Ask,
     Node,
@@ -25,6 +28,7 @@ from secagg.embedding import (
 )
 
 _SIZE = 8  # bytes of a length
+_BYTES = "bytes"  # the key of what stands for bytes
 
 
 class PlainRequestError(SecAggError):
@@ -55,7 +59,12 @@ class Answering(Protocol):
     """A `secagg.embedding.Participant`, or what stands for one."""
 
     def answer(
-        self, request: bytes, vector: Callable[[RoundParameters], Vector], *, context: Callable[[], bytes]
+        self,
+        request: bytes,
+        vector: Callable[[RoundParameters], Vector],
+        *,
+        context: Callable[[], bytes],
+        subject: Callable[[], bytes],
     ) -> bytes: ...
 
 
@@ -65,17 +74,33 @@ Train: TypeAlias = Callable[[Arrays], Trained]
 def canonical(config: Mapping[str, Any]) -> bytes:
     """Return a configuration as bytes that are the same at every node: JSON with sorted keys.
 
-    raises  TypeError: a value that is neither text, number, bytes, list nor table of those
+    raises  SettingError: a key that is no text, a value that is neither text, number, bytes, list nor table
+            of those, a table with the one key "bytes", which stands for bytes
     """
-    return json.dumps(dict(config), sort_keys=True, separators=(",", ":"), default=_plain).encode()
+    return json.dumps(_plain(dict(config)), sort_keys=True, separators=(",", ":")).encode()
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, bytes):
-        return {"bytes": value.hex()}
+def _plain(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"config: must be of texts, numbers and bytes, has {type(value).__name__}")
+        value = value.item()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, bytes):
+        return {_BYTES: value.hex()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping) and value.keys() != {_BYTES} and all(isinstance(key, str) for key in value):
+        return {key: _plain(one) for key, one in value.items()}
+    raise SettingError(f"config: must be of texts, numbers and bytes, has {type(value).__name__}")
+
+
+def _told(value: Any) -> Any:  # noqa: ANN401
+    """Undo `_plain`."""
+    if isinstance(value, dict):
+        if value.keys() == {_BYTES}:
+            return bytes.fromhex(value[_BYTES])
+        return {key: _told(one) for key, one in value.items()}
+    return [_told(one) for one in value] if isinstance(value, list) else value
 
 
 def answer_mean(
@@ -92,6 +117,8 @@ def answer_mean(
     model   returns the model as this node was given it; called when the vector is wanted
     train   trains on it; called once in a round
     config  what else the node was told: it is in the round's context, so that all were told the same
+
+    For the ledger all rounds of such means of one model are one question, whatever the configuration.
     """
     given: list[Arrays] = []
 
@@ -104,14 +131,19 @@ def answer_mean(
         told = {name: trained.metrics[name] for name in mean.metrics if name in trained.metrics}
         return mean.source(parameters, given[0], trained.arrays, weight=trained.weight, metrics=told)
 
-    return participant.answer(request, vector, context=context)
+    return participant.answer(request, vector, context=context, subject=lambda: mean.subject(given[0]))
 
 
 def packed(model: Arrays, config: Mapping[str, Any] | None = None) -> bytes:
-    """Return a model and a configuration as bytes, for hosts that carry bytes: JSON, then numpy's .npz."""
-    file, told = io.BytesIO(), canonical(config or {})
-    np.savez(file, allow_pickle=False, **{f"model/{name}": array for name, array in model.items()})
-    return len(told).to_bytes(_SIZE, "big") + told + file.getvalue()
+    """Return a model and a configuration as bytes, for hosts that carry bytes: JSON, then numpy's .npz.
+
+    raises  ParameterError: an array that is not of numbers
+    """
+    arrays_digest(model)  # refuses what has no one form
+    told = {"config": _plain(dict(config or {})), "names": list(model)}
+    head, file = json.dumps(told).encode(), io.BytesIO()
+    np.savez(file, *model.values())  # numbered: a name is no file's name
+    return len(head).to_bytes(_SIZE, "big") + head + file.getvalue()
 
 
 def with_model(request: bytes, along: bytes) -> bytes:
@@ -120,14 +152,21 @@ def with_model(request: bytes, along: bytes) -> bytes:
 
 
 def answer_packed(participant: Answering, mean: Mean, train: Train, message: bytes) -> bytes:
-    """Answer a message of `with_model`, as `answer_mean`; nothing in it is unpickled."""
+    """Answer a message of `with_model`, as `answer_mean`. Nothing in it is unpickled, or inflated."""
     end, config = _SIZE + int.from_bytes(message[:_SIZE], "big"), dict[str, Any]()
 
     def model() -> Arrays:
-        size = end + _SIZE + int.from_bytes(message[end : end + _SIZE], "big")
-        config.update(json.loads(message[end + _SIZE : size]))
-        with np.load(io.BytesIO(message[size:]), allow_pickle=False) as file:
-            return {name.removeprefix("model/"): file[name] for name in file.files}
+        start = end + _SIZE + int.from_bytes(message[end : end + _SIZE], "big")
+        told, file = json.loads(message[end + _SIZE : start]), io.BytesIO(message[start:])
+        with zipfile.ZipFile(file) as members:
+            infos = members.infolist()
+            sizes = sum(info.file_size for info in infos)
+            if sizes > len(message) or any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+                raise ValueError(f"model: must be stored as it is, has {sizes} bytes in {len(message)}")
+        file.seek(0)
+        config.update(_told(told["config"]))
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[f"arr_{i}"] for i, name in enumerate(told["names"])}
 
     return answer_mean(participant, mean, message[_SIZE:end], model=model, train=train, config=config)
 
@@ -195,10 +234,21 @@ class SecureMean:
         returns the round, and what it tells
         raises  RoundAbortedError, LedgerError: none has a sum; ParameterError; SpoiledError
         """
-        last: Round[Node] | None = None
-        for last in self.rounds(model, nodes, config):
-            for ask in last:
+        for one in self.rounds(model, nodes, config):
+            for ask in one:
                 carry(ask)
-        if last is None:
-            raise LocalProtocolError("attempts: at least 1")
-        return last, self.mean.decode(last.parameters, model, last.result)
+        return one, self.mean.decode(one.parameters, model, one.result)
+
+    async def run_async(
+        self,
+        model: Arrays,
+        nodes: Collection[Node],
+        carry: Callable[[Ask[Node]], Awaitable[None]],
+        config: Mapping[str, Any] | None = None,
+    ) -> tuple[Round[Node], MeanResult]:
+        """Run as `run`, on an event loop; what takes long is done in threads."""
+        for one in self.rounds(model, nodes, config):
+            asks = iter(one)
+            while isinstance(ask := await asyncio.to_thread(next, asks, None), Ask):
+                await carry(ask)
+        return one, self.mean.decode(one.parameters, model, one.result)

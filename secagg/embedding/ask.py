@@ -7,7 +7,6 @@ from typing import Generic, TypeVar
 
 from secagg.embedding.replies import LossReason
 from secagg.errors import LocalProtocolError
-from secagg.params import Buffer
 
 Node = TypeVar("Node", bound=object)
 
@@ -26,8 +25,8 @@ class Ask(Generic[Node]):
         name: str,
         *,
         wants_vector: bool,
-        take: Callable[[Node, Buffer], None],
-        lose: Callable[[Node, LossReason, str], None],
+        take: Callable[[Node, bytes], bool],
+        lose: Callable[[Node, LossReason, str], object],
         ready: Callable[[], bool],
         clock: Callable[[], float],
         time_s: float,
@@ -57,16 +56,22 @@ class Ask(Generic[Node]):
         """Whether nobody is waited for any more."""
         return self._closed or not self._missing or self.left_s == 0
 
-    def take(self, node: Node, reply: Buffer) -> None:
+    def take(self, node: Node, reply: object) -> None:
         """Hand in what a node answered, whatever it is; what comes when it is over is too late.
+
+        What is no bytes costs the node the round; a repetition of an earlier answer changes nothing.
 
         node    as it stands in `frames`: the host says who sent what, as far as it knows
         raises  LocalProtocolError: a node that was not asked
         """
         self._check(node)
-        if not self._closed:
+        if self._closed:
+            return
+        if not isinstance(reply, bytes | bytearray | memoryview):
             self._missing.discard(node)
-            self._take(node, reply)
+            self._lose(node, LossReason.MALFORMED, type(reply).__name__)
+        elif self._take(node, bytes(reply)):
+            self._missing.discard(node)
 
     def lose(self, node: Node, why: str = "") -> None:
         """Give a node up: the host knows that it does not answer. why: for our own log."""

@@ -60,7 +60,9 @@ class Vanished(Exception):  # noqa: N818 - what a node that crashes raises in it
 class Node(Protocol):
     """What an adapter calls: as a `Participant`."""
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes: ...
+    def answer(
+        self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes: ...
     def close(self) -> None: ...
 
 
@@ -88,9 +90,11 @@ class Probe:
             ledger=ParticipationLedger(self._elsewhere),
         )
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+    def answer(
+        self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes:
         """Answer as a node that follows the protocol."""
-        return self.participant().answer(request, self.noting(vector), context=context)
+        return self.participant().answer(request, self.noting(vector), context=context, subject=subject)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -124,10 +128,12 @@ class Vanishing(Probe):
         super().__init__(key, registry)
         self._phase = phase
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+    def answer(
+        self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes:
         if phase_of(request) >= self._phase:
             raise Vanished
-        return super().answer(request, vector, context=context)
+        return super().answer(request, vector, context=context, subject=subject)
 
 
 class Spoiling(Probe):
@@ -139,19 +145,23 @@ class Spoiling(Probe):
         super().__init__(key, registry)
         self._phase, self._spoil = phase, spoil
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
-        reply = super().answer(request, vector, context=context)
+    def answer(
+        self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes:
+        reply = super().answer(request, vector, context=context, subject=subject)
         return self._spoil(reply) if phase_of(request) is self._phase else reply
 
 
 class SetBack(Probe):
     """Its host loses what the node kept with its last answer, and asks again, with another vector."""
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+    def answer(
+        self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes:
         before = dict(self.state)
-        reply = super().answer(request, vector, context=context)
+        reply = super().answer(request, vector, context=context, subject=subject)
         kept, self.state = self.state, before
-        again = self.participant().answer(request, _other(vector), context=context)
+        again = self.participant().answer(request, _other(vector), context=context, subject=subject)
         if declined(again) is None and again != reply:
             self.faults.append(f"two different answers left in {phase_of(request).name}")
         self.state = kept
@@ -165,15 +175,16 @@ class Twice(Probe):
         super().__init__(key, registry)
         self._one = self.participant()
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+    def answer(
+        self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes:
         replies: list[bytes] = []
         making = self.noting(vector)
-        threads = [
-            threading.Thread(
-                target=lambda: replies.append(self._one.answer(request, making, context=context))
-            )
-            for _ in range(2)
-        ]
+
+        def answer() -> None:
+            replies.append(self._one.answer(request, making, context=context, subject=subject))
+
+        threads = [threading.Thread(target=answer) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -187,12 +198,16 @@ class Twice(Probe):
 class Misled(Probe):
     """Was given another model than the others."""
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+    def answer(
+        self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes:
         def other() -> bytes:
             right = context if isinstance(context, bytes) else context()
             return bytes(byte ^ 1 for byte in right)
 
-        return super().answer(request, vector, context=other() if isinstance(context, bytes) else other)
+        return super().answer(
+            request, vector, context=other() if isinstance(context, bytes) else other, subject=subject
+        )
 
 
 @dataclass(frozen=True, slots=True)

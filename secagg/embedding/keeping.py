@@ -57,13 +57,14 @@ class KeptRound:
     means  what the client brings
     name   of what is kept, in the store: NAME/session, NAME/upload
 
-    The order is what protects: first the ledger learns that a vector leaves, then the snapshot is kept, then
-    the counter rises, and only then a frame is released. In another order a process that ends in between
-    would send a second frame where one was sent before.
+    The order is what protects: first the ledger learns that a vector leaves, then the counter rises, then the
+    snapshot is kept, and only then a frame is released. Of processes that make the same step one passes the
+    counter, and only its snapshot ever exists. Counter and snapshot are one transaction where the counter is
+    in the same store; where it is elsewhere, a process that ends between the two loses the round, not more.
     """
 
     def __init__(self, means: Means, name: str) -> None:
-        self._means, self._name = means, name
+        self._means, self.name = means, name
         self.session: ClientSession | None = None
         self.subject = b""
         self.admitted = False  # counter and ledger were asked about this round
@@ -102,13 +103,13 @@ class KeptRound:
                  StoreError
         """
         means = self._means
-        kept = means.store.get(f"{self._name}/session")
+        kept = means.store.get(f"{self.name}/session")
         if kept is None:
             return None
         round_id, snapshot = kept[:ROUND_ID_BYTES], kept[ROUND_ID_BYTES:]
         session, effects = ClientSession.restore(
             snapshot,
-            upload=means.store.get(f"{self._name}/upload"),
+            upload=means.store.get(f"{self.name}/upload"),
             signer=means.signer,
             policy=means.policy,
             seen=StoredIds(means.store, _ACCEPTED),
@@ -117,30 +118,28 @@ class KeptRound:
         )
         if session.parameters is None or (context is not None and session.parameters.context != context):
             raise ParameterError("snapshot: of a round about something else")
-        self.session, self.admitted = session, True
+        self.session, self.admitted, self._released = session, True, session.releases
+        self.subject = means.store.get(f"{self.name}/subject") or b""
         return effects
 
-    def resumed(self, question: Question) -> None:
-        """Go on with a restored session: the counter gets what we ended before it was told."""
-        session, parameters = self.session, self.parameters
-        if session is None or parameters is None:
+    def check_begun(self) -> None:
+        """Raise RoundForgottenError for a round that we have begun before; once."""
+        parameters = self.parameters
+        if parameters is None or self.admitted:
             return
-        self.subject, self._released = question.subject, session.releases
-        name = _counter_name(parameters)
-        if session.releases > self._means.counter.value(name):
-            self._means.counter.advance(name, session.releases)
+        if self._means.counter.value(_counter_name(parameters)):  # the session that began it is gone
+            raise RoundForgottenError("we were in this round before, and have forgotten its secrets")
+        self.admitted = True
 
-    def admit(self, question: Question) -> tuple[Concern, ...]:
-        """Ask counter and ledger whether we take part; whether a sum came out before only the server knows.
+    def ask_ledger(self, question: Question) -> tuple[Concern, ...]:
+        """Ask the ledger whether we take part; whether a sum came out before only the server knows.
 
         returns  what the ledger warns of
-        raises   RoundForgottenError; LedgerError
+        raises   LedgerError
         """
         means, parameters = self._means, self.parameters
-        if parameters is None or self.admitted:
+        if parameters is None:
             return ()
-        if means.counter.value(_counter_name(parameters)):  # the session that began it is gone
-            raise RoundForgottenError("we were in this round before, and have forgotten its secrets")
         me = means.signer.identity
         self.subject, cohort = question.subject, question.cohort
         floor = question.floor or floor_for(parameters.threat_model, len(cohort or ()))
@@ -148,7 +147,6 @@ class KeptRound:
         concerns += means.ledger.check_clients(self.subject, [me])
         if often := means.ledger.too_often([me], means.wall()):
             raise LedgerError(often)
-        self.admitted = True
         return concerns
 
     def keep(self, effects: list[Effect], more: Mapping[str, bytes] | None = None) -> None:
@@ -161,8 +159,6 @@ class KeptRound:
         if session is None or parameters is None or session.releases == self._released:
             return  # nothing new: it is sent again
         name = _counter_name(parameters)
-        if means.counter.value(name) >= session.releases:  # or its snapshot would be replaced by ours
-            raise ParameterError(f"counter {name}: another process made this step")
         new_frame = any(isinstance(effect, Send) for effect in effects)
         if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
             # First: once the snapshot is kept, the upload leaves, whatever becomes of this process.
@@ -173,13 +169,14 @@ class KeptRound:
             if isinstance(effect, RosterAccepted)
         }
         if means.resumes:
-            values[f"{self._name}/session"] = parameters.round_id + session.snapshot()
+            values[f"{self.name}/session"] = parameters.round_id + session.snapshot()
             if new_frame and session.upload is not None:
-                values[f"{self._name}/upload"] = bytes(session.upload)
+                values[f"{self.name}/upload"] = bytes(session.upload)
+            values[f"{self.name}/subject"] = self.subject or None
             values.update(more or {})
-        if values:
+        with means.store.transaction():
+            means.counter.advance(name, session.releases)  # of two that made this step, one passes
             means.store.put(values)
-        means.counter.advance(name, session.releases)  # after the snapshot
         self._released = session.releases
 
     def summed(self, survivors: frozenset[Identity]) -> None:
@@ -201,7 +198,8 @@ class KeptRound:
     def unkeep(self, *others: str) -> None:
         """Remove what is kept to go on with the round. others: names of the store, as `more` of `keep`."""
         if self._means.resumes:
-            self._means.store.put(dict.fromkeys((f"{self._name}/session", f"{self._name}/upload", *others)))
+            ours = (f"{self.name}/{what}" for what in ("session", "upload", "subject"))
+            self._means.store.put(dict.fromkeys((*ours, *others)))
 
 
 def _counter_name(parameters: RoundParameters) -> str:

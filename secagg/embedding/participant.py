@@ -8,20 +8,31 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
+from threading import Lock, get_ident
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 from weakref import WeakValueDictionary
 
-from secagg.effects import Aborted, Completed, Effect, InputWanted, RefusalReason, Refused, Send, SignWanted
+from secagg.effects import (
+    Aborted,
+    AbortReason,
+    Completed,
+    Effect,
+    InputWanted,
+    RefusalReason,
+    Refused,
+    Send,
+    SignWanted,
+)
 from secagg.embedding.keeping import KeptRound, Means, Question, RoundForgottenError
 from secagg.embedding.replies import NO_ROUND, LossReason, Reason, decline
-from secagg.errors import ConsentError, ParameterError, RemoteProtocolError
+from secagg.errors import ConsentError, ParameterError, RemoteProtocolError, StaleSnapshotError
 from secagg.kernels import UIntArray, VectorSource
 from secagg.key_files import read_identity, store_key
 from secagg.messages import KINDS, RoundParametersMessage, open_frame
-from secagg.params import Buffer, Entropy, Identity, Policy, RoundParameters, Signer, require
+from secagg.params import DIGEST_BYTES, Entropy, Identity, Policy, RoundParameters, Signer, require
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession
 from secagg.registry import Registry
@@ -72,7 +83,8 @@ class Participant:
     counter      counts what was released, where nothing sets it back together with `store`. Hosts do set
                  state back: some send a reply before they save what belongs to it. Default: in `store`, with
                  a warning
-    ledger       what this node uploaded and signed before; default: in `store`
+    ledger       what this node uploaded and signed before, where nothing sets it back, either: a sum over one
+                 member less would tell that member's vector. Default: in `store`, with a warning
     key          32 bytes that seal the store; default: from the signer, where it is an `IdentityKey`
     question_of  what a round asks, for the ledger; default: its context is its subject
     consent      called with (parameters, U1, S) before a sum over S is signed: raises ConsentError to refuse.
@@ -100,7 +112,7 @@ class Participant:
         threads: int = 1,
     ) -> None:
         require(rounds >= 1, "rounds", "at least 1", rounds)
-        if counter is None:
+        if counter is None or ledger is None:
             _warn_once()
         sealed = store if isinstance(store, SealedStore) else SealedStore(store, _key(signer, key))
         self._means = Means(
@@ -125,14 +137,16 @@ class Participant:
         folder: str | Path,
         *,
         minimum_cohort: int,
+        signer: Signer | None = None,
         store: Store | None = None,
         demands: Mapping[str, Any] = MappingProxyType({}),
         **others: Any,  # noqa: ANN401 - of the constructor
     ) -> Participant:
         """Return the participant of a node's own folder, which only its owner reads; close it at the end.
 
-        folder          has `party.key` and `registry.toml`; gets `counter.sqlite`, `ledger.sqlite` and, where
-                        no other store is given, `rounds.sqlite`. One process at a time
+        folder          has `registry.toml` and, unless a signer is given, `party.key`; gets `counter.sqlite`,
+                        `ledger.sqlite` and, where no other store is given, `rounds.sqlite`. One process at a
+                        time
         minimum_cohort  fewest clients with which a round may begin
         store           where rounds are kept instead, as the state of a host
         demands         further ones of the policy, by the names of `Policy`
@@ -140,7 +154,7 @@ class Participant:
         raises  KeyFileError, RegistryError, StoreError (StoreBusyError: another process has the folder)
         """
         folder = Path(folder)
-        signer = read_identity(folder / "party.key")
+        signer = signer or read_identity(folder / "party.key")
         known = Registry.load(folder / "registry.toml").identities
         owned: list[SqliteStore] = []
         try:
@@ -177,7 +191,9 @@ class Participant:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def answer(self, request: Buffer, vector: MakeVector, *, context: Context) -> bytes:
+    def answer(
+        self, request: object, vector: MakeVector, *, context: Context, subject: Context | None = None
+    ) -> bytes:
         """Answer a request of the server. The reply is to be sent as it is, whatever it says.
 
         vector   called with the round's parameters once, when the vector is wanted: returns (d,) unsigned
@@ -185,48 +201,49 @@ class Participant:
         context  what this node's vector is about, 32 bytes, computed from what it was given; or a function
                  that computes it, called when the vector is wanted: where the model comes with that request
                  only. A round about something else is left
+        subject  what the ledger is to know the question by, 32 bytes, or a function, called as `context`: the
+                 same for all rounds whose vectors are nearly the same. None: as `question_of` says
         returns  the reply. Nothing that the server sends, and nothing that goes wrong here, raises: a reply
                  without a frame has a reason of an enumeration; what was raised is logged here, by
                  "secagg.embedding", with its words
         """
+        if not isinstance(request, bytes | bytearray | memoryview):
+            _log.warning("a request was refused: it is %s", type(request).__name__)
+            return decline(NO_ROUND, RefusalReason.MALFORMED)
         try:
-            envelope = open_frame(request)
+            envelope = open_frame(bytes(request))
         except RemoteProtocolError as error:
             _log.warning("a request was refused: %s", error)
             return decline(NO_ROUND, RefusalReason(str(error.reason)))
         round_id, first = envelope.round_id, envelope.kind == _FIRST
-        with self._of_round(round_id):
-            kept = KeptRound(self._means, f"{_ROUNDS}{round_id.hex()}")
-            try:
-                reply = self._answered(kept, request, vector, context, first=first)
-            except _Declining as declining:
-                _log.warning("round %s: %s %s", round_id.hex()[:8], declining.reason, declining.detail)
-                return self._declined(kept, round_id, declining.reason, forget=declining.forget)
-            except StoreError:
-                _log.exception("round %s: the store takes nothing", round_id.hex()[:8])
-                return self._declined(kept, round_id, LossReason.STORE, forget=False)
-            except Exception:  # noqa: BLE001 - of our caller: logged with its traceback, for its eyes only
-                _log.exception("round %s: no vector", round_id.hex()[:8])
-                return self._declined(kept, round_id, LossReason.FAILED, forget=True)
-            finally:
-                kept.leave()
-            return reply
+        kept = KeptRound(self._means, f"{_ROUNDS}{round_id.hex()}")
+        given = _Given(vector, context, subject)
+        try:
+            with self._of_round(round_id):
+                return self._answered(kept, bytes(request), given, first=first)
+        except _Declining as declining:
+            _log.warning("round %s: %s %s", round_id.hex()[:8], declining.reason, declining.detail)
+            return self._declined(kept, round_id, declining.reason, forget=declining.forget)
+        except StoreError:
+            _log.exception("round %s: the store takes nothing", round_id.hex()[:8])
+            return self._declined(kept, round_id, LossReason.STORE, forget=False)
+        except Exception:  # noqa: BLE001 - of our caller: logged with its traceback, for its eyes only
+            _log.exception("round %s: no vector", round_id.hex()[:8])
+            return self._declined(kept, round_id, LossReason.FAILED, forget=True)
+        finally:
+            kept.leave()
 
     # --- one request
 
-    def _answered(
-        self, kept: KeptRound, request: Buffer, vector: MakeVector, context: Context, *, first: bool
-    ) -> bytes:
-        session = self._session(kept, context, first=first)
+    def _answered(self, kept: KeptRound, request: bytes, given: _Given, *, first: bool) -> bytes:
+        session = self._session(kept, given, first=first)
         effects = session.receive(request)
-        if session.parameters is not None and not kept.admitted:
-            self._admit(kept, session.parameters)
+        self._check_begun(kept)
         while True:
             self._keep(kept, effects)  # first; then the answer
             match _next(effects):
                 case InputWanted() if session.parameters is not None:
-                    about = context if isinstance(context, bytes) else context()
-                    effects = session.submit(vector(session.parameters), context=about)
+                    effects = self._submit(kept, session, session.parameters, given)
                 case SignWanted(finished=finished, survivors=survivors) if session.parameters is not None:
                     self._consents(kept, session, finished, survivors)
                     effects = session.sign()
@@ -240,36 +257,51 @@ class Participant:
                 case _:
                     raise _Declining(RefusalReason.WRONG_PHASE)
 
-    def _session(self, kept: KeptRound, context: Context, *, first: bool) -> ClientSession:
+    def _session(self, kept: KeptRound, given: _Given, *, first: bool) -> ClientSession:
         """Take the round up where it was, or begin it."""
         try:
-            if kept.restore() is None:
-                if not first:
-                    raise _Declining(LossReason.FORGOTTEN)
-                return kept.begin(context if isinstance(context, bytes) else None)
+            effects = kept.restore()
+        except StaleSnapshotError as error:  # or another process is about to keep a newer one
+            raise _Declining(LossReason.SET_BACK, str(error)) from error
         except ParameterError as error:
             raise _Declining(LossReason.SET_BACK, str(error), forget=True) from error
-        if kept.parameters is not None:
-            kept.resumed(self._question_of(kept.parameters))
-        if kept.session is None:
+        if effects is not None and kept.session is not None:
+            return kept.session
+        if not first:
             raise _Declining(LossReason.FORGOTTEN)
-        return kept.session
+        return kept.begin(given.context if isinstance(given.context, bytes) else None)
 
-    def _admit(self, kept: KeptRound, parameters: RoundParameters) -> None:
+    def _check_begun(self, kept: KeptRound) -> None:
+        if kept.parameters is None or kept.admitted:
+            return
         try:
-            for concern in kept.admit(self._question_of(parameters)):
-                _log.warning("our ledger warns: %s: %s", concern.kind, concern.detail)
+            kept.check_begun()
         except RoundForgottenError as error:
             raise _Declining(LossReason.FORGOTTEN, str(error)) from error
+        self._make_room()
+
+    def _submit(
+        self, kept: KeptRound, session: ClientSession, parameters: RoundParameters, given: _Given
+    ) -> list[Effect]:
+        """Compare what the vector is about, ask the ledger, and only then make it."""
+        about = _told(given.context)
+        if about != parameters.context:
+            raise _Declining(AbortReason.CONTEXT_MISMATCH, "the round is not about our vector", forget=True)
+        question = self._question_of(parameters)
+        if given.subject is not None:
+            question = replace(question, subject=_told(given.subject))
+        try:
+            for concern in kept.ask_ledger(question):
+                _log.warning("our ledger warns: %s: %s", concern.kind, concern.detail)
         except LedgerError as error:
             raise _Declining(LossReason.LEDGER, str(error), forget=True) from error
-        self._make_room()
+        return session.submit(given.vector(parameters), context=about)
 
     def _keep(self, kept: KeptRound, effects: list[Effect]) -> None:
         began = int(self._means.wall() * 1000).to_bytes(_TIME_BYTES, "big")
-        name = "" if kept.parameters is None else _began(kept.parameters.round_id)
         try:
-            kept.keep(effects, None if kept.released else {name: began})
+            # With every step, so that a round that was forgotten meanwhile is counted again.
+            kept.keep(effects, {f"{kept.name}/began": began})
         except ParameterError as error:  # the counter: another process made this step
             raise _Declining(LossReason.SET_BACK, str(error)) from error
 
@@ -309,16 +341,14 @@ class Participant:
     def _declined(self, kept: KeptRound, round_id: bytes, reason: Reason, *, forget: bool) -> bytes:
         if forget:
             try:
-                self._forget(kept, round_id)
-            except StoreError:
+                self._forget(kept)
+            except Exception:  # noqa: BLE001 - of the host's state
                 _log.exception("round %s: cannot be forgotten", round_id.hex()[:8])
         return decline(round_id, reason)
 
-    def _forget(self, kept: KeptRound, round_id: bytes | None = None) -> None:
-        if round_id is None and kept.parameters is not None:
-            round_id = kept.parameters.round_id
+    def _forget(self, kept: KeptRound) -> None:
         kept.leave()
-        kept.unkeep(*([] if round_id is None else [_began(round_id)]))
+        kept.unkeep(f"{kept.name}/began")
 
     def _make_room(self) -> None:
         """Forget the oldest rounds: another one begins."""
@@ -335,8 +365,14 @@ class Participant:
     def _of_round(self, round_id: bytes) -> Iterator[None]:
         with self._lock:
             turn = self._turns.setdefault(round_id, _Turn())
+        if turn.owner == get_ident():  # or it would wait for itself
+            raise _Declining(RefusalReason.WRONG_PHASE, "answered from within an answer of the same round")
         with turn.lock:
-            yield
+            turn.owner = get_ident()
+            try:
+                yield
+            finally:
+                turn.owner = None
 
     def __repr__(self) -> str:
         return f"Participant({self.identity.hex()[:12]})"
@@ -347,6 +383,23 @@ class _Turn:
 
     def __init__(self) -> None:
         self.lock = Lock()
+        self.owner: int | None = None  # the thread that has it
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a node brings to a request."""
+
+    vector: MakeVector
+    context: Context
+    subject: Context | None
+
+
+def _told(value: Context) -> bytes:
+    """Return 32 bytes that were given, or what a function makes of it now. Raises ParameterError."""
+    made = value if isinstance(value, bytes) else value()
+    require(isinstance(made, bytes) and len(made) == DIGEST_BYTES, "context", "32 bytes", made)
+    return made
 
 
 def _next(effects: list[Effect]) -> Effect | None:
@@ -356,10 +409,6 @@ def _next(effects: list[Effect]) -> Effect | None:
             if isinstance(effect, kinds):
                 return effect
     return None
-
-
-def _began(round_id: bytes) -> str:
-    return f"{_ROUNDS}{round_id.hex()}/began"
 
 
 def _key(signer: Signer, key: bytes | None) -> bytes:
@@ -375,8 +424,10 @@ def _warn_once() -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            "Participant: has no counter outside of its store: a host that sets its state back can make it "
-            "mask two vectors of one round, and read their difference. Give it one, in a file that the host "
-            'does not restore: counter=StoredCounter(SqliteStore("counter.sqlite"))',
+            "Participant: has no counter, or no ledger, outside of its store: a host that sets its state "
+            "back can make it mask two vectors of one round, or sign two sums that differ by one member, "
+            "and read the difference. Give it both, in files that the host does not restore: "
+            'counter=StoredCounter(SqliteStore("counter.sqlite")), '
+            'ledger=ParticipationLedger(SqliteStore("ledger.sqlite"))',
             stacklevel=3,
         )

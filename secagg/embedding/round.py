@@ -23,7 +23,7 @@ from secagg.embedding.participant import QuestionOf, context_is_subject
 from secagg.embedding.patience import Patience
 from secagg.embedding.replies import LossReason, Reason, declined
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RoundAbortedError
-from secagg.params import Buffer, Identity, Phase, RoundParameters, require
+from secagg.params import Identity, Phase, RoundParameters, require
 from secagg.primitives.bounds import choose_for
 from secagg.protocol import ServerSession, parameters_frame, sender_of
 from secagg.registry import Registry
@@ -95,7 +95,7 @@ class Round(Generic[Node]):
         self._observer, self._clock, self._wall, self._threads = observer, clock, wall, threads
         self._identities: dict[Node, Identity] = {}
         self._named: dict[Identity, Node] = {}
-        self._advertised: dict[Node, Buffer] = {}
+        self._advertised: dict[Node, bytes] = {}
         self._losses: dict[Node, Loss[Node]] = {}
         self._phase = Phase.ADVERTISE_KEYS
         self._session: ServerSession | None = None
@@ -170,7 +170,7 @@ class Round(Generic[Node]):
     def _ask(
         self,
         frames: dict[Node, bytes],
-        take: Callable[[Node, Buffer], None],
+        take: Callable[[Node, bytes], bool],
         ready: Callable[[], bool],
     ) -> Ask[Node]:
         return Ask(
@@ -187,12 +187,12 @@ class Round(Generic[Node]):
 
     # --- the first: who is there
 
-    def _advertise(self, node: Node, reply: Buffer) -> None:
+    def _advertise(self, node: Node, reply: bytes) -> bool:
         """Take a first frame: it names its node. Of two nodes with one identity the first stands."""
         if (reason := declined(reply)) is not None:
             return self._lose(node, reason, "")
         if node in self._advertised:
-            return None  # the first stands
+            return True  # the first stands
         try:
             identity = sender_of(self.parameters, reply)
         except RemoteProtocolError as error:
@@ -203,8 +203,8 @@ class Round(Generic[Node]):
             other = self._named[identity]
             return self._lose(node, LossReason.TAKEN, f"{self._registry.name_of(identity)} is {other!r}")
         self._identities[node], self._named[identity] = identity, node
-        self._advertised[node] = bytes(reply)
-        return None
+        self._advertised[node] = reply
+        return True
 
     def _enough(self) -> bool:
         return len(self._advertised) >= self.parameters.minimum_cohort
@@ -249,22 +249,23 @@ class Round(Generic[Node]):
 
     # --- the others
 
-    def _receive(self, node: Node, reply: Buffer) -> None:
+    def _receive(self, node: Node, reply: bytes) -> bool:
+        """Take a frame; return whether the node is waited for no longer."""
         if node in self._losses:
-            return
+            return True
         if (reason := declined(reply)) is not None:
-            self._lose(node, reason, "")
-            return
+            return self._lose(node, reason, "")
         session, identity = self._live, self._identities[node]
         before = session.taken
         for effect in session.receive(identity, reply):
             self._tell(effect)
             if isinstance(effect, Refused) and identity in session.progress.missing:
-                self._lose(node, effect.reason, effect.detail)
+                return self._lose(node, effect.reason, effect.detail)
         taken = session.taken > before and session.phase is Phase.MASKED_INPUT_COLLECTION
         if taken and self._ledger is not None:
             round_id, subject = self.parameters.round_id, self._question.subject
             self._ledger.uploaded(subject, round_id, identity, self._wall())
+        return identity not in session.progress.missing  # or it is a repetition of an earlier answer
 
     def _close_phase(self) -> list[Effect]:
         session = self._live
@@ -315,11 +316,13 @@ class Round(Generic[Node]):
 
     # --- losses
 
-    def _lose(self, node: Node, reason: Reason, detail: str) -> None:
+    def _lose(self, node: Node, reason: Reason, detail: str) -> bool:
+        """Note a loss; true: the node is waited for no longer."""
         self._note(Loss(node, self._phase, reason, detail))
         identity = self._identities.get(node)
         if self._session is not None and identity is not None:
             self._session.drop(identity)
+        return True
 
     def _note(self, loss: Loss[Node]) -> None:
         """Keep the first reason: what follows from it says less."""

@@ -142,7 +142,7 @@ class Seat:
             effects = kept.restore(context=round_context(payload, settings.agreement))
             if effects is None or kept.parameters is None:
                 return
-            kept.resumed(settings.question_of(payload, kept.parameters))
+            kept.subject = settings.question_of(payload, kept.parameters).subject
         except Exception as error:  # whatever our caller objects to
             if isinstance(error, StoreError) and not isinstance(error, StoreDamagedError):
                 raise  # it may be there again
@@ -238,7 +238,8 @@ class Seat:
         if self._round.admitted:
             return True
         try:
-            for concern in self._round.admit(self._settings.question_of(self._payload, parameters)):
+            self._round.check_begun()
+            for concern in self._round.ask_ledger(self._settings.question_of(self._payload, parameters)):
                 self._settings.on_refusal(f"our ledger warns: {concern.kind}: {concern.detail}")
         except (RoundForgottenError, LedgerError) as error:
             ours = "our ledger refuses: " if isinstance(error, LedgerError) else ""

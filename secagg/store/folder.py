@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from secagg.store.lock import FileLock
 
 _INDEX = "index.json"
 _MODE = 0o600
+_VALUE = re.compile(r"[0-9a-f]{32}")
+_WRITTEN = re.compile(r"\.(?:[0-9a-f]{32}|index\.json)\.[0-9a-f]{16}")  # of `replace_file`, not in place yet
 
 
 class FolderStore:
@@ -49,7 +52,8 @@ class FolderStore:
         self._held = FileLock(self.path / ".lock")
         try:
             self._index = self._read_index()
-            self._sweep()
+            with self._translated():
+                self._sweep()
         except BaseException:
             self.close()
             raise
@@ -66,12 +70,20 @@ class FolderStore:
         return index
 
     def _sweep(self) -> None:
-        """Remove what an earlier process left behind."""
-        known = {*self._index.values(), _INDEX, ".lock"}
-        for one in self.path.iterdir():
-            if one.name not in known:
-                with suppress(OSError):
-                    one.unlink()
+        """Remove what an earlier process left behind: files with our names alone, that the index has not.
+
+        raises  StoreError: there is no index, and something else than ours, or values
+        """
+        found = {one.name for one in self.path.iterdir()} - {_INDEX, ".lock"}
+        values = {name for name in found if _VALUE.fullmatch(name)}
+        written = {name for name in found if _WRITTEN.fullmatch(name)}
+        if not (self.path / _INDEX).exists():
+            if values:
+                raise StoreDamagedError(f"{self.path / _INDEX}: is gone, and {len(values)} values are there")
+            if found - written:
+                raise StoreError(f"{self.path}: is no store, and not empty: give it a folder of its own")
+            replace_file(self.path / _INDEX, b"{}", _MODE)
+        self._remove(written | values - set(self._index.values()))
 
     def put(self, values: Mapping[str, bytes | None]) -> None:
         """Keep all values in one transaction; None removes a name. On disk when it returns."""

@@ -248,7 +248,7 @@ DEFENCES = (
     Defence(
         "seat: rounds are not begun again",
         _KEEPING,
-        "        if means.counter.value(_counter_name(parameters)):  #",
+        "        if self._means.counter.value(_counter_name(parameters)):  #",
         "        if False:  #",
         "a client that lost its secrets stays out of the round",
     ),
@@ -262,8 +262,8 @@ DEFENCES = (
     Defence(
         "seat: releases are counted",
         _KEEPING,
-        "        means.counter.advance(name, session.releases)  # after the snapshot\n",
-        "        pass\n",
+        "            means.counter.advance(name, session.releases)  # of two that made this step, one passes\n",
+        "",
         "a session that was set back releases nothing twice",
     ),
     Defence(

@@ -14,6 +14,7 @@ from aiohttp import ClientSession, web
 from fedcore.integrations import http
 from fedcore.integrations.http import HttpServer, join
 from secagg.embedding import Patience, Registry, Round, conformance
+from secagg.params import Phase
 from tests.embedding.cohort import Cohort
 from tests.embedding.models import CONFIG, MEAN, MODEL, Nodes, expected, secure, train
 
@@ -126,27 +127,85 @@ def test_a_server_that_answers_otherwise_ends_a_node_with_an_error() -> None:
     asyncio.run(run())
 
 
-def test_a_reply_that_comes_again_is_not_taken_for_that_of_the_next_request() -> None:
-    cohort = Cohort()
+async def _post(session: ClientSession, url: str, ask: str = "", data: bytes = b"") -> tuple[int, bytes, str]:
+    headers = {http.NODE: "a" * 32, http.ASK: ask, "Authorization": "Bearer"}
+    async with session.post(f"{url}/work", headers=headers, data=data) as response:
+        return response.status, await response.read(), response.headers.get(http.ASK, "")
+
+
+def test_a_reply_that_comes_again_is_not_taken_for_that_of_the_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "_POLL_S", 0.01)
 
     async def run() -> None:
-        server = HttpServer(secure(cohort.registry))
-        server._ask = 7
+        server = HttpServer(secure(Cohort().registry))
         async with served(server) as url, ClientSession() as session:
-            for number in ("6", "7", "8", ""):
-                headers = {"Authorization": "Bearer ", http.NODE: "a" * 32, http.ASK: number}
-                request = session.post(f"{url}/work", headers=headers, data=number.encode() or b"none")
-                task = asyncio.create_task(_status(request))
-                while len(server._work) < 1:
-                    await asyncio.sleep(0.01)
-                server._work["a" * 32].put_nowait((0, b"next"))
-                assert await task == 200
-            assert server._replies.qsize() == 1
-            assert server._replies.get_nowait() == ("a" * 32, b"7")
+            assert (await _post(session, url, data=b"nobody asked"))[0] == 204
+            seat = server._seats["a" * 32]
+            for number in (7, 8):
+                seat.number, seat.request = number, b"request"
+                seat.asked.set()
+                for _ in range(2):  # a connection that broke does not lose a request
+                    assert await _post(session, url) == (200, b"request", str(number))
+                for ask in ("6", "7", "7", "9", "8", "8"):
+                    await _post(session, url, ask, ask.encode())
+            replies = [server._replies.get_nowait() for _ in range(server._replies.qsize())]
+            assert replies == [(7, "a" * 32, b"7"), (8, "a" * 32, b"8")]
 
     asyncio.run(run())
 
 
-async def _status(request: Any) -> int:
-    async with request as response:
-        return int(response.status)
+def test_who_is_late_in_one_round_is_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort, model = Cohort(), dict(MODEL)
+
+    async def run() -> None:
+        patience = Patience(first_s=20, input_s=20, phase_s=20, grace_s=0.2)
+        server = HttpServer(secure(cohort.registry, patience=patience))
+        slow, last = cohort.participant(4), asyncio.Event()
+        real, loop = slow.answer, asyncio.get_running_loop()
+
+        def answer(*arguments: Any, **others: Any) -> bytes:
+            reply = real(*arguments, **others)
+            if conformance.phase_of(arguments[0]) is Phase.UNMASKING and not last.is_set():
+                asyncio.run_coroutine_threadsafe(last.wait(), loop).result()
+            return reply
+
+        monkeypatch.setattr(slow, "answer", answer)
+        async with served(server) as url:
+            nodes = [*(cohort.participant(i) for i in range(4)), slow]
+            tasks = [asyncio.create_task(join(url, one, MEAN, train(i))) for i, one in enumerate(nodes)]
+            one, result = await server.average(model, nodes=5)
+            assert len(one.losses) == 1
+            last.set()
+            two, _ = await server.average(result.arrays, nodes=5)
+            assert not two.losses
+            server.close()
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_a_node_reads_no_more_than_it_allows() -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(1 << 16))
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_post("/work", endless)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        try:
+            with pytest.raises(ConnectionError, match="more than 1048576 bytes"):
+                await join(
+                    f"http://{host}:{port}", Cohort().participant(0), MEAN, train(0), most_bytes=1 << 20
+                )
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from secagg.embedding import (
 from secagg.errors import KeyFileError, ParameterError, RegistryError
 from secagg.kernels import UIntArray
 from secagg.messages import KINDS, MaskedInput, ShareDelivery, UnmaskingRequest, open_frame
-from secagg.store import LedgerError, StoreBusyError, StoreFullError
+from secagg.store import LedgerError, SealedStore, StoreBusyError, StoreFullError
 from tests.embedding.cohort import CONTEXT, Cohort, requests, run
 
 
@@ -92,9 +93,11 @@ def test_of_two_processes_with_one_state_one_answers_and_what_it_sent_is_what_it
 def test_without_a_counter_elsewhere_a_state_that_is_set_back_is_not_noticed_and_that_is_said() -> None:
     cohort = Cohort()
     participant._warned = False
-    with pytest.warns(UserWarning, match="no counter outside of its store") as caught:
-        cohort.participant(0, counter=None)
-    assert len(caught) == 1
+    for missing in ({"counter": None}, {"ledger": None}):
+        participant._warned = False
+        with pytest.warns(UserWarning, match="no counter, or no ledger, outside of its store") as caught:
+            cohort.participant(0, **missing)
+        assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cohort.participant(0, counter=None)  # once
@@ -158,13 +161,69 @@ def test_a_store_that_takes_nothing_is_a_reason_and_the_round_goes_on_when_it_do
                 raise StoreFullError("disk full of secrets")
             super().put(values)
 
-    store, counter = Full(), StoredCounter(MemoryStore())
+    store = Full()
     request = next(iter(cohort.round())).frames[0]
-    node = cohort.participant(0, store=store, counter=counter)
+    sealed = SealedStore(store, bytes(32))
+    node = cohort.participant(0, store=sealed, counter=StoredCounter(sealed))
     store.full = True
     assert declined(node.answer(request, cohort.vector(0), context=CONTEXT)) is LossReason.STORE
     store.full = False
     assert declined(node.answer(request, cohort.vector(0), context=CONTEXT)) is None
+
+
+def test_a_step_that_was_counted_and_not_kept_is_lost_and_not_made_again() -> None:
+    """As when a process is killed between a counter elsewhere and its store: nothing is masked twice."""
+    cohort = Cohort()
+    request = upto(cohort, ShareDelivery)
+
+    class Dying(MappingStore):
+        def put(self, values: Any) -> None:
+            if any(name.endswith("/upload") and value for name, value in values.items()):
+                raise StoreFullError("no room")
+            super().put(values)
+
+    node = cohort.participant(0, store=Dying(cohort.states[0]))
+    assert declined(node.answer(request, cohort.vector(0), context=CONTEXT)) is LossReason.STORE
+    assert declined(cohort.answer(0, request)) is LossReason.SET_BACK
+    assert cohort.made[0] == 1
+
+
+def test_of_two_processes_that_keep_at_once_only_one_snapshot_ever_exists() -> None:
+    """Both have passed every check when the first begins to write: the second is stopped by the counter."""
+    cohort = Cohort()
+    request = upto(cohort, ShareDelivery)
+    at_once, replies = threading.Barrier(2), list[bytes]()
+    held = cohort.elsewhere[0]
+
+    class Meeting(MemoryStore):
+        """The other process's view of the same store and counter: no lock is shared."""
+
+        def put(self, values: Any) -> None:
+            MappingStore(cohort.states[0]).put(values)
+
+        def get(self, name: str) -> bytes | None:
+            return cohort.states[0].get(name)
+
+        def names(self, prefix: str) -> list[str]:
+            return MappingStore(cohort.states[0]).names(prefix)
+
+    def process(entry: int) -> None:
+        def vector(_parameters: object) -> UIntArray:
+            return np.full(3, entry, np.uint32)
+
+        node = cohort.participant(0, store=Meeting(), counter=StoredCounter(held))
+        at_once.wait()
+        replies.append(node.answer(request, vector, context=CONTEXT))
+
+    threads = [threading.Thread(target=process, args=(entry,)) for entry in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    frames = {reply for reply in replies if declined(reply) is None}
+    assert len(frames) <= 1
+    again = cohort.answer(0, request)
+    assert {again} == frames or declined(again) is not None
 
 
 # --- what a liar gains
@@ -176,6 +235,72 @@ def test_any_bytes_get_a_reply_without_a_frame(request: bytes) -> None:
     cohort = Cohort(1)
     assert declined(cohort.answer(0, request)) is not None
     assert cohort.made == [0]
+
+
+@pytest.mark.parametrize("request_", [None, "text", 7, ["frame"]])
+def test_a_request_that_is_no_bytes_gets_a_reply_without_a_frame(request_: Any) -> None:
+    assert declined(Cohort(1).answer(0, request_)) is RefusalReason.MALFORMED
+
+
+def test_a_state_that_fails_when_a_round_is_forgotten_raises_nothing() -> None:
+    cohort = Cohort()
+    request = upto(cohort, ShareDelivery)
+
+    class Failing(MappingStore):
+        def put(self, values: Any) -> None:
+            if not any(values.values()):
+                raise OSError("/home/patient-4711: gone")
+            super().put(values)
+
+    def fail(_parameters: object) -> Any:
+        raise ValueError
+
+    reply = cohort.participant(0, store=Failing(cohort.states[0])).answer(request, fail, context=CONTEXT)
+    assert declined(reply) is LossReason.FAILED
+
+
+def test_a_context_that_is_none_is_this_node_s_fault() -> None:
+    cohort = Cohort()
+    request = next(iter(cohort.round())).frames[0]
+    assert (
+        declined(cohort.participant(0).answer(request, cohort.vector(0), context=b"x")) is LossReason.FAILED
+    )
+
+
+def test_an_answer_from_within_an_answer_of_its_round_does_not_wait_for_itself() -> None:
+    cohort, inner = Cohort(), list[bytes]()
+    request = upto(cohort, ShareDelivery)
+    node = cohort.participant(0)
+
+    def again(_parameters: object) -> UIntArray:
+        inner.append(node.answer(request, again, context=CONTEXT))
+        return np.array([1, 0, 0], np.uint32)
+
+    assert declined(node.answer(request, again, context=CONTEXT)) is None
+    assert [declined(one) for one in inner] == [RefusalReason.WRONG_PHASE]
+
+
+def test_a_round_that_was_forgotten_while_its_vector_was_made_is_counted_again() -> None:
+    cohort = Cohort()
+    request = upto(cohort, ShareDelivery)
+
+    def others(_parameters: object) -> UIntArray:
+        for _ in range(4):
+            cohort.answer(0, next(iter(cohort.round())).frames[0])
+        return np.array([1, 0, 0], np.uint32)
+
+    cohort.participant(0).answer(request, others, context=CONTEXT)
+    for _ in range(5):
+        cohort.answer(0, next(iter(cohort.round())).frames[0])
+    left = [name for name in cohort.states[0] if name.startswith("embedding/")]
+    assert len({name.split("/")[1] for name in left}) == 4
+
+
+def test_a_first_request_leaves_nothing_in_the_ledger() -> None:
+    cohort = Cohort()
+    for _ in range(3):
+        cohort.answer(0, next(iter(cohort.round())).frames[0])
+    assert not cohort.elsewhere[0].names("ledger/")
 
 
 def test_what_an_exception_says_is_logged_here_and_does_not_travel(caplog: pytest.LogCaptureFixture) -> None:
@@ -220,6 +345,7 @@ def test_a_round_about_something_else_is_left_when_the_vector_is_wanted_where_it
                 assert asked == [True]
                 assert declined(reply) == AbortReason.CONTEXT_MISMATCH
     assert one.losses[0].reason == AbortReason.CONTEXT_MISMATCH
+    assert cohort.made[0] == 0  # it did not even train
     assert one.result.total.tolist() == cohort.sum_over(range(1, 5))
 
 
@@ -244,8 +370,9 @@ def test_more_rounds_a_day_than_the_ledger_allows_are_refused() -> None:
     cohort = Cohort()
     ledger = ParticipationLedger(cohort.elsewhere[0], rounds_per_day=1)
     assert run(cohort, cohort.round()).survivors
-    request = next(iter(cohort.round())).frames[0]
+    request = upto(cohort, ShareDelivery)
     assert declined(cohort.answer(0, request, ledger=ledger)) is LossReason.LEDGER
+    assert cohort.made[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedcore.errors import CodecError
-from fedcore.integrations.exchange import Trained, canonical
+from fedcore import Mean
+from fedcore.errors import CodecError, SettingError
+from fedcore.integrations.exchange import Trained, answer_packed, canonical, packed, with_model
 from fedcore.integrations.plain_calls import average, node
 from secagg import RoundAbortedError
 from secagg.embedding import LossReason, Registry, Round, conformance
@@ -86,5 +90,74 @@ def test_a_model_that_cannot_be_averaged_is_refused_before_anybody_is_asked() ->
 def test_a_configuration_has_one_form() -> None:
     assert canonical({"b": 1, "a": [1.5, "x"]}) == b'{"a":[1.5,"x"],"b":1}'
     assert canonical({"a": np.int64(3), "k": b"\1"}) == b'{"a":3,"k":{"bytes":"01"}}'
-    with pytest.raises(TypeError, match="config: must be of texts, numbers and bytes, has set"):
-        canonical({"a": {1}})
+    for wrong in ({"a": {1}}, {"a": {"bytes": "01"}}, {"a": {1: 2}}):
+        with pytest.raises(SettingError, match="config: must be of texts, numbers and bytes"):
+            canonical(wrong)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"a": np.zeros(3), "a.npy": np.ones(2, np.float32), "x/y": np.array(2.0), "n": np.zeros((0, 3))},
+        {"w": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "\u00e9\n": np.arange(3, dtype=">i4")},
+    ],
+)
+def test_what_was_packed_arrives_as_it_was(model: dict[str, Any]) -> None:
+    seen: list[Any] = []
+
+    class Seeing:
+        def answer(self, request: bytes, vector: Any, *, context: Any, subject: Any) -> bytes:
+            assert request == b"request"
+            seen.extend((context(), subject()))
+            return b"reply"
+
+    mean = Mean(clip=1.0, keep=frozenset(name for name, one in model.items() if one.dtype.kind == "i"))
+    config = {"k": b"\1\2", "lr": 0.1, "list": [1, {"a": b"x"}]}
+    assert answer_packed(
+        Seeing(), mean, lambda _m: Trained({}), with_model(b"request", packed(model, config))
+    )
+    assert seen == [mean.context(model, canonical(config)), mean.subject(model)]
+
+
+def test_a_model_that_grows_when_it_is_read_is_not_read() -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, np.zeros(10**6))
+    head = json.dumps({"config": {}, "names": ["w"]}).encode()
+    message = with_model(b"request", len(head).to_bytes(8, "big") + head + file.getvalue())
+    assert len(message) < 10_000
+
+    class Asking:
+        def answer(self, request: bytes, vector: Any, *, context: Any, subject: Any) -> bytes:
+            with pytest.raises(ValueError, match="must be stored as it is"):
+                context()
+            return b"reply"
+
+    assert answer_packed(Asking(), Mean(clip=1.0), lambda _m: Trained({}), message) == b"reply"
+
+
+@pytest.mark.parametrize("reply", [None, "text", 3, memoryview(bytes(100))[::2]])
+def test_a_reply_that_is_no_bytes_costs_its_node_alone(reply: Any) -> None:
+    cohort = Cohort()
+    nodes = {i: node(cohort.participant(i), MEAN, train(i)) for i in range(5)}
+    nodes[1] = lambda *_: reply
+    one, result = average(secure(cohort.registry), MODEL, nodes, CONFIG)
+    assert one.losses[1].reason is LossReason.MALFORMED
+    assert result.clients == 4
+
+
+def test_two_rounds_about_one_model_are_one_question_whatever_else_is_told() -> None:
+    """Or a sum over one node less, about a changed configuration, would tell that node's metrics."""
+    cohort = Cohort()
+    mean = MEAN.evaluation()
+    ends = {i: node(cohort.participant(i), mean, train(i)) for i in range(5)}
+    told = replace(secure(cohort.registry), mean=mean)
+    assert average(told, MODEL, ends, {"server-round": 1})[1].clients == 5
+
+    def gone(request: bytes, model: Any, config: Any) -> bytes:
+        if model is not None:
+            raise conformance.Vanished
+        return right(request, model, config)
+
+    right, ends[4] = ends[4], gone
+    with pytest.raises(RoundAbortedError):
+        average(told, MODEL, ends, {"server-round": 2})

@@ -365,3 +365,20 @@ def test_drops_of_the_session_are_losses_with_its_reasons() -> None:
     one = step(cohort, cohort.round(), until=Phase.SHARE_KEYS, each=each)
     assert one.losses[2].reason is RefusalReason.MALFORMED
     assert not {loss.reason for loss in one.losses.values()} & set(DropReason)
+
+
+def test_a_frame_that_comes_twice_is_not_taken_for_the_next_answer() -> None:
+    cohort = Cohort()
+    earlier: list[bytes] = []
+    one = cohort.round()
+    for ask in one:
+        for node, frame in ask.frames.items():
+            if node == 2 and earlier:
+                ask.take(2, earlier[-1])  # delivered again
+                assert 2 in ask.missing
+            reply = cohort.answer(node, frame)
+            ask.take(node, reply)
+            if node == 2:
+                earlier.append(reply)
+    assert not one.losses
+    assert one.result.total.tolist() == cohort.sum_over(range(5))

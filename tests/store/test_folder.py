@@ -150,3 +150,27 @@ def test_a_folder_that_others_read_or_that_is_none_is_refused(tmp_path: Path) ->
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="file"):
         FolderStore(tmp_path / "file")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "node"
+    home.mkdir(mode=0o700)
+    (home / "party.key").write_bytes(b"secret")
+    with pytest.raises(StoreError, match="is no store, and not empty"):
+        FolderStore(home)
+    assert (home / "party.key").read_bytes() == b"secret"
+    with FolderStore(tmp_path / "s") as store:
+        store.put({"a": b"1"})
+    (tmp_path / "s" / "note.txt").write_text("mine")
+    with FolderStore(tmp_path / "s") as store:
+        assert store.get("a") == b"1"
+    assert (tmp_path / "s" / "note.txt").exists()
+
+
+def test_an_index_that_is_gone_is_damage_and_no_empty_store(tmp_path: Path) -> None:
+    with FolderStore(tmp_path / "s") as store:
+        store.put({"counter": b"7"})
+    (tmp_path / "s" / "index.json").unlink()
+    with pytest.raises(StoreDamagedError, match="is gone, and 1 values are there"):
+        FolderStore(tmp_path / "s")
+    assert len(files(tmp_path / "s")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
@@ -10,9 +11,11 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedcore.codec.mean import Arrays, Mean
 from fedcore.integrations.exchange import PlainRequestError, Trained, answer_mean
-from secagg.embedding import MappingStore
+from secagg.embedding import LossReason, MappingStore, decline
 
 KEY, WEIGHT = "secagg", "num-examples"
+NO_ROUND = bytes(16)
+_log = logging.getLogger("fedcore.integrations")
 
 
 def state_of(context: Context) -> MappingStore:
@@ -31,34 +34,52 @@ class SecAggMod:
         self._mean, self._node = mean, node
 
     def __call__(self, message: Message, context: Context, call_next: Callable[..., Message]) -> Message:
-        """Answer a message; `call_next` trains, or evaluates."""
+        """Answer a message; `call_next` trains, or evaluates. What goes wrong is told in no words of ours."""
         if KEY not in message.content:
             raise PlainRequestError
-        request = message.content.pop(KEY)["request"]
+        request = message.content.pop(KEY).get("request")
 
         def train(model: Arrays) -> Trained:
             content = call_next(message, context).content
-            metrics = dict(only(content.metric_records))
-            arrays = model if self._mean.only_metrics else arrays_of(only(content.array_records))
+            metrics = dict(only(content.metric_records)[1])
+            arrays = model if self._mean.only_metrics else arrays_of(only(content.array_records)[1])
             return Trained(arrays, int(metrics.pop(WEIGHT, 1)), metrics)
 
-        with closing(self._node(context)) as participant:
-            reply = answer_mean(
-                participant,
-                self._mean,
-                request,
-                model=lambda: arrays_of(only(message.content.array_records)),
-                train=train,
-                config=dict(next(iter(message.content.config_records.values()), {})),
-            )
+        try:
+            with closing(self._node(context)) as participant:
+                reply = answer_mean(
+                    participant,
+                    self._mean,
+                    request,
+                    model=lambda: arrays_of(only(message.content.array_records)[1]),
+                    train=train,
+                    config=told(message),
+                )
+        except Exception:  # noqa: BLE001 - Flower would send its words
+            _log.exception("this node has no answer")
+            reply = decline(NO_ROUND, LossReason.FAILED)
         return Message(RecordDict({KEY: ConfigRecord({"reply": reply})}), reply_to=message)
 
 
-def only(records: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return the one record of its kind. Raises ValueError: there are others, or none."""
+def told(message: Message) -> dict[str, Any]:
+    """Return all that a message tells a train function beside its arrays: it is in the round's context.
+
+    raises  ValueError: it has more than one record of a kind, or other records
+    """
+    content = message.content
+    if content.metric_records or len(content.config_records) > 1:
+        raise ValueError(f"a request must have arrays, and one configuration at most, has {sorted(content)}")
+    arrays, record = only(content.array_records) if content.array_records else ("", {})
+    configs = {name: dict(config) for name, config in content.config_records.items()}
+    kind = message.metadata.message_type
+    return {"type": kind, "arrays": arrays, "order": list(record), "configs": configs}
+
+
+def only(records: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the one record of its kind, and its name. Raises ValueError: there are others, or none."""
     if len(records) != 1:
         raise ValueError(f"a message must have one record of each kind, has {sorted(records)}")
-    return next(iter(records.values()))
+    return next(iter(records.items()))
 
 
 def arrays_of(record: Any) -> Arrays:  # noqa: ANN401

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from fedcore.codec.mean import Mean, MeanResult
 from fedcore.errors import SettingError
 from fedcore.integrations.exchange import SecureMean
-from fedcore.integrations.flower.mod import KEY, WEIGHT, arrays_of, only
+from fedcore.integrations.flower.mod import KEY, WEIGHT, arrays_of, only, told
 from secagg.embedding import Ask, Registry, Round
 
 # Whose `aggregate_train` needs the mean alone; others look at single updates, or clip them at the server.
@@ -80,8 +80,9 @@ class SecAggStrategy(Strategy):
         if not sent:
             return
         first = next(iter(sent.values()))
-        record, content = only(first.content.array_records), first.content
-        config = dict(next(iter(content.config_records.values()), {}))
+        content, record = first.content, only(first.content.array_records)[1]
+        if any(one.content is not content and one.content != content for one in sent.values()):
+            raise SettingError("inner: configures nodes differently, whose updates are in no sum together")
 
         def carry(ask: Ask[int]) -> None:
             along = dict(content) if ask.wants_vector else {}
@@ -98,14 +99,14 @@ class SecAggStrategy(Strategy):
             while waiting and not ask.over:
                 for reply in grid.pull_messages([name for name in waiting if name]):
                     node = waiting.pop(reply.metadata.reply_to_message_id)
-                    if reply.has_error() or KEY not in reply.content:
+                    if reply.has_error():
                         ask.lose(node, "error reply")
                     else:
-                        ask.take(node, reply.content[KEY]["reply"])
+                        ask.take(node, reply.content.config_records.get(KEY, {}).get("reply"))
                 if not ask.over:
                     time.sleep(min(self._poll_s, ask.left_s))
 
-        one, result = secure.run(arrays_of(record), list(sent), carry, config)
+        one, result = secure.run(arrays_of(record), list(sent), carry, told(first))
         self.last, shown = (
             (one, result),
             MetricRecord({**result.metrics, WEIGHT: result.weight / result.clients}),

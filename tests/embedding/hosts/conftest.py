@@ -6,5 +6,6 @@ HOSTS = {
     "test_flower.py": "flwr",
     "test_flower_superlink.py": "flwr",
     "test_flare.py": "nvflare",
+    "test_declearn.py": "declearn",
 }
 collect_ignore = [file for file, package in HOSTS.items() if find_spec(package) is None]

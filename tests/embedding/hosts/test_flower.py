@@ -128,6 +128,101 @@ def test_a_plain_request_is_refused_by_a_node_that_has_masks_on() -> None:
     assert not trained
 
 
+def lying(cohort: Cohort, lie: Callable[[Message, int], None]) -> Round[Any]:
+    """A server that tells node 0 something beside what it tells the others."""
+    inside = client_app(kept_in_flower(cohort))
+
+    def app(message: Message, context: Context) -> Message:
+        i = int(context.node_config["partition-id"])
+        if "arrays" in message.content:
+            content = RecordDict(dict(message.content))
+            changed = Message(content, dst_node_id=1, message_type=message.metadata.message_type)
+            changed.metadata.__dict__.update(message.metadata.__dict__)
+            lie(changed, i)
+            return inside(changed, context)
+        return inside(message, context)
+
+    strategy = wrapped(cohort.registry)
+    strategy.configure_train(1, record(), ConfigRecord({"lr": 0.1}), InProcessGrid(app, 5))
+    assert strategy.last is not None
+    return strategy.last[0]
+
+
+def second_configuration(message: Message, i: int) -> None:
+    message.content["agreed"] = message.content.pop("config")
+    message.content["config"] = ConfigRecord({"lr": float(i == 0), "server-round": 1})
+
+
+def renamed_configuration(message: Message, i: int) -> None:
+    if i == 0:
+        message.content["other"] = message.content.pop("config")
+
+
+def more_metrics(message: Message, i: int) -> None:
+    if i == 0:
+        message.content["extra"] = MetricRecord({"victim": 1})
+
+
+def other_order(message: Message, i: int) -> None:
+    if i == 0:
+        arrays = dict(message.content.pop("arrays"))
+        message.content["arrays"] = ArrayRecord(dict(reversed(arrays.items())))
+
+
+@pytest.mark.parametrize(
+    "lie", [renamed_configuration, more_metrics, other_order], ids=lambda lie: lie.__name__
+)
+def test_a_node_that_is_told_something_else_than_the_others_is_in_no_sum_with_them(
+    lie: Callable[[Message, int], None],
+) -> None:
+    one = lying(Cohort(), lie)
+    assert set(one.losses) == {1}
+    assert len(one.survivors) == 4
+
+
+def test_a_second_configuration_is_taken_by_nobody() -> None:
+    """Or the train function would read one, and the context the other."""
+    with pytest.raises(RoundAbortedError):
+        lying(Cohort(), second_configuration)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"other": ConfigRecord({})},
+        {"secagg": ConfigRecord({})},
+        {"secagg": ConfigRecord({"reply": "text"})},
+        {"secagg": MetricRecord({"reply": 1})},
+    ],
+)
+def test_a_node_that_answers_something_else_costs_its_own_part(content: Any) -> None:
+    cohort = Cohort()
+    inside = client_app(kept_in_flower(cohort))
+
+    def app(message: Message, context: Context) -> Message:
+        if context.node_config["partition-id"] == 3:
+            return Message(RecordDict(content), reply_to=message)
+        return inside(message, context)
+
+    strategy = wrapped(cohort.registry)
+    strategy.configure_train(1, record(), ConfigRecord({}), InProcessGrid(app, 5))
+    assert strategy.last is not None
+    assert set(strategy.last[0].losses) == {4}
+
+
+def test_a_node_whose_folder_is_gone_says_so_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def node(_context: Context) -> Any:
+        raise OSError("/srv/patients/4711: no such folder")
+
+    message = Message(
+        RecordDict({"secagg": ConfigRecord({"request": b"x"})}), dst_node_id=1, message_type="train"
+    )
+    reply = client_app(node)(message, InProcessGrid(client_app(node), 1).contexts[1])
+    assert declined(reply.content["secagg"]["reply"]) is LossReason.FAILED
+    assert "4711" in caplog.text
+
+
 @pytest.mark.parametrize(
     "inner",
     [

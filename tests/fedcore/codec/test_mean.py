@@ -157,7 +157,7 @@ def test_what_a_round_is_about_changes_with_everything_that_is_agreed_on() -> No
         ({"metrics": {"loss": float("nan"), "accuracy": 0.5}}, "metrics: loss must be finite"),
         ({"weight": -1}, "weight: must be an integer of at least 0"),
         ({"weight": 1.5}, "weight: must be an integer of at least 0"),
-        ({"model": {"steps": MODEL["steps"]}}, "model: has no array to average"),
+        ({"model": {"steps": MODEL["steps"]}}, "model: has no entry to average"),
         ({"model": {name: MODEL[name] for name in "wb"}}, "keep: steps is not in the model"),
     ],
 )
@@ -207,6 +207,44 @@ def test_a_round_of_evaluation_tells_metrics_alone() -> None:
     assert all((result.arrays[name] == MODEL[name]).all() for name in MODEL)
     with pytest.raises(SettingError, match="metrics: must be named"):
         Mean(clip=1.0).evaluation()
+
+
+def test_a_parameter_of_one_number_stays_an_array() -> None:
+    model, mean = {"scale": np.array(1.0, np.float32)}, Mean(clip=1.0)
+    parameters = mean.round(model, clients=2)
+    part = mean.source(parameters, model, {"scale": np.array(1.25, np.float32)})
+    out = np.empty(part.length, lane_dtype(parameters.ring_bits))
+    part.read(0, out)
+    names = tuple(Identity(bytes([i]) * 32) for i in range(2))
+    total = (out + out) & out.dtype.type(ring_mask(parameters.ring_bits))
+    result = mean.decode(parameters, model, Aggregate(total, names, (), Traffic()))
+    assert isinstance(result.arrays["scale"], np.ndarray)
+    assert result.arrays["scale"].shape == ()
+    assert result.arrays["scale"].dtype == np.float32
+    assert float(result.arrays["scale"]) == pytest.approx(1.25, abs=1e-3)
+
+
+def test_settings_that_are_equal_have_one_context() -> None:
+    one = Mean(clip=1, metrics={"loss": (0, 10)}, keep=STEPS)
+    other = Mean(clip=np.float64(1.0), metrics={"loss": (np.float64(0), 10.0)}, keep=STEPS)
+    assert one == other
+    assert one.context(MODEL) == other.context(MODEL)
+
+
+def test_where_all_count_alike_nobody_counts_as_nothing() -> None:
+    mean = Mean(clip=1.0, keep=STEPS)
+    with pytest.raises(CodecError, match="weight: must be an integer of at least 1, is 0"):
+        mean.source(mean.round(MODEL, clients=2), MODEL, moved(0.1), weight=0)
+
+
+def test_a_weight_of_numpy_is_a_weight() -> None:
+    weight: Any = np.int64(4)
+    assert MEAN.source(MEAN.round(MODEL, clients=2), MODEL, moved(0.1), weight=weight, metrics=TOLD)
+
+
+def test_a_ledger_knows_a_model_and_not_what_else_is_told_about_it() -> None:
+    assert MEAN.subject(MODEL) == MEAN.context(MODEL) != MEAN.context(MODEL, b"round 1")
+    assert MEAN.subject(MODEL) != MEAN.evaluation().subject(MODEL)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
