@@ -113,9 +113,8 @@ class SecAggServer(FederatedServer):
         if not isinstance(self.secagg, SecAggConfigServer):
             raise SettingError(f"secagg: must be a SecAggConfigServer, is {type(self.secagg).__name__}")
         if self.aggrg.name != "averaging":
-            raise SettingError(
-                f"aggregator: must be 'averaging', is {self.aggrg.name!r}: it needs more than a mean"
-            )
+            name = self.aggrg.name
+            raise SettingError(f"aggregator: {name!r} needs more than the mean, 'averaging' does not")
 
     async def training_round(self, round_i: int, train_cfg: Any, clients: set[str]) -> None:  # noqa: ANN401
         """Train on all clients, and step by their mean."""
