@@ -20,6 +20,7 @@ from bench.report import write_tables
 from bench.suites import (
     beside,
     contribution,
+    embedding,
     hybrid,
     kernels,
     oneshot,
@@ -35,6 +36,7 @@ SUITES: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "primitives": primitives.run,
     "phases": phases.run,
     "hybrid": hybrid.run,
+    "embedding": embedding.run,
     "oneshot": oneshot.run,
     "peers": beside.run,
     "scaling": scaling.run,

@@ -24,6 +24,7 @@ def tables(folder: Path) -> str:
         "primitives": _primitives,
         "phases": _phases,
         "hybrid": _hybrid,
+        "embedding": _embedding,
         "oneshot": _oneshot,
         "peers": _peers,
         "scaling": _scaling,
@@ -450,6 +451,28 @@ def _hybrid(report: Report) -> list[str]:
             ),
         ),
     ]
+
+
+def _embedding(report: Report) -> list[str]:
+    rows: list[tuple[str, ...]] = []
+    for one in report["calls"]:
+        bare = one["bare_s"]
+        size = f"{one['nodes']} nodes, d = {one['length']:,}"
+        rows.append((f"plain calls, {size}: sessions alone", f"{bare:.2f}", "1"))
+        for name, what in (("memory_s", "state in memory"), ("files_s", "state in SQLite, synced")):
+            rows.append((f"the same with models, {what}", f"{one[name]:.2f}", f"{one[name] / bare:.1f}"))
+    for one in report["grid"]:
+        plain, masked = one["plain_s"], one["masked_s"]
+        size = f"{one['nodes']} nodes, d = {one['length']:,}"
+        rows.append((f"Flower in one process, {size}: FedAvg", f"{plain:.2f}", "1"))
+        rows.append(("the same, secure", f"{masked:.2f}", f"{masked / plain:.1f}"))
+    for one in report["http"]:
+        trips = "; ".join(f"{name} {seconds:.2f}" for name, seconds in one["trips"].items())
+        size = f"{one['nodes']} nodes, d = {one['length']:,}"
+        rows += [(f"HTTP on loopback, {size}", f"{one['seconds']:.2f}", ""), (f"of which {trips}", "", "")]
+    rows += [(f"skipped: {name}: {why}", "", "") for name, why in report["skipped"].items()]
+    about = "A tenth of the nodes vanishes before its upload (none over HTTP)."
+    return [about, "", *_table(("round", "s", "times"), rows)]
 
 
 def _service(report: Report) -> list[str]:

@@ -115,6 +115,12 @@ def test_both_suites_are_measured_side_by_side(folder: Path) -> None:
     assert rows[1]["up_bytes"] > 2 * rows[0]["up_bytes"]
 
 
+def test_rounds_inside_other_stacks_are_measured_beside_their_sessions(folder: Path) -> None:
+    report = of(folder, "embedding")
+    assert all(one["memory_s"] > 0 < one["bare_s"] for one in report["calls"])
+    assert len(report["http"][0]["trips"]) == 5
+
+
 def test_the_service_is_measured_from_end_to_end(folder: Path) -> None:
     found = of(folder, "service")["figures"]
     assert set(found) == {"uploads", "recovery", "connected", "strangers", "full_table", "beside", "rounds"}
