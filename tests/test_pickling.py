@@ -48,9 +48,14 @@ ARGUMENTS: dict[str, Any] = {  # of constructors, by the names of their paramete
 }
 
 
+HOSTS = tuple(f"fedcore.integrations.{name}" for name in ("flower", "flare", "declearn"))
+
+
 def _modules() -> Iterator[Any]:
     for package in (secagg, fedcore):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name.startswith(HOSTS):
+                continue  # of stacks that are not installed here
             if not found.name.endswith(("__main__", "flax_learner", "serving", "migrations.env")):
                 yield importlib.import_module(found.name)
 

@@ -247,7 +247,13 @@ class Liar:
         self._take(i, None, [effect for effect in effects if not isinstance(effect, InputWanted)])
 
     def _restored(self, i: int, data: bytes) -> tuple[ClientSession, list[Effect]]:
-        return ClientSession.restore(data, signer=self.cohort.signers[i], policy=self.policy)
+        kept = self.sessions[i].upload
+        return ClientSession.restore(
+            data,
+            signer=self.cohort.signers[i],
+            policy=self.policy,
+            upload=None if kept is None else bytes(kept),
+        )
 
     def stage(self, i: int) -> int:
         """0 idle, 1 advertised, 2 shared, 3 delivered, 4 uploaded, 5 signed, 6 over."""

@@ -362,8 +362,12 @@ def forked(cohort: Cohort, clients: Iterable[int] | None = None) -> Cohort:
         if cohort.clients[i].parameters is None:
             out.clients[i] = out.fresh_client(i)
         else:
+            kept = cohort.clients[i].upload
             out.clients[i], _ = ClientSession.restore(
-                cohort.clients[i].snapshot(), signer=cohort.signers[i], policy=cohort.policy
+                cohort.clients[i].snapshot(),
+                signer=cohort.signers[i],
+                policy=cohort.policy,
+                upload=None if kept is None else bytes(kept),
             )
     if cohort.server.phase is not None:
         out.server, _ = ServerSession.restore(cohort.server.snapshot())

@@ -135,7 +135,7 @@ def test_plots_and_tables_are_made_of_the_results(folder: Path) -> None:
     for path in folder.glob("*.png"):
         path.unlink()
     text = tables(folder)
-    assert text.count("\n## ") == 9
+    assert text.count("\n## ") == 10
     assert "| client | 500 | 0% | 1 | 154 | 694 | 1 | 849 |" in text
 
 

@@ -202,8 +202,12 @@ def _client(data: bytes) -> str:
     expected = Send | RosterAccepted | InputWanted | SignWanted | Completed | Aborted
     assert all(isinstance(e, expected) for e in effects)
     _frames_are_canonical(effects)
+    kept = session.upload
     again, _ = ClientSession.restore(
-        after, signer=recording.cohort.signers[ME], policy=recording.cohort.policy
+        after,
+        signer=recording.cohort.signers[ME],
+        policy=recording.cohort.policy,
+        upload=None if kept is None else bytes(kept),
     )
     assert again.snapshot() == after, "restored otherwise than it was"
     aborted = any(isinstance(effect, Aborted) for effect in effects)
