@@ -240,9 +240,13 @@ class Mean:
 
     def _scaled(self, metrics: Mapping[str, float]) -> tuple[NDArray[np.float64], bool]:
         """Return the metrics in [-1, 1], and whether one was outside its range."""
-        if other := set(metrics) ^ set(self.metrics):
-            known = ", ".join(self.metrics) or "none"
-            raise CodecError(f"metrics: {min(other)} is missing or unknown, agreed on are {known}")
+        known = ", ".join(self.metrics) or "none"
+        for other, what in (
+            (set(self.metrics) - set(metrics), "missing"),
+            (set(metrics) - set(self.metrics), "unknown"),
+        ):
+            if other:
+                raise CodecError(f"metrics: {min(other)} is {what}, agreed on are {known}")
         values = np.array([float(metrics[name]) for name in self.metrics])
         if not np.isfinite(values).all():
             name = list(self.metrics)[int(np.argmin(np.isfinite(values)))]

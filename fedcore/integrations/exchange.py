@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from fedcore.errors import SettingError
 from secagg import Identity, RoundParameters, SecAggError, ThreatModel, arrays_digest
 from secagg.embedding import (
     Ask,
+    Loss,
     Node,
     Observer,
     ParticipationLedger,
@@ -27,6 +29,7 @@ from secagg.embedding import (
     retry,
 )
 
+_log = logging.getLogger("fedcore.integrations")
 _SIZE = 8  # bytes of a length
 _BYTES = "bytes"  # the key of what stands for bytes
 
@@ -180,6 +183,7 @@ class SecureMean:
     minimum_cohort    fewest nodes with which a round begins
     minimum_survivors fewest nodes in a sum
     attempts          rounds about one model until one has a sum; the guilty are left out of the next
+    observer          told of losses and of everything else, as by `Round`; losses are logged in any case
     """
 
     mean: Mean
@@ -214,11 +218,18 @@ class SecureMean:
                 patience=self.patience,
                 excluded=excluded,
                 ledger=self.ledger,
-                observer=self.observer,
+                observer=self._observe,
                 threads=self.threads,
             )
 
         return retry(make, self.attempts)
+
+    def _observe(self, event: Any) -> None:  # noqa: ANN401 - whatever happens
+        if isinstance(event, Loss):
+            phase = event.phase.name.replace("_", " ").lower()
+            _log.warning("node %s is lost in %s: %s %s", event.node, phase, event.reason, event.detail)
+        if self.observer is not None:
+            self.observer(event)
 
     def run(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -11,7 +10,6 @@ from fedcore.integrations.exchange import Answering, SecureMean, Train, answer_m
 from secagg.embedding import Ask, Node, Round
 
 Call: TypeAlias = Callable[[bytes, Arrays | None, Mapping[str, Any]], bytes]
-_log = logging.getLogger("fedcore.integrations")
 
 
 def node(participant: Answering, mean: Mean, train: Train) -> Call:
@@ -43,8 +41,7 @@ def average(
         for name, request in ask.frames.items():
             try:
                 reply = nodes[name](request, model if ask.wants_vector else None, config or {})
-            except Exception as error:  # noqa: BLE001 - of somebody else's code: it is lost, and logged
-                _log.warning("node %s is lost: %r", name, error)
+            except Exception as error:  # noqa: BLE001 - of somebody else's code: it is lost, and that is logged
                 ask.lose(name, repr(error))
             else:
                 ask.take(name, reply)

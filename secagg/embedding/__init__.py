@@ -2,7 +2,7 @@
 
 On the server a `Round` is an iterator of trips to the nodes; on a node a `Participant` answers each request
 with one reply. Needs numpy, cffi, cryptography and PyNaCl alone. `fedcore.integrations` has adapters for
-stacks, `fedcore.integrations.conformance` what every adapter must pass.
+stacks, `secagg.embedding.conformance` what every adapter must pass; `fedcore/EMBEDDING.md` is the guide.
 """
 
 from pathlib import Path

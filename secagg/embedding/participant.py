@@ -222,13 +222,13 @@ class Participant:
             with self._of_round(round_id):
                 return self._answered(kept, bytes(request), given, first=first)
         except _Declining as declining:
-            _log.warning("round %s: %s %s", round_id.hex()[:8], declining.reason, declining.detail)
+            _log.warning("%s: %s: %s", self._about(round_id), declining.reason, declining.detail)
             return self._declined(kept, round_id, declining.reason, forget=declining.forget)
         except StoreError:
-            _log.exception("round %s: the store takes nothing", round_id.hex()[:8])
+            _log.exception("%s: the store takes nothing", self._about(round_id))
             return self._declined(kept, round_id, LossReason.STORE, forget=False)
         except Exception:  # noqa: BLE001 - of our caller: logged with its traceback, for its eyes only
-            _log.exception("round %s: no vector", round_id.hex()[:8])
+            _log.exception("%s: no vector", self._about(round_id))
             return self._declined(kept, round_id, LossReason.FAILED, forget=True)
         finally:
             kept.leave()
@@ -286,7 +286,11 @@ class Participant:
         """Compare what the vector is about, ask the ledger, and only then make it."""
         about = _told(given.context)
         if about != parameters.context:
-            raise _Declining(AbortReason.CONTEXT_MISMATCH, "the round is not about our vector", forget=True)
+            raise _Declining(
+                AbortReason.CONTEXT_MISMATCH,
+                "its model, mean or configuration is not what we were given",
+                forget=True,
+            )
         question = self._question_of(parameters)
         if given.subject is not None:
             question = replace(question, subject=_told(given.subject))
@@ -343,7 +347,7 @@ class Participant:
             try:
                 self._forget(kept)
             except Exception:  # noqa: BLE001 - of the host's state
-                _log.exception("round %s: cannot be forgotten", round_id.hex()[:8])
+                _log.exception("%s: cannot be forgotten", self._about(round_id))
         return decline(round_id, reason)
 
     def _forget(self, kept: KeptRound) -> None:
@@ -373,6 +377,9 @@ class Participant:
                 yield
             finally:
                 turn.owner = None
+
+    def _about(self, round_id: bytes) -> str:
+        return f"node {self.identity.hex()[:8]}, round {round_id.hex()[:8]}"
 
     def __repr__(self) -> str:
         return f"Participant({self.identity.hex()[:12]})"

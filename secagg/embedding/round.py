@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeAlias
@@ -310,7 +311,10 @@ class Round(Generic[Node]):
         return True
 
     def _abort(self, end: Aborted) -> list[Effect]:
-        self._outcome = RoundAbortedError(end.reason, end.detail, end.blamed, end.guilty, end.likely)
+        lost = Counter(str(loss.reason) for loss in self._losses.values())
+        told = ", ".join(f"{count} ({reason})" for reason, count in lost.most_common())
+        detail = f"{end.detail}; nodes lost: {told}" if told else end.detail
+        self._outcome = RoundAbortedError(end.reason, detail, end.blamed, end.guilty, end.likely)
         self._tell(end)
         return []
 

@@ -131,7 +131,8 @@ def test_too_few_nodes_end_a_round_with_a_reason() -> None:
     for ask in one:
         for node in (0, 1, 2):
             ask.take(node, cohort.answer(node, ask.frames[node]))
-    with pytest.raises(RoundAbortedError, match="4 are needed, 3 came") as caught:
+    said = r"4 are needed, 3 came; nodes lost: 2 \(no reply in time\)"
+    with pytest.raises(RoundAbortedError, match=said) as caught:
         _ = one.result
     assert caught.value.reason is AbortReason.COHORT_TOO_SMALL
     assert one.error is caught.value

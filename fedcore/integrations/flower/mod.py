@@ -43,7 +43,7 @@ class SecAggMod:
             content = call_next(message, context).content
             metrics = dict(only(content.metric_records)[1])
             arrays = model if self._mean.only_metrics else arrays_of(only(content.array_records)[1])
-            return Trained(arrays, int(metrics.pop(WEIGHT, 1)), metrics)
+            return Trained(arrays, self._weight(metrics.pop(WEIGHT, None)), metrics)
 
         try:
             with closing(self._node(context)) as participant:
@@ -59,6 +59,14 @@ class SecAggMod:
             _log.exception("this node has no answer")
             reply = decline(NO_ROUND, LossReason.FAILED)
         return Message(RecordDict({KEY: ConfigRecord({"reply": reply})}), reply_to=message)
+
+    def _weight(self, given: Any) -> int:  # noqa: ANN401
+        """Return a weight as an integer: none is made up, and none is rounded."""
+        if given is None and self._mean.weight_cap == 1:
+            return 1
+        if not isinstance(given, int | float) or given != int(given):
+            raise ValueError(f"{WEIGHT}: must be a whole number beside the metrics, is {given!r}")
+        return int(given)
 
 
 def told(message: Message) -> dict[str, Any]:

@@ -45,10 +45,13 @@ class SecAggStrategy(Strategy):
         if owner not in ALLOWED:
             known = ", ".join((*ALLOWED, CLIENT_SIDE))
             raise SettingError(f"inner: {type(one).__name__} needs more than the mean; these do not: {known}")
+        if (key := getattr(one, "weighted_by_key", WEIGHT)) != WEIGHT:
+            raise SettingError(f"inner: weighted_by_key must be {WEIGHT!r}, is {key!r}")
         self.inner, self._poll_s, self._replies = inner, poll_s, list[Message]()
         self._train = SecureMean(mean=mean, registry=registry, **secure)
         self._told = evaluation and SecureMean(mean=evaluation, registry=registry, **secure)
-        self.last: tuple[Round[int], MeanResult] | None = None
+        self.last: tuple[Round[int], MeanResult] | None = None  # of training
+        self.last_evaluation: tuple[Round[int], MeanResult] | None = None
 
     def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Iterable[Message]:  # noqa: ANN401
         """Run the round: there is nothing left to send."""
@@ -107,10 +110,11 @@ class SecAggStrategy(Strategy):
                     time.sleep(min(self._poll_s, ask.left_s))
 
         one, result = secure.run(arrays_of(record), list(sent), carry, told(first))
-        self.last, shown = (
-            (one, result),
-            MetricRecord({**result.metrics, WEIGHT: result.weight / result.clients}),
-        )
+        if secure.mean.only_metrics:
+            self.last_evaluation = one, result
+        else:
+            self.last = one, result
+        shown = MetricRecord({**result.metrics, WEIGHT: result.weight / result.clients})
         mean = ArrayRecord({name: Array(result.arrays[name]) for name in record})
         for node in one.survivors:
             records = {"metrics": shown} if secure.mean.only_metrics else {"arrays": mean, "metrics": shown}

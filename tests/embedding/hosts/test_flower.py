@@ -95,6 +95,9 @@ def test_a_run_of_flower_is_a_run_of_means() -> None:
     assert list(result.arrays) == list(MODEL)
     assert set(result.train_metrics_clientapp) == {1, 2, 3}
     assert result.train_metrics_clientapp[3]["loss"] == pytest.approx(loss, abs=1e-3)
+    assert strategy.last is not None
+    assert strategy.last_evaluation is not None
+    assert set(strategy.last_evaluation[1].metrics) == {"accuracy"}
     accuracy = sum(10 * (i + 1) * i / 10 for i in range(5)) / weight
     assert result.evaluate_metrics_clientapp[1]["accuracy"] == pytest.approx(accuracy, abs=1e-3)
     kept = grid.contexts[1].state["secagg"]  # sealed: Flower's server may see it
@@ -178,6 +181,31 @@ def test_a_node_that_is_told_something_else_than_the_others_is_in_no_sum_with_th
     one = lying(Cohort(), lie)
     assert set(one.losses) == {1}
     assert len(one.survivors) == 4
+
+
+@pytest.mark.parametrize("weight", [None, 50.5, 0.9])
+def test_a_weight_that_is_none_costs_its_node_the_round(weight: float | None) -> None:
+    cohort = Cohort()
+    app = ClientApp()
+
+    @app.train(mods=[SecAggMod(MEAN, kept_in_flower(cohort))])
+    def train(message: Message, context: Context) -> Message:
+        given = weight if context.node_config["partition-id"] == 0 else 5.0
+        metrics = {"loss": 1.0} | ({} if given is None else {"num-examples": given})
+        records = {"arrays": message.content["arrays"], "metrics": MetricRecord(metrics)}
+        return Message(RecordDict(records), reply_to=message)
+
+    strategy = wrapped(cohort.registry)
+    with pytest.warns(UserWarning, match="rounding"):  # of a mean that is nothing
+        strategy.configure_train(1, record(), ConfigRecord({}), InProcessGrid(app, 5))
+    assert strategy.last is not None
+    assert strategy.last[0].losses[1].reason is LossReason.FAILED
+    assert strategy.last[1].weight == 20
+
+
+def test_a_key_of_weights_that_nobody_sends_is_refused() -> None:
+    with pytest.raises(SettingError, match="weighted_by_key must be 'num-examples', is 'n'"):
+        wrapped(Cohort().registry, flower.FedAvg(weighted_by_key="n"))
 
 
 def test_a_second_configuration_is_taken_by_nobody() -> None:
