@@ -25,7 +25,7 @@ ARM_CC ?= aarch64-linux-gnu-gcc
 FUZZ_SECONDS ?= 60
 # Other Pythons: of pyenv, or given.
 PYTHONS ?= $(wildcard $(addprefix $(HOME)/.pyenv/versions/3.,$(addsuffix .*/bin/python3.*[0-9],12 13 14)))
-DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store store.sql audit registry service transcript) \
+DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store store.sql audit registry embedding service transcript) \
 	fedcore $(addprefix fedcore.,rounds strategies codec learners data statistics evaluation privacy adversaries experiments)
 
 .PHONY: demo test test-fast test-exhaustive test-lowest test-pythons test-hosts docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean

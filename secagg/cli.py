@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from secagg import InfeasibleParameters, ParameterError, SecAggError
@@ -351,6 +352,14 @@ def purge(
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does at the moment: an event loop then ends by itself, not cut off in the middle."""
+    current = signal.getsignal(signal.SIGINT)
+    if not callable(current):
+        raise KeyboardInterrupt
+    current(number, frame)
+
+
 def run(application: typer.Typer, program: str) -> None:
     """Run a Typer application; an error becomes one line, never a traceback.
 
@@ -358,7 +367,7 @@ def run(application: typer.Typer, program: str) -> None:
     server that cannot be reached or a round without result; 130: interrupted.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open is closed
+        signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what is open is closed
     try:
         status = application(prog_name=program, standalone_mode=False)
     except _UsageError as error:

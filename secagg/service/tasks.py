@@ -8,13 +8,22 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_AGAIN_S = 10.0  # longer than what a task does when it is cancelled
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are over, whatever they raise."""
+    """Cancel tasks and wait until they are over, whatever they raise.
+
+    A cancellation can be lost, where it meets the end of a library's call: it is repeated.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=_AGAIN_S)
     for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        if not task.cancelled():
+            task.exception()  # nobody asks for it any more
 
 
 async def on_thread(

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from secagg.service import tasks
 from secagg.service.tasks import on_thread
 
 
@@ -43,5 +44,34 @@ def test_what_a_call_returns_or_raises_is_its_callers() -> None:
             assert await on_thread(executor, divmod, 7, 2) == (3, 1)
             with pytest.raises(ZeroDivisionError):
                 await on_thread(executor, divmod, 7, 0)
+
+    asyncio.run(run())
+
+
+def test_a_cancellation_that_a_task_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_AGAIN_S", 0.01)
+
+    async def run() -> None:
+        lost = 0
+
+        async def deaf() -> None:
+            nonlocal lost
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    lost += 1
+                    if lost == 3:
+                        raise
+
+        async def failing() -> None:
+            raise LookupError
+
+        running = [asyncio.create_task(deaf()), asyncio.create_task(failing())]
+        await asyncio.sleep(0)
+        await tasks.end_tasks(*running)
+        await tasks.end_tasks()
+        assert lost == 3
+        assert running[0].cancelled()
 
     asyncio.run(run())
