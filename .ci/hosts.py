@@ -29,7 +29,7 @@ class Host:
 
 
 OLDEST = ("numpy==1.26.0", "cffi==1.16.0", "cryptography==40.0.2", "pynacl==1.5.0")
-CORE = ("tests/protocol/client", "tests/protocol/server", "tests/protocol/test_vectors.py")
+CORE = ("tests/protocol/client", "tests/protocol/server", "tests/protocol/test_round.py")
 HOSTS = (
     Host("oldest-core", OLDEST, "cryptography", (*CORE, "tests/embedding/test_participant.py")),
     Host("flower-1.23", ("flwr==1.23.0", "numpy<2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
