@@ -50,7 +50,7 @@ class Trained:
 
     arrays   of the same names and shapes as the model
     weight   such as the number of examples
-    metrics  what the mean agreed on; others are left out by `of`
+    metrics  those that the mean agreed on; others stay at the node
     """
 
     arrays: Arrays
@@ -248,7 +248,7 @@ class SecureMean:
         for one in self.rounds(model, nodes, config):
             for ask in one:
                 carry(ask)
-        return one, self.mean.decode(one.parameters, model, one.result)
+        return one, self._decoded(one, model)
 
     async def run_async(
         self,
@@ -262,4 +262,12 @@ class SecureMean:
             asks = iter(one)
             while isinstance(ask := await asyncio.to_thread(next, asks, None), Ask):
                 await carry(ask)
-        return one, self.mean.decode(one.parameters, model, one.result)
+        return one, self._decoded(one, model)
+
+    def _decoded(self, one: Round[Node], model: Arrays) -> MeanResult:
+        """Decode the sum, and log what of it did not fit what was agreed on."""
+        result = self.mean.decode(one.parameters, model, one.result)
+        for name, count in result.counts.items():
+            if count:
+                _log.warning("%s: %s of %s nodes", name.replace("_", " "), count, result.clients)
+        return result

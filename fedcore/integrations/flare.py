@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 from nvflare.collab import collab
 
 from fedcore.codec.mean import Arrays, Mean, MeanResult
+from fedcore.errors import SettingError
 from fedcore.integrations.exchange import SecureMean, Trained, answer_packed, packed, with_model
 from secagg.embedding import Ask, Participant, Round
 
@@ -38,8 +39,8 @@ class SecAggSite:
     minimum_cohort: ClassVar[int] = 4
 
     def train(self, model: Arrays) -> Trained:
-        """Train on the model as it came; called once in a round."""
-        raise NotImplementedError
+        """Train on the model as it came; called once in a round. Raises SettingError: not defined."""
+        raise SettingError(f"train: {type(self).__name__} must define it")
 
     def folder(self) -> str | Path:
         """Return the folder of this site's identity, registry and state."""

@@ -55,7 +55,7 @@ class KeptRound:
     """A client's session of one round, and what is kept of it. Not thread-safe.
 
     means  what the client brings
-    name   of what is kept, in the store: NAME/session, NAME/upload
+    name   of what is kept, in the store: NAME/session, NAME/upload, NAME/subject
 
     The order is what protects: first the ledger learns that a vector leaves, then the counter rises, then the
     snapshot is kept, and only then a frame is released. Of processes that make the same step one passes the
@@ -67,7 +67,7 @@ class KeptRound:
         self._means, self.name = means, name
         self.session: ClientSession | None = None
         self.subject = b""
-        self.admitted = False  # counter and ledger were asked about this round
+        self.admitted = False  # the counter was asked about this round
         self._released = 0  # steps of the session that were counted
 
     @property
@@ -114,7 +114,7 @@ class KeptRound:
             policy=means.policy,
             seen=StoredIds(means.store, _ACCEPTED),
             threads=means.threads,
-            releases=means.counter.value(f"rounds/{round_id.hex()}"),
+            releases=means.counter.value(_counter_name(round_id)),
         )
         if session.parameters is None or (context is not None and session.parameters.context != context):
             raise ParameterError("snapshot: of a round about something else")
@@ -127,7 +127,7 @@ class KeptRound:
         parameters = self.parameters
         if parameters is None or self.admitted:
             return
-        if self._means.counter.value(_counter_name(parameters)):  # the session that began it is gone
+        if self._means.counter.value(_counter_name(parameters.round_id)):  # the session that began it is gone
             raise RoundForgottenError("we were in this round before, and have forgotten its secrets")
         self.admitted = True
 
@@ -158,7 +158,7 @@ class KeptRound:
         means, session, parameters = self._means, self.session, self.parameters
         if session is None or parameters is None or session.releases == self._released:
             return  # nothing new: it is sent again
-        name = _counter_name(parameters)
+        name = _counter_name(parameters.round_id)
         new_frame = any(isinstance(effect, Send) for effect in effects)
         if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
             # First: once the snapshot is kept, the upload leaves, whatever becomes of this process.
@@ -190,11 +190,6 @@ class KeptRound:
             self.session.close()
             self.session = None
 
-    def forget(self) -> None:
-        """Leave the round for good: nothing of it is kept but that we were in it."""
-        self.leave()
-        self.unkeep()
-
     def unkeep(self, *others: str) -> None:
         """Remove what is kept to go on with the round. others: names of the store, as `more` of `keep`."""
         if self._means.resumes:
@@ -202,5 +197,5 @@ class KeptRound:
             self._means.store.put(dict.fromkeys((*ours, *others)))
 
 
-def _counter_name(parameters: RoundParameters) -> str:
-    return f"rounds/{parameters.round_id.hex()}"
+def _counter_name(round_id: bytes) -> str:
+    return f"rounds/{round_id.hex()}"

@@ -64,8 +64,9 @@ class Round(Generic[Node]):
     excluded    identities that have no part, such as the guilty of an earlier attempt (`retry`)
     ledger      what was summed before; None: nothing is kept, and every sum is allowed here. The nodes have
                 ledgers of their own
-    question    what the round asks, for the ledger
+    question_of what the round asks, for the ledger; default: its context is its subject
     observer    told of losses, of what the ledger warns of, and of the session's effects, as they happen
+    clock, wall seconds, for patience and for the ledger
     threads     for agreements and masks when the sum is unmasked
     raises      ParameterError, InfeasibleParameters: no such round with so many nodes
     """

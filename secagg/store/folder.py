@@ -146,9 +146,11 @@ class FolderStore:
         """Write the index; whether a failing disk has the new or the old one the next process finds out."""
         try:
             replace_file(self.path / _INDEX, json.dumps(self._staged, sort_keys=True).encode(), _MODE)
-        except OSError as error:
+        except BaseException as error:  # an interruption, too, may have come when it was in place
             self.close()
-            raise StoreError(f"{self.path}: {error.strerror or error}; open it again") from error
+            if isinstance(error, OSError):
+                raise StoreError(f"{self.path}: {error.strerror or error}; open it again") from error
+            raise
 
     def _remove(self, files: set[str]) -> None:
         for file in files:

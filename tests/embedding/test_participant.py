@@ -438,10 +438,11 @@ def test_a_signer_without_a_seed_needs_a_key_for_the_store() -> None:
         def sign(self, text: bytes) -> bytes:
             return bytes(64)
 
-    policy, counter = Policy(known=None, minimum_cohort=4), StoredCounter(MemoryStore())
+    policy, store = Policy(known=None, minimum_cohort=4), MappingStore({})
+    kept = {"counter": StoredCounter(MemoryStore()), "ledger": ParticipationLedger(MemoryStore())}
     with pytest.raises(ParameterError, match="key: must be given"):
-        Participant(Token(), policy, store=MappingStore({}), counter=counter)
-    Participant(Token(), policy, store=MappingStore({}), counter=counter, key=bytes(32))
+        Participant(Token(), policy, store=store, **kept)  # type: ignore[arg-type]
+    Participant(Token(), policy, store=store, key=bytes(32), **kept)  # type: ignore[arg-type]
 
 
 def folder(tmp_path: Path) -> tuple[Path, Cohort]:

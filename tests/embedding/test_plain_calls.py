@@ -43,6 +43,16 @@ def test_the_mean_is_that_of_the_nodes() -> None:
     assert set(one.survivors) == set(nodes)
 
 
+def test_what_did_not_fit_is_logged_by_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    cohort = Cohort()
+    far = Trained({name: array + 5 for name, array in MODEL.items()}, weight=999, metrics={"loss": 99.0})
+    nodes = {i: node(cohort.participant(i), MEAN, train(i)) for i in range(5)}
+    nodes[0] = node(cohort.participant(0), MEAN, lambda _model: far)
+    average(secure(cohort.registry), MODEL, nodes, CONFIG)
+    for said in ("updates clipped: 1 of 5 nodes", "weights capped: 1 of 5", "metrics clipped: 1 of 5"):
+        assert said in caplog.text
+
+
 def test_a_node_that_was_told_another_configuration_is_not_in_the_sum() -> None:
     cohort = Cohort()
     nodes = {i: node(cohort.participant(i), MEAN, train(i)) for i in range(5)}

@@ -112,6 +112,25 @@ def test_a_disk_that_fails_at_the_index_closes_the_store(
         assert again.get("a") == b"1"  # it was there after all, and its file, too
 
 
+def test_an_interruption_at_the_index_loses_no_value_that_the_disk_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = replace_file
+
+    def interrupted(path: Path, content: bytes, mode: int) -> None:
+        real(path, content, mode)
+        if path.name == "index.json":
+            raise KeyboardInterrupt
+
+    store = FolderStore(tmp_path / "s")
+    monkeypatch.setattr(folder, "replace_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.put({"a": b"1"})
+    monkeypatch.undo()
+    with FolderStore(tmp_path / "s") as again:
+        assert again.get("a") == b"1"
+
+
 def damage_index(path: Path) -> None:
     (path / "index.json").write_text("{", encoding="utf-8")
 

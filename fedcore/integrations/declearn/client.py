@@ -78,8 +78,8 @@ class SecAggConfigClient(SecaggConfigClient):
             return answer_packed(one, mean_of(*agreed, evaluates=request.evaluates), self.train, request.body)
 
     def train(self, model: Arrays) -> Trained:
-        """Do what declearn asks for; `SecAggClient` says how."""
-        raise NotImplementedError
+        """Do what declearn asks for; `SecAggClient` says how. Raises SettingError: it is another client."""
+        raise SettingError("secagg: needs SecAggClient in the place of FederatedClient")
 
 
 class SecAggClient(FederatedClient):
@@ -94,14 +94,21 @@ class SecAggClient(FederatedClient):
     def _train(self, model: Arrays) -> Trained:
         message = SerializedMessage.from_bin_message(model[REQUEST].tobytes()).deserialize()
         if isinstance(message, messaging.EvaluationRequest):
-            reply = self.trainmanager.evaluation_round(message)
+            reply = _made(self.trainmanager.evaluation_round(message), messaging.EvaluationReply)
             return Trained({}, max(int(reply.n_steps), 1), {LOSS: float(reply.loss)})
         if not isinstance(message, messaging.TrainRequest):
             raise TypeError(f"request: must be to train or to evaluate, is {type(message).__name__}")
-        reply = self.trainmanager.training_round(message)
+        reply = _made(self.trainmanager.training_round(message), messaging.TrainReply)
         if reply.aux_var:
             raise SettingError(
                 f"optimizer: {min(reply.aux_var)} sends more than updates, which is not carried"
             )
         updates = np.array(reply.updates.updates.flatten()[0]) / reply.updates.weights
         return Trained({UPDATES: updates}, int(reply.updates.weights))
+
+
+def _made(reply: Message, kind: type) -> Any:  # noqa: ANN401
+    """Return what declearn made. Raises RuntimeError with its own words, which stay in this client's log."""
+    if not isinstance(reply, kind):
+        raise RuntimeError(getattr(reply, "message", type(reply).__name__))  # noqa: TRY004 - not of its type
+    return reply

@@ -47,8 +47,8 @@ class SecAggConfigServer(SecaggConfigServer):
         raise SettingError("secagg: needs SecAggServer in the place of FederatedServer")
 
     async def finalize_secagg_setup(self, netwk: Any, clients: Any = None) -> Any:  # noqa: ANN401
-        """There is no setup."""
-        raise NotImplementedError
+        """There is no setup, either."""
+        return self.prepare_secagg_setup_query()
 
 
 class _Trips:

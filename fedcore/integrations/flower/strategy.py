@@ -87,29 +87,9 @@ class SecAggStrategy(Strategy):
         if any(one.content is not content and one.content != content for one in sent.values()):
             raise SettingError("inner: configures nodes differently, whose updates are in no sum together")
 
-        def carry(ask: Ask[int]) -> None:
-            along = dict(content) if ask.wants_vector else {}
-            messages = [
-                Message(
-                    content=RecordDict({**along, KEY: ConfigRecord({"request": frame})}),
-                    message_type=first.metadata.message_type,
-                    dst_node_id=node,
-                    ttl=ask.left_s,
-                )
-                for node, frame in ask.frames.items()
-            ]
-            waiting = dict(zip(grid.push_messages(messages), ask.frames, strict=True))
-            while waiting and not ask.over:
-                for reply in grid.pull_messages([name for name in waiting if name]):
-                    node = waiting.pop(reply.metadata.reply_to_message_id)
-                    if reply.has_error():
-                        ask.lose(node, "error reply")
-                    else:
-                        ask.take(node, reply.content.config_records.get(KEY, {}).get("reply"))
-                if not ask.over:
-                    time.sleep(min(self._poll_s, ask.left_s))
-
-        one, result = secure.run(arrays_of(record), list(sent), carry, told(first))
+        one, result = secure.run(
+            arrays_of(record), list(sent), lambda ask: self._carry(ask, first, grid), told(first)
+        )
         if secure.mean.only_metrics:
             self.last_evaluation = one, result
         else:
@@ -119,3 +99,31 @@ class SecAggStrategy(Strategy):
         for node in one.survivors:
             records = {"metrics": shown} if secure.mean.only_metrics else {"arrays": mean, "metrics": shown}
             self._replies.append(Message(RecordDict(records), reply_to=sent[node]))
+
+    def _carry(self, ask: Ask[int], first: Message, grid: Any) -> None:  # noqa: ANN401
+        """Send a request to each node, as the inner strategy's message, and hand in what comes back."""
+        along = dict(first.content) if ask.wants_vector else {}
+        messages = [
+            Message(
+                content=RecordDict({**along, KEY: ConfigRecord({"request": frame})}),
+                message_type=first.metadata.message_type,
+                dst_node_id=node,
+                ttl=ask.left_s,
+            )
+            for node, frame in ask.frames.items()
+        ]
+        waiting: dict[str, int] = {}
+        for name, node in zip(grid.push_messages(messages), ask.frames, strict=True):
+            if name:
+                waiting[name] = node
+            else:
+                ask.lose(node, "the message was not taken")
+        while waiting and not ask.over:
+            for reply in grid.pull_messages(list(waiting)):
+                node = waiting.pop(reply.metadata.reply_to_message_id)
+                if reply.has_error():
+                    ask.lose(node, "error reply")
+                else:
+                    ask.take(node, reply.content.config_records.get(KEY, {}).get("reply"))
+            if not ask.over:
+                time.sleep(min(self._poll_s, ask.left_s))

@@ -22,6 +22,7 @@ from tests.embedding.models import MODEL, expected
 pytestmark = [pytest.mark.host, pytest.mark.process]
 
 BIN = Path(sys.executable).parent
+VERSION = tuple(map(int, version("flwr").split(".")[:2]))
 APP = Path(__file__).parent / "flower_app"
 
 
@@ -109,7 +110,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(version("flwr") < "1.41", reason="commands of flwr 1.41 and later")
+@pytest.mark.skipif(VERSION < (1, 41), reason="commands of flwr 1.41 and later")
 def test_a_node_that_is_killed_in_its_training_costs_its_own_part_and_comes_back(
     federation: Federation,
 ) -> None:
