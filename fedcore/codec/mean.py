@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from fedcore.codec.codec import Codec, EncodedVector
 from fedcore.errors import CodecError, SpoiledError
 from fedcore.settings import require
-from secagg import Aggregate, Entropy, RoundParameters, ThreatModel, arrays_digest, context_digest
+from secagg import (
+    Aggregate,
+    Entropy,
+    OneShotParameters,
+    RoundParameters,
+    ThreatModel,
+    arrays_digest,
+    context_digest,
+)
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 COUNTS = ("updates_clipped", "weights_capped", "metrics_clipped")
@@ -174,7 +182,7 @@ class Mean:
 
     def source(
         self,
-        parameters: RoundParameters,
+        parameters: RoundParameters | OneShotParameters,
         model: Arrays,
         update: Arrays,
         *,
@@ -213,7 +221,7 @@ class Mean:
             raise CodecError(f"weight: must be an integer of at least {least}, is {weight!r}")
         return int(weight.__index__())
 
-    def _codec_of(self, parameters: RoundParameters, size: int) -> Codec:
+    def _codec_of(self, parameters: RoundParameters | OneShotParameters, size: int) -> Codec:
         """Return the codec for the ring of a round: its clients are as many as fit."""
         most = (2 ** (parameters.ring_bits - 1) - 1) // (2 ** (self.bits - 1) - 1)
         if most < 1:

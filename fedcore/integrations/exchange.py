@@ -9,18 +9,30 @@ import logging
 import zipfile
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from fedcore.codec.mean import Arrays, Mean, MeanResult
 from fedcore.errors import SettingError
-from secagg import Identity, RoundParameters, SecAggError, ThreatModel, arrays_digest
+from secagg import (
+    Identity,
+    OneShotParameters,
+    RoundParameters,
+    SecAggError,
+    ThreatModel,
+    arrays_digest,
+)
 from secagg.embedding import (
+    AnyRound,
     Ask,
+    Committee,
     Loss,
+    MakeVector,
     Node,
     Observer,
+    OneShotRound,
     ParticipationLedger,
     Patience,
     Registry,
@@ -64,7 +76,7 @@ class Answering(Protocol):
     def answer(
         self,
         request: bytes,
-        vector: Callable[[RoundParameters], Vector],
+        vector: MakeVector,
         *,
         context: Callable[[], bytes],
         subject: Callable[[], bytes],
@@ -129,7 +141,7 @@ def answer_mean(
         given.append(model())
         return mean.context(given[0], canonical(config or {}))
 
-    def vector(parameters: RoundParameters) -> Vector:
+    def vector(parameters: RoundParameters | OneShotParameters) -> Vector:
         trained = train(given[0])
         told = {name: trained.metrics[name] for name in mean.metrics if name in trained.metrics}
         return mean.source(parameters, given[0], trained.arrays, weight=trained.weight, metrics=told)
@@ -183,6 +195,8 @@ class SecureMean:
     minimum_cohort    fewest nodes with which a round begins
     minimum_survivors fewest nodes in a sum
     attempts          rounds about one model until one has a sum; the guilty are left out of the next
+    committee         rounds are of the one-upload protocol, and this opens their sums: a node is asked once,
+                      and uploads about one model once, so that there is one attempt. Default: pairwise
     observer          told of losses and of everything else, as by `Round`; losses are logged in any case
     """
 
@@ -194,15 +208,16 @@ class SecureMean:
     patience: Patience = field(default_factory=Patience)
     ledger: ParticipationLedger | None = None
     attempts: int = 2
+    committee: Committee | None = None
     threads: int = 1
     observer: Observer[Any] | None = None
 
     def rounds(
         self, model: Arrays, nodes: Collection[Node], config: Mapping[str, Any] | None = None
-    ) -> Iterator[Round[Node]]:
-        """Yield rounds about a model, each to be iterated, until one has a sum; then `result_of` it."""
+    ) -> Iterator[AnyRound[Node]]:
+        """Yield rounds about a model, each to be iterated, until one has a sum."""
 
-        def make(excluded: frozenset[Identity]) -> Round[Node]:
+        def make(excluded: frozenset[Identity]) -> AnyRound[Node]:
             parameters = self.mean.round(
                 model,
                 clients=len(nodes),
@@ -211,7 +226,10 @@ class SecureMean:
                 minimum_cohort=self.minimum_cohort,
                 minimum_survivors=self.minimum_survivors,
             )
-            return Round(
+            kind: Callable[..., AnyRound[Node]] = Round
+            if self.committee is not None:
+                kind = partial(OneShotRound, committee=self.committee)
+            return kind(
                 parameters,
                 nodes=nodes,
                 registry=self.registry,
@@ -222,7 +240,7 @@ class SecureMean:
                 threads=self.threads,
             )
 
-        return retry(make, self.attempts)
+        return retry(make, 1 if self.committee else self.attempts)
 
     def _observe(self, event: Any) -> None:  # noqa: ANN401 - whatever happens
         if isinstance(event, Loss):
@@ -237,7 +255,7 @@ class SecureMean:
         nodes: Collection[Node],
         carry: Callable[[Ask[Node]], None],
         config: Mapping[str, Any] | None = None,
-    ) -> tuple[Round[Node], MeanResult]:
+    ) -> tuple[AnyRound[Node], MeanResult]:
         """Run rounds over a host until one has a sum.
 
         carry   takes the requests of an `Ask` to the nodes, and hands in what comes back until it is over
@@ -256,7 +274,7 @@ class SecureMean:
         nodes: Collection[Node],
         carry: Callable[[Ask[Node]], Awaitable[None]],
         config: Mapping[str, Any] | None = None,
-    ) -> tuple[Round[Node], MeanResult]:
+    ) -> tuple[AnyRound[Node], MeanResult]:
         """Run as `run`, on an event loop; what takes long is done in threads."""
         for one in self.rounds(model, nodes, config):
             asks = iter(one)
@@ -264,7 +282,7 @@ class SecureMean:
                 await carry(ask)
         return one, self._decoded(one, model)
 
-    def _decoded(self, one: Round[Node], model: Arrays) -> MeanResult:
+    def _decoded(self, one: AnyRound[Node], model: Arrays) -> MeanResult:
         """Decode the sum, and log what of it did not fit what was agreed on."""
         result = self.mean.decode(one.parameters, model, one.result)
         for name, count in result.counts.items():

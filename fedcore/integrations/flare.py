@@ -15,18 +15,18 @@ A site's folder is its application's property `secagg_folder` (`recipe.set_per_s
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nvflare.collab import collab
 
 from fedcore.codec.mean import Arrays, Mean, MeanResult
 from fedcore.errors import SettingError
 from fedcore.integrations.exchange import SecureMean, Trained, answer_packed, packed, with_model
-from secagg.embedding import Ask, Participant, Round
+from secagg.embedding import AnyRound, Ask, Participant
 
 _POLL_S = 0.2
 _log = logging.getLogger("fedcore.integrations")
@@ -37,6 +37,7 @@ class SecAggSite:
 
     mean: ClassVar[Mean]
     minimum_cohort: ClassVar[int] = 4
+    decryptors: ClassVar[Collection[str] | Literal["all"]] = ()  # names; for the one-upload protocol
 
     def train(self, model: Arrays) -> Trained:
         """Train on the model as it came; called once in a round. Raises SettingError: not defined."""
@@ -51,7 +52,8 @@ class SecAggSite:
 
     def participant(self) -> Any:  # noqa: ANN401 - or what stands for one, in tests
         """Return this site's participant, for one request."""
-        return Participant.open(self.folder(), minimum_cohort=self.minimum_cohort)
+        cohort, opening = self.minimum_cohort, self.decryptors
+        return Participant.open(self.folder(), minimum_cohort=cohort, decryptors=opening)
 
     @collab.publish
     def answer(self, message: bytes) -> bytes:
@@ -62,7 +64,7 @@ class SecAggSite:
 
 def average(
     secure: SecureMean, model: Arrays, config: Mapping[str, Any] | None = None
-) -> tuple[Round[str], MeanResult]:
+) -> tuple[AnyRound[str], MeanResult]:
     """Run a round over all sites; call it in the server's `@collab.main`.
 
     A site that raises, or whose call ends without a result, is lost; nobody else is.

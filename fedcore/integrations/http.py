@@ -19,7 +19,7 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, w
 
 from fedcore.codec.mean import Arrays, Mean, MeanResult
 from fedcore.integrations.exchange import Answering, SecureMean, Train, answer_packed, packed, with_model
-from secagg.embedding import Ask, Round
+from secagg.embedding import AnyRound, Ask
 
 NODE, ASK = "X-Secagg-Node", "X-Secagg-Ask"  # a name, 32 hexadecimal digits; the number of what is answered
 _POLL_S, _RETRY_S, _AWAY_S, _MOST, _CHUNK = 20.0, 1.0, 60.0, 10_000, 1 << 16
@@ -78,7 +78,7 @@ class HttpServer:
 
     async def average(
         self, model: Arrays, *, nodes: int, config: Mapping[str, Any] | None = None
-    ) -> tuple[Round[str], MeanResult]:
+    ) -> tuple[AnyRound[str], MeanResult]:
         """Wait for so many nodes, and run a round over all who are here. Raises as `SecureMean.run`."""
         while len(self._here()) < nodes:
             self._came.clear()

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from fedcore.codec.mean import Arrays, Mean, MeanResult
 from fedcore.integrations.exchange import Answering, SecureMean, Train, answer_mean
-from secagg.embedding import Ask, Node, Round
+from secagg.embedding import AnyRound, Ask, Node
 
 Call: TypeAlias = Callable[[bytes, Arrays | None, Mapping[str, Any]], bytes]
 
@@ -31,7 +31,7 @@ def average(
     model: Arrays,
     nodes: Mapping[Node, Call],
     config: Mapping[str, Any] | None = None,
-) -> tuple[Round[Node], MeanResult]:
+) -> tuple[AnyRound[Node], MeanResult]:
     """Run a round over nodes that are functions. What one raises costs it the round, and nobody else.
 
     raises  as `SecureMean.run`

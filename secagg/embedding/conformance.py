@@ -6,13 +6,13 @@
     def test_our_stack(case):
         conformance.check(case, run)
 
-`run(nodes, registry)` is the adapter's: it carries one round over its own stack, over all of `nodes`, and
-returns the `Round` at its end. Each of `nodes` stands where a `Participant` does, and is called as one
-(`answer`); what it raises is to be treated as whatever a node of that stack raises. Rounds need a minimum
-cohort of 4 and the default threat model; what the nodes' vectors are is the adapter's business, and is
-compared. Where nodes are other processes, each makes its own by `nodes_of` and sends its `report` to be
-judged (`judge`). A bit that is flipped in a sealed or revealed share is found, and outvoted, by others, so
-that it is no loss: the tests of the protocol have it.
+`run(nodes, registry, committee)` is the adapter's: it carries one round over its own stack, over all of
+`nodes`, and returns it at its end: a `Round`, or a `OneShotRound` where there is a committee. Each of `nodes`
+stands where a `Participant` does, and is called as one (`answer`); what it raises is to be treated as
+whatever a node of that stack raises. Rounds need a minimum cohort of 4 and the default threat model; what the
+nodes' vectors are is the adapter's business, and is compared. Where nodes are other processes, each makes its
+own by `nodes_of` and sends its `report` to be judged (`judge`). A bit that is flipped in a sealed or revealed
+share is found, and outvoted, by others, so that it is no loss: the tests of the protocol have it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.effects import AbortReason, DropReason, RefusalReason
-from secagg.embedding.participant import Context, MakeVector, Participant, Vector
-from secagg.embedding.replies import LossReason, declined
-from secagg.embedding.round import Round
+from secagg.embedding.any_round import AnyRound
+from secagg.embedding.committee import Committee
+from secagg.embedding.given import Context, MakeVector, Vector
+from secagg.embedding.participant import Participant
+from secagg.embedding.patience import AnyPhase
+from secagg.embedding.replies import LossReason, declined, is_bundle, unbundled
 from secagg.kernels import lane_dtype
 from secagg.messages import (
     KINDS,
@@ -41,7 +45,19 @@ from secagg.messages import (
     UnmaskingRequest,
     open_frame,
 )
+from secagg.messages.oneshot import (
+    ONESHOT_FRAMES,
+    CommitteeAnnouncement,
+    CommitteeParametersMessage,
+    OneShotParametersMessage,
+    OpenRequest,
+    ReviewRequest,
+    SumProposal,
+    decode_oneshot,
+)
 from secagg.params import Buffer, Identity, Phase, Policy, RoundParameters
+from secagg.params_oneshot import EpochPhase, OneShotPhase, OneShotPolicy
+from secagg.primitives import kem
 from secagg.primitives.signatures import IdentityKey
 from secagg.registry import Registry
 from secagg.store import MappingStore, MemoryStore, ParticipationLedger, StoredCounter
@@ -49,6 +65,15 @@ from secagg.store import MappingStore, MemoryStore, ParticipationLedger, StoredC
 NODES = 5
 ODD = 4  # the node that something happens to
 _REQUESTS = (RoundParametersMessage, RosterAnnouncement, ShareDelivery, SurvivorSet, UnmaskingRequest)
+_ONESHOT_PHASES: dict[type, AnyPhase] = {
+    CommitteeParametersMessage: EpochPhase.KEYS,
+    CommitteeAnnouncement: EpochPhase.ACCEPTANCE,
+    OneShotParametersMessage: OneShotPhase.UPLOAD,
+    ReviewRequest: OneShotPhase.REVIEW,
+    SumProposal: OneShotPhase.AGREE,
+    OpenRequest: OneShotPhase.OPEN,
+}
+_ORDER: tuple[AnyPhase, ...] = (*Phase, *_ONESHOT_PHASES.values())
 _SPOILED = frozenset({LossReason.MALFORMED, *RefusalReason})
 _GONE = frozenset({LossReason.HOST, LossReason.SILENT, DropReason.SILENT, LossReason.FAILED})
 
@@ -66,7 +91,7 @@ class Node(Protocol):
     def close(self) -> None: ...
 
 
-Run = Callable[[Sequence[Node], Registry], Round[Any]]
+Run = Callable[[Sequence[Node], Registry, Committee | None], AnyRound[Any]]
 
 
 class Probe:
@@ -74,7 +99,9 @@ class Probe:
 
     def __init__(self, key: IdentityKey, registry: Registry) -> None:
         self.key = key
-        self._policy = Policy(known=registry.identities, minimum_cohort=4)
+        known = registry.identities
+        self._policy = Policy(known=known, minimum_cohort=4)
+        self._oneshot = OneShotPolicy(known=known, decryptors=known, require_post_quantum=kem.AVAILABLE)
         self.state: dict[str, bytes] = {}
         self._elsewhere = MemoryStore()  # what a host does not set back
         self.masked: NDArray[np.unsignedinteger[Any]] | None = None
@@ -88,6 +115,7 @@ class Probe:
             store=MappingStore(self.state),
             counter=StoredCounter(self._elsewhere),
             ledger=ParticipationLedger(self._elsewhere),
+            oneshot=self._oneshot,
         )
 
     def answer(
@@ -124,14 +152,14 @@ class Probe:
 class Vanishing(Probe):
     """Is gone from a phase on: before its answer to that, or after."""
 
-    def __init__(self, key: IdentityKey, registry: Registry, phase: Phase) -> None:
+    def __init__(self, key: IdentityKey, registry: Registry, phase: AnyPhase) -> None:
         super().__init__(key, registry)
         self._phase = phase
 
     def answer(
         self, request: Buffer, vector: MakeVector, *, context: Context, subject: Context | None = None
     ) -> bytes:
-        if phase_of(request) >= self._phase:
+        if _place(phase_of(request)) >= _place(self._phase):
             raise Vanished
         return super().answer(request, vector, context=context, subject=subject)
 
@@ -140,7 +168,7 @@ class Spoiling(Probe):
     """Something else than its answer arrives in a phase."""
 
     def __init__(
-        self, key: IdentityKey, registry: Registry, phase: Phase, spoil: Callable[[bytes], bytes]
+        self, key: IdentityKey, registry: Registry, phase: AnyPhase, spoil: Callable[[bytes], bytes]
     ) -> None:
         super().__init__(key, registry)
         self._phase, self._spoil = phase, spoil
@@ -217,20 +245,30 @@ class Case:
     make       makes that node, of (its key, the registry, the key of node 0)
     survives   whether its vector is in the sum nevertheless
     reasons    why it is lost; nothing: it is not
+    oneshot    the round is of the one-upload protocol, and all nodes are decryptors
     """
 
     name: str
     make: Callable[[IdentityKey, Registry, IdentityKey], Probe]
     survives: bool
     reasons: frozenset[object] = field(default=frozenset())
+    oneshot: bool = False
 
     def __str__(self) -> str:
-        return self.name
+        return f"{'one upload: ' if self.oneshot else ''}{self.name}"
 
 
-def phase_of(request: Buffer) -> Phase:
+def phase_of(request: Buffer) -> AnyPhase:
     """Return the phase that a request asks an answer of."""
-    return Phase(_REQUESTS.index(KINDS[open_frame(request).kind]))
+    if (bundle := is_bundle(request)) is None:
+        return Phase(_REQUESTS.index(KINDS[open_frame(request).kind]))
+    last = ONESHOT_FRAMES.open(unbundled(bundle)[-1])
+    return _ONESHOT_PHASES[type(decode_oneshot(last))]
+
+
+def _place(phase: AnyPhase) -> int:
+    """Return the place of a phase; those of two kinds are the same numbers."""
+    return next(i for i, one in enumerate(_ORDER) if one is phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,14 +288,19 @@ def nodes_of(case: Case, seed: bytes) -> tuple[list[Probe], Registry]:
     return [*probes, case.make(keys[ODD], registry, keys[0])], registry
 
 
+def committee_for(case: Case) -> Committee | None:
+    """Return the committee of a case; None: it is about the pairwise protocol."""
+    return Committee(post_quantum=kem.AVAILABLE) if case.oneshot else None
+
+
 def check(case: Case, run: Run) -> None:
     """Run a case over a stack. Raises AssertionError, which says what is not as it must be."""
     probes, registry = nodes_of(case, os.urandom(32))
-    outcome = run(probes, registry)
+    outcome = run(probes, registry, committee_for(case))
     judge(case, outcome, registry, [probe.report() for probe in probes])
 
 
-def judge(case: Case, outcome: Round[Any], registry: Registry, reports: Sequence[Report]) -> None:
+def judge(case: Case, outcome: AnyRound[Any], registry: Registry, reports: Sequence[Report]) -> None:
     """Compare the round with what its nodes did, wherever they ran. Raises AssertionError."""
     present = {outcome.identities[node] for node in outcome.survivors}
     well = {report.identity for report in reports[:ODD]}
@@ -270,15 +313,18 @@ def judge(case: Case, outcome: Round[Any], registry: Registry, reports: Sequence
         _demand(lost <= case.reasons, f"a node was lost because of {lost}, not {set(case.reasons)}")
     else:
         _demand(not lost, f"no node should be lost, were {outcome.losses}")
-    total = np.zeros(outcome.parameters.vector_length, np.uint64)
     for report in reports if case.survives else reports[:ODD]:
         _demand(not report.faults, "; ".join(report.faults))
-    for identity in present:  # of two nodes with one identity the first that answered is in it
+    of_each: list[list[NDArray[np.uint64]]] = []
+    for identity in present:
         masked = [one.masked for one in reports if one.identity == identity and one.masked is not None]
-        _demand(len(masked) == 1, f"{len(masked)} vectors were asked for of a node in the sum")
-        total += masked[0].astype(np.uint64)
-    total &= np.uint64(2**outcome.parameters.ring_bits - 1)
-    same = bool((outcome.result.total.astype(np.uint64) == total).all())
+        # Of two nodes with one identity one is in the sum; with the one upload both are asked.
+        most = sum(one.identity == identity for one in reports) if case.oneshot else 1
+        _demand(1 <= len(masked) <= most, f"{len(masked)} vectors were asked for of a node in the sum")
+        of_each.append([one.astype(np.uint64) for one in masked])
+    ring = np.uint64(2**outcome.parameters.ring_bits - 1)
+    total = outcome.result.total.astype(np.uint64)
+    same = any((sum(one, np.zeros_like(total)) & ring == total).all() for one in product(*of_each))
     _demand(same, "the sum is not that of the vectors, modulo 2^ring_bits")
 
 
@@ -312,16 +358,19 @@ def _flipped(reply: bytes) -> bytes:
     return bytes(changed)
 
 
-def _cases() -> list[Case]:
-    def vanishing(phase: Phase) -> Callable[[IdentityKey, Registry, IdentityKey], Probe]:
+def _cases(*, oneshot: bool) -> list[Case]:
+    def vanishing(phase: AnyPhase) -> Callable[[IdentityKey, Registry, IdentityKey], Probe]:
         return lambda key, registry, _other: Vanishing(key, registry, phase)
 
     def spoiling(
-        phase: Phase, spoil: Callable[[bytes], bytes]
+        phase: AnyPhase, spoil: Callable[[bytes], bytes]
     ) -> Callable[[IdentityKey, Registry, IdentityKey], Probe]:
         return lambda key, registry, _other: Spoiling(key, registry, phase, spoil)
 
-    late = Phase.CONSISTENCY_CHECK  # from here on a vector is in the sum, whatever becomes of its node
+    # In the sum is who is gone from `late` on, and who answers wrongly, but where the answer is `needed`.
+    phases = tuple(_ONESHOT_PHASES.values()) if oneshot else tuple(Phase)
+    late = _place(OneShotPhase.REVIEW if oneshot else Phase.CONSISTENCY_CHECK)
+    needed = (OneShotPhase.UPLOAD,) if oneshot else phases[:3]
     spoils: Mapping[str, Callable[[bytes], bytes]] = {
         "garbage": lambda _reply: os.urandom(200),
         "nothing": lambda _reply: b"",
@@ -332,19 +381,19 @@ def _cases() -> list[Case]:
     return [
         Case("all well", lambda key, registry, _other: Probe(key, registry), survives=True),
         *(
-            Case(f"gone in {phase.name}", vanishing(phase), survives=phase >= late, reasons=_GONE)
-            for phase in Phase
+            Case(f"gone in {phase.name}", vanishing(phase), survives=_place(phase) >= late, reasons=_GONE)
+            for phase in phases
         ),
         *(
             Case(
                 f"{name} in {phase.name}",
                 spoiling(phase, spoil),
-                survives=phase >= late,
+                survives=not any(phase is one for one in needed),
                 reasons=_SPOILED if name != "nothing" else _SPOILED | _GONE,  # a host may carry no nothing
             )
             for name, spoil in spoils.items()
-            for phase in Phase
-            if (name, phase) not in unseen
+            for phase in phases
+            if not any(name == one and phase is where for one, where in unseen)
         ),
         Case(
             "its state is set back",
@@ -373,4 +422,4 @@ def _cases() -> list[Case]:
     ]
 
 
-CASES = tuple(_cases())
+CASES = (*_cases(oneshot=False), *(replace(case, oneshot=True) for case in _cases(oneshot=True)))

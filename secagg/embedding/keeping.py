@@ -114,7 +114,7 @@ class KeptRound:
             policy=means.policy,
             seen=StoredIds(means.store, _ACCEPTED),
             threads=means.threads,
-            releases=means.counter.value(_counter_name(round_id)),
+            releases=means.counter.value(counter_name(round_id)),
         )
         if session.parameters is None or (context is not None and session.parameters.context != context):
             raise ParameterError("snapshot: of a round about something else")
@@ -127,7 +127,7 @@ class KeptRound:
         parameters = self.parameters
         if parameters is None or self.admitted:
             return
-        if self._means.counter.value(_counter_name(parameters.round_id)):  # the session that began it is gone
+        if self._means.counter.value(counter_name(parameters.round_id)):  # the session that began it is gone
             raise RoundForgottenError("we were in this round before, and have forgotten its secrets")
         self.admitted = True
 
@@ -158,7 +158,7 @@ class KeptRound:
         means, session, parameters = self._means, self.session, self.parameters
         if session is None or parameters is None or session.releases == self._released:
             return  # nothing new: it is sent again
-        name = _counter_name(parameters.round_id)
+        name = counter_name(parameters.round_id)
         new_frame = any(isinstance(effect, Send) for effect in effects)
         if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
             # First: once the snapshot is kept, the upload leaves, whatever becomes of this process.
@@ -197,5 +197,5 @@ class KeptRound:
             self._means.store.put(dict.fromkeys((*ours, *others)))
 
 
-def _counter_name(round_id: bytes) -> str:
+def counter_name(round_id: bytes) -> str:
     return f"rounds/{round_id.hex()}"

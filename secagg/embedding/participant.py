@@ -6,13 +6,14 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, get_ident
 from types import MappingProxyType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 from weakref import WeakValueDictionary
 
 from secagg.effects import (
@@ -26,13 +27,24 @@ from secagg.effects import (
     Send,
     SignWanted,
 )
+from secagg.embedding.given import Consent, Context, Given, MakeVector, told
 from secagg.embedding.keeping import KeptRound, Means, Question, RoundForgottenError
-from secagg.embedding.replies import NO_ROUND, LossReason, Reason, decline
+from secagg.embedding.oneshot import OneShotNode, is_for_decryptors
+from secagg.embedding.replies import (
+    NO_ROUND,
+    Declining,
+    LossReason,
+    Reason,
+    decline,
+    is_bundle,
+    unbundled,
+)
 from secagg.errors import ConsentError, ParameterError, RemoteProtocolError, StaleSnapshotError
-from secagg.kernels import UIntArray, VectorSource
 from secagg.key_files import read_identity, store_key
 from secagg.messages import KINDS, RoundParametersMessage, open_frame
-from secagg.params import DIGEST_BYTES, Entropy, Identity, Policy, RoundParameters, Signer, require
+from secagg.messages.frames import Envelope
+from secagg.params import Entropy, Identity, Policy, RoundParameters, Signer, require
+from secagg.params_oneshot import OneShotPolicy
 from secagg.primitives.signatures import IdentityKey
 from secagg.protocol import ClientSession
 from secagg.registry import Registry
@@ -48,24 +60,14 @@ from secagg.store import (
     floor_for,
 )
 
-Vector: TypeAlias = UIntArray | VectorSource
-MakeVector: TypeAlias = Callable[[RoundParameters], Vector]
-Context: TypeAlias = bytes | Callable[[], bytes]
 QuestionOf: TypeAlias = Callable[[RoundParameters], Question]
-# (parameters, U1, S); raises ConsentError, or LedgerError
-Consent: TypeAlias = Callable[[RoundParameters, frozenset[Identity], frozenset[Identity]], None]
 
 _log = logging.getLogger("secagg.embedding")
 _ROUNDS = "embedding/"
 _TIME_BYTES = 8
 _FIRST = KINDS.index(RoundParametersMessage)
+_DECRYPTORS = b"decryptors"  # whose requests wait for each other, of whatever round
 _warned = False
-
-
-class _Declining(Exception):  # noqa: N818 - no error: the reply is that there is none
-    def __init__(self, reason: Reason, detail: str = "", *, forget: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.detail, self.forget = reason, detail, forget
 
 
 def context_is_subject(parameters: RoundParameters) -> Question:
@@ -91,6 +93,11 @@ class Participant:
                  The ledger is asked in any case
     rounds       so many are kept at once; of more, the oldest are forgotten
     threads      for masking
+    oneshot      what it demands of committees and rounds of the one-upload protocol: to upload there, and to
+                 open sums where it is a decryptor. Default: it takes no such request
+    again        upload in that protocol although a vector about the subject was uploaded before: two sums
+                 that differ in one node show its vector
+    epoch_s      seconds after which a decryptor forgets its part in a committee
 
     May be used from several threads: requests of one round wait for each other.
     """
@@ -110,6 +117,9 @@ class Participant:
         wall: Callable[[], float] = time.time,
         rounds: int = 4,
         threads: int = 1,
+        oneshot: OneShotPolicy | None = None,
+        again: bool = False,
+        epoch_s: float = 86_400.0,
     ) -> None:
         require(rounds >= 1, "rounds", "at least 1", rounds)
         if counter is None or ledger is None:
@@ -130,6 +140,9 @@ class Participant:
         self._turns: WeakValueDictionary[bytes, _Turn] = WeakValueDictionary()
         self._lock = Lock()
         self._owned: list[SqliteStore] = []
+        self._oneshot: OneShotNode | None = None
+        if oneshot is not None:
+            self._oneshot = OneShotNode(self._means, oneshot, again=again, consent=consent, epoch_s=epoch_s)
 
     @classmethod
     def open(
@@ -137,6 +150,7 @@ class Participant:
         folder: str | Path,
         *,
         minimum_cohort: int,
+        decryptors: Collection[str] | Literal["all"] = (),
         signer: Signer | None = None,
         store: Store | None = None,
         demands: Mapping[str, Any] = MappingProxyType({}),
@@ -148,24 +162,28 @@ class Participant:
                         `ledger.sqlite` and, where no other store is given, `rounds.sqlite`. One process at a
                         time
         minimum_cohort  fewest clients with which a round may begin
+        decryptors      who may open sums of the one-upload protocol, by their names in the registry; nobody:
+                        it takes no request of that protocol
         store           where rounds are kept instead, as the state of a host
-        demands         further ones of the policy, by the names of `Policy`
+        demands         further ones of the policies, by the names of `Policy` and `OneShotPolicy`
 
         raises  KeyFileError, RegistryError, StoreError (StoreBusyError: another process has the folder)
         """
         folder = Path(folder)
         signer = signer or read_identity(folder / "party.key")
-        known = Registry.load(folder / "registry.toml").identities
+        registry = Registry.load(folder / "registry.toml")
+        policies = _policies(registry, minimum_cohort, decryptors, demands)
         owned: list[SqliteStore] = []
         try:
             names = ["counter", "ledger", *(["rounds"] if store is None else [])]
             owned.extend(SqliteStore(folder / f"{name}.sqlite") for name in names)
             one = cls(
                 signer,
-                Policy(known=known, minimum_cohort=minimum_cohort, **demands),
+                policies[0],
                 store=owned[-1] if store is None else store,
                 counter=StoredCounter(owned[0]),
                 ledger=ParticipationLedger(owned[1]),
+                oneshot=policies[1],
                 **others,
             )
         except BaseException:
@@ -182,6 +200,8 @@ class Participant:
 
     def close(self) -> None:
         """Close the stores that `open` opened; may be called again."""
+        if self._oneshot is not None:
+            self._oneshot.close()
         for store in self._owned:
             store.close()
 
@@ -210,18 +230,21 @@ class Participant:
         if not isinstance(request, bytes | bytearray | memoryview):
             _log.warning("a request was refused: it is %s", type(request).__name__)
             return decline(NO_ROUND, RefusalReason.MALFORMED)
+        frame, given = bytes(request), Given(vector, context, subject)
+        bundle = is_bundle(frame)
         try:
-            envelope = open_frame(bytes(request))
+            envelope = bundle or open_frame(frame)
         except RemoteProtocolError as error:
             _log.warning("a request was refused: %s", error)
             return decline(NO_ROUND, RefusalReason(str(error.reason)))
-        round_id, first = envelope.round_id, envelope.kind == _FIRST
+        round_id = envelope.round_id
         kept = KeptRound(self._means, f"{_ROUNDS}{round_id.hex()}")
-        given = _Given(vector, context, subject)
         try:
+            if bundle is not None:
+                return self._in_oneshot(kept, bundle, given)
             with self._of_round(round_id):
-                return self._answered(kept, bytes(request), given, first=first)
-        except _Declining as declining:
+                return self._answered(kept, frame, given, first=envelope.kind == _FIRST)
+        except Declining as declining:
             _log.warning("%s: %s: %s", self._about(round_id), declining.reason, declining.detail)
             return self._declined(kept, round_id, declining.reason, forget=declining.forget)
         except StoreError:
@@ -235,7 +258,21 @@ class Participant:
 
     # --- one request
 
-    def _answered(self, kept: KeptRound, request: bytes, given: _Given, *, first: bool) -> bytes:
+    def _in_oneshot(self, kept: KeptRound, bundle: Envelope, given: Given) -> bytes:
+        if self._oneshot is None:
+            raise Declining(RefusalReason.POLICY, "we take no request of the one-upload protocol")
+        try:
+            frames = unbundled(bundle)
+            if is_for_decryptors(frames[-1]):
+                with self._of_round(_DECRYPTORS):
+                    return self._oneshot.help_to_open(frames)
+            with self._of_round(bundle.round_id):
+                self._make_room(but=bundle.round_id.hex())
+                return self._oneshot.upload(kept.name, frames, given)
+        except RemoteProtocolError as error:
+            raise Declining(RefusalReason(str(error.reason)), error.detail) from error
+
+    def _answered(self, kept: KeptRound, request: bytes, given: Given, *, first: bool) -> bytes:
         session = self._session(kept, given, first=first)
         effects = session.receive(request)
         self._check_begun(kept)
@@ -251,24 +288,24 @@ class Participant:
                     self._settle(kept, effects)
                     return bytes(frame)
                 case Refused(reason=reason, detail=detail):
-                    raise _Declining(reason, detail)
+                    raise Declining(reason, detail)
                 case Aborted(reason=reason, detail=detail):
-                    raise _Declining(reason, detail, forget=True)
+                    raise Declining(reason, detail, forget=True)
                 case _:
-                    raise _Declining(RefusalReason.WRONG_PHASE)
+                    raise Declining(RefusalReason.WRONG_PHASE)
 
-    def _session(self, kept: KeptRound, given: _Given, *, first: bool) -> ClientSession:
+    def _session(self, kept: KeptRound, given: Given, *, first: bool) -> ClientSession:
         """Take the round up where it was, or begin it."""
         try:
             effects = kept.restore()
         except StaleSnapshotError as error:  # or another process is about to keep a newer one
-            raise _Declining(LossReason.SET_BACK, str(error)) from error
+            raise Declining(LossReason.SET_BACK, str(error)) from error
         except ParameterError as error:
-            raise _Declining(LossReason.SET_BACK, str(error), forget=True) from error
+            raise Declining(LossReason.SET_BACK, str(error), forget=True) from error
         if effects is not None and kept.session is not None:
             return kept.session
         if not first:
-            raise _Declining(LossReason.FORGOTTEN)
+            raise Declining(LossReason.FORGOTTEN)
         return kept.begin(given.context if isinstance(given.context, bytes) else None)
 
     def _check_begun(self, kept: KeptRound) -> None:
@@ -277,28 +314,28 @@ class Participant:
         try:
             kept.check_begun()
         except RoundForgottenError as error:
-            raise _Declining(LossReason.FORGOTTEN, str(error)) from error
+            raise Declining(LossReason.FORGOTTEN, str(error)) from error
         self._make_room()
 
     def _submit(
-        self, kept: KeptRound, session: ClientSession, parameters: RoundParameters, given: _Given
+        self, kept: KeptRound, session: ClientSession, parameters: RoundParameters, given: Given
     ) -> list[Effect]:
         """Compare what the vector is about, ask the ledger, and only then make it."""
-        about = _told(given.context)
+        about = told(given.context)
         if about != parameters.context:
-            raise _Declining(
+            raise Declining(
                 AbortReason.CONTEXT_MISMATCH,
                 "its model, mean or configuration is not what we were given",
                 forget=True,
             )
         question = self._question_of(parameters)
         if given.subject is not None:
-            question = replace(question, subject=_told(given.subject))
+            question = replace(question, subject=told(given.subject))
         try:
             for concern in kept.ask_ledger(question):
                 _log.warning("our ledger warns: %s: %s", concern.kind, concern.detail)
         except LedgerError as error:
-            raise _Declining(LossReason.LEDGER, str(error), forget=True) from error
+            raise Declining(LossReason.LEDGER, str(error), forget=True) from error
         return session.submit(given.vector(parameters), context=about)
 
     def _keep(self, kept: KeptRound, effects: list[Effect]) -> None:
@@ -307,7 +344,7 @@ class Participant:
             # With every step, so that a round that was forgotten meanwhile is counted again.
             kept.keep(effects, {f"{kept.name}/began": began})
         except ParameterError as error:  # the counter: another process made this step
-            raise _Declining(LossReason.SET_BACK, str(error)) from error
+            raise Declining(LossReason.SET_BACK, str(error)) from error
 
     def _consents(
         self,
@@ -325,9 +362,9 @@ class Participant:
             floor = floor_for(parameters.threat_model, session.roster)
             self._means.ledger.sign(kept.subject, parameters.round_id, survivors, floor=floor)
         except LedgerError as error:
-            raise _Declining(LossReason.LEDGER, str(error), forget=True) from error
+            raise Declining(LossReason.LEDGER, str(error), forget=True) from error
         except ConsentError as error:
-            raise _Declining(LossReason.CONSENT, str(error), forget=True) from error
+            raise Declining(LossReason.CONSENT, str(error), forget=True) from error
 
     def _settle(self, kept: KeptRound, effects: Iterable[Effect]) -> None:
         """Note the sum that our vector is in, and forget a round that we leave."""
@@ -354,13 +391,13 @@ class Participant:
         kept.leave()
         kept.unkeep(f"{kept.name}/began")
 
-    def _make_room(self) -> None:
+    def _make_room(self, but: str = "") -> None:
         """Forget the oldest rounds: another one begins."""
         store = self._means.store
         began = {
             name.split("/")[1]: store.get(name) or b""
             for name in store.names(_ROUNDS)
-            if name.endswith("/began")
+            if name.endswith("/began") and name.split("/")[1] != but
         }
         for name in sorted(began, key=lambda one: (began[one], one))[: max(len(began) - self._rounds + 1, 0)]:
             KeptRound(self._means, f"{_ROUNDS}{name}").unkeep(f"{_ROUNDS}{name}/began")
@@ -370,7 +407,7 @@ class Participant:
         with self._lock:
             turn = self._turns.setdefault(round_id, _Turn())
         if turn.owner == get_ident():  # or it would wait for itself
-            raise _Declining(RefusalReason.WRONG_PHASE, "answered from within an answer of the same round")
+            raise Declining(RefusalReason.WRONG_PHASE, "answered from within an answer of the same round")
         with turn.lock:
             turn.owner = get_ident()
             try:
@@ -393,22 +430,6 @@ class _Turn:
         self.owner: int | None = None  # the thread that has it
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What a node brings to a request."""
-
-    vector: MakeVector
-    context: Context
-    subject: Context | None
-
-
-def _told(value: Context) -> bytes:
-    """Return 32 bytes that were given, or what a function makes of it now. Raises ParameterError."""
-    made = value if isinstance(value, bytes) else value()
-    require(isinstance(made, bytes) and len(made) == DIGEST_BYTES, "context", "32 bytes", made)
-    return made
-
-
 def _next(effects: list[Effect]) -> Effect | None:
     """Return the effect to act upon: a question, else a frame, else why there is none."""
     for kinds in ((InputWanted, SignWanted), (Send,), (Refused, Aborted)):
@@ -416,6 +437,27 @@ def _next(effects: list[Effect]) -> Effect | None:
             if isinstance(effect, kinds):
                 return effect
     return None
+
+
+def _policies(
+    registry: Registry,
+    minimum_cohort: int,
+    decryptors: Collection[str] | Literal["all"],
+    demands: Mapping[str, Any],
+) -> tuple[Policy, OneShotPolicy | None]:
+    """Return what a node demands in either protocol. Raises RegistryError: no such party; ParameterError."""
+    known = registry.identities
+    opening = known if decryptors == "all" else registry.named(decryptors)
+    fields = [{one.name for one in dataclass_fields(kind)} for kind in (Policy, OneShotPolicy)]
+    if unknown := set(demands) - fields[0] - fields[1]:
+        raise ParameterError(f"demands: {min(unknown)} is of neither Policy nor OneShotPolicy")
+    of_pairs, of_uploads = ({k: v for k, v in demands.items() if k in names} for names in fields)
+    policy = Policy(known=known, minimum_cohort=minimum_cohort, **of_pairs)
+    if not opening:
+        return policy, None
+    least = max(min(minimum_cohort, len(opening)), 4)
+    committee = {"minimum_candidates": least, "minimum_committee": least}
+    return policy, OneShotPolicy(known=known, decryptors=opening, **(committee | of_uploads))
 
 
 def _key(signer: Signer, key: bytes | None) -> bytes:

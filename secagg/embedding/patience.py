@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from secagg.params import Phase, require
+from secagg.params_oneshot import EpochPhase, OneShotPhase
+
+AnyPhase: TypeAlias = Phase | EpochPhase | OneShotPhase
+_KIND_OF = {  # by class, too: phases are numbers
+    (type(phase), phase): kind
+    for phase, kind in (
+        (Phase.ADVERTISE_KEYS, "first_s"),
+        (EpochPhase.KEYS, "first_s"),
+        (Phase.MASKED_INPUT_COLLECTION, "input_s"),
+        (OneShotPhase.UPLOAD, "input_s"),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +42,6 @@ class Patience:
             if seconds is not None:
                 require(math.isfinite(seconds) and seconds > 0, name, "positive and finite", seconds)
 
-    def of(self, phase: Phase) -> float:
+    def of(self, phase: AnyPhase) -> float:
         """Return the time for the answers of a phase."""
-        return {Phase.ADVERTISE_KEYS: self.first_s, Phase.MASKED_INPUT_COLLECTION: self.input_s}.get(
-            phase, self.phase_s
-        )
+        return float(getattr(self, _KIND_OF.get((type(phase), phase), "phase_s")))

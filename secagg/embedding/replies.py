@@ -1,11 +1,13 @@
-"""What a node answers: a frame of the protocol, or why there is none. No text of a peer travels.
+"""What travels beside the protocols' own frames, in frames of version 4 (PROTOCOL.md, part 3).
 
-A reply without a frame is a frame of its own version, 4: kind 1, `Declined`, whose reason is the value of an
-enumeration that both ends know (PROTOCOL.md, part 3).
+A reply without a frame is a `Declined`, whose reason is the value of an enumeration that both ends know: no
+text of a peer travels. A request of the one-upload protocol is a `Bundle` of that protocol's frames: a node
+that has forgotten everything but its epoch can answer it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -13,8 +15,8 @@ from typing import TypeAlias
 from secagg.effects import AbortReason, RefusalReason
 from secagg.errors import RemoteProtocolError
 from secagg.messages import decode
-from secagg.messages.fields import large_octets
-from secagg.messages.frames import Frames
+from secagg.messages.fields import large_octets, messages, uint
+from secagg.messages.frames import Envelope, Frames
 from secagg.params import ROUND_ID_BYTES, Buffer
 
 VERSION = 4
@@ -32,6 +34,8 @@ class LossReason(StrEnum):
     FAILED = "the node could not make its vector"
     STORE = "the node's store takes nothing"
     PLAIN = "the node takes no request without secure aggregation"
+    NO_MEMBER = "the node is no decryptor"
+    LEFT_OUT = "its upload was left out: decryptors complained about it"
     SILENT = "no reply in time"
     HOST = "lost by the host"
     STRANGER = "not in the registry, or excluded"
@@ -54,7 +58,51 @@ class Declined:
     reason: Buffer = large_octets(1)
 
 
-FRAMES = Frames(VERSION, (Declined,), 1)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A frame of a bundle, and its place."""
+
+    place: int = uint(1)
+    frame: Buffer = large_octets(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Frames for a node, in their order."""
+
+    parts: Sequence[Part] = messages(1, Part)
+
+
+FRAMES = Frames(VERSION, (Declined, Bundle), 1)
+_BUNDLE = FRAMES.kinds.index(Bundle)
+
+
+class Declining(Exception):  # noqa: N818 - no error: the reply is that there is none
+    """Ends an answer: why there is no frame. detail: for our own log; forget: the round is left."""
+
+    def __init__(self, reason: Reason, detail: str = "", *, forget: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.detail, self.forget = reason, detail, forget
+
+
+def bundled(round_id: bytes, frames: Iterable[Buffer]) -> bytes:
+    """Return a request of several frames."""
+    parts = tuple(Part(place, frame) for place, frame in enumerate(frames, 1))
+    return bytes(FRAMES.encode(round_id, Bundle(parts)))
+
+
+def is_bundle(request: Buffer) -> Envelope | None:
+    """Return what stands around a bundle; None: it is something else."""
+    try:
+        envelope = FRAMES.open(request)
+    except RemoteProtocolError:
+        return None
+    return envelope if envelope.kind == _BUNDLE else None
+
+
+def unbundled(envelope: Envelope) -> list[Buffer]:
+    """Return the frames of a bundle, without a copy. Raises RemoteProtocolError: MALFORMED."""
+    return [part.frame for part in decode(Bundle, envelope.body).parts]
 
 
 def decline(round_id: bytes, reason: Reason) -> bytes:

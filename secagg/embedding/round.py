@@ -1,24 +1,13 @@
-"""The server of a round inside another stack: an iterator of trips to the nodes, then a sum."""
+"""The server of a pairwise round inside another stack: an iterator of trips to the nodes, then a sum."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeAlias
+from typing import Any, TypeVar
 
-from secagg.effects import (
-    Aborted,
-    AbortReason,
-    Aggregate,
-    Completed,
-    Dropped,
-    DropReason,
-    Effect,
-    Refused,
-    Send,
-)
+from secagg.effects import Aborted, AbortReason, Completed, Dropped, Effect, Refused, Send
+from secagg.embedding.any_round import AnyRound, Loss, Observer
 from secagg.embedding.ask import Ask, Node
 from secagg.embedding.participant import QuestionOf, context_is_subject
 from secagg.embedding.patience import Patience
@@ -28,34 +17,13 @@ from secagg.params import Identity, Phase, RoundParameters, require
 from secagg.primitives.bounds import choose_for
 from secagg.protocol import ServerSession, parameters_frame, sender_of
 from secagg.registry import Registry
-from secagg.store import Concern, LedgerError, ParticipationLedger, floor_for
+from secagg.store import LedgerError, ParticipationLedger, floor_for
+
+Attempt = TypeVar("Attempt", bound=AnyRound[Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Loss(Generic[Node]):
-    """A node that has no part in the rest of a round.
-
-    phase   in which it was lost
-    detail  for our own log: of the session, or what the host said
-    """
-
-    node: Node
-    phase: Phase
-    reason: Reason | DropReason
-    detail: str = ""
-
-
-Event: TypeAlias = Loss[Node] | Concern | Effect
-Observer: TypeAlias = Callable[[Event[Node]], None]
-
-
-class Round(Generic[Node]):
-    """One round over the nodes of a host. Iterate once: each `Ask` is a trip, its replies are handed in.
-
-        for ask in round:
-            for node, frame in ask.frames.items():
-                ask.take(node, ...)  # or ask.lose(node, why)
-        round.result.total
+class Round(AnyRound[Node]):
+    """A round of the pairwise protocol; see `AnyRound`.
 
     parameters  of the round; the same go to every node
     nodes       to ask, by the host's own ids; which identity a node has its first frame says, signed
@@ -86,68 +54,35 @@ class Round(Generic[Node]):
         wall: Callable[[], float] = time.time,
         threads: int = 1,
     ) -> None:
-        self.parameters = parameters
-        self._nodes = tuple(dict.fromkeys(nodes))
+        super().__init__(
+            parameters,
+            nodes=nodes,
+            registry=registry,
+            patience=patience,
+            excluded=excluded,
+            ledger=ledger,
+            observer=observer,
+            clock=clock,
+            wall=wall,
+            threads=threads,
+        )
         least = parameters.minimum_cohort
         require(len(self._nodes) >= least, "nodes", f"at least minimum_cohort = {least}", len(self._nodes))
         choose_for(least, parameters.threat_model)
-        self._admitted = registry.identities - frozenset(excluded)
-        self._registry, self._patience = registry, patience or Patience()
-        self._ledger, self._question = ledger, question_of(parameters)
-        self._observer, self._clock, self._wall, self._threads = observer, clock, wall, threads
-        self._identities: dict[Node, Identity] = {}
-        self._named: dict[Identity, Node] = {}
+        self._question = question_of(parameters)
         self._advertised: dict[Node, bytes] = {}
-        self._losses: dict[Node, Loss[Node]] = {}
-        self._phase = Phase.ADVERTISE_KEYS
         self._session: ServerSession | None = None
-        self._outcome: Aggregate | RoundAbortedError | LedgerError | None = None
-        self._begun = False
-
-    # --- what came of it
-
-    @property
-    def result(self) -> Aggregate:
-        """The sum. Raises RoundAbortedError, LedgerError; LocalProtocolError: the loop has not ended."""
-        if self._outcome is None:
-            raise LocalProtocolError("result: the round is not over, its loop must run to its end")
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return self._outcome
-
-    @property
-    def error(self) -> RoundAbortedError | LedgerError | None:
-        """Why there is no sum; None: there is one, or the round is not over."""
-        return self._outcome if isinstance(self._outcome, Exception) else None
-
-    @property
-    def survivors(self) -> tuple[Node, ...]:
-        """The nodes whose vectors are in the sum, in the order of the result's survivors."""
-        return tuple(self._named[identity] for identity in self.result.survivors)
-
-    @property
-    def losses(self) -> dict[Node, Loss[Node]]:
-        """The nodes that were lost, and why; one that was lost after its upload is in the sum."""
-        return dict(self._losses)
-
-    @property
-    def identities(self) -> dict[Node, Identity]:
-        """The identities that nodes signed for."""
-        return dict(self._identities)
-
-    def name_of(self, node: Node) -> str:
-        """Return a node's name in the registry, or the host's for it."""
-        identity = self._identities.get(node)
-        return str(node) if identity is None else self._registry.name_of(identity)
+        self._at = Phase.ADVERTISE_KEYS
 
     # --- the trips
 
-    def __iter__(self) -> Iterator[Ask[Node]]:
-        if self._begun:
-            raise LocalProtocolError("a round is iterated once: make another one")
-        self._begun = True
+    @property
+    def _phase(self) -> Phase:
+        return self._at
+
+    def _trips(self) -> Iterator[Ask[Node]]:
         frame = bytes(parameters_frame(self.parameters))
-        ask = self._ask(dict.fromkeys(self._nodes, frame), self._advertise, self._enough)
+        ask = self._ask(dict.fromkeys(self._nodes, frame), self._advertise, self._enough, wants_vector=False)
         yield ask
         ask.close()
         effects = self._open()
@@ -157,7 +92,12 @@ class Round(Generic[Node]):
                 for effect in effects
                 if isinstance(effect, Send) and effect.to is not None
             }
-            ask = self._ask(requests, self._receive, lambda: self._live.progress.ready)
+            ask = self._ask(
+                requests,
+                self._receive,
+                lambda: self._live.progress.ready,
+                wants_vector=self._at is Phase.MASKED_INPUT_COLLECTION,
+            )
             if requests:
                 yield ask
             ask.close()
@@ -168,24 +108,6 @@ class Round(Generic[Node]):
         if self._session is None:
             raise LocalProtocolError("the round has not begun, or is over")
         return self._session
-
-    def _ask(
-        self,
-        frames: dict[Node, bytes],
-        take: Callable[[Node, bytes], bool],
-        ready: Callable[[], bool],
-    ) -> Ask[Node]:
-        return Ask(
-            frames,
-            self._phase.name.replace("_", " ").lower(),
-            wants_vector=self._phase is Phase.MASKED_INPUT_COLLECTION,
-            take=take,
-            lose=self._lose,
-            ready=ready,
-            clock=self._clock,
-            time_s=self._patience.of(self._phase),
-            grace_s=self._patience.grace_s,
-        )
 
     # --- the first: who is there
 
@@ -199,13 +121,9 @@ class Round(Generic[Node]):
             identity = sender_of(self.parameters, reply)
         except RemoteProtocolError as error:
             return self._lose(node, LossReason.MALFORMED, str(error))
-        if identity not in self._admitted:
-            return self._lose(node, LossReason.STRANGER, identity.hex())
-        if identity in self._named:
-            other = self._named[identity]
-            return self._lose(node, LossReason.TAKEN, f"{self._registry.name_of(identity)} is {other!r}")
-        self._identities[node], self._named[identity] = identity, node
-        self._advertised[node] = reply
+        if self._may_be(node, identity):
+            self._name(node, identity)
+            self._advertised[node] = reply
         return True
 
     def _enough(self) -> bool:
@@ -278,7 +196,7 @@ class Round(Generic[Node]):
                 case Send():
                     continue
                 case Dropped(client=client, reason=reason):
-                    self._note(Loss(self._named[client], self._phase, reason))
+                    self._note(Loss(self._named[client], self._at, reason))
                 case Aborted():
                     return self._abort(effect)
                 case Completed(result=result) if result is not None:
@@ -292,7 +210,7 @@ class Round(Generic[Node]):
         if uploading and session.survivors and not self._may_sum(session):
             return []
         if session.phase is not None:
-            self._phase = session.phase
+            self._at = session.phase
         return effects
 
     def _may_sum(self, session: ServerSession) -> bool:
@@ -311,39 +229,18 @@ class Round(Generic[Node]):
             self._tell(concern)
         return True
 
-    def _abort(self, end: Aborted) -> list[Effect]:
-        lost = Counter(str(loss.reason) for loss in self._losses.values())
-        told = ", ".join(f"{count} ({reason})" for reason, count in lost.most_common())
-        detail = f"{end.detail}; nodes lost: {told}" if told else end.detail
-        self._outcome = RoundAbortedError(end.reason, detail, end.blamed, end.guilty, end.likely)
-        self._tell(end)
-        return []
-
     # --- losses
 
     def _lose(self, node: Node, reason: Reason, detail: str) -> bool:
         """Note a loss; true: the node is waited for no longer."""
-        self._note(Loss(node, self._phase, reason, detail))
+        self._note(Loss(node, self._at, reason, detail))
         identity = self._identities.get(node)
         if self._session is not None and identity is not None:
             self._session.drop(identity)
         return True
 
-    def _note(self, loss: Loss[Node]) -> None:
-        """Keep the first reason: what follows from it says less."""
-        if loss.node not in self._losses:
-            self._losses[loss.node] = loss
-            self._tell(loss)
 
-    def _tell(self, event: Event[Node]) -> None:
-        if self._observer is not None:
-            self._observer(event)
-
-    def __repr__(self) -> str:
-        return f"Round(phase={self._phase.name}, nodes={len(self._nodes)}, lost={len(self._losses)})"
-
-
-def retry(make: Callable[[frozenset[Identity]], Round[Node]], attempts: int = 3) -> Iterator[Round[Node]]:
+def retry(make: Callable[[frozenset[Identity]], Attempt], attempts: int = 3) -> Iterator[Attempt]:
     """Yield rounds, each to be iterated, until one has a sum.
 
         for round in retry(make, attempts=3):

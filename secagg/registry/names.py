@@ -131,6 +131,14 @@ class Registry:
             f'[[party]]\nname = "{name}"\nidentity = "{identity.hex()}"\n\n' for name, identity in entries
         )
 
+    def named(self, names: Iterable[str]) -> frozenset[Identity]:
+        """Return the identities of parties. Raises RegistryError: one is not enrolled."""
+        by_name = {name: identity for identity, name in self.names.items()}
+        found = {name: by_name.get(name) for name in names}
+        if unknown := [name for name, identity in found.items() if identity is None]:
+            raise RegistryError(f"party {min(unknown)}: is not in the registry")
+        return frozenset(identity for identity in found.values() if identity is not None)
+
     def name_of(self, identity: bytes) -> str:
         """Return the name of an identity, or its first digits."""
         return self.names.get(Identity(identity), identity.hex()[:12])

@@ -23,6 +23,7 @@ from secagg.store.store import Store
 DAY_S = 86_400
 _COHORTS, _SUMS, _OPEN, _TIMES = (f"ledger/{name}/" for name in ("cohorts", "sums", "open", "times"))
 _NAME_BYTES, _TIME_BYTES, _FLOOR_BYTES = 32, 8, 4
+_OPENED, _SPENT = b"\1", b"\2"  # of an upload: summed if its client signs; without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,18 @@ class ParticipationLedger:
         return self._past(subject).cells()
 
     def check_clients(self, subject: bytes, clients: Collection[bytes]) -> tuple[Concern, ...]:
-        """Object to clients whose vector about this subject went into a round without result; LedgerError."""
-        known = {name.split("/")[-2] for name in self._store.names(f"{_OPEN}{subject.hex()}/")}
-        found = sorted(client for client in clients if client.hex() in known)
+        """Object to clients whose vector about this subject went into a round without result; LedgerError.
+
+        One that was spent is refused whatever `repeats` says: the sum that it may be in nobody here signed.
+        """
+        open_ = {name.split("/")[-2]: name for name in self._store.names(f"{_OPEN}{subject.hex()}/")}
+        found = sorted(client for client in clients if client.hex() in open_)
         if not found:
             return ()
+        spent = [client for client in found if self._store.get(open_[client.hex()]) == _SPENT]
+        if spent:
+            detail = f"{len(spent)} clients uploaded about this subject, once for all"
+            raise LedgerError([Concern(ConcernKind.REPEATED, tuple(spent), detail)])
         detail = f"{len(found)} clients uploaded about this subject before, and no sum came out"
         return self._react(self._repeats, Concern(ConcernKind.REPEATED, tuple(found), detail))
 
@@ -133,11 +141,28 @@ class ParticipationLedger:
 
     def uploaded(self, subject: bytes, round_id: bytes, client: bytes, now_s: float) -> None:
         """Keep that a vector is on its way into a sum; until `released` it must be presumed summed."""
+        self._put_upload(subject, round_id, client, now_s, _OPENED)
+
+    def spend(
+        self, subject: bytes, round_id: bytes, client: bytes, now_s: float, *, again: bool = False
+    ) -> None:
+        """Keep that a vector leaves in the one-upload protocol: summed with whom, its client never learns.
+
+        again   although it, or another one about the subject, was in a round before
+        raises  LedgerError: it was, and must be presumed summed; nothing is kept
+        """
+        with self._store.transaction():
+            if not again and self.told(subject, client):
+                detail = "a vector about this subject was uploaded before, and must be presumed summed"
+                raise LedgerError([Concern(ConcernKind.REPEATED, (client,), detail)])
+            self._put_upload(subject, round_id, client, now_s, _SPENT)
+
+    def _put_upload(self, subject: bytes, round_id: bytes, client: bytes, now_s: float, kind: bytes) -> None:
         with self._store.transaction():
             times = [*self._times(client, now_s), int(now_s)]
             packed = b"".join(t.to_bytes(_TIME_BYTES, "big") for t in times)
             self._settle(subject)
-            self._store.put({_open(subject, client, round_id): b"\1", _TIMES + client.hex(): packed})
+            self._store.put({_open(subject, client, round_id): kind, _TIMES + client.hex(): packed})
 
     def check_sum(
         self, subject: bytes, members: Collection[bytes], *, floor: int, same: bool = False

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from secagg import RoundParameters, context_digest
-from secagg.embedding import Registry, Round, conformance
+from secagg.embedding import AnyRound, Committee, OneShotRound, Registry, Round, conformance
 from secagg.kernels import UIntArray
 
 CONTEXT = context_digest(b"what the conformance suite sums")
@@ -20,10 +20,16 @@ def vector_of(node: int) -> Callable[[RoundParameters], UIntArray]:
     return lambda _parameters: np.full(50, 7 + node, np.uint32)
 
 
-def plain_calls(nodes: Sequence[conformance.Node], registry: Registry) -> Round[Any]:
+def plain_calls(
+    nodes: Sequence[conformance.Node], registry: Registry, committee: Committee | None
+) -> AnyRound[Any]:
     """The shortest host there is; nodes know the model, so the context is there from the beginning."""
     parameters = RoundParameters(round_id=os.urandom(16), vector_length=50, ring_bits=20, context=CONTEXT)
-    one: Round[int] = Round(parameters, nodes=range(len(nodes)), registry=registry)
+    one: AnyRound[int]
+    if committee is None:
+        one = Round(parameters, nodes=range(len(nodes)), registry=registry)
+    else:
+        one = OneShotRound(parameters, committee=committee, nodes=range(len(nodes)), registry=registry)
     for ask in one:
         for node, frame in ask.frames.items():
             try:

@@ -13,7 +13,7 @@ from aiohttp import ClientSession, web
 
 from fedcore.integrations import http
 from fedcore.integrations.http import HttpServer, join
-from secagg.embedding import Patience, Registry, Round, conformance
+from secagg.embedding import AnyRound, Committee, Patience, Registry, conformance
 from secagg.params import Phase
 from tests.embedding.cohort import Cohort
 from tests.embedding.models import CONFIG, MEAN, MODEL, Nodes, expected, secure, train
@@ -33,15 +33,15 @@ async def served(server: HttpServer) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def over_http(nodes: Nodes, registry: Registry) -> Round[Any]:
+def over_http(nodes: Nodes, registry: Registry, committee: Committee | None) -> AnyRound[Any]:
     """A node that crashes is a process that ends: its task, here. It is lost when its time is up."""
 
-    async def run() -> Round[Any]:
+    async def run() -> AnyRound[Any]:
         patience = Patience(first_s=20, input_s=20, phase_s=20, grace_s=0.3)
-        server = HttpServer(secure(registry, patience=patience))
+        server = HttpServer(secure(registry, patience=patience, committee=committee))
         async with served(server) as url:
             tasks = [asyncio.create_task(join(url, node, MEAN, train(i))) for i, node in enumerate(nodes)]
-            last: Round[Any] | None = None
+            last: AnyRound[Any] | None = None
             for last in server._secure.rounds(MODEL, await here(server, len(nodes)), CONFIG):
                 asks = iter(last)
                 while (ask := await asyncio.to_thread(next, asks, None)) is not None:

@@ -16,14 +16,17 @@ from fedcore.errors import CodecError, SettingError
 from fedcore.integrations.exchange import Trained, answer_packed, canonical, packed, with_model
 from fedcore.integrations.plain_calls import average, node
 from secagg import RoundAbortedError
-from secagg.embedding import LossReason, Registry, Round, conformance
+from secagg.embedding import AnyRound, Committee, LossReason, Registry, conformance
 from tests.embedding.cohort import Cohort
 from tests.embedding.models import CONFIG, MEAN, MODEL, Nodes, expected, secure, train
 
 
-def over_calls(nodes: Nodes, registry: Registry) -> Round[Any]:
+def over_calls(nodes: Nodes, registry: Registry, committee: Committee | None) -> AnyRound[Any]:
     return average(
-        secure(registry), MODEL, {i: node(one, MEAN, train(i)) for i, one in enumerate(nodes)}, CONFIG
+        secure(registry, committee=committee),
+        MODEL,
+        {i: node(one, MEAN, train(i)) for i, one in enumerate(nodes)},
+        CONFIG,
     )[0]
 
 

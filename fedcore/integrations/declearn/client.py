@@ -60,11 +60,14 @@ class SecAggConfigClient(SecaggConfigClient):
     weight_cap: int = 1000
     loss_limit: float = 100.0
     minimum_cohort: int = 4
+    one_upload: bool = False  # all clients are decryptors
 
     def participant(self) -> Any:  # noqa: ANN401 - or what stands for one, in tests
         """Return this client's participant, for one request."""
         key = IdentityKey.from_seed(self.id_keys.prv_key.private_bytes_raw())
-        return Participant.open(self.folder, minimum_cohort=self.minimum_cohort, signer=key)
+        decryptors: Any = "all" if self.one_upload else ()
+        agreed = {"minimum_cohort": self.minimum_cohort, "decryptors": decryptors}
+        return Participant.open(self.folder, signer=key, **agreed)
 
     async def setup_encrypter(self, netwk: Any, query: Any) -> Any:  # noqa: ANN401
         """Answer a request. No encrypter comes of it, so that plain requests stay refused."""

@@ -17,7 +17,7 @@ from fedcore.codec.mean import Arrays, MeanResult
 from fedcore.errors import SettingError
 from fedcore.integrations.declearn.client import LOSS, REQUEST, UPDATES, SecAggReply, SecAggRequest, mean_of
 from fedcore.integrations.exchange import SecureMean, packed, with_model
-from secagg.embedding import Ask, Patience, Round, read_registry
+from secagg.embedding import AnyRound, Ask, Committee, Patience, read_registry
 
 
 @dataclasses.dataclass
@@ -31,6 +31,10 @@ class SecAggConfigServer(SecaggConfigServer):
     minimum_cohort: int = 4
     input_s: float = 3600.0
     phase_s: float = 60.0
+    one_upload: bool = False  # all clients are decryptors
+
+    def __post_init__(self) -> None:
+        self.committee = Committee() if self.one_upload else None
 
     def secure(self, *, evaluates: bool) -> SecureMean:
         """Return the server's end of a round."""
@@ -39,6 +43,7 @@ class SecAggConfigServer(SecaggConfigServer):
             mean=mean_of(*agreed, evaluates=evaluates),
             registry=read_registry(self.registry),
             minimum_cohort=self.minimum_cohort,
+            committee=self.committee,
             patience=Patience(first_s=self.phase_s, input_s=self.input_s, phase_s=self.phase_s),
         )
 
@@ -95,7 +100,7 @@ async def average(
     request: Message,
     clients: set[str],
     arrays: Arrays | None = None,
-) -> tuple[Round[str], MeanResult]:
+) -> tuple[AnyRound[str], MeanResult]:
     """Run a round about a request of declearn over its network; arrays: of zeros, as the updates will be.
 
     raises  as `SecureMean.run`

@@ -13,7 +13,7 @@ from fedcore.codec.mean import Mean, MeanResult
 from fedcore.errors import SettingError
 from fedcore.integrations.exchange import SecureMean
 from fedcore.integrations.flower.mod import KEY, WEIGHT, arrays_of, only, told
-from secagg.embedding import Ask, Registry, Round
+from secagg.embedding import AnyRound, Ask, Registry
 
 # Whose `aggregate_train` needs the mean alone; others look at single updates, or clip them at the server.
 ALLOWED = ("FedAvg", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "FedProx")
@@ -50,8 +50,8 @@ class SecAggStrategy(Strategy):
         self.inner, self._poll_s, self._replies = inner, poll_s, list[Message]()
         self._train = SecureMean(mean=mean, registry=registry, **secure)
         self._told = evaluation and SecureMean(mean=evaluation, registry=registry, **secure)
-        self.last: tuple[Round[int], MeanResult] | None = None  # of training
-        self.last_evaluation: tuple[Round[int], MeanResult] | None = None
+        self.last: tuple[AnyRound[int], MeanResult] | None = None  # of training
+        self.last_evaluation: tuple[AnyRound[int], MeanResult] | None = None
 
     def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Iterable[Message]:  # noqa: ANN401
         """Run the round: there is nothing left to send."""

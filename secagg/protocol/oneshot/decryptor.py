@@ -160,6 +160,7 @@ class DecryptorSession:
         if (state := self._rounds.get(round_id)) is not None:
             state.wipe()
             state.closed, state.asked = True, False
+            state.opening = b""  # or an epoch would grow by it with every round
 
     def close(self) -> None:
         """Close the epoch: overwrite every secret that is left."""

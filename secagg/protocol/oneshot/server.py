@@ -150,6 +150,12 @@ class OneShotServer:
         """The number of frames that changed something since the session was made, or restored."""
         return self._taken
 
+    @property
+    def proposed(self) -> frozenset[Identity]:
+        """The clients whose uploads are to be summed, once the members have reviewed."""
+        chosen = frozenset(() if self._proposal is None else self._proposal.uploads)
+        return frozenset(one.identity for one in self._uploads.values() if one.digest in chosen)
+
     def upload_of(self, client: Identity) -> TakenUpload | None:
         """Return the upload of a client that was taken, without its vector."""
         return self._uploads.get(client)

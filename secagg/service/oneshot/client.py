@@ -23,7 +23,7 @@ from secagg.service.keys import ServerCredentials
 from secagg.service.line import RECORD_LIMIT, Line, Stream, print_nothing, read_outcome
 from secagg.service.records import Record, RecordType
 from secagg.service.tasks import on_thread
-from secagg.store import MemoryStore, ParticipationLedger, Store, StoredIds
+from secagg.store import LedgerError, MemoryStore, ParticipationLedger, Store, StoredIds
 
 _UPLOADED = "uploaded"  # round ids
 Computed: TypeAlias = UIntArray | VectorSource
@@ -367,10 +367,12 @@ class _Sitting:
         subject = settings.subject_of(self._payload, self._context_of(self._payload))
         me, uploaded = settings.signer.identity, StoredIds(settings.store, _UPLOADED)
         with settings.store.transaction():
-            told = not settings.again and settings.ledger.told(subject, me)
-            if told or round_id in uploaded:
+            if round_id in uploaded:
                 return False
-            settings.ledger.uploaded(subject, round_id, me, settings.wall())
+            try:
+                settings.ledger.spend(subject, round_id, me, settings.wall(), again=settings.again)
+            except LedgerError:
+                return False
             settings.store.put({uploaded.name(round_id): b"\1", self._kept: session.snapshot()})
         return True
 

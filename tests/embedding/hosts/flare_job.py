@@ -68,7 +68,10 @@ class Server:
         found: dict[str, str] = {}
         for number, case in enumerate(conformance.CASES):
             _, registry = conformance.nodes_of(case, case_seed(number))
-            secure = SecureMean(mean=MEAN, registry=registry, attempts=1, patience=patience)
+            committee = conformance.committee_for(case)
+            secure = SecureMean(
+                mean=MEAN, registry=registry, attempts=1, patience=patience, committee=committee
+            )
             collab.clients.begin(number)
             try:
                 one, _ = average(secure, MODEL, CONFIG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from fedcore.integrations.declearn import (
     average,
 )
 from fedcore.integrations.exchange import Trained
-from secagg.embedding import Registry, Round, conformance
+from secagg.embedding import AnyRound, Committee, Registry, conformance
 from secagg.params import Identity
 from tests.embedding.models import Nodes
 
@@ -59,9 +60,12 @@ class Config(SecAggConfigClient, register=False):  # type: ignore[call-arg]
         return Trained({"updates": np.full(20, self.number / 10)}, weight=self.number + 1)
 
 
-def over_websockets(tmp_path: Path, nodes: Nodes, registry: Registry) -> Round[Any]:
+def over_websockets(
+    tmp_path: Path, nodes: Nodes, registry: Registry, committee: Committee | None
+) -> AnyRound[Any]:
     (tmp_path / "registry.toml").write_text(registry.dump(), encoding="utf-8")
     config = SecAggConfigServer(20, 1.0, registry=str(tmp_path / "registry.toml"), phase_s=15.0, input_s=15.0)
+    config.committee = committee
     port = free_port()
 
     async def client(number: int) -> None:
@@ -76,7 +80,7 @@ def over_websockets(tmp_path: Path, nodes: Nodes, registry: Registry) -> Round[A
                     return
                 await mine.setup_encrypter(netwk, message)
 
-    async def run() -> Round[Any]:
+    async def run() -> AnyRound[Any]:
         async with build_server("websockets", "127.0.0.1", port) as netwk:
             tasks = [asyncio.create_task(client(i)) for i in range(len(nodes))]
             await netwk.wait_for_clients(min_clients=5, max_clients=5, timeout=20)
@@ -100,7 +104,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     def run(case: conformance.Case) -> str:
         home = homes[str(case)]
         try:
-            conformance.check(case, lambda nodes, registry: over_websockets(home, nodes, registry))
+            conformance.check(case, partial(over_websockets, home))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the test shows
             return repr(error)
         return ""

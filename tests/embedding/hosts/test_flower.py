@@ -17,7 +17,7 @@ from flwr.serverapp import strategy as flower
 from fedcore.errors import SettingError
 from fedcore.integrations.flower import InProcessGrid, SecAggMod, SecAggStrategy, state_of
 from secagg import RoundAbortedError
-from secagg.embedding import LossReason, Patience, Registry, Round, conformance, declined
+from secagg.embedding import AnyRound, Committee, LossReason, Patience, Registry, conformance, declined
 from tests.embedding.cohort import Cohort
 from tests.embedding.models import MEAN, MODEL, Nodes, expected
 
@@ -60,11 +60,11 @@ def wrapped(registry: Registry, inner: Any = None, **others: Any) -> SecAggStrat
     return SecAggStrategy(inner, MEAN, registry=registry, **others)
 
 
-def in_process(nodes: Nodes, registry: Registry) -> Round[Any]:
+def in_process(nodes: Nodes, registry: Registry, committee: Committee | None) -> AnyRound[Any]:
     grid = InProcessGrid(
         client_app(lambda context: nodes[int(context.node_config["partition-id"])]), len(nodes)
     )
-    strategy = wrapped(registry)
+    strategy = wrapped(registry, committee=committee)
     strategy.configure_train(1, record(), ConfigRecord({"lr": 0.1}), grid)
     assert strategy.last is not None
     return strategy.last[0]
@@ -131,7 +131,7 @@ def test_a_plain_request_is_refused_by_a_node_that_has_masks_on() -> None:
     assert not trained
 
 
-def lying(cohort: Cohort, lie: Callable[[Message, int], None]) -> Round[Any]:
+def lying(cohort: Cohort, lie: Callable[[Message, int], None]) -> AnyRound[Any]:
     """A server that tells node 0 something beside what it tells the others."""
     inside = client_app(kept_in_flower(cohort))
 

@@ -1,0 +1,336 @@
+"""The server of a round of the one-upload protocol inside another stack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeVar
+
+from secagg.effects import (
+    Aborted,
+    AbortReason,
+    CommitteeFormed,
+    Completed,
+    Dropped,
+    Effect,
+    OneShotAggregate,
+    RefusalReason,
+    Refused,
+    Send,
+    UploadTaken,
+)
+from secagg.embedding.any_round import AnyRound, Loss, Observer
+from secagg.embedding.ask import Ask, Node
+from secagg.embedding.committee import Committee
+from secagg.embedding.keeping import Question
+from secagg.embedding.participant import QuestionOf, context_is_subject
+from secagg.embedding.patience import AnyPhase, Patience
+from secagg.embedding.replies import LossReason, Reason, bundled, declined
+from secagg.errors import InfeasibleParameters, LocalProtocolError, RemoteProtocolError
+from secagg.messages.oneshot import ONESHOT_FRAMES, CommitteeKey, Upload, decode_oneshot
+from secagg.params import Buffer, Identity, RoundParameters, require
+from secagg.params_oneshot import EpochPhase, OneShotParameters, OneShotPhase
+from secagg.protocol.oneshot import CommitteeSession, OneShotServer
+from secagg.registry import Registry
+from secagg.store import LedgerError, ParticipationLedger
+
+_Signed = TypeVar("_Signed", CommitteeKey, Upload)
+
+
+class OneShotRound(AnyRound[Node]):
+    """A round of the one-upload protocol; see `AnyRound`. Each node is asked once, for its vector.
+
+    Then the decryptors among the nodes are asked three times: for what they have seen, for their signature
+    under the sum, for their part of its opening. Where there is no committee yet, it is formed first.
+
+    parameters  id, length, ring_bits, context and minimum_survivors of the round; the rest is the committee's
+    committee   of this round and others
+    nodes       to ask, by the host's own ids; which identity a node has it signs
+    registry    who is enrolled
+    ledger      what was summed before, as of `Round`. Nodes have their own, and upload about one subject once
+    the rest    as of `Round`
+    raises      ParameterError: no such round with so many nodes, or no room for the noise in the ring
+    """
+
+    def __init__(
+        self,
+        parameters: RoundParameters,
+        *,
+        committee: Committee,
+        nodes: Collection[Node],
+        registry: Registry,
+        patience: Patience | None = None,
+        excluded: Collection[Identity] = (),
+        ledger: ParticipationLedger | None = None,
+        question_of: QuestionOf = context_is_subject,
+        observer: Observer[Node] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        threads: int = 1,
+    ) -> None:
+        super().__init__(
+            parameters,
+            nodes=nodes,
+            registry=registry,
+            patience=patience,
+            excluded=excluded,
+            ledger=ledger,
+            observer=observer,
+            clock=clock,
+            wall=wall,
+            threads=threads,
+        )
+        self._committee = committee
+        least = self._parameters_of(bytes(32)).effective_minimum
+        require(
+            len(self._nodes) >= least, "nodes", f"at least {least}, the fewest in a sum", len(self._nodes)
+        )
+        self._question: Question = question_of(parameters)
+        self._forming: CommitteeSession | None = None
+        self._server: OneShotServer | None = None
+        self._after: AnyPhase = EpochPhase.KEYS
+
+    def _parameters_of(self, committee_digest: bytes) -> OneShotParameters:
+        wanted, least = self.parameters, max(self.parameters.minimum_survivors, self._committee.colluding + 2)
+        return OneShotParameters(
+            round_id=wanted.round_id,
+            committee_digest=committee_digest,
+            vector_length=wanted.vector_length,
+            ring_bits=wanted.ring_bits,
+            contexts=(wanted.context,),
+            maximum_uploads=max(len(self._nodes), least),
+            minimum_survivors=wanted.minimum_survivors,
+            colluding=self._committee.colluding,
+        )
+
+    @property
+    def result(self) -> OneShotAggregate:
+        """The sum, as of `AnyRound`."""
+        found = super().result
+        if not isinstance(found, OneShotAggregate):
+            raise LocalProtocolError("result: of the one-upload protocol")
+        return found
+
+    @property
+    def _phase(self) -> AnyPhase:
+        for session in (self._server, self._forming):
+            if session is not None and session.phase is not None:
+                self._after = session.phase
+                break
+        return self._after
+
+    def _trips(self) -> Iterator[Ask[Node]]:
+        committee = self._committee
+        if not committee.serves(self._nodes):
+            yield from self._form()
+        if self._outcome is not None or committee.view is None:
+            return
+        parameters = self._parameters_of(committee.view.committee_digest)
+        self._server = server = OneShotServer(
+            parameters, committee.view, known=self._admitted, threads=self._threads
+        )
+        server.start()
+        request = bundled(parameters.round_id, [committee.certificate, server.parameters_frame.buffer()])
+        ask = self._ask(
+            dict.fromkeys(self._nodes, request), self._take_upload, self._ready(server), wants_vector=True
+        )
+        yield ask
+        ask.close()
+        self._close(server)
+        while self._outcome is None:
+            ask = self._ask(self._requests(server), self._answer, self._ready(server), wants_vector=False)
+            if ask.frames:
+                yield ask
+            ask.close()
+            self._close(server)
+
+    # --- the committee
+
+    def _form(self) -> Iterator[Ask[Node]]:
+        """Form a committee of those among the nodes who may be in it, and are there."""
+        committee = self._committee
+        committee.renew()
+        self._identities, self._named = {}, {}
+        candidates = committee.candidates(self._registry) & self._admitted
+        self._forming = session = CommitteeSession(committee.parameters(), candidates=candidates)
+        try:
+            frame = next(effect.frame for effect in session.start() if isinstance(effect, Send))
+        except InfeasibleParameters as error:
+            self._abort(Aborted(AbortReason.INFEASIBLE_PARAMETERS, (), str(error)))
+            return
+        epoch_id = ONESHOT_FRAMES.open(frame.buffer()).round_id
+        requests = dict.fromkeys(self._nodes, bundled(epoch_id, [frame.buffer()]))
+        while True:
+            ask = self._ask(requests, self._take_candidate, self._ready(session), wants_vector=False)
+            if requests:
+                yield ask
+            ask.close()
+            requests = {}
+            for effect in session.close_phase():
+                match effect:
+                    case Send(to=to, frame=frame) if to in self._named:
+                        requests[self._named[to]] = bundled(epoch_id, [frame.buffer()])
+                    case CommitteeFormed(certificate=certificate) if session.view is not None:
+                        committee.formed(bytes(certificate), session.view, self._named)
+                    case Aborted():
+                        self._abort(effect)
+                    case _:
+                        pass
+            if session.phase is None:
+                self._forming = None
+                return
+
+    def _take_candidate(self, node: Node, reply: bytes) -> bool:
+        """Take a candidate's key, or a member's acceptance."""
+        session = self._forming
+        if session is None or (reason := declined(reply)) is LossReason.NO_MEMBER:
+            return True
+        if reason is not None:
+            return self._lose(node, reason, "")
+        if session.view is None:
+            try:
+                identity = _signer(CommitteeKey, reply)
+            except RemoteProtocolError as error:
+                return self._lose(node, LossReason.MALFORMED, str(error))
+            if not self._may_be(node, identity) or not self._fed(session.receive(identity, reply), node):
+                return True
+            self._name(node, identity)
+            return True
+        return self._fed(session.receive(self._identities[node], reply), node)
+
+    # --- uploads
+
+    def _take_upload(self, node: Node, reply: bytes) -> bool:
+        """Take an upload: it names its node. Of two of one node the first stands."""
+        if (reason := declined(reply)) is not None:
+            return self._lose(node, reason, "")
+        server, subject = self._live, self._question.subject
+        try:
+            identity = _signer(Upload, reply)
+        except RemoteProtocolError as error:
+            return self._lose(node, LossReason.MALFORMED, str(error))
+        if identity not in server.uploads:
+            self._named.pop(identity, None)  # a node that was started again may have another id
+        if not self._may_be(node, identity):
+            return True
+        known = self._ledger is not None and self._ledger.told(subject, identity)
+        if known and identity not in server.uploads:
+            return self._lose(node, LossReason.LEDGER, "uploaded about this before")
+        if not self._fed(effects := server.receive(identity, reply), node):
+            return True
+        self._name(node, identity)
+        if self._ledger is not None and any(
+            isinstance(one, UploadTaken) and not one.again for one in effects
+        ):
+            round_id = self.parameters.round_id
+            self._ledger.spend(subject, round_id, identity, self._wall(), again=True)
+        return True
+
+    @property
+    def _live(self) -> OneShotServer:
+        if self._server is None:
+            raise LocalProtocolError("the round has not begun")
+        return self._server
+
+    # --- the sum
+
+    def _requests(self, server: OneShotServer) -> dict[Node, bytes]:
+        """Return what each member is asked, with everything again that it must know for its answer."""
+        requests = {}
+        for member in sorted(server.progress.missing):
+            node = self._named.get(member, self._committee.nodes.get(member))
+            if node not in self._nodes:
+                server.drop(member)
+                self._committee.lost(member)
+                continue
+            self._identities.setdefault(node, member)
+            frames = [effect.frame.buffer() for effect in server.resend(member) if isinstance(effect, Send)]
+            requests[node] = bundled(self.parameters.round_id, frames)
+        return requests
+
+    def _answer(self, node: Node, reply: bytes) -> bool:
+        """Take a member's answer."""
+        if (reason := declined(reply)) is not None:
+            return self._lose(node, reason, "")
+        member, server = self._identities[node], self._live
+        if not self._fed(server.receive(member, reply), node):
+            return True
+        if member in server.progress.missing:  # its review; it was sent everything
+            return self._lose(node, RefusalReason.NOT_INCLUDED, "it has reviewed other uploads")
+        return True
+
+    def _close(self, server: OneShotServer) -> None:
+        """Leave a phase: the ledger is asked before anybody signs, and told before anybody sees the sum."""
+        reviewing = server.phase is OneShotPhase.REVIEW
+        for effect in server.close_phase():
+            match effect:
+                case Send():
+                    continue
+                case Dropped(client=member):
+                    self._committee.lost(member)
+                case Aborted(reason=reason):
+                    if reason is not AbortReason.TOO_FEW_SURVIVORS:
+                        self._committee.renew()
+                    self._abort(effect)
+                    return
+                case Completed(result=OneShotAggregate() as result):
+                    self._finish(result)
+                case _:
+                    pass
+            self._tell(effect)
+        if reviewing:
+            self._ask_ledger(server.proposed)
+
+    def _ask_ledger(self, members: Collection[Identity]) -> None:
+        if self._ledger is None:
+            return
+        floor = self._question.floor or self._committee.colluding + 2
+        try:
+            concerns = self._ledger.sign(
+                self._question.subject, self.parameters.round_id, members, floor=floor
+            )
+        except LedgerError as error:
+            self._outcome = error
+            return
+        for concern in concerns:
+            self._tell(concern)
+
+    def _finish(self, result: OneShotAggregate) -> None:
+        if self._ledger is not None:
+            self._ledger.released(self._question.subject, self.parameters.round_id, result.survivors)
+        for client in result.left_out:
+            self._note(Loss(self._named[client], OneShotPhase.REVIEW, LossReason.LEFT_OUT))
+        self._outcome = result
+
+    # --- losses
+
+    def _fed(self, effects: list[Effect], node: Node) -> bool:
+        """Tell what followed from a frame; false, and the node is lost, if it was refused."""
+        for effect in effects:
+            self._tell(effect)
+            if isinstance(effect, Refused):
+                return not self._lose(node, effect.reason, effect.detail)
+        return True
+
+    def _lose(self, node: Node, reason: Reason, detail: str) -> bool:
+        self._note(Loss(node, self._phase, reason, detail))
+        identity = self._identities.get(node)
+        for session in (self._forming, self._server):
+            if session is not None and identity is not None:
+                session.drop(identity)
+        view = self._committee.view
+        if identity is not None and view is not None and identity in view.index:
+            self._committee.lost(identity)
+        return True
+
+    @staticmethod
+    def _ready(session: CommitteeSession | OneShotServer) -> Callable[[], bool]:
+        return lambda: session.progress.ready
+
+
+def _signer(kind: type[_Signed], reply: Buffer) -> Identity:
+    """Return who says that it made a frame. Raises RemoteProtocolError: it is no such frame."""
+    message = decode_oneshot(ONESHOT_FRAMES.open(reply))
+    if not isinstance(message, kind):
+        raise RemoteProtocolError("malformed", f"{type(message).__name__} in place of {kind.__name__}")
+    return Identity(message.identity)
