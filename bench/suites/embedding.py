@@ -7,7 +7,11 @@ is wanted. Training is nothing: what is measured is the way.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -19,6 +23,7 @@ import numpy as np
 
 from bench.harness import TINY, Effort
 from bench.peers import missing
+from bench.peers.flower_ray import DECRYPTORS, KINDS
 from bench.suites.cohort import Workload
 from bench.suites.hybrid import Round as Bare
 from fedcore import Mean
@@ -27,14 +32,17 @@ from fedcore.integrations.plain_calls import average, node
 from secagg import IdentityKey, Policy
 from secagg.embedding import (
     Ask,
+    Committee,
     MappingStore,
     MemoryStore,
+    OneShotPolicy,
     Participant,
     ParticipationLedger,
     Registry,
     SqliteStore,
     StoredCounter,
 )
+from secagg.primitives import kem
 
 MEAN = Mean(clip=1.0, bits=16)
 MODEL_NAME = "w"
@@ -50,9 +58,15 @@ class Nodes:
         self.states: list[dict[str, bytes]] = [{} for _ in self.keys]
         self.elsewhere = [MemoryStore() for _ in self.keys]
         self.folder = folder
+        self.decryptors = [f"node-{i}" for i in range(min(count, DECRYPTORS))]
 
     def participant(self, i: int) -> Participant:
         """Start node i's process, as far as its state is concerned."""
+        oneshot = OneShotPolicy(
+            known=self.registry.identities,
+            decryptors=self.registry.named(self.decryptors),
+            require_post_quantum=kem.AVAILABLE,
+        )
         if self.folder is not None:
             home = self.folder / f"node-{i}"
             home.mkdir(exist_ok=True, mode=0o700)
@@ -64,6 +78,7 @@ class Nodes:
                 store=rounds,
                 counter=StoredCounter(counter),
                 ledger=ParticipationLedger(ledger),
+                oneshot=oneshot,
             )
             one._owned = stores  # noqa: SLF001 - as `Participant.open`, without reading a registry of so many
             return one
@@ -73,11 +88,16 @@ class Nodes:
             store=MappingStore(self.states[i]),
             counter=StoredCounter(self.elsewhere[i]),
             ledger=ParticipationLedger(self.elsewhere[i]),
+            oneshot=oneshot,
         )
 
-    def secure(self) -> SecureMean:
+    def committee(self) -> Committee:
+        """Some decryptors, of the nodes."""
+        return Committee(decryptors=self.decryptors, post_quantum=kem.AVAILABLE)
+
+    def secure(self, committee: Committee | None = None) -> SecureMean:
         """The server's end."""
-        return SecureMean(mean=MEAN, registry=self.registry, attempts=1)
+        return SecureMean(mean=MEAN, registry=self.registry, attempts=1, committee=committee)
 
 
 def model_of(length: int) -> dict[str, Any]:
@@ -94,9 +114,12 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _over_calls(nodes: Nodes, length: int) -> float:
-    """A round over plain calls, a process for each request as far as state goes."""
-    gone = set(range(0, len(nodes.keys), 10))
+def _over_calls(nodes: Nodes, length: int, committee: Committee | None = None) -> float:
+    """A round over plain calls, a process for each request as far as state goes.
+
+    Of the one-upload protocol it is the second round: the committee was formed in the first.
+    """
+    gone = set(range(9, len(nodes.keys), 10))
 
     def call(i: int) -> Callable[..., bytes]:
         def answer(request: bytes, model: Any, config: Any) -> bytes:
@@ -108,7 +131,10 @@ def _over_calls(nodes: Nodes, length: int) -> float:
         return answer
 
     calls = {i: call(i) for i in range(len(nodes.keys))}
-    return seconds_of(lambda: average(nodes.secure(), model_of(length), calls))
+    secure, model = nodes.secure(committee), model_of(length)
+    if committee is not None:
+        model = dict(average(secure, model, calls)[1].arrays)
+    return seconds_of(lambda: average(secure, model, calls))
 
 
 def _calls(count: int, length: int) -> dict[str, Any]:
@@ -119,6 +145,7 @@ def _calls(count: int, length: int) -> dict[str, Any]:
             "length": length,
             "bare_s": seconds_of(bare.run),
             "memory_s": _over_calls(Nodes(count), length),
+            "upload_s": _over_calls(nodes := Nodes(count), length, nodes.committee()),
             "files_s": _over_calls(Nodes(count, Path(folder)), length),
         }
 
@@ -134,7 +161,7 @@ def _grid(count: int, length: int) -> dict[str, Any]:
     nodes, plain, masked = Nodes(count), ClientApp(), ClientApp()
 
     def handler(message: Any, context: Any) -> Any:
-        if context.node_config["partition-id"] % 10 == 0:
+        if context.node_config["partition-id"] % 10 == 9:
             raise ConnectionError
         array = message.content["arrays"][MODEL_NAME].numpy() + np.float32(0.25)
         metrics = MetricRecord({"num-examples": 1})
@@ -154,13 +181,16 @@ def _grid(count: int, length: int) -> dict[str, Any]:
         replies = grid.send_and_receive(strategy.configure_train(1, arrays, ConfigRecord({}), grid))
         strategy.aggregate_train(1, replies)
 
-    def masking() -> None:
-        strategy = SecAggStrategy(fedavg(), MEAN, registry=nodes.registry)
+    def masking(committee: Committee | None, model: Any = arrays) -> Any:
+        strategy = SecAggStrategy(fedavg(), MEAN, registry=nodes.registry, committee=committee)
         grid = InProcessGrid(masked, count)
-        strategy.configure_train(1, arrays, ConfigRecord({}), grid)
-        strategy.aggregate_train(1, [])
+        strategy.configure_train(1, model, ConfigRecord({}), grid)
+        return strategy.aggregate_train(1, [])[0]
 
-    seconds = {"plain_s": seconds_of(plainly), "masked_s": seconds_of(masking)}
+    seconds = {"plain_s": seconds_of(plainly), "masked_s": seconds_of(lambda: masking(None))}
+    nodes, committee = Nodes(count), nodes.committee()
+    model = masking(committee)  # it is formed
+    seconds["upload_s"] = seconds_of(lambda: masking(committee, model))
     return {"nodes": count, "length": length, **seconds}
 
 
@@ -196,6 +226,19 @@ def _http(count: int, length: int) -> dict[str, Any]:
     return {"nodes": count, "length": length, "seconds": asyncio.run(run()), "trips": dict(phases)}
 
 
+def _ray(count: int, length: int, rounds: int) -> dict[str, Any]:
+    """Rounds of Flower's Ray simulation, each kind in a process of its own, but for the first round."""
+    seconds = {}
+    for kind in KINDS:
+        command = [sys.executable, "-m", "bench.peers.flower_ray", kind, *map(str, (count, length, rounds))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        took = json.loads(done.stdout.splitlines()[-1])
+        if len(took) != rounds:
+            raise RuntimeError(f"{kind}: {len(took)} rounds of {rounds}")
+        seconds[kind] = statistics.median(took[1:])
+    return {"nodes": count, "length": length, **seconds}
+
+
 def run(effort: Effort) -> dict[str, Any]:
     tiny = effort == TINY
     skipped = {}
@@ -203,12 +246,16 @@ def run(effort: Effort) -> dict[str, Any]:
         skipped["Flower"] = why
     if (why := missing("aiohttp")) is not None:
         skipped["HTTP"] = why
+    if (why := missing("flwr.serverapp", "ray")) is not None:
+        skipped["Ray"] = why
     calls, grid, http = [(40, 100_000)], [(100, 100_000), (500, 100_000)], [(12, 1_000_000)]
+    ray = [] if tiny else [(100, 100_000, 3), (100, 1_000_000, 2)]
     if tiny:
         calls = grid = http = [(6, 50)]
     return {
         "calls": [_calls(*size) for size in calls],
         "grid": [] if "Flower" in skipped else [_grid(*size) for size in grid],
         "http": [] if "HTTP" in skipped else [_http(*size) for size in http],
+        "ray": [] if "Ray" in skipped else [_ray(*size) for size in ray],
         "skipped": skipped,
     }

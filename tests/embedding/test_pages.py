@@ -12,6 +12,7 @@ import pytest
 
 import fedcore
 from secagg.embedding import __main__ as command
+from secagg.embedding import conformance
 
 PAGE = Path(fedcore.__file__).parent / "EMBEDDING.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -48,7 +49,9 @@ def prepared(folder: Path, *nodes: str) -> None:
 
 def test_an_adapter_s_own_tests_are_a_few_lines(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(FILES["test_mine.py"], encoding="utf-8")
-    assert f"{len(conformance.CASES)} passed" in run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py")
+    assert f"{len(conformance.CASES)} passed" in run(
+        tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"
+    )
 
 
 @pytest.mark.host
