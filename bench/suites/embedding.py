@@ -59,14 +59,14 @@ class Nodes:
         self.elsewhere = [MemoryStore() for _ in self.keys]
         self.folder = folder
         self.decryptors = [f"node-{i}" for i in range(min(count, DECRYPTORS))]
-
-    def participant(self, i: int) -> Participant:
-        """Start node i's process, as far as its state is concerned."""
-        oneshot = OneShotPolicy(
+        self.oneshot = OneShotPolicy(
             known=self.registry.identities,
             decryptors=self.registry.named(self.decryptors),
             require_post_quantum=kem.AVAILABLE,
         )
+
+    def participant(self, i: int) -> Participant:
+        """Start node i's process, as far as its state is concerned."""
         if self.folder is not None:
             home = self.folder / f"node-{i}"
             home.mkdir(exist_ok=True, mode=0o700)
@@ -78,7 +78,7 @@ class Nodes:
                 store=rounds,
                 counter=StoredCounter(counter),
                 ledger=ParticipationLedger(ledger),
-                oneshot=oneshot,
+                oneshot=self.oneshot,
             )
             one._owned = stores  # noqa: SLF001 - as `Participant.open`, without reading a registry of so many
             return one
@@ -88,7 +88,7 @@ class Nodes:
             store=MappingStore(self.states[i]),
             counter=StoredCounter(self.elsewhere[i]),
             ledger=ParticipationLedger(self.elsewhere[i]),
-            oneshot=oneshot,
+            oneshot=self.oneshot,
         )
 
     def committee(self) -> Committee:

@@ -236,17 +236,21 @@ class OneShotRound(AnyRound[Node]):
 
     def _requests(self, server: OneShotServer) -> dict[Node, bytes]:
         """Return what each member is asked, with everything again that it must know for its answer."""
-        requests = {}
+        asked: dict[Identity, Node] = {}
         for member in sorted(server.progress.missing):
             node = self._named.get(member, self._committee.nodes.get(member))
-            if node not in self._nodes:
+            if node in self._nodes:
+                asked[member] = node
+                self._identities.setdefault(node, member)
+            else:
                 server.drop(member)
                 self._committee.lost(member)
-                continue
-            self._identities.setdefault(node, member)
-            frames = [effect.frame.buffer() for effect in server.resend(member) if isinstance(effect, Send)]
-            requests[node] = bundled(self.parameters.round_id, frames)
-        return requests
+        frames: dict[Identity, list[Buffer]] = {member: [] for member in asked}
+        for effect in server.resend(*asked):
+            if isinstance(effect, Send) and effect.to is not None:
+                frames[effect.to].append(effect.frame.buffer())
+        round_id = self.parameters.round_id
+        return {node: bundled(round_id, frames[member]) for member, node in asked.items()}
 
     def _answer(self, node: Node, reply: bytes) -> bool:
         """Take a member's answer."""

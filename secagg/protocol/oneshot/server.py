@@ -223,16 +223,29 @@ class OneShotServer:
         self._dealt |= Counter(dict.fromkeys(since, len(self._order)))
         return self._deal_to(since, len(self._order))
 
-    def resend(self, member: Identity) -> list[Effect]:
-        """Everything that a member, or an edge, must get again when it was restarted."""
+    def resend(self, *parties: Identity) -> list[Effect]:
+        """Everything that members, or edges, must get again when they were restarted.
+
+        Dealings for several members at once cost as much as those for one.
+        """
+        if self._phase is None:
+            return []
+        known = self._view.committee.index
+        members = {one: known[one] for one in parties if one in known and one not in self._wanted}
+        effects: list[Effect] = [self._send(member, self.parameters_frame) for member in members]
+        for dealt in sorted({self._dealt[index] for index in members.values()}):
+            since = {index: 0 for index in members.values() if self._dealt[index] == dealt}
+            effects += self._deal_to(since, dealt)
+        for party in parties:
+            effects += self._request_again(party)
+        return effects
+
+    def _request_again(self, member: Identity) -> list[Effect]:
         index = self._view.committee.index.get(member)
         if self._phase is OneShotPhase.FETCH and member in self._wanted:
             return self._request(member, self._phase)
-        if index is None or self._phase is None:
-            return []
-        effects: list[Effect] = [self._send(member, self.parameters_frame)]
-        effects += self._deal_to({index: 0}, self._dealt[index])
-        if index in self._asked_indices():
+        effects: list[Effect] = []
+        if self._phase is not None and index in self._asked_indices():
             if self._phase is OneShotPhase.OPEN:  # which sum it is that it signed
                 effects += self._request(member, OneShotPhase.AGREE)
             if self._view.committee.active or self._phase is not OneShotPhase.OPEN:
