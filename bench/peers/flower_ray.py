@@ -32,7 +32,7 @@ def _is_gone(context: Any) -> bool:
     return bool(context.node_config["partition-id"] % 10 == 9)
 
 
-def _apps(kind: str, nodes: int, length: int, rounds: int, home: str, seconds: list[float]) -> Any:
+def apps(kind: str, nodes: int, length: int, rounds: int, home: str, seconds: list[float]) -> Any:
     """Return server and client of Flower's Message API."""
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
@@ -109,7 +109,7 @@ def _apps(kind: str, nodes: int, length: int, rounds: int, home: str, seconds: l
     return server, client
 
 
-def _secagg_plus(nodes: int, length: int, rounds: int, seconds: list[float]) -> Any:
+def secagg_plus(nodes: int, length: int, rounds: int, seconds: list[float]) -> Any:
     """Return server and client of Flower's older interface, which its SecAgg+ needs."""
     from flwr.client import ClientApp, NumPyClient
     from flwr.client.mod import secaggplus_mod
@@ -167,9 +167,9 @@ def main(kind: str, nodes: int, length: int, rounds: int) -> list[float]:
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as home:
         if kind == "secagg+":
-            server, client = _secagg_plus(nodes, length, rounds, seconds)
+            server, client = secagg_plus(nodes, length, rounds, seconds)
         else:
-            server, client = _apps(kind, nodes, length, rounds, home, seconds)
+            server, client = apps(kind, nodes, length, rounds, home, seconds)
         logging.getLogger("flwr").setLevel(logging.ERROR)
         resources = {"num_cpus": 1, "num_gpus": 0.0}
         run_simulation(server, client, nodes, backend_config={"client_resources": resources})

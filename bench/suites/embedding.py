@@ -226,11 +226,11 @@ def _http(count: int, length: int) -> dict[str, Any]:
     return {"nodes": count, "length": length, "seconds": asyncio.run(run()), "trips": dict(phases)}
 
 
-def _ray(count: int, length: int, rounds: int) -> dict[str, Any]:
-    """Rounds of Flower's Ray simulation, each kind in a process of its own, but for the first round."""
+def _in_flower(peer: str, count: int, length: int, rounds: int) -> dict[str, Any]:
+    """The median of whole rounds inside Flower, but for the first, each kind in a process of its own."""
     seconds = {}
     for kind in KINDS:
-        command = [sys.executable, "-m", "bench.peers.flower_ray", kind, *map(str, (count, length, rounds))]
+        command = [sys.executable, "-m", f"bench.peers.{peer}", kind, *map(str, (count, length, rounds))]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         took = json.loads(done.stdout.splitlines()[-1])
         if len(took) != rounds:
@@ -249,13 +249,15 @@ def run(effort: Effort) -> dict[str, Any]:
     if (why := missing("flwr.serverapp", "ray")) is not None:
         skipped["Ray"] = why
     calls, grid, http = [(40, 100_000)], [(100, 100_000), (500, 100_000)], [(12, 1_000_000)]
-    ray = [] if tiny else [(100, 100_000, 3), (100, 1_000_000, 2)]
+    ray = [] if tiny else [(100, 100_000, 3), (100, 1_000_000, 3)]
+    link = [] if tiny else [(5, 100_000, 4)]
     if tiny:
         calls = grid = http = [(6, 50)]
     return {
         "calls": [_calls(*size) for size in calls],
         "grid": [] if "Flower" in skipped else [_grid(*size) for size in grid],
         "http": [] if "HTTP" in skipped else [_http(*size) for size in http],
-        "ray": [] if "Ray" in skipped else [_ray(*size) for size in ray],
+        "ray": [] if "Ray" in skipped else [_in_flower("flower_ray", *size) for size in ray],
+        "superlink": [] if "Ray" in skipped else [_in_flower("flower_superlink", *size) for size in link],
         "skipped": skipped,
     }
