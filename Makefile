@@ -28,7 +28,7 @@ PYTHONS ?= $(wildcard $(addprefix $(HOME)/.pyenv/versions/3.,$(addsuffix .*/bin/
 DOCUMENTED := secagg $(addprefix secagg.,kernels primitives messages protocol store store.sql audit registry embedding service transcript) \
 	fedcore $(addprefix fedcore.,rounds strategies codec learners data statistics evaluation privacy adversaries experiments)
 
-.PHONY: demo test test-fast test-exhaustive test-lowest test-pythons test-hosts docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench clean
+.PHONY: demo test test-fast test-exhaustive test-lowest test-pythons test-hosts docs test-c test-arm test-ct test-soak mutants fuzz fuzz-py check lint type fmt vectors bench wheel clean
 .SECONDARY:
 
 demo: $(DEMO_STAMP)
@@ -59,6 +59,10 @@ test-pythons:
 # Other stacks, each in an environment of its own: it installs beside them, and their adapters pass.
 test-hosts: $(STAMP)
 	$(BIN)/python .ci/hosts.py $(HOSTS)
+
+# What others install: an sdist, wheels for x86_64 and aarch64, in build/wheels/dist; tried where they run.
+wheel:
+	$(PYTHON) .ci/wheels.py
 
 test-soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
