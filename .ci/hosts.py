@@ -38,7 +38,7 @@ HOSTS = (
     Host("flare", ("nvflare>=2.9,<3", "numpy>=2"), "nvflare", (HOSTS_TESTS,)),
     Host("flare-numpy-1", ("nvflare>=2.9,<3", "numpy<2"), "nvflare"),
     Host("declearn", ("declearn[websockets]>=2.8,<3", "numpy>=2"), "declearn", (HOSTS_TESTS,)),
-    Host("pfl", ("pfl>=0.5", "numpy>=2"), "pfl"),
+    Host("pfl", ("pfl>=0.5", "numpy>=2"), "pfl", (f"{HOSTS_TESTS}/test_pfl.py",)),
     Host("openfl", ("openfl>=1.9", "numpy<2"), "openfl"),
 )
 

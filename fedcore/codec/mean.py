@@ -28,6 +28,7 @@ from secagg import (
     arrays_digest,
     context_digest,
 )
+from secagg.kernels import UIntArray
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 COUNTS = ("updates_clipped", "weights_capped", "metrics_clipped")
@@ -270,11 +271,16 @@ class Mean:
 
         raises  SpoiledError: a sum that cannot be; CodecError
         """
+        return self.decode_sum(parameters, model, result.total, len(result.survivors))
+
+    def decode_sum(
+        self, parameters: RoundParameters, model: Arrays, total: UIntArray, clients: int
+    ) -> MeanResult:
+        """Decode a sum over so many clients, as `decode`. total: (vector_length,)."""
         names, size = self._names(model), self._size(model)
         codec = self._codec_of(parameters, size)
-        clients = len(result.survivors)
-        decoded = codec.decode(result.total[: -len(COUNTS)], clients)
-        counts = dict(zip(COUNTS, map(int, result.total[-len(COUNTS) :]), strict=True))
+        decoded = codec.decode(total[: -len(COUNTS)], clients)
+        counts = dict(zip(COUNTS, map(int, total[-len(COUNTS) :]), strict=True))
         for name, count in counts.items():
             if count > clients:
                 raise SpoiledError(f"total: {name} is {count}, of {clients} clients")
@@ -309,7 +315,7 @@ class Mean:
                 f"or weight_cap = {self.weight_cap} above the weights; lower them, or raise bits from "
                 f"{self.bits}",
                 ImpreciseWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return noise
 

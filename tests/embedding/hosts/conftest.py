@@ -7,5 +7,6 @@ HOSTS = {
     "test_flower_superlink.py": "flwr",
     "test_flare.py": "nvflare",
     "test_declearn.py": "declearn",
+    "test_pfl.py": "pfl",
 }
 collect_ignore = [file for file, package in HOSTS.items() if find_spec(package) is None]
