@@ -30,6 +30,10 @@ class Host:
 
 OLDEST = ("numpy==1.26.0", "cffi==1.16.0", "cryptography==40.0.2", "pynacl==1.5.0")
 CORE = ("tests/protocol/client", "tests/protocol/server", "tests/protocol/test_round.py")
+# What its workflow interface needs beside, in versions that go together.
+OPENFL = ("openfl==1.9", "dill==0.3.6", "metaflow==2.7.15", "nbdev==2.3.37", "fastcore<1.8", "execnb==0.1.14")
+OPENFL = (*OPENFL, "ray", "tabulate", "numpy<2")
+SYFT_FLWR = ("syft-flwr==0.4.3", "syft-rds<0.6")
 HOSTS = (
     Host("oldest-core", OLDEST, "cryptography", (*CORE, "tests/embedding/test_participant.py")),
     Host("flower-1.23", ("flwr==1.23.0", "numpy<2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
@@ -39,7 +43,8 @@ HOSTS = (
     Host("flare-numpy-1", ("nvflare>=2.9,<3", "numpy<2"), "nvflare"),
     Host("declearn", ("declearn[websockets]>=2.8,<3", "numpy>=2"), "declearn", (HOSTS_TESTS,)),
     Host("pfl", ("pfl>=0.5", "numpy>=2"), "pfl", (f"{HOSTS_TESTS}/test_pfl.py",)),
-    Host("openfl", ("openfl>=1.9", "numpy<2"), "openfl"),
+    Host("openfl", OPENFL, "openfl", (f"{HOSTS_TESTS}/test_openfl.py",)),
+    Host("syft-flwr", SYFT_FLWR, "syft_flwr", (f"{HOSTS_TESTS}/test_syft_flwr.py",)),
 )
 
 

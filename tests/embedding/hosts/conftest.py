@@ -8,5 +8,7 @@ HOSTS = {
     "test_flare.py": "nvflare",
     "test_declearn.py": "declearn",
     "test_pfl.py": "pfl",
+    "test_openfl.py": "openfl",
+    "test_syft_flwr.py": "syft_flwr",
 }
 collect_ignore = [file for file, package in HOSTS.items() if find_spec(package) is None]
