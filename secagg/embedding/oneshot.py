@@ -34,7 +34,7 @@ from secagg.messages.oneshot import (
     SumProposal,
     decode_oneshot,
 )
-from secagg.params import Buffer, Identity, require
+from secagg.params import ROUND_ID_BYTES, Buffer, Identity, require
 from secagg.params_oneshot import OneShotPolicy
 from secagg.protocol.oneshot import Contributor, DecryptorSession, read_parameters
 from secagg.store import LedgerError, ParticipationLedger, StoredIds
@@ -142,11 +142,12 @@ class OneShotNode:
 
     def _step(self, epoch: _Epoch, effects: list[Effect]) -> list[Effect]:
         """Keep what follows from a frame; sums are consented to in between."""
-        self._keep(epoch, effects)
         for effect in effects:
             if isinstance(effect, RosterAccepted):
                 self._make_room(epoch, effect.round_id)
-            elif isinstance(effect, SignWanted):
+        self._keep(epoch, effects)
+        for effect in effects:
+            if isinstance(effect, SignWanted):
                 self._consents(epoch, effect)
                 effects = epoch.session.sign(effect.round_id)
                 self._keep(epoch, effects)
@@ -255,9 +256,10 @@ class OneShotNode:
         name = f"{_EPOCHS}{epoch_id.hex()}"
         if (data := means.store.get(name)) is None:
             return None
+        began, rounds, snapshot = _loaded(data)
         try:
             session, _ = DecryptorSession.restore(
-                data[_TIME_BYTES:], signer=means.signer, policy=self._policy, releases=released, **self._ids
+                snapshot, signer=means.signer, policy=self._policy, releases=released, **self._ids
             )
         except ParameterError as error:
             _log.warning("epoch %s cannot be gone on with: %s", epoch_id.hex()[:8], error)
@@ -265,8 +267,7 @@ class OneShotNode:
             return None
         if session.silent:
             _log.warning("epoch %s: its state was set back: we sign nothing in it", epoch_id.hex()[:8])
-        began = int.from_bytes(data[:_TIME_BYTES], "big") / 1000
-        epoch = _Epoch(epoch_id, session, began, max(session.releases, released))
+        epoch = _Epoch(epoch_id, session, began / 1000, max(session.releases, released), rounds)
         self._held[epoch_id] = epoch
         return epoch
 
@@ -308,7 +309,15 @@ class _Epoch:
         return f"{_EPOCHS}{self.epoch_id.hex()}"
 
     def dump(self) -> bytes:
-        return int(self.began * 1000).to_bytes(_TIME_BYTES, "big") + self.session.snapshot()
+        head = int(self.began * 1000).to_bytes(_TIME_BYTES, "big") + bytes([len(self.rounds)])
+        return head + b"".join(self.rounds) + self.session.snapshot()
+
+
+def _loaded(data: bytes) -> tuple[int, list[bytes], bytes]:
+    """Return when an epoch began, its rounds, and the snapshot, as `_Epoch.dump` has them."""
+    at, count = _TIME_BYTES + 1, data[_TIME_BYTES]
+    rounds = [data[i : i + ROUND_ID_BYTES] for i in range(at, at + count * ROUND_ID_BYTES, ROUND_ID_BYTES)]
+    return int.from_bytes(data[:_TIME_BYTES], "big"), rounds, data[at + count * ROUND_ID_BYTES :]
 
 
 class _Told:

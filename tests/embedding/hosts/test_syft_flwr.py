@@ -1,4 +1,4 @@
-"""syft-flwr's handling of messages, both ways, around the Flower adapter as it is. Its files are not tried."""
+"""syft-flwr's handling of messages, both ways, around the Flower adapter as it is; not its files."""
 
 from __future__ import annotations
 
