@@ -106,11 +106,13 @@ class ParticipationLedger:
 
         One that was spent is refused whatever `repeats` says: the sum that it may be in nobody here signed.
         """
-        open_ = {name.split("/")[-2]: name for name in self._store.names(f"{_OPEN}{subject.hex()}/")}
+        open_: dict[str, set[bytes | None]] = {}
+        for name in self._store.names(f"{_OPEN}{subject.hex()}/"):
+            open_.setdefault(name.split("/")[-2], set()).add(self._store.get(name))
         found = sorted(client for client in clients if client.hex() in open_)
         if not found:
             return ()
-        spent = [client for client in found if self._store.get(open_[client.hex()]) == _SPENT]
+        spent = [client for client in found if _SPENT in open_[client.hex()]]
         if spent:
             detail = f"{len(spent)} clients uploaded about this subject, once for all"
             raise LedgerError([Concern(ConcernKind.REPEATED, tuple(spent), detail)])

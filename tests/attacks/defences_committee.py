@@ -375,8 +375,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "phone: looked at once more",
         _CLIENT,
-        "            if told or round_id in uploaded:\n",
-        "            if False:\n",
+        "            if round_id in uploaded:\n                return False\n            try:\n                settings.ledger.spend(subject, round_id, me, settings.wall(), again=settings.again)\n            except LedgerError:\n                return False\n",
+        "            settings.ledger.spend(subject, round_id, me, settings.wall(), again=True)\n",
         "two sessions of one client upload once",
     ),
     Defence(

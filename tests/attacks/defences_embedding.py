@@ -6,6 +6,9 @@ from tests.attacks.defence import Defence
 
 _NODE = "secagg.embedding.participant"
 _ROUND = "secagg.embedding.round"
+_ANY = "secagg.embedding.any_round"
+_ONE = "secagg.embedding.oneshot"
+_ONE_ROUND = "secagg.embedding.oneshot_round"
 _MEAN = "fedcore.codec.mean"
 
 DEFENCES: tuple[Defence, ...] = (
@@ -33,7 +36,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "embedding: another process made this step",
         _NODE,
-        "            raise _Declining(LossReason.SET_BACK, str(error)) from error\n\n    def _consents",
+        "            raise Declining(LossReason.SET_BACK, str(error)) from error\n\n    def _consents",
         "            pass\n\n    def _consents",
         "of two processes with one state, one answers",
     ),
@@ -54,7 +57,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "embedding: the context is that of the node",
         _NODE,
-        "        about = _told(given.context)\n",
+        "        about = told(given.context)\n",
         "        about = parameters.context\n",
         "a vector goes into no round about something else",
     ),
@@ -102,15 +105,15 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     Defence(
         "embedding: a node is who signed",
-        _ROUND,
+        _ANY,
         "        if identity not in self._admitted:\n",
         "        if False:\n",
         "who is not enrolled, or was excluded, has no part",
     ),
     Defence(
         "embedding: one identity, one node",
-        _ROUND,
-        "        if identity in self._named:\n",
+        _ANY,
+        "        if self._named.get(identity, node) != node:\n",
         "        if False:\n",
         "a stolen key takes nobody's place who is there",
     ),
@@ -190,6 +193,153 @@ DEFENCES: tuple[Defence, ...] = (
         "        if turn.owner == get_ident():  #",
         "        if False:  #",
         "a vector that asks its own participant does not hang",
+    ),
+    Defence(
+        "one upload: a node without a policy for it",
+        _NODE,
+        '            raise Declining(RefusalReason.POLICY, "we take no request of the one-upload protocol")\n',
+        "            raise KeyError\n",
+        "a node takes part in no protocol that it was not told of",
+    ),
+    Defence(
+        "one upload: it is kept before it leaves",
+        _ONE,
+        'means.store.put({f"{name}/upload": session.snapshot(), f"{name}/began": began})',
+        "pass",
+        "asked again a node sends what it sent",
+    ),
+    Defence(
+        "one upload: the counter is asked",
+        _ONE,
+        '        if means.counter.value(counted):\n            raise Declining(LossReason.FORGOTTEN, "we uploaded',
+        '        if False:\n            raise Declining(LossReason.FORGOTTEN, "we uploaded',
+        "a node that forgot its upload makes no other",
+    ),
+    Defence(
+        "one upload: about a subject once",
+        _ONE,
+        "        return self._ledger.told(self._subject, self._client)\n",
+        "        return False\n",
+        "what was uploaded must be presumed summed",
+    ),
+    Defence(
+        "ledger: a vector is spent once",
+        "secagg.store.ledger",
+        "            if not again and self.told(subject, client):\n",
+        "            if False:\n",
+        "of two uploads about one subject one leaves",
+    ),
+    Defence(
+        "ledger: what was spent is in no other sum",
+        "secagg.store.ledger",
+        "        if spent:\n",
+        "        if False:\n",
+        "a vector whose sum its client never signed is in no sum that it signs",
+    ),
+    Defence(
+        "one upload: decryptors' ledger",
+        _ONE,
+        "            self._means.ledger.sign(\n                parameters.contexts[0],\n                parameters.round_id,\n                wanted.survivors,\n                floor=parameters.colluding + 2,\n            )\n",
+        "            pass\n",
+        "decryptors sign no two sums that differ by one",
+    ),
+    Defence(
+        "one upload: decryptors consent",
+        _ONE,
+        "                self._consent(parameters, wanted.finished, wanted.survivors)\n",
+        "                pass\n",
+        "an operator may refuse a sum",
+    ),
+    Defence(
+        "one upload: one context",
+        _ONE,
+        "        if len(parameters.contexts) != 1:\n",
+        "        if False:\n",
+        "a sum is about something that the ledger knows",
+    ),
+    Defence(
+        "one upload: who is no decryptor makes no keys",
+        _ONE,
+        "        if decryptors is not None and self._means.signer.identity not in decryptors:\n",
+        "        if False:\n",
+        "a node holds no secrets of others unless its registry says so",
+    ),
+    Defence(
+        "one upload: of two processes one signs",
+        _ONE,
+        "                    counter.advance(_counter_of(epoch.epoch_id), epoch.session.releases)\n",
+        "                    pass\n",
+        "a state that was set back is noticed",
+    ),
+    Defence(
+        "one upload: a state that was set back",
+        _ONE,
+        "snapshot, signer=means.signer, policy=self._policy, releases=released, **self._ids",
+        "snapshot, signer=means.signer, policy=self._policy, releases=0, **self._ids",
+        "a decryptor signs nothing that it may have signed otherwise",
+    ),
+    Defence(
+        "one upload: an epoch whose secrets are gone",
+        _ONE,
+        "        if means.counter.value(_counter_of(epoch_id)):\n",
+        "        if False:\n",
+        "an epoch has one key of a decryptor",
+    ),
+    Defence(
+        "one upload: epochs end",
+        _ONE,
+        "            if self._means.wall() - one.began >= self._epoch_s:\n",
+        "            if False:\n",
+        "secrets that open uploads are wiped in time",
+    ),
+    Defence(
+        "one upload: earlier epochs are left",
+        _ONE,
+        "            if other is not epoch and other.began <= epoch.began:\n",
+        "            if False:\n",
+        "a decryptor keeps the secrets of one epoch",
+    ),
+    Defence(
+        "one upload: old rounds are left",
+        _ONE,
+        "            epoch.session.close_round(one)\n",
+        "            pass\n",
+        "an epoch does not grow with its rounds",
+    ),
+    Defence(
+        "one upload: a review of something else",
+        _ONE_ROUND,
+        "        if member in server.progress.missing:  #",
+        "        if False:  #",
+        "a decryptor that has seen other uploads is named",
+    ),
+    Defence(
+        "one upload: the server's ledger takes a vector once",
+        _ONE_ROUND,
+        "        if known and identity not in server.uploads:\n",
+        "        if False:\n",
+        "a server that keeps a ledger sums no vector twice",
+    ),
+    Defence(
+        "one upload: the server's ledger allows the sum",
+        _ONE_ROUND,
+        "            self._ask_ledger(server.proposed)\n",
+        "            pass\n",
+        "nobody is asked to sign what the ledger refuses",
+    ),
+    Defence(
+        "one upload: a committee bears so many losses",
+        "secagg.embedding.committee",
+        "        return len(away | self._lost) <= self.view.numbers.dropouts // 2\n",
+        "        return True\n",
+        "a committee is formed anew before its sums fail",
+    ),
+    Defence(
+        "one upload: a committee has its time",
+        "secagg.embedding.committee",
+        "        if self.view is None or self.clock() - self._formed >= self.epoch_s:\n",
+        "        if self.view is None:\n",
+        "epochs are short",
     ),
     Defence(
         "exchange: a model is stored as it is",

@@ -248,7 +248,7 @@ DEFENCES = (
     Defence(
         "seat: rounds are not begun again",
         _KEEPING,
-        "        if self._means.counter.value(_counter_name(parameters.round_id)):  #",
+        "        if self._means.counter.value(counter_name(parameters.round_id)):  #",
         "        if False:  #",
         "a client that lost its secrets stays out of the round",
     ),

@@ -397,7 +397,7 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "ledger: repeated vectors",
         _LEDGER,
-        "found = sorted(client for client in clients if client.hex() in known)",
+        "found = sorted(client for client in clients if client.hex() in open_)",
         "found = list[bytes]()",
         "a vector of a round without result does not come again unnoticed",
     ),

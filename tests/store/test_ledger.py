@@ -268,3 +268,37 @@ def test_a_vector_of_an_aborted_round_is_remembered_beyond_the_sum_of_a_later_on
         book.uploaded(SUBJECT, number * 16, one, 0)
     book.released(SUBJECT, b"2" * 16, [one])
     assert [c.clients for c in book.check_clients(SUBJECT, [one])] == [(one,)]
+
+
+def test_a_vector_is_spent_once() -> None:
+    book, (me, other) = ledger(), names([1, 2])
+    book.spend(SUBJECT, b"1" * 16, me, 0)
+    for number in (1, 2):
+        with pytest.raises(LedgerError, match="uploaded before, and must be presumed summed") as caught:
+            book.spend(SUBJECT, bytes([number]) * 16, me, 0)
+        assert caught.value.concerns[0].kind is ConcernKind.REPEATED
+    book.spend(SUBJECT, b"2" * 16, me, 0, again=True)
+    book.spend(SUBJECT, b"1" * 16, other, 0)
+    book.spend(OTHER, b"1" * 16, me, 0)
+    assert book.told(SUBJECT, me)
+
+
+@pytest.mark.parametrize("repeats", ["warn", "refuse"])
+def test_what_was_spent_is_in_no_other_sum_until_it_is_known_which_it_was_in(repeats: str) -> None:
+    book, (me, other) = ledger(repeats=repeats), names([1, 2])
+    book.spend(SUBJECT, b"1" * 16, me, 0)
+    with pytest.raises(LedgerError, match="1 clients uploaded about this subject, once for all"):
+        book.check_clients(SUBJECT, [me, other])
+    assert book.check_clients(SUBJECT, [other]) == ()
+    book.released(SUBJECT, b"1" * 16, [me, other])
+    assert book.check_clients(SUBJECT, [me]) == ()
+
+
+def test_of_a_vector_that_was_spent_and_uploaded_the_spending_counts() -> None:
+    """Whatever the order of their rounds' names."""
+    for spent, opened in ((b"1", b"2"), (b"2", b"1")):
+        book, (me,) = ledger(), names([1])
+        book.uploaded(SUBJECT, opened * 16, me, 0)
+        book.spend(SUBJECT, spent * 16, me, 0, again=True)
+        with pytest.raises(LedgerError, match="once for all"):
+            book.check_clients(SUBJECT, [me])
