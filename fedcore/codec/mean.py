@@ -84,13 +84,16 @@ class Mean:
     only_metrics: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("bits", "weight_cap"):
+            whole = isinstance(getattr(self, name), int) and not isinstance(getattr(self, name), bool)
+            require(whole, name, "a whole number", getattr(self, name))
         require(2 <= self.bits <= 40, "bits", "in 2..40", self.bits)
+        require(_is_number(self.clip), "clip", "a number", self.clip)
         object.__setattr__(self, "clip", float(self.clip))  # 1 and 1.0 are one setting, and one context
-        ranges = {name: (float(low), float(high)) for name, (low, high) in self.metrics.items()}
-        for name, (low, high) in ranges.items():
-            finite = bool(np.isfinite(low) and np.isfinite(high))
-            require(finite and low < high, f"metrics.{name}", "a range (low, high)", (low, high))
+        require(isinstance(self.metrics, Mapping), "metrics", "ranges by name", self.metrics)
+        ranges = {name: _range(name, value) for name, value in self.metrics.items()}
         object.__setattr__(self, "metrics", MappingProxyType(dict(sorted(ranges.items()))))
+        require(not isinstance(self.keep, str), "keep", "a set of names", self.keep)
         object.__setattr__(self, "keep", frozenset(self.keep))
         require(
             bool(self.metrics) or not self.only_metrics, "metrics", "named, where nothing else is told", {}
@@ -149,6 +152,9 @@ class Mean:
         others   as `RoundParameters`: minimum_cohort, minimum_survivors, suite
         """
         codec = self._codec(clients)
+        for name in self._names(model):
+            if not np.isfinite(model[name]).all():
+                raise CodecError(f"model: {name} must be finite, has {np.asarray(model[name]).min()}")
         return RoundParameters(
             round_id=entropy(16),
             vector_length=codec.length(self._size(model)) + len(COUNTS),
@@ -207,6 +213,10 @@ class Mean:
             - np.ravel(np.asarray(model[name]))
             for name in names
         ]
+        for name, part in zip(names, parts, strict=True):
+            if not np.isfinite(part).all():
+                at = int(np.argmin(np.isfinite(part)))
+                raise CodecError(f"update: {name} must be finite, entry {at} minus the model's is {part[at]}")
         delta = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         clipped = bool(np.max(np.abs(delta), initial=0.0) > self.clip)
         precise, outside = self._scaled(metrics)
@@ -239,9 +249,16 @@ class Mean:
     def _check_update(self, names: list[str], model: Arrays, update: Arrays) -> None:
         if self.only_metrics:
             return
-        if other := set(names) ^ (set(update) - self.keep):
-            raise CodecError(f"update: {min(other)} is not in both, update and model")
+        for there, lacking, in_which in (
+            (set(names), set(update), "model"),
+            (set(update), set(names), "update"),
+        ):
+            if other := there - lacking - self.keep:
+                raise CodecError(f"update: {min(other)} is in the {in_which} only, names must be the same")
         for name in names:
+            kind = np.asarray(update[name]).dtype
+            if kind.kind not in "fiub":
+                raise CodecError(f"update: {name} must be of floats, is of {kind}")
             if np.shape(update[name]) != np.shape(model[name]):
                 raise CodecError(
                     f"update: {name} must have shape {np.shape(model[name])}, has {np.shape(update[name])}"
@@ -256,6 +273,9 @@ class Mean:
         ):
             if other:
                 raise CodecError(f"metrics: {min(other)} is {what}, agreed on are {known}")
+        for name in self.metrics:
+            if not _is_number(metrics[name]):
+                raise CodecError(f"metrics: {name} must be a number, is {metrics[name]!r}")
         values = np.array([float(metrics[name]) for name in self.metrics])
         if not np.isfinite(values).all():
             name = list(self.metrics)[int(np.argmin(np.isfinite(values)))]
@@ -318,6 +338,21 @@ class Mean:
                 stacklevel=4,
             )
         return noise
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) or (
+        isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iuf"
+    )
+
+
+def _range(name: str, value: object) -> tuple[float, float]:
+    """Return the range of a metric. Raises SettingError."""
+    right = isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+    low, high = map(float, value) if right else (0.0, 0.0)  # type: ignore[call-overload]
+    finite = bool(np.isfinite(low) and np.isfinite(high))
+    require(finite and low < high, f"metrics.{name}", "a range (low, high)", value)
+    return low, high
 
 
 def _single(array: NDArray[Any]) -> bool:

@@ -130,7 +130,7 @@ def answer_mean(
     """Answer a request of a round of means. Nothing raises, whatever the server sends: see `Participant`.
 
     model   returns the model as this node was given it; called when the vector is wanted
-    train   trains on it; called once in a round
+    train   trains on a copy of it; called once in a round
     config  what else the node was told: it is in the round's context, so that all were told the same
 
     For the ledger all rounds of such means of one model are one question, whatever the configuration.
@@ -142,7 +142,10 @@ def answer_mean(
         return mean.context(given[0], canonical(config or {}))
 
     def vector(parameters: RoundParameters | OneShotParameters) -> Vector:
-        trained = train(given[0])
+        # A copy: most training changes what it is given.
+        trained = train({name: np.array(array) for name, array in given[0].items()})
+        if not isinstance(trained, Trained):
+            raise TypeError(f"train: must return Trained, returned {type(trained).__name__}")
         told = {name: trained.metrics[name] for name in mean.metrics if name in trained.metrics}
         return mean.source(parameters, given[0], trained.arrays, weight=trained.weight, metrics=told)
 
@@ -171,6 +174,8 @@ def answer_packed(participant: Answering, mean: Mean, train: Train, message: byt
     end, config = _SIZE + int.from_bytes(message[:_SIZE], "big"), dict[str, Any]()
 
     def model() -> Arrays:
+        if len(message) <= end:
+            raise ValueError("the request that wants a vector brought no model")
         start = end + _SIZE + int.from_bytes(message[end : end + _SIZE], "big")
         told, file = json.loads(message[end + _SIZE : start]), io.BytesIO(message[start:])
         with zipfile.ZipFile(file) as members:
@@ -216,6 +221,8 @@ class SecureMean:
         self, model: Arrays, nodes: Collection[Node], config: Mapping[str, Any] | None = None
     ) -> Iterator[AnyRound[Node]]:
         """Yield rounds about a model, each to be iterated, until one has a sum."""
+        if not isinstance(self.committee, Committee | None):
+            raise SettingError(f"committee: must be a Committee, is {self.committee!r}")
 
         def make(excluded: frozenset[Identity]) -> AnyRound[Node]:
             parameters = self.mean.round(
@@ -245,7 +252,8 @@ class SecureMean:
     def _observe(self, event: Any) -> None:  # noqa: ANN401 - whatever happens
         if isinstance(event, Loss):
             phase = event.phase.name.replace("_", " ").lower()
-            _log.warning("node %s is lost in %s: %s %s", event.node, phase, event.reason, event.detail)
+            why = f"{event.reason}: {event.detail}" if event.detail else event.reason
+            _log.warning("node %s is lost in %s: %s", event.node, phase, why)
         if self.observer is not None:
             self.observer(event)
 

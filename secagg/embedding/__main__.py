@@ -1,4 +1,7 @@
-"""Make a node's folder: python -m secagg.embedding FOLDER... prints the lines that enrol them."""
+"""Make a node's folder: python -m secagg.embedding FOLDER... prints the lines that enrol them.
+
+Of a folder that has a key already it prints the line of that key.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from secagg.embedding import Registry, write_key
+from secagg.embedding import Registry, read_key, write_key
 from secagg.errors import SecAggError
+from secagg.registry.names import check_name
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,8 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     made: list[tuple[str, bytes]] = []
     try:
         for folder in parser.parse_args(arguments).folders:
+            name, path = folder.resolve().name, folder / "party.key"
+            check_name(name)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            made.append((folder.resolve().name, write_key(folder / "party.key").identity))
+            key = read_key(path) if path.exists() else write_key(path)
+            made.append((name, key.identity))
         sys.stdout.write(Registry.of(made).dump())
     except (SecAggError, OSError) as error:
         sys.stderr.write(f"{error}\n")

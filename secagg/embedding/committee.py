@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from secagg.errors import RegistryError
 from secagg.params import Entropy, Identity, ThreatModel, require
 from secagg.params_oneshot import CommitteeParameters
 from secagg.protocol.oneshot import CommitteeView
@@ -49,6 +50,8 @@ class Committee:
 
     def __post_init__(self) -> None:
         require(self.epoch_s > 0, "epoch_s", "above 0", self.epoch_s)
+        names = self.decryptors == "all" or not isinstance(self.decryptors, str)
+        require(names, "decryptors", "names, or 'all'", self.decryptors)
         self.parameters()
 
     def parameters(self) -> CommitteeParameters:
@@ -63,8 +66,18 @@ class Committee:
         )
 
     def candidates(self, registry: Registry) -> frozenset[Identity]:
-        """Return who may be a member. Raises RegistryError: one is not enrolled."""
-        return registry.identities if self.decryptors == "all" else registry.named(self.decryptors)
+        """Return who may be a member. Raises RegistryError: one is not enrolled; ParameterError: too few."""
+        try:
+            found = registry.identities if self.decryptors == "all" else registry.named(self.decryptors)
+        except RegistryError as error:
+            raise RegistryError(f"Committee.decryptors: {error}") from error
+        require(
+            len(found) >= self.minimum,
+            "Committee.decryptors",
+            f"at least Committee.minimum = {self.minimum} of the registry",
+            len(found),
+        )
+        return found
 
     def formed(self, certificate: bytes, view: CommitteeView, nodes: Mapping[Identity, Any]) -> None:
         """Begin an epoch. nodes: of the members, by the host's ids."""

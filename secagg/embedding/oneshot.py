@@ -44,6 +44,11 @@ _EPOCHS = "epoch/"
 _KEPT_EPOCHS = 4
 _KEPT_ROUNDS = 4  # of an epoch: of more, the oldest are left
 _TIME_BYTES = 8
+_WHY = {
+    RefusalReason.CONTEXT_MISMATCH: "its model, mean or configuration is not what we were given",
+    RefusalReason.CONTEXT_REPEATED: "we uploaded about this model before, and that must be presumed summed: "
+    "another sum needs another model (again= of Participant, if you know why it is safe)",
+}
 
 
 class OneShotNode:
@@ -96,7 +101,7 @@ class OneShotNode:
         wanted = [effect for frame in frames for effect in session.receive(frame)]
         for effect in wanted:
             if isinstance(effect, Refused):
-                raise Declining(effect.reason, effect.detail)
+                raise Declining(effect.reason, _WHY.get(effect.reason, effect.detail))
         if not any(isinstance(effect, InputWanted) for effect in wanted):
             raise Declining(RefusalReason.WRONG_PHASE, "no parameters of a round came")
         if often := means.ledger.too_often([means.signer.identity], means.wall()):

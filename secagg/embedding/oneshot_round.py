@@ -87,6 +87,7 @@ class OneShotRound(AnyRound[Node]):
         )
         self._question: Question = question_of(parameters)
         self._forming: CommitteeSession | None = None
+        self._candidates: frozenset[Identity] = frozenset()
         self._server: OneShotServer | None = None
         self._after: AnyPhase = EpochPhase.KEYS
 
@@ -151,8 +152,8 @@ class OneShotRound(AnyRound[Node]):
         committee = self._committee
         committee.renew()
         self._identities, self._named = {}, {}
-        candidates = committee.candidates(self._registry) & self._admitted
-        self._forming = session = CommitteeSession(committee.parameters(), candidates=candidates)
+        self._candidates = committee.candidates(self._registry) & self._admitted
+        self._forming = session = CommitteeSession(committee.parameters(), candidates=self._candidates)
         try:
             frame = next(effect.frame for effect in session.start() if isinstance(effect, Send))
         except InfeasibleParameters as error:
@@ -192,6 +193,9 @@ class OneShotRound(AnyRound[Node]):
                 identity = _signer(CommitteeKey, reply)
             except RemoteProtocolError as error:
                 return self._lose(node, LossReason.MALFORMED, str(error))
+            if identity in self._admitted and identity not in self._candidates:
+                why = f"{self._registry.name_of(identity)} is not in Committee.decryptors"
+                return self._lose(node, LossReason.NO_MEMBER, why)
             if not self._may_be(node, identity) or not self._fed(session.receive(identity, reply), node):
                 return True
             self._name(node, identity)

@@ -39,7 +39,13 @@ from secagg.embedding.replies import (
     is_bundle,
     unbundled,
 )
-from secagg.errors import ConsentError, ParameterError, RemoteProtocolError, StaleSnapshotError
+from secagg.errors import (
+    ConsentError,
+    ParameterError,
+    RegistryError,
+    RemoteProtocolError,
+    StaleSnapshotError,
+)
 from secagg.key_files import read_identity, store_key
 from secagg.messages import KINDS, RoundParametersMessage, open_frame
 from secagg.messages.frames import Envelope
@@ -172,6 +178,11 @@ class Participant:
         folder = Path(folder)
         signer = signer or read_identity(folder / "party.key")
         registry = Registry.load(folder / "registry.toml")
+        if signer.identity not in registry.identities:
+            raise RegistryError(
+                f"{folder / 'registry.toml'}: must have this node, its identity is {signer.identity.hex()}: "
+                "enrol it at the server and at every node (python -m secagg.embedding FOLDER prints its line)"
+            )
         policies = _policies(registry, minimum_cohort, decryptors, demands)
         owned: list[SqliteStore] = []
         try:
@@ -245,7 +256,9 @@ class Participant:
             with self._of_round(round_id):
                 return self._answered(kept, frame, given, first=envelope.kind == _FIRST)
         except Declining as declining:
-            _log.warning("%s: %s: %s", self._about(round_id), declining.reason, declining.detail)
+            level = logging.DEBUG if declining.reason is LossReason.NO_MEMBER else logging.WARNING
+            why = f"{declining.reason}: {declining.detail}" if declining.detail else declining.reason
+            _log.log(level, "%s: %s", self._about(round_id), why)
             return self._declined(kept, round_id, declining.reason, forget=declining.forget)
         except StoreError:
             _log.exception("%s: the store takes nothing", self._about(round_id))
@@ -260,7 +273,10 @@ class Participant:
 
     def _in_oneshot(self, kept: KeptRound, bundle: Envelope, given: Given) -> bytes:
         if self._oneshot is None:
-            raise Declining(RefusalReason.POLICY, "we take no request of the one-upload protocol")
+            raise Declining(
+                RefusalReason.POLICY,
+                "the one-upload protocol: this node has no policy for it (decryptors= of Participant.open)",
+            )
         try:
             frames = unbundled(bundle)
             if is_for_decryptors(frames[-1]):
@@ -447,7 +463,12 @@ def _policies(
 ) -> tuple[Policy, OneShotPolicy | None]:
     """Return what a node demands in either protocol. Raises RegistryError: no such party; ParameterError."""
     known = registry.identities
-    opening = known if decryptors == "all" else registry.named(decryptors)
+    if isinstance(decryptors, str) and decryptors != "all":
+        raise ParameterError(f"decryptors: must be names, or 'all', is {decryptors!r}")
+    try:
+        opening = known if decryptors == "all" else registry.named(decryptors)
+    except RegistryError as error:
+        raise RegistryError(f"decryptors: {error}") from error
     fields = [{one.name for one in dataclass_fields(kind)} for kind in (Policy, OneShotPolicy)]
     if unknown := set(demands) - fields[0] - fields[1]:
         raise ParameterError(f"demands: {min(unknown)} is of neither Policy nor OneShotPolicy")

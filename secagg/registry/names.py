@@ -72,6 +72,8 @@ class Registry:
         """Read the file; of a signed document, who is active in a role. Raises RegistryError."""
         try:
             text = path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise RegistryError(f"{path}: is not there: who is enrolled must be in it") from None
         except (OSError, UnicodeDecodeError) as error:
             raise RegistryError(f"{path}: not a registry: {error}") from error
         if signed(path):
@@ -85,6 +87,8 @@ class Registry:
         """Read the text of a file. Raises RegistryError."""
         try:
             table = tomllib.loads(text)
+            if "party" not in table:
+                raise RegistryError(f"{name}: not a registry: names no party ([[party]])")
             parties = [(str(party["name"]), bytes.fromhex(party["identity"])) for party in table["party"]]
         except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RegistryError(f"{name}: not a registry: {error}") from error

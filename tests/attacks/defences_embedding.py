@@ -342,6 +342,27 @@ DEFENCES: tuple[Defence, ...] = (
         "epochs are short",
     ),
     Defence(
+        "exchange: training gets a copy",
+        "fedcore.integrations.exchange",
+        "trained = train({name: np.array(array) for name, array in given[0].items()})",
+        "trained = train(given[0])",
+        "an update is told from the model that it began with",
+    ),
+    Defence(
+        "mean: an update is of reals",
+        _MEAN,
+        '            if kind.kind not in "fiub":\n',
+        "            if False:\n",
+        "nothing of an update is dropped unseen",
+    ),
+    Defence(
+        "embedding: a node is in its own registry",
+        _NODE,
+        "        if signer.identity not in registry.identities:\n",
+        "        if False:\n",
+        "a node that nobody enrolled hears of it at once",
+    ),
+    Defence(
         "exchange: a model is stored as it is",
         "fedcore.integrations.exchange",
         "if sizes > len(message) or any(info.compress_type != zipfile.ZIP_STORED for info in infos):",

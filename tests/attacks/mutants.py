@@ -69,6 +69,7 @@ _SERVICE = (
 _EMBEDDING = (
     "tests/embedding",
     "tests/store/test_folder.py",
+    "tests/store/test_ledger.py",
     "tests/fedcore/codec/test_mean.py",
     "tests/test_digests.py",
 )

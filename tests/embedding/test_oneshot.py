@@ -30,6 +30,7 @@ from secagg.embedding import (
     OneShotRound,
     Participant,
     ParticipationLedger,
+    Registry,
     declined,
     write_key,
 )
@@ -130,13 +131,23 @@ def test_the_vector_is_wanted_in_one_trip() -> None:
     assert [name for name, wants in wanted.items() if wants] == ["upload"]
 
 
-def test_a_node_that_is_no_decryptor_is_not_lost() -> None:
+def test_a_node_that_is_no_decryptor_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
     cohort = Nodes(6, decryptors=4)
     one = cohort.uploading()
     carry(cohort, one)
     assert not one.losses
     assert len(one.survivors) == 6
     assert declined(cohort.answer(5, cohort.asked[5][0])) is LossReason.NO_MEMBER
+    assert not caplog.records
+
+
+def test_a_node_that_takes_itself_for_a_decryptor_is_told_apart_from_a_stranger() -> None:
+    cohort = Nodes(6, decryptors=6)
+    one = cohort.uploading(committee=cohort.committee(decryptors=[f"node-{i}" for i in range(5)]))
+    carry(cohort, one)
+    assert len(one.survivors) == 6
+    assert one.losses[5].reason is LossReason.NO_MEMBER
+    assert one.losses[5].detail == "node-5 is not in Committee.decryptors"
 
 
 def test_whoever_vanishes_after_the_upload_is_in_the_sum() -> None:
@@ -177,7 +188,7 @@ def test_a_committee_has_its_time() -> None:
 
 def test_a_committee_that_cannot_be_is_said_before_anybody_uploads() -> None:
     cohort = Nodes(5, decryptors=3)
-    with pytest.raises(ParameterError, match="candidates: must be at least minimum_candidates = 4"):
+    with pytest.raises(ParameterError, match="Committee.decryptors: must be at least Committee.minimum = 4"):
         carry(cohort, cohort.uploading())
     cohort = Nodes(5)
     cohort.one_committee = cohort.committee(threat_model=ThreatModel(dropout=0.6))
@@ -281,12 +292,13 @@ def test_of_two_processes_of_a_decryptor_one_signs() -> None:
     assert len({one for one in replies if declined(one) is None}) == 1
 
 
-def test_a_node_uploads_about_a_subject_once() -> None:
+def test_a_node_uploads_about_a_subject_once(caplog: pytest.LogCaptureFixture) -> None:
     cohort = Nodes()
     carry(cohort, cohort.uploading())
     again = cohort.uploading()
     carry(cohort, again)
     assert {str(loss.reason) for loss in again.losses.values()} == {str(RefusalReason.CONTEXT_REPEATED)}
+    assert "another sum needs another model" in caplog.text
     third = cohort.uploading()
     carry(cohort, third, lambda i, request: cohort.answer(i, request, again=True))
     assert len(third.survivors) == 5
@@ -505,11 +517,16 @@ def test_the_server_s_ledger_takes_a_node_s_vector_about_a_subject_once() -> Non
 def test_the_server_s_ledger_is_asked_before_anybody_signs() -> None:
     cohort = Nodes(6, decryptors=5)
     ledger = ParticipationLedger(MemoryStore())
-    ledger.released(CONTEXT, bytes(16), [key.identity for key in cohort.keys[:5]] + [bytes(32)])
+    ledger.join(CONTEXT, cohort=[key.identity for key in cohort.keys], floor=3)
+
+    def answer(i: int, request: bytes) -> bytes:
+        gone = i == 5 and phase_of(request) is OneShotPhase.UPLOAD
+        return b"" if gone else cohort.answer(i, request)
+
     one = cohort.uploading(ledger=ledger)
-    trips = carry(cohort, one, cohort.answer)
-    assert isinstance(one.error, LedgerError | RoundAbortedError)
-    assert "open" not in [name for name, _ in trips]
+    trips = carry(cohort, one, answer)
+    assert isinstance(one.error, LedgerError)  # five are no whole cells
+    assert trips[-1][0] == "review"
 
 
 def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -527,11 +544,16 @@ def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_folder_names_its_decryptors(tmp_path: Any) -> None:
     cohort = Uploading()
-    write_key(tmp_path / "party.key")
+    own = write_key(tmp_path / "party.key").identity
     (tmp_path / "registry.toml").write_text(cohort.registry.dump(), encoding="utf-8")
+    with pytest.raises(RegistryError, match=f"must have this node, its identity is {own.hex()}"):
+        Participant.open(tmp_path, minimum_cohort=4)
+    parties = [("me", own), *((name, identity) for identity, name in cohort.registry.names.items())]
+    registry = Registry.of(parties)
+    (tmp_path / "registry.toml").write_text(registry.dump(), encoding="utf-8")
     with Participant.open(tmp_path, minimum_cohort=4, decryptors="all") as one:
         assert one._oneshot is not None
-        assert one._oneshot._policy.decryptors == cohort.registry.identities
+        assert one._oneshot._policy.decryptors == registry.identities
     with Participant.open(tmp_path, minimum_cohort=4) as one:
         assert one._oneshot is None
     demands = {"minimum_survivors": 5, "minimum_colluding": 2, "require_post_quantum": False}
@@ -539,7 +561,13 @@ def test_a_folder_names_its_decryptors(tmp_path: Any) -> None:
         assert one._oneshot is not None
         assert one._oneshot._policy.minimum_colluding == 2
         assert one._means.policy.minimum_survivors == 5
-    with pytest.raises(RegistryError, match="party nobody: is not in the registry"):
+    with pytest.raises(RegistryError, match="decryptors: party nobody: is not in the registry"):
         Participant.open(tmp_path, minimum_cohort=4, decryptors=["nobody"])
+    with pytest.raises(ParameterError, match="decryptors: must be names, or 'all', is 'node-1'"):
+        Participant.open(tmp_path, minimum_cohort=4, decryptors="node-1")
+    with pytest.raises(ParameterError, match="decryptors: must be names, or 'all', is 'node-1'"):
+        Committee(decryptors="node-1")
+    with pytest.raises(RegistryError, match="Committee.decryptors: party nobody"):
+        Committee(decryptors=["nobody"]).candidates(registry)
     with pytest.raises(ParameterError, match="demands: minimum_coluding is of neither"):
         Participant.open(tmp_path, minimum_cohort=4, demands={"minimum_coluding": 2})

@@ -79,7 +79,14 @@ def test_the_command_makes_a_key_once_and_says_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([str(tmp_path / "node-0"), str(tmp_path / "node-1")]) == 0
-    assert capsys.readouterr().out.count("[[party]]") == 2
+    first = capsys.readouterr().out
+    assert first.count("[[party]]") == 2
     assert (tmp_path / "node-0").stat().st_mode & 0o777 == 0o700
-    assert command.main([str(tmp_path / "node-0")]) == 2
+    assert command.main([str(tmp_path / "node-0"), str(tmp_path / "node-1")]) == 0
+    assert capsys.readouterr().out == first
+    assert command.main([str(tmp_path / "no de")]) == 2
+    assert "party.name: letters, digits" in capsys.readouterr().err
+    assert not (tmp_path / "no de").exists()
+    (tmp_path / "node-1" / "party.key").write_text("x", encoding="utf-8")
+    assert command.main([str(tmp_path / "node-1")]) == 2
     assert "party.key" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from secagg import RoundAbortedError
 from secagg.embedding import AnyRound, Committee, LossReason, Registry, conformance
 from tests.embedding.cohort import Cohort
 from tests.embedding.models import CONFIG, MEAN, MODEL, Nodes, expected, secure, train
+from tests.embedding.test_oneshot import Uploading
 
 
 def over_calls(nodes: Nodes, registry: Registry, committee: Committee | None) -> AnyRound[Any]:
@@ -81,6 +82,38 @@ def test_a_node_that_cannot_make_its_vector_is_lost_alone(trained: Trained) -> N
     one, result = average(secure(cohort.registry), MODEL, nodes, CONFIG)
     assert one.losses[2].reason is LossReason.FAILED
     assert result.clients == 4
+
+
+@pytest.mark.parametrize("committee", [None, Committee(post_quantum=False)], ids=["pairs", "one upload"])
+def test_training_may_change_the_model_that_it_is_given(committee: Committee | None) -> None:
+    cohort = Uploading()
+
+    def in_place(model: Any) -> Trained:
+        for array in model.values():
+            np.add(array, 0.5, out=array)
+        return Trained(model, weight=10, metrics={"loss": 1.0})
+
+    before = {name: array.copy() for name, array in MODEL.items()}
+    nodes = {i: node(cohort.participant(i), MEAN, in_place) for i in range(5)}
+    _, result = average(secure(cohort.registry, committee=committee), MODEL, nodes, CONFIG)
+    for name, array in before.items():
+        np.testing.assert_allclose(result.arrays[name], array + 0.5, atol=1e-4)
+        np.testing.assert_array_equal(MODEL[name], array)
+
+
+def test_what_a_train_function_must_return_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    cohort = Cohort()
+    nodes = {i: node(cohort.participant(i), MEAN, train(i)) for i in range(5)}
+    nodes[0] = node(cohort.participant(0), MEAN, dict)  # type: ignore[arg-type, return-value]
+    one, _ = average(secure(cohort.registry), MODEL, nodes, CONFIG)
+    assert one.losses[0].reason is LossReason.FAILED
+    assert "train: must return Trained, returned dict" in caplog.text
+
+
+def test_a_committee_that_is_none_is_refused() -> None:
+    cohort = Cohort()
+    with pytest.raises(SettingError, match="committee: must be a Committee, is True"):
+        average(secure(cohort.registry, committee=True), MODEL, {}, CONFIG)
 
 
 def test_too_few_nodes_are_no_mean() -> None:

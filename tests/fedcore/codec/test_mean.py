@@ -149,9 +149,13 @@ def test_what_a_round_is_about_changes_with_everything_that_is_agreed_on() -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"update": {**moved(0), "x": np.zeros(1)}}, "update: x is not in both"),
-        ({"update": {"w": MODEL["w"]}}, "update: b is not in both"),
+        ({"update": {**moved(0), "x": np.zeros(1)}}, "update: x is in the update only"),
+        ({"update": {"w": MODEL["w"]}}, "update: b is in the model only"),
         ({"update": {**moved(0), "w": np.zeros((4, 3))}}, r"update: w must have shape \(3, 4\)"),
+        ({"update": {**moved(0), "b": np.zeros(3) + 0.5j}}, "update: b must be of floats, is of complex128"),
+        ({"update": {**moved(0), "b": np.array(["1", "2", "3"])}}, "update: b must be of floats, is of <U1"),
+        ({"metrics": {"loss": "2", "accuracy": 0.5}}, "metrics: loss must be a number, is '2'"),
+        ({"metrics": {"loss": None, "accuracy": 0.5}}, "metrics: loss must be a number, is None"),
         ({"metrics": {"loss": 1.0}}, "metrics: accuracy is missing, agreed on are accuracy, loss"),
         ({"metrics": {**TOLD, "auc": 1.0}}, "metrics: auc is unknown"),
         ({"metrics": {"loss": float("nan"), "accuracy": 0.5}}, "metrics: loss must be finite"),
@@ -248,12 +252,32 @@ def test_a_ledger_knows_a_model_and_not_what_else_is_told_about_it() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_an_update_that_is_not_finite_is_refused_when_it_is_read(value: float) -> None:
+def test_what_is_not_finite_is_refused_by_name(value: float) -> None:
     update = moved(0.1)
     update["b"] = np.array([0.0, value, 0.0])
-    source = MEAN.source(MEAN.round(MODEL, clients=3), MODEL, update, metrics=TOLD)
-    with pytest.raises(CodecError, match="must be finite"):
-        source.read(0, np.empty(source.length, np.uint32))
+    with pytest.raises(CodecError, match="update: b must be finite, entry 1 minus the model's is"):
+        MEAN.source(MEAN.round(MODEL, clients=3), MODEL, update, metrics=TOLD)
+    with pytest.raises(CodecError, match="model: b must be finite"):
+        MEAN.round({**MODEL, "b": update["b"]}, clients=3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"metrics": {"loss": 10}}, r"metrics.loss: must be a range \(low, high\), is 10"),
+        ({"metrics": {"loss": "01"}}, r"metrics.loss: must be a range \(low, high\), is '01'"),
+        ({"metrics": {"loss": (0, 10, 1)}}, r"metrics.loss: must be a range"),
+        ({"metrics": ["loss"]}, "metrics: must be ranges by name, is .'loss'."),
+        ({"clip": "x"}, "clip: must be a number, is 'x'"),
+        ({"clip": None}, "clip: must be a number, is None"),
+        ({"bits": "16"}, "bits: must be a whole number, is '16'"),
+        ({"weight_cap": 1.5}, "weight_cap: must be a whole number, is 1.5"),
+        ({"keep": "steps"}, "keep: must be a set of names, is 'steps'"),
+    ],
+)
+def test_settings_of_another_kind_are_refused_by_name(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Mean(**{"clip": 1.0, **wrong})
 
 
 @pytest.mark.parametrize(
