@@ -197,8 +197,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "one upload: a node without a policy for it",
         _NODE,
-        '            raise Declining(RefusalReason.POLICY, "we take no request of the one-upload protocol")\n',
-        "            raise KeyError\n",
+        "        if self._oneshot is None:\n            raise Declining(\n                RefusalReason.POLICY,\n",
+        "        if self._oneshot is None:\n            raise Declining(\n                LossReason.FAILED,\n",
         "a node takes part in no protocol that it was not told of",
     ),
     Defence(

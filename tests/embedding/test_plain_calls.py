@@ -104,7 +104,7 @@ def test_training_may_change_the_model_that_it_is_given(committee: Committee | N
 def test_what_a_train_function_must_return_is_said(caplog: pytest.LogCaptureFixture) -> None:
     cohort = Cohort()
     nodes = {i: node(cohort.participant(i), MEAN, train(i)) for i in range(5)}
-    nodes[0] = node(cohort.participant(0), MEAN, dict)  # type: ignore[arg-type, return-value]
+    nodes[0] = node(cohort.participant(0), MEAN, dict)  # type: ignore[arg-type]
     one, _ = average(secure(cohort.registry), MODEL, nodes, CONFIG)
     assert one.losses[0].reason is LossReason.FAILED
     assert "train: must return Trained, returned dict" in caplog.text
