@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from secagg.errors import RegistryError
-from secagg.params import Entropy, Identity, ThreatModel, require
+from secagg.params import MILLION, Entropy, Identity, ThreatModel, require, to_ppm
 from secagg.params_oneshot import CommitteeParameters
 from secagg.protocol.oneshot import CommitteeView
 from secagg.registry import Registry
+
+
+def colluding_in(cohort: int, corrupt: float) -> int:
+    """Return how many of so many clients are taken for colluding, at least 1: each knows its own part."""
+    return max(1, -(-to_ppm(corrupt) * cohort // MILLION))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,7 +34,8 @@ class Committee:
     size          most members
     post_quantum  whether shares are sealed under ML-KEM-768 as well: needs cryptography >= 48 everywhere
     epoch_s       seconds after which another one is formed
-    colluding     clients that collude with the server, at most
+    colluding     clients that collude with the server, at most; 0: as many of a round's `minimum_cohort` as
+                  the threat model takes for corrupt
     raises        ParameterError
     """
 
@@ -39,7 +45,7 @@ class Committee:
     size: int = 256
     post_quantum: bool = True
     epoch_s: float = 86_400.0
-    colluding: int = 1
+    colluding: int = 0
     entropy: Entropy = field(default=os.urandom, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     certificate: bytes = field(default=b"", init=False, repr=False)
@@ -85,12 +91,16 @@ class Committee:
         self.nodes = {one: nodes[one] for one in view.members if one in nodes}
         self._formed, self._lost = self.clock(), set()
 
-    def serves(self, nodes: Collection[Any]) -> bool:
-        """Whether it can open the sum of a round over these nodes, and may lose some of them."""
+    def serves(self, nodes: Collection[Any], admitted: Collection[Identity] | None = None) -> bool:
+        """Whether it can open the sum of a round over these nodes, and may lose some of them.
+
+        admitted  who has a part; None: everybody
+        """
         if self.view is None or self.clock() - self._formed >= self.epoch_s:
             return False
-        asked = frozenset(nodes)
-        away = {one for one in self.view.members if self.nodes.get(one) not in asked}
+        asked, members = frozenset(nodes), self.view.members
+        away = {one for one in members if self.nodes.get(one) not in asked}
+        away |= set() if admitted is None else set(members) - set(admitted)
         return len(away | self._lost) <= self.view.numbers.dropouts // 2
 
     def lost(self, member: Identity) -> None:

@@ -153,7 +153,8 @@ class KeptRound:
         """Keep what must not be forgotten before these effects are carried out.
 
         more    to be kept in the same transaction as a snapshot, where the round is resumed
-        raises  StoreError; ParameterError: another process made this step before; nothing may be released
+        raises  StoreError; ParameterError: another process made this step before; LedgerError: our vector was
+                spent in the other protocol meanwhile; nothing may be released
         """
         means, session, parameters = self._means, self.session, self.parameters
         if session is None or parameters is None or session.releases == self._released:
@@ -162,7 +163,7 @@ class KeptRound:
         new_frame = any(isinstance(effect, Send) for effect in effects)
         if new_frame and session.answered_phase is Phase.MASKED_INPUT_COLLECTION:
             # First: once the snapshot is kept, the upload leaves, whatever becomes of this process.
-            means.ledger.uploaded(self.subject, parameters.round_id, means.signer.identity, means.wall())
+            means.ledger.submit(self.subject, parameters.round_id, means.signer.identity, means.wall())
         values: dict[str, bytes | None] = {
             f"{_ACCEPTED}/{effect.round_id.hex()}": b"\1"
             for effect in effects

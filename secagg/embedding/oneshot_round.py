@@ -21,15 +21,16 @@ from secagg.effects import (
 )
 from secagg.embedding.any_round import AnyRound, Loss, Observer
 from secagg.embedding.ask import Ask, Node
-from secagg.embedding.committee import Committee
+from secagg.embedding.committee import Committee, colluding_in
 from secagg.embedding.keeping import Question
 from secagg.embedding.participant import QuestionOf, context_is_subject
 from secagg.embedding.patience import AnyPhase, Patience
 from secagg.embedding.replies import LossReason, Reason, bundled, declined
 from secagg.errors import InfeasibleParameters, LocalProtocolError, RemoteProtocolError
 from secagg.messages.oneshot import ONESHOT_FRAMES, CommitteeKey, Upload, decode_oneshot
-from secagg.params import Buffer, Identity, RoundParameters, require
+from secagg.params import MILLION, Buffer, Identity, RoundParameters, require
 from secagg.params_oneshot import EpochPhase, OneShotParameters, OneShotPhase
+from secagg.primitives.kem import require_kem
 from secagg.protocol.oneshot import CommitteeSession, OneShotServer
 from secagg.registry import Registry
 from secagg.store import LedgerError, ParticipationLedger
@@ -81,28 +82,50 @@ class OneShotRound(AnyRound[Node]):
             threads=threads,
         )
         self._committee = committee
+        if committee.post_quantum:
+            require_kem()
+        self._candidates = committee.candidates(registry) & self._admitted
+        require(
+            len(self._candidates) >= committee.minimum,
+            "Committee.decryptors",
+            f"at least Committee.minimum = {committee.minimum} beside those who are excluded",
+            len(self._candidates),
+        )
         least = self._parameters_of(bytes(32)).effective_minimum
         require(
             len(self._nodes) >= least, "nodes", f"at least {least}, the fewest in a sum", len(self._nodes)
         )
         self._question: Question = question_of(parameters)
         self._forming: CommitteeSession | None = None
-        self._candidates: frozenset[Identity] = frozenset()
+        self._answered: set[Node] = set()  # in the phase that goes on
         self._server: OneShotServer | None = None
         self._after: AnyPhase = EpochPhase.KEYS
 
     def _parameters_of(self, committee_digest: bytes) -> OneShotParameters:
-        wanted, least = self.parameters, max(self.parameters.minimum_survivors, self._committee.colluding + 2)
+        wanted = self.parameters
+        least = max(wanted.minimum_survivors, self._colluding + 2)
         return OneShotParameters(
             round_id=wanted.round_id,
             committee_digest=committee_digest,
             vector_length=wanted.vector_length,
             ring_bits=wanted.ring_bits,
             contexts=(wanted.context,),
-            maximum_uploads=max(len(self._nodes), least),
+            maximum_uploads=max(min(len(self._nodes), len(self._admitted)), least),
             minimum_survivors=wanted.minimum_survivors,
-            colluding=self._committee.colluding,
+            colluding=self._colluding,
         )
+
+    @property
+    def _colluding(self) -> int:
+        """How many clients are taken for colluding."""
+        model = self._committee.threat_model
+        return self._committee.colluding or colluding_in(self.parameters.minimum_cohort, model.corrupt)
+
+    def _enough(self) -> bool:
+        """Whether so many uploads came that those who are missing have the grace, and no more."""
+        model, cohort = self._committee.threat_model, self.parameters.minimum_cohort
+        expected = cohort - -(-model.dropout_ppm * cohort // MILLION)
+        return len(self._live.uploads) >= max(expected, self._live.parameters.effective_minimum)
 
     @property
     def result(self) -> OneShotAggregate:
@@ -122,18 +145,19 @@ class OneShotRound(AnyRound[Node]):
 
     def _trips(self) -> Iterator[Ask[Node]]:
         committee = self._committee
-        if not committee.serves(self._nodes):
+        if not committee.serves(self._nodes, self._admitted):
             yield from self._form()
         if self._outcome is not None or committee.view is None:
             return
         parameters = self._parameters_of(committee.view.committee_digest)
+        self._answered.clear()
         self._server = server = OneShotServer(
             parameters, committee.view, known=self._admitted, threads=self._threads
         )
         server.start()
         request = bundled(parameters.round_id, [committee.certificate, server.parameters_frame.buffer()])
         ask = self._ask(
-            dict.fromkeys(self._nodes, request), self._take_upload, self._ready(server), wants_vector=True
+            dict.fromkeys(self._nodes, request), self._take_upload, self._enough, wants_vector=True
         )
         yield ask
         ask.close()
@@ -152,7 +176,6 @@ class OneShotRound(AnyRound[Node]):
         committee = self._committee
         committee.renew()
         self._identities, self._named = {}, {}
-        self._candidates = committee.candidates(self._registry) & self._admitted
         self._forming = session = CommitteeSession(committee.parameters(), candidates=self._candidates)
         try:
             frame = next(effect.frame for effect in session.start() if isinstance(effect, Send))
@@ -177,14 +200,18 @@ class OneShotRound(AnyRound[Node]):
                         self._abort(effect)
                     case _:
                         pass
-            if session.phase is None:
+            if session.phase is None and not requests:
                 self._forming = None
                 return
+            self._after = EpochPhase.ACCEPTANCE
+            self._answered.clear()
 
     def _take_candidate(self, node: Node, reply: bytes) -> bool:
         """Take a candidate's key, or a member's acceptance."""
         session = self._forming
-        if session is None or (reason := declined(reply)) is LossReason.NO_MEMBER:
+        if session is None or node in self._answered:
+            return True  # the first stands
+        if (reason := declined(reply)) in {LossReason.NO_MEMBER, LossReason.NOTED}:
             return True
         if reason is not None:
             return self._lose(node, reason, "")
@@ -199,6 +226,7 @@ class OneShotRound(AnyRound[Node]):
             if not self._may_be(node, identity) or not self._fed(session.receive(identity, reply), node):
                 return True
             self._name(node, identity)
+            self._answered.add(node)
             return True
         return self._fed(session.receive(self._identities[node], reply), node)
 
@@ -209,6 +237,8 @@ class OneShotRound(AnyRound[Node]):
         if (reason := declined(reply)) is not None:
             return self._lose(node, reason, "")
         server, subject = self._live, self._question.subject
+        if node in self._answered:
+            return True  # the first stands
         try:
             identity = _signer(Upload, reply)
         except RemoteProtocolError as error:
@@ -223,6 +253,7 @@ class OneShotRound(AnyRound[Node]):
         if not self._fed(effects := server.receive(identity, reply), node):
             return True
         self._name(node, identity)
+        self._answered.add(node)
         if self._ledger is not None and any(
             isinstance(one, UploadTaken) and not one.again for one in effects
         ):
@@ -292,7 +323,7 @@ class OneShotRound(AnyRound[Node]):
     def _ask_ledger(self, members: Collection[Identity]) -> None:
         if self._ledger is None:
             return
-        floor = self._question.floor or self._committee.colluding + 2
+        floor = self._question.floor or self._colluding + 2
         try:
             concerns = self._ledger.sign(
                 self._question.subject, self.parameters.round_id, members, floor=floor
@@ -322,12 +353,15 @@ class OneShotRound(AnyRound[Node]):
 
     def _lose(self, node: Node, reason: Reason, detail: str) -> bool:
         self._note(Loss(node, self._phase, reason, detail))
-        identity = self._identities.get(node)
+        identity, view = self._identities.get(node), self._committee.view
+        # That it makes no vector says nothing of the decryptor that it may be.
+        if identity is None or self._phase is OneShotPhase.UPLOAD:
+            return True
         for session in (self._forming, self._server):
-            if session is not None and identity is not None:
+            if session is not None:
                 session.drop(identity)
-        view = self._committee.view
-        if identity is not None and view is not None and identity in view.index:
+        refuses = reason in {LossReason.LEDGER, LossReason.CONSENT}  # this sum, and not the next
+        if view is not None and identity in view.index and not refuses:
             self._committee.lost(identity)
         return True
 

@@ -27,6 +27,7 @@ from secagg.effects import (
     Send,
     SignWanted,
 )
+from secagg.embedding.committee import colluding_in
 from secagg.embedding.given import Consent, Context, Given, MakeVector, told
 from secagg.embedding.keeping import KeptRound, Means, Question, RoundForgottenError
 from secagg.embedding.oneshot import OneShotNode, is_for_decryptors
@@ -34,7 +35,6 @@ from secagg.embedding.replies import (
     NO_ROUND,
     Declining,
     LossReason,
-    Reason,
     decline,
     is_bundle,
     unbundled,
@@ -103,7 +103,8 @@ class Participant:
                  open sums where it is a decryptor. Default: it takes no such request
     again        upload in that protocol although a vector about the subject was uploaded before: two sums
                  that differ in one node show its vector
-    epoch_s      seconds after which a decryptor forgets its part in a committee
+    epoch_s      seconds after which a decryptor forgets its part in a committee, when it is next asked
+                 anything, opened, or told to (`forget_old`)
 
     May be used from several threads: requests of one round wait for each other.
     """
@@ -148,7 +149,15 @@ class Participant:
         self._owned: list[SqliteStore] = []
         self._oneshot: OneShotNode | None = None
         if oneshot is not None:
-            self._oneshot = OneShotNode(self._means, oneshot, again=again, consent=consent, epoch_s=epoch_s)
+            self._oneshot = OneShotNode(
+                self._means,
+                oneshot,
+                question_of=question_of,
+                again=again,
+                consent=consent,
+                epoch_s=epoch_s,
+                rounds=rounds,
+            )
 
     @classmethod
     def open(
@@ -202,6 +211,11 @@ class Participant:
                 opened.close()
             raise
         one._owned = owned
+        try:
+            one.forget_old()
+        except BaseException:
+            one.close()
+            raise
         return one
 
     @property
@@ -249,29 +263,52 @@ class Participant:
             _log.warning("a request was refused: %s", error)
             return decline(NO_ROUND, RefusalReason(str(error.reason)))
         round_id = envelope.round_id
-        kept = KeptRound(self._means, f"{_ROUNDS}{round_id.hex()}")
         try:
+            self.forget_old()
             if bundle is not None:
-                return self._in_oneshot(kept, bundle, given)
+                return self._in_oneshot(bundle, given)
             with self._of_round(round_id):
-                return self._answered(kept, frame, given, first=envelope.kind == _FIRST)
+                return self._in_pairs(round_id, frame, given, first=envelope.kind == _FIRST)
         except Declining as declining:
             level = logging.DEBUG if declining.reason is LossReason.NO_MEMBER else logging.WARNING
             why = f"{declining.reason}: {declining.detail}" if declining.detail else declining.reason
             _log.log(level, "%s: %s", self._about(round_id), why)
-            return self._declined(kept, round_id, declining.reason, forget=declining.forget)
+            return decline(round_id, declining.reason)
         except StoreError:
             _log.exception("%s: the store takes nothing", self._about(round_id))
-            return self._declined(kept, round_id, LossReason.STORE, forget=False)
+            return decline(round_id, LossReason.STORE)
         except Exception:  # noqa: BLE001 - of our caller: logged with its traceback, for its eyes only
             _log.exception("%s: no vector", self._about(round_id))
-            return self._declined(kept, round_id, LossReason.FAILED, forget=True)
-        finally:
-            kept.leave()
+            return decline(round_id, LossReason.FAILED)
+
+    def forget_old(self) -> None:
+        """Forget the parts in committees whose time is over. Every answer does; call it where none is asked.
+
+        raises  StoreError
+        """
+        if self._oneshot is not None and not self._is_mine(_DECRYPTORS):
+            with self._of_round(_DECRYPTORS):
+                self._oneshot.forget_old()
 
     # --- one request
 
-    def _in_oneshot(self, kept: KeptRound, bundle: Envelope, given: Given) -> bytes:
+    def _in_pairs(self, round_id: bytes, frame: bytes, given: Given, *, first: bool) -> bytes:
+        kept = KeptRound(self._means, f"{_ROUNDS}{round_id.hex()}")
+        try:
+            return self._answered(kept, frame, given, first=first)
+        except Declining as declining:
+            if declining.forget:
+                self._forget_quietly(kept, round_id)
+            raise
+        except StoreError:
+            raise
+        except Exception:
+            self._forget_quietly(kept, round_id)
+            raise
+        finally:
+            kept.leave()
+
+    def _in_oneshot(self, bundle: Envelope, given: Given) -> bytes:
         if self._oneshot is None:
             raise Declining(
                 RefusalReason.POLICY,
@@ -283,8 +320,7 @@ class Participant:
                 with self._of_round(_DECRYPTORS):
                     return self._oneshot.help_to_open(frames)
             with self._of_round(bundle.round_id):
-                self._make_room(but=bundle.round_id.hex())
-                return self._oneshot.upload(kept.name, frames, given)
+                return self._oneshot.upload(frames, given)
         except RemoteProtocolError as error:
             raise Declining(RefusalReason(str(error.reason)), error.detail) from error
 
@@ -359,6 +395,8 @@ class Participant:
         try:
             # With every step, so that a round that was forgotten meanwhile is counted again.
             kept.keep(effects, {f"{kept.name}/began": began})
+        except LedgerError as error:
+            raise Declining(LossReason.LEDGER, str(error), forget=True) from error
         except ParameterError as error:  # the counter: another process made this step
             raise Declining(LossReason.SET_BACK, str(error)) from error
 
@@ -395,28 +433,31 @@ class Participant:
 
     # --- rounds that are kept
 
-    def _declined(self, kept: KeptRound, round_id: bytes, reason: Reason, *, forget: bool) -> bytes:
-        if forget:
-            try:
-                self._forget(kept)
-            except Exception:  # noqa: BLE001 - of the host's state
-                _log.exception("%s: cannot be forgotten", self._about(round_id))
-        return decline(round_id, reason)
+    def _forget_quietly(self, kept: KeptRound, round_id: bytes) -> None:
+        try:
+            self._forget(kept)
+        except Exception:  # noqa: BLE001 - of the host's state
+            _log.exception("%s: cannot be forgotten", self._about(round_id))
 
     def _forget(self, kept: KeptRound) -> None:
         kept.leave()
         kept.unkeep(f"{kept.name}/began")
 
-    def _make_room(self, but: str = "") -> None:
+    def _make_room(self) -> None:
         """Forget the oldest rounds: another one begins."""
         store = self._means.store
         began = {
             name.split("/")[1]: store.get(name) or b""
             for name in store.names(_ROUNDS)
-            if name.endswith("/began") and name.split("/")[1] != but
+            if name.endswith("/began")
         }
         for name in sorted(began, key=lambda one: (began[one], one))[: max(len(began) - self._rounds + 1, 0)]:
             KeptRound(self._means, f"{_ROUNDS}{name}").unkeep(f"{_ROUNDS}{name}/began")
+
+    def _is_mine(self, round_id: bytes) -> bool:
+        """Whether this thread is within an answer of the round."""
+        turn = self._turns.get(round_id)
+        return turn is not None and turn.owner == get_ident()
 
     @contextmanager
     def _of_round(self, round_id: bytes) -> Iterator[None]:
@@ -477,7 +518,13 @@ def _policies(
     if not opening:
         return policy, None
     least = max(min(minimum_cohort, len(opening)), 4)
-    committee = {"minimum_candidates": least, "minimum_committee": least}
+    committee = {
+        "minimum_candidates": least,
+        "minimum_committee": least,
+        # As many clients collude as are taken for corrupt in the pairwise protocol.
+        "minimum_colluding": colluding_in(minimum_cohort, policy.minimum_corrupt),
+        "maximum_uploads": max(len(known), 3),
+    }
     return policy, OneShotPolicy(known=known, decryptors=opening, **(committee | of_uploads))
 
 

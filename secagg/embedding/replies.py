@@ -15,7 +15,7 @@ from typing import TypeAlias
 from secagg.effects import AbortReason, RefusalReason
 from secagg.errors import RemoteProtocolError
 from secagg.messages import decode
-from secagg.messages.fields import large_octets, messages, uint
+from secagg.messages.fields import large_octets, malformed, messages, uint
 from secagg.messages.frames import Envelope, Frames
 from secagg.params import ROUND_ID_BYTES, Buffer
 
@@ -35,6 +35,7 @@ class LossReason(StrEnum):
     STORE = "the node's store takes nothing"
     PLAIN = "the node takes no request without secure aggregation"
     NO_MEMBER = "the node is no decryptor"
+    NOTED = "taken; there is nothing to answer"
     LEFT_OUT = "its upload was left out: decryptors complained about it"
     SILENT = "no reply in time"
     HOST = "lost by the host"
@@ -102,7 +103,10 @@ def is_bundle(request: Buffer) -> Envelope | None:
 
 def unbundled(envelope: Envelope) -> list[Buffer]:
     """Return the frames of a bundle, without a copy. Raises RemoteProtocolError: MALFORMED."""
-    return [part.frame for part in decode(Bundle, envelope.body).parts]
+    frames = [part.frame for part in decode(Bundle, envelope.body).parts]
+    if not frames:
+        raise malformed("Bundle.parts: there is none")
+    return frames
 
 
 def decline(round_id: bytes, reason: Reason) -> bytes:

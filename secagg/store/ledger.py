@@ -145,6 +145,18 @@ class ParticipationLedger:
         """Keep that a vector is on its way into a sum; until `released` it must be presumed summed."""
         self._put_upload(subject, round_id, client, now_s, _OPENED)
 
+    def submit(self, subject: bytes, round_id: bytes, client: bytes, now_s: float) -> None:
+        """Keep that our own vector is on its way into a sum, as `uploaded`, unless it was spent meanwhile.
+
+        raises  LedgerError: it was, and is in a sum that we did not sign; nothing is kept
+        """
+        with self._store.transaction():
+            names = self._store.names(f"{_OPEN}{_subject(subject)}/{client.hex()}/")
+            if any(self._store.get(name) == _SPENT for name in list(names)):
+                detail = "a vector about this subject was uploaded once for all while this one was made"
+                raise LedgerError([Concern(ConcernKind.REPEATED, (client,), detail)])
+            self._put_upload(subject, round_id, client, now_s, _OPENED)
+
     def spend(
         self, subject: bytes, round_id: bytes, client: bytes, now_s: float, *, again: bool = False
     ) -> None:

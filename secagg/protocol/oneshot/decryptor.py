@@ -162,6 +162,11 @@ class DecryptorSession:
             state.closed, state.asked = True, False
             state.opening = b""  # or an epoch would grow by it with every round
 
+    def forget_round(self, round_id: bytes) -> None:
+        """Close a round whose id the caller keeps in `rounds`: nothing of it is kept here any more."""
+        self.close_round(round_id)
+        self._rounds.pop(round_id, None)
+
     def close(self) -> None:
         """Close the epoch: overwrite every secret that is left."""
         if isinstance(self._phase, KeySent | Member):
