@@ -190,7 +190,8 @@ class OneShotRound(AnyRound[Node]):
                 yield ask
             ask.close()
             requests = {}
-            for effect in session.close_phase():
+            # A passive committee stands as it is announced: there is one more trip, and no phase.
+            for effect in [] if session.phase is None else session.close_phase():
                 match effect:
                     case Send(to=to, frame=frame) if to in self._named:
                         requests[self._named[to]] = bundled(epoch_id, [frame.buffer()])

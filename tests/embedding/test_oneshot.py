@@ -30,15 +30,26 @@ from secagg.embedding import (
     OneShotRound,
     Participant,
     ParticipationLedger,
+    Patience,
+    Question,
     Registry,
+    decline,
     declined,
     write_key,
 )
 from secagg.embedding.conformance import phase_of
 from secagg.embedding.replies import bundled, is_bundle, unbundled
 from secagg.errors import RegistryError
-from secagg.messages.oneshot import ONESHOT_FRAMES, Upload, decode_oneshot
+from secagg.messages.oneshot import (
+    ONESHOT_FRAMES,
+    ReviewRequest,
+    Upload,
+    committee_to_wire,
+    decode_oneshot,
+    oneshot_to_wire,
+)
 from secagg.params_oneshot import OneShotPhase
+from secagg.protocol.oneshot import read_parameters
 from secagg.store import LedgerError
 from tests.embedding.cohort import CONTEXT, Cohort
 
@@ -438,6 +449,205 @@ def test_a_round_with_several_contexts_is_signed_by_nobody_here() -> None:
     carry(cohort, one)
     assert isinstance(one.error, RoundAbortedError)
     assert {loss.reason for loss in one.losses.values()} == {RefusalReason.POLICY}
+
+
+# --- what an attack found
+
+
+def test_a_vector_that_is_spent_while_a_round_of_pairs_trains_is_not_masked() -> None:
+    """Both at once would give two sums: that of pairs less the other is the vector of who was left out."""
+    cohort = Nodes(6, decryptors=6)
+    pairs, one = cohort.round(), cohort.uploading()
+    trips = iter(pairs)
+    for ask in trips:
+        if ask.wants_vector:
+            break
+        hand_in(ask, cohort.answer)
+    wanted = dict(ask.frames)
+    for i, request in sorted(wanted.items()):
+        participant = cohort.participant(i)
+
+        def while_it_trains(parameters: Any, i: int = i) -> Any:
+            if i == 0:
+                carry(cohort, one, lambda j, frame: b"" if j == 5 else cohort.answer(j, frame))
+            return cohort.vector(i)(parameters)
+
+        reply = participant.answer(request, while_it_trains, context=CONTEXT)
+        if i == 5:
+            ask.take(i, reply)
+        else:
+            assert declined(reply) is LossReason.LEDGER
+    assert len(one.survivors) == 5
+
+
+def test_a_node_s_minimum_cohort_says_how_many_collude() -> None:
+    cohort = Nodes(30, decryptors=8)
+    careful = replace(cohort.oneshot, minimum_colluding=3)  # a tenth of 30
+    one = cohort.uploading(parameters=replace(cohort.parameters(), minimum_cohort=30))
+    carry(cohort, one, lambda i, request: cohort.answer(i, request, oneshot=careful))
+    assert len(one.survivors) == 30
+    lying = cohort.uploading(context=OTHER)  # of 4: one colludes
+    carry(cohort, lying, lambda i, request: cohort.answer(i, request, oneshot=careful, context=OTHER))
+    assert {str(loss.reason) for loss in lying.losses.values()} == {str(RefusalReason.POLICY)}
+
+
+def test_the_grace_begins_when_those_who_should_be_there_are() -> None:
+    cohort = Nodes(20, decryptors=8)
+    one = cohort.uploading(
+        parameters=replace(cohort.parameters(), minimum_cohort=20), patience=Patience(grace_s=1e-9)
+    )
+    for ask in one:
+        for node, request in ask.frames.items():
+            if ask.over:
+                break
+            ask.take(node, cohort.answer(node, request))
+    assert len(one.survivors) == 18  # a tenth may be missing
+
+
+def test_a_node_that_fails_at_training_is_a_decryptor_all_the_same() -> None:
+    cohort = Nodes()
+
+    def answer(i: int, request: bytes) -> bytes:
+        fails = i > 2 and phase_of(request) is OneShotPhase.UPLOAD
+        return decline(bytes(16), LossReason.FAILED) if fails else cohort.answer(i, request)
+
+    one = cohort.uploading()
+    trips = carry(cohort, one, answer)
+    assert trips[-1] == ("open", set(range(5)))
+    assert set(one.survivors) == {0, 1, 2}
+    assert cohort.one_committee.serves(range(5))
+
+
+def test_epochs_end_in_memory_and_unasked() -> None:
+    cohort, now = Nodes(), [1000.0]
+    one = cohort.participant(1, epoch_s=50.0, wall=lambda: now[0])
+    carry(
+        cohort,
+        cohort.uploading(),
+        lambda i, request: (
+            one.answer(request, cohort.vector(1), context=CONTEXT) if i == 1 else cohort.answer(i, request)
+        ),
+    )
+    assert one._oneshot is not None
+    (held,) = one._oneshot._held.values()
+    secrets = held.session._phase.secrets  # type: ignore[union-attr]
+    now[0] += 50
+    one.answer(b"", cohort.vector(1), context=CONTEXT)  # whatever it is asked
+    assert held.name in cohort.states[1]  # no request at all
+    ask = next(iter(cohort.round()))
+    one.answer(ask.frames[1], cohort.vector(1), context=CONTEXT)  # of the other protocol
+    assert not one._oneshot._held
+    assert not any(secrets.agreement)
+    assert held.name not in cohort.states[1]
+
+
+def test_an_epoch_that_its_host_hides_is_not_gone_on_with() -> None:
+    cohort = Nodes()
+    one = cohort.participant(1)
+    carry(
+        cohort,
+        cohort.uploading(),
+        lambda i, request: (
+            one.answer(request, cohort.vector(1), context=CONTEXT) if i == 1 else cohort.answer(i, request)
+        ),
+    )
+    assert one._oneshot is not None
+    (held,) = one._oneshot._held.values()
+    del cohort.states[1][held.name]
+    one.forget_old()
+    assert held.session.over
+    assert not one._oneshot._held
+
+
+def test_a_server_fills_no_node_s_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secagg.embedding.oneshot._ROUNDS", 3)
+    monkeypatch.setattr("secagg.embedding.oneshot._KEYS_AN_HOUR", 5)
+    cohort = Nodes()
+    carry(cohort, cohort.uploading())
+    review = next(request for request in cohort.asked[1] if phase_of(request) is OneShotPhase.REVIEW)
+    envelope = is_bundle(review)
+    assert envelope is not None
+    frames = [bytes(frame) for frame in unbundled(envelope)]
+    parameters = read_parameters(frames[0])
+    replies = []
+    for _ in range(4):
+        fresh = replace(parameters, round_id=os.urandom(16))
+        frame = bytes(ONESHOT_FRAMES.encode(fresh.round_id, oneshot_to_wire(fresh)))
+        asks = bytes(ONESHOT_FRAMES.encode(fresh.round_id, ReviewRequest()))
+        replies.append(declined(cohort.answer(1, bundled(fresh.round_id, [frame, asks]))))
+    assert replies == [None, None, RefusalReason.POLICY, RefusalReason.POLICY]
+    kept = len(cohort.states[1])
+    asked = []
+    for _ in range(6):
+        epoch = cohort.committee().parameters()
+        frame = bytes(ONESHOT_FRAMES.encode(epoch.epoch_id, committee_to_wire(epoch)))
+        asked.append(declined(cohort.answer(1, bundled(epoch.epoch_id, [frame]))))
+    assert asked == [None] * 4 + [RefusalReason.POLICY] * 2  # one was used before
+    assert len(cohort.states[1]) <= kept + 4
+
+
+def test_the_question_of_a_round_is_what_the_ledger_knows_it_by() -> None:
+    cohort = Nodes()
+
+    def question(_parameters: Any) -> Question:
+        return Question(bytes(31) + b"q")
+
+    carry(cohort, cohort.uploading(), lambda i, request: cohort.answer(i, request, question_of=question))
+    one = cohort.uploading(context=OTHER)
+    carry(cohort, one, lambda i, request: cohort.answer(i, request, question_of=question, context=OTHER))
+    assert {str(loss.reason) for loss in one.losses.values()} == {str(RefusalReason.CONTEXT_REPEATED)}
+
+
+def test_a_passive_committee_works_where_its_nodes_allow_it() -> None:
+    cohort = Nodes()
+    cohort.one_committee = cohort.committee(threat_model=ThreatModel(adversary="passive"))
+    trusting = replace(cohort.oneshot, adversary="passive")
+    one = cohort.uploading()
+    trips = carry(cohort, one, lambda i, request: cohort.answer(i, request, oneshot=trusting))
+    assert [name for name, _ in trips] == ["keys", "acceptance", "upload", "review", "open"]
+    assert one.result.total.tolist() == cohort.sum_over(range(5))
+    assert not one.losses
+
+
+def test_a_decryptor_that_refuses_a_sum_is_not_lost_for_the_next() -> None:
+    cohort = Nodes()
+
+    def consent(*_: Any) -> None:
+        raise ConsentError("not today")
+
+    carry(
+        cohort,
+        cohort.uploading(),
+        lambda i, request: cohort.answer(i, request, **({"consent": consent} if i == 1 else {})),
+    )
+    assert cohort.one_committee.serves(range(5))
+
+
+def test_who_is_excluded_has_no_part_in_the_committee() -> None:
+    cohort = Nodes()
+    carry(cohort, cohort.uploading())
+    excluded = [cohort.keys[0].identity]
+    one = cohort.uploading(context=OTHER, excluded=excluded)
+    trips = carry(cohort, one, lambda i, request: cohort.answer(i, request, context=OTHER))
+    assert trips[0][0] == "keys"
+    assert trips[-1] == ("open", {1, 2, 3, 4})
+    assert one.losses[0].reason is LossReason.STRANGER
+    with pytest.raises(ParameterError, match="beside those who are excluded, is 3"):
+        cohort.uploading(excluded=[key.identity for key in cohort.keys[:2]])
+
+
+def test_a_node_hands_in_one_upload() -> None:
+    """It has those of nodes that were not asked: the round has no room for them beside the others'."""
+    cohort = Nodes(8, decryptors=5)
+    one = cohort.uploading(nodes=range(5))
+    for ask in one:
+        for node, request in ask.frames.items():
+            if node == 0 and ask.wants_vector:
+                for other in (5, 6, 7):
+                    ask.take(0, cohort.answer(other, request))
+            ask.take(node, cohort.answer(node, request))
+    assert len(one.survivors) == 5
+    assert sorted(one.identities.values()) != sorted(key.identity for key in cohort.keys)
 
 
 # --- liars

@@ -302,3 +302,13 @@ def test_of_a_vector_that_was_spent_and_uploaded_the_spending_counts() -> None:
         book.spend(SUBJECT, spent * 16, me, 0, again=True)
         with pytest.raises(LedgerError, match="once for all"):
             book.check_clients(SUBJECT, [me])
+
+
+def test_a_vector_that_was_spent_meanwhile_is_not_submitted() -> None:
+    book, (me, other) = ledger(repeats="warn"), names([1, 2])
+    book.check_clients(SUBJECT, [me])
+    book.spend(SUBJECT, b"1" * 16, me, 0)
+    with pytest.raises(LedgerError, match="once for all while this one was made"):
+        book.submit(SUBJECT, b"2" * 16, me, 0)
+    book.submit(SUBJECT, b"2" * 16, other, 0)
+    assert book.told(SUBJECT, other)
