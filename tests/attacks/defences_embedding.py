@@ -78,15 +78,15 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "embedding: no text of an exception travels",
         _NODE,
-        "return self._declined(kept, round_id, LossReason.FAILED, forget=True)",
+        "return decline(round_id, LossReason.FAILED)",
         'import sys; return f"{sys.exc_info()[1]}".encode()',
         "what goes wrong at a node is told in words that both ends know",
     ),
     Defence(
         "embedding: a round that is left is forgotten",
         _NODE,
-        "        if forget:\n",
-        "        if False:\n",
+        "            if declining.forget:\n",
+        "            if False:\n",
         "a node that leaves a round keeps none of its secrets",
     ),
     Defence(

@@ -234,7 +234,7 @@ DEFENCES = (
     Defence(
         "seat: uploads are kept",
         _KEEPING,
-        "            means.ledger.uploaded(self.subject, parameters.round_id, means.signer.identity, means.wall())\n",
+        "            means.ledger.submit(self.subject, parameters.round_id, means.signer.identity, means.wall())\n",
         "            pass\n",
         "a vector that left is presumed summed",
     ),
