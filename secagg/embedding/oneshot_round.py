@@ -98,6 +98,7 @@ class OneShotRound(AnyRound[Node]):
         self._question: Question = question_of(parameters)
         self._forming: CommitteeSession | None = None
         self._answered: set[Node] = set()  # in the phase that goes on
+        self._asked: dict[Node, Identity] = {}  # which members are asked, and where
         self._server: OneShotServer | None = None
         self._after: AnyPhase = EpochPhase.KEYS
 
@@ -278,6 +279,7 @@ class OneShotRound(AnyRound[Node]):
             if node in self._nodes:
                 asked[member] = node
                 self._identities.setdefault(node, member)
+                self._asked[node] = member  # its upload may have been another's
             else:
                 server.drop(member)
                 self._committee.lost(member)
@@ -292,7 +294,7 @@ class OneShotRound(AnyRound[Node]):
         """Take a member's answer."""
         if (reason := declined(reply)) is not None:
             return self._lose(node, reason, "")
-        member, server = self._identities[node], self._live
+        member, server = self._asked[node], self._live
         if not self._fed(server.receive(member, reply), node):
             return True
         if member in server.progress.missing:  # its review; it was sent everything
@@ -354,7 +356,7 @@ class OneShotRound(AnyRound[Node]):
 
     def _lose(self, node: Node, reason: Reason, detail: str) -> bool:
         self._note(Loss(node, self._phase, reason, detail))
-        identity, view = self._identities.get(node), self._committee.view
+        identity, view = self._asked.get(node, self._identities.get(node)), self._committee.view
         # That it makes no vector says nothing of the decryptor that it may be.
         if identity is None or self._phase is OneShotPhase.UPLOAD:
             return True

@@ -646,8 +646,9 @@ def test_a_node_hands_in_one_upload() -> None:
                 for other in (5, 6, 7):
                     ask.take(0, cohort.answer(other, request))
             ask.take(node, cohort.answer(node, request))
-    assert len(one.survivors) == 5
-    assert sorted(one.identities.values()) != sorted(key.identity for key in cohort.keys)
+    assert set(one.survivors) == set(range(5))
+    assert {one.identities[i] for i in range(1, 5)} == {key.identity for key in cohort.keys[1:5]}
+    assert not one.losses
 
 
 # --- liars

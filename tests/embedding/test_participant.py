@@ -140,6 +140,16 @@ def test_the_secrets_of_a_round_are_sealed_and_gone_when_others_begin() -> None:
     assert len(left) == 4
 
 
+def test_a_round_about_something_else_leaves_nothing_behind() -> None:
+    cohort = Cohort()
+    request = upto(cohort, ShareDelivery)
+    reply = cohort.participant(0).answer(
+        request, cohort.vector(0), context=lambda: context_digest(b"another model")
+    )
+    assert str(declined(reply)) == str(AbortReason.CONTEXT_MISMATCH)
+    assert not [name for name in cohort.states[0] if name.startswith("embedding/")]
+
+
 def test_a_round_that_was_left_leaves_nothing_behind() -> None:
     cohort = Cohort()
     request = upto(cohort, ShareDelivery)
