@@ -18,6 +18,7 @@ from fedcore.codec.mean import Arrays, Mean, MeanResult
 from fedcore.errors import SettingError
 from secagg import (
     Identity,
+    OneShotAggregate,
     OneShotParameters,
     RoundParameters,
     SecAggError,
@@ -293,6 +294,10 @@ class SecureMean:
     def _decoded(self, one: AnyRound[Node], model: Arrays) -> MeanResult:
         """Decode the sum, and log what of it did not fit what was agreed on."""
         result = self.mean.decode(one.parameters, model, one.result)
+        if isinstance(one.result, OneShotAggregate) and one.result.unprotected:
+            _log.warning(
+                "too few decryptors opened the sum to notice one that lied: believe it as far as them"
+            )
         for name, count in result.counts.items():
             if count:
                 _log.warning("%s: %s of %s nodes", name.replace("_", " "), count, result.clients)

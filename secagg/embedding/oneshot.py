@@ -214,6 +214,7 @@ class OneShotNode:
     def _make_room(self, epoch: _Epoch, round_id: bytes) -> None:
         """Leave the oldest rounds of an epoch, and the epochs before it: the server goes on with this."""
         if epoch.taken >= _ROUNDS:
+            epoch.session.forget_round(round_id)  # or it would be one of those that go on
             raise Declining(RefusalReason.POLICY, f"epoch: {_ROUNDS} rounds were taken in it, no more are")
         epoch.taken += 1
         epoch.rounds.append(round_id)

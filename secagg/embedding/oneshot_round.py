@@ -44,13 +44,15 @@ class OneShotRound(AnyRound[Node]):
     Then the decryptors among the nodes are asked three times: for what they have seen, for their signature
     under the sum, for their part of its opening. Where there is no committee yet, it is formed first.
 
-    parameters  id, length, ring_bits, context and minimum_survivors of the round; the rest is the committee's
+    parameters  id, length, ring_bits, context and minimum_survivors of the round, and minimum_cohort: of so
+                many a share is taken for colluding, and so many should come; the rest is the committee's
     committee   of this round and others
     nodes       to ask, by the host's own ids; which identity a node has it signs
     registry    who is enrolled
     ledger      what was summed before, as of `Round`. Nodes have their own, and upload about one subject once
     the rest    as of `Round`
-    raises      ParameterError: no such round with so many nodes, or no room for the noise in the ring
+    raises      ParameterError: no such round with so many nodes, no room for the noise in the ring, too few
+                decryptors; RegistryError: one of them is not enrolled
     """
 
     def __init__(

@@ -569,13 +569,16 @@ def test_a_server_fills_no_node_s_store(monkeypatch: pytest.MonkeyPatch) -> None
     assert envelope is not None
     frames = [bytes(frame) for frame in unbundled(envelope)]
     parameters = read_parameters(frames[0])
-    replies = []
+    replies: list[Any] = []
+    again: list[Any] = []
     for _ in range(4):
         fresh = replace(parameters, round_id=os.urandom(16))
         frame = bytes(ONESHOT_FRAMES.encode(fresh.round_id, oneshot_to_wire(fresh)))
         asks = bytes(ONESHOT_FRAMES.encode(fresh.round_id, ReviewRequest()))
         replies.append(declined(cohort.answer(1, bundled(fresh.round_id, [frame, asks]))))
+        again.append(declined(cohort.answer(1, bundled(fresh.round_id, [frame, asks]))))
     assert replies == [None, None, RefusalReason.POLICY, RefusalReason.POLICY]
+    assert again == replies
     kept = len(cohort.states[1])
     asked = []
     for _ in range(6):

@@ -17,6 +17,7 @@ from fedcore.integrations.exchange import Trained, answer_packed, canonical, pac
 from fedcore.integrations.plain_calls import average, node
 from secagg import RoundAbortedError
 from secagg.embedding import AnyRound, Committee, LossReason, Registry, conformance
+from secagg.params_oneshot import OneShotPhase
 from tests.embedding.cohort import Cohort
 from tests.embedding.models import CONFIG, MEAN, MODEL, Nodes, expected, secure, train
 from tests.embedding.test_oneshot import Uploading
@@ -114,6 +115,26 @@ def test_a_committee_that_is_none_is_refused() -> None:
     cohort = Cohort()
     with pytest.raises(SettingError, match="committee: must be a Committee, is True"):
         average(secure(cohort.registry, committee=True), MODEL, {}, CONFIG)
+
+
+def test_a_sum_that_too_few_opened_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    cohort = Uploading()
+
+    def gone(i: int) -> Any:
+        inside = node(cohort.participant(i), MEAN, train(i))
+
+        def call(request: bytes, model: Any, config: Any) -> bytes:
+            if i and conformance.phase_of(request) is OneShotPhase.OPEN:
+                raise conformance.Vanished
+            return inside(request, model, config)
+
+        return call
+
+    nodes = {i: gone(i) if i > 1 else node(cohort.participant(i), MEAN, train(i)) for i in range(5)}
+    committee = Committee(post_quantum=False)
+    _, result = average(secure(cohort.registry, committee=committee), MODEL, nodes, CONFIG)
+    assert result.clients == 5
+    assert "too few decryptors opened the sum to notice one that lied" in caplog.text
 
 
 def test_too_few_nodes_are_no_mean() -> None:
