@@ -275,7 +275,7 @@ def bad(party: Path, call: Call) -> Path:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("registry", "missing.toml", "missing.toml: not a registry"),
+        ("registry", "missing.toml", "missing.toml: is not there"),
         ("registry", "broken.toml", "broken.toml: not a registry"),
         ("registry", "stranger.toml", "party x: identity: must be 32 bytes"),
         ("key", "missing.key", "missing.key: No such file"),
@@ -392,7 +392,7 @@ def test_decrypt_says_in_one_line_which_option_is_bad(
     ("option", "value", "message"),
     [
         ("registry", "broken.toml", "broken.toml: not a registry"),
-        ("decryptors", "missing.toml", "missing.toml: not a registry"),
+        ("decryptors", "missing.toml", "missing.toml: is not there"),
         ("key", "open.key", "open.key: mode must be 0600, is 0644"),
         ("key", "site-1.key", "site-1.key is no decryptor of"),
         ("certificate", "rows.csv", "rows.csv: not a certificate"),

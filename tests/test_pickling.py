@@ -48,7 +48,10 @@ ARGUMENTS: dict[str, Any] = {  # of constructors, by the names of their paramete
 }
 
 
-HOSTS = tuple(f"fedcore.integrations.{name}" for name in ("flower", "flare", "declearn"))
+HOSTS = (
+    *(f"fedcore.integrations.{name}" for name in ("flower", "flare", "declearn", "pfl")),
+    "fedcore.examples.openfl_workflow",
+)
 
 
 def _modules() -> Iterator[Any]:
