@@ -176,7 +176,9 @@ class Discarded:
 
 async def _done_well(writing: asyncio.Task[None]) -> bool:
     """Whether all was sent. Who has read it hangs up, and cancels us, before we may have heard that."""
-    if not writing.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({writing}, timeout=_SENT_S)
+    clock = asyncio.get_running_loop().time
+    until = clock() + _SENT_S
+    while not writing.done() and (left := until - clock()) > 0:
+        with suppress(asyncio.CancelledError):  # it may come while we wait, and more than once
+            await asyncio.wait({writing}, timeout=left)
     return writing.done() and not writing.cancelled() and writing.exception() is None

@@ -16,6 +16,7 @@ import pytest
 from secagg import Phase
 from secagg.service import ConnectionLostError, Registry
 from secagg.service.connection import Connection
+from secagg.service.desk import _done_well
 from secagg.service.records import RecordType, encode_record
 from secagg.store import StoreBusyError
 from secagg.store.sql import Database, Journal, spool_of
@@ -87,6 +88,23 @@ def test_who_has_read_the_last_payload_and_hangs_up_at_once_counts_as_told(
                 await sent.wait()
             async with asyncio.timeout(20):
                 await c.run.everybody_told()
+
+    asyncio.run(run())
+
+
+def test_a_cancellation_does_not_end_the_wait_for_what_is_on_its_way() -> None:
+    """The end of a stream may be read before its cancellation comes."""
+
+    async def run() -> None:
+        ready = asyncio.Event()
+        writing = asyncio.create_task(ready.wait())
+        waiting = asyncio.create_task(_done_well(writing))  # type: ignore[arg-type]
+        for _ in range(2):
+            await asyncio.sleep(0)
+            waiting.cancel()
+        await asyncio.sleep(0)
+        ready.set()
+        assert await waiting
 
     asyncio.run(run())
 
