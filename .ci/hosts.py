@@ -32,7 +32,7 @@ OLDEST = ("numpy==1.26.0", "cffi==1.16.0", "cryptography==40.0.2", "pynacl==1.5.
 CORE = ("tests/protocol/client", "tests/protocol/server", "tests/protocol/test_round.py")
 # What its workflow interface needs beside, in versions that go together.
 OPENFL = ("openfl==1.9", "dill==0.3.6", "metaflow==2.7.15", "nbdev==2.3.37", "fastcore<2", "execnb<0.2")
-OPENFL = (*OPENFL, "ray", "tabulate", "numpy<2")
+OPENFL = (*OPENFL, "nbformat", "ray", "tabulate", "numpy<2")
 SYFT_FLWR = ("syft-flwr==0.4.3", "syft-rds<0.6")
 HOSTS = (
     Host("oldest-core", OLDEST, "cryptography", (*CORE, "tests/embedding/test_participant.py")),

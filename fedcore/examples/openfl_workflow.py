@@ -1,7 +1,7 @@
 """Secure means in OpenFL (1.9): a flow of its workflow interface, each trip a step of the collaborators.
 
     pip install . openfl==1.9 dill==0.3.6 metaflow==2.7.15 nbdev==2.3.37 'fastcore<2' 'execnb<0.2' ray \
-        tabulate
+        tabulate nbformat
     python fedcore/examples/openfl_workflow.py        # five collaborators in this process; prints the model
 
 A collaborator has a folder, made by `python -m secagg.embedding FOLDER`, with its key and the registry; here
