@@ -372,8 +372,8 @@ DEFENCES: tuple[Defence, ...] = (
     Defence(
         "streams: hung up after it was sent",
         "secagg.service.desk",
-        "            await asyncio.wait({writing}, timeout=_SENT_S)\n",
-        "            pass\n",
+        "            await asyncio.wait({writing}, timeout=left)\n",
+        "            break\n",
         "who has read the last payload counts as told",
     ),
     Defence(
