@@ -3,9 +3,9 @@
     backend = SimulatedBackend(users, users, [..., SecAggSum(Mean(clip=0.1, weight_cap=100), cohort=200)])
 
 Updates are clipped, scaled by their weights, rounded at random and summed in the ring, users are lost on the
-way, a round with too few of them has no sum: what the server's optimizer sees is what it would see of a real
-federation. With masks="pairwise" or "one-shot" the sum is that of the real protocol, all parties in this
-process: slower, and the same to the last bit.
+way, a round with too few of them (for `fewest`, or for the protocol that masks) has no sum: what the server's
+optimizer sees is what it would see of a real federation. With masks="pairwise" or "one-shot" the sum is that
+of the real protocol, all parties in this process: slower, and the same to the last bit.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pfl.metrics import Metrics, StringMetricName, Weighted
 from pfl.postprocessor.base import Postprocessor
 
 from fedcore.codec.codec import EncodedVector
-from fedcore.codec.mean import Mean
+from fedcore.codec.mean import Mean, MeanResult
 from fedcore.errors import SettingError
 from fedcore.settings import require
-from secagg import Phase, RoundParameters, aggregate
+from secagg import Phase, RoundAbortedError, RoundParameters, aggregate
 from secagg.kernels import lane_dtype
 
 
@@ -85,11 +85,11 @@ class SecAggSum(Postprocessor):
             raise SettingError("postprocessors: SecAggSum saw no user of this round")
         ops = get_default_framework_module()
         told: dict[str, float] = {"uploads summed": float(one.uploads)}
-        if one.uploads < self._fewest:
+        result = one.result(self._masks) if one.uploads >= self._fewest else None
+        if result is None:
             arrays, weight = {name: np.zeros_like(value) for name, value in one.model.items()}, 1
             told["uploads summed"] = 0.0
         else:
-            result = one.result(self._masks)
             arrays, weight = result.arrays, result.weight
             told |= {name.replace("_", " "): float(count) for name, count in result.counts.items()}
             told["rounding over norm"] = result.noise
@@ -126,12 +126,15 @@ class _Round:
             made.read(0, vector)
             self._total += vector  # of unsigned lanes: modulo their own size, which the ring divides
 
-    def result(self, masks: str) -> Any:  # noqa: ANN401
+    def result(self, masks: str) -> MeanResult | None:
+        """Return the mean; None: the protocol ends without a sum, too many were lost for it."""
         if self._sources is None:
             total = self._total & self._total.dtype.type(2**self.parameters.ring_bits - 1)
         else:
             protocol: Any = masks
-            total = aggregate(
-                self._sources, ring_bits=self.parameters.ring_bits, drop=self._silent, protocol=protocol
-            ).total
+            bits = self.parameters.ring_bits
+            try:
+                total = aggregate(self._sources, ring_bits=bits, drop=self._silent, protocol=protocol).total
+            except RoundAbortedError:
+                return None
         return self._mean.decode_sum(self.parameters, self.model, total, self.uploads)

@@ -40,10 +40,12 @@ Observer: TypeAlias = Callable[[Event[Node]], None]
 class AnyRound(ABC, Generic[Node]):
     """One round over the nodes of a host. Iterate once: each `Ask` is a trip, its replies are handed in.
 
-    for ask in round:
-        for node, frame in ask.frames.items():
-            ask.take(node, ...)  # or ask.lose(node, why)
-    round.result.total
+        for ask in round:
+            for node, frame in ask.frames.items():
+                ask.take(node, ...)  # or ask.lose(node, why)
+        round.result.total
+
+    `Round` and `OneShotRound` say which protocol; `result.total` is (vector_length,), modulo 2^ring_bits.
     """
 
     def __init__(

@@ -103,6 +103,13 @@ def test_a_round_with_too_few_uploads_moves_nothing() -> None:
     assert told(metrics)["secagg: uploads summed"] == 0
 
 
+def test_a_round_that_its_protocol_ends_moves_nothing() -> None:
+    stats, metrics = gathered(SecAggSum(MEAN, cohort=USERS, fewest=2, lost=0.7, masks="pairwise", seed=1))
+    assert not stats["w"].any()
+    assert told(metrics)["secagg: uploads summed"] == 0
+    assert told(metrics)["secagg: users lost"] <= 1 - 2 / USERS + 1e-6  # `fewest` would do
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(SettingError, match="weight: must be a whole number of at least 1, is 0.5"):
         gathered(SecAggSum(MEAN, cohort=USERS), Algorithm(weight=0.5))
