@@ -491,4 +491,18 @@ DEFENCES: tuple[Defence, ...] = (
         "",
         "clients that come during a restart are not forgotten",
     ),
+    Defence(
+        "edge: nothing of a round that the root has no more",
+        "secagg.service.oneshot.edge",
+        "        if not self._told:\n",
+        "        if False:\n",
+        "an edge that comes back is not sent away by a root that ended its round",
+    ),
+    Defence(
+        "edge: nothing of a round that is over",
+        "secagg.service.oneshot.edge",
+        "                case Send(to=None, frame=frame) if not self._edge.over:\n",
+        "                case Send(to=None, frame=frame):\n",
+        "an edge that is restored late is not sent away by a root that ended its round",
+    ),
 )

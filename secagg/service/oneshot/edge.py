@@ -314,7 +314,7 @@ class EdgeDriver(UploadDriver):
         super()._carry_out(step)
         for effect in step.effects:
             match effect:
-                case Send(to=None, frame=frame):
+                case Send(to=None, frame=frame) if not self._edge.over:
                     self._send_on(frame)
                 case Refused(sender=None, reason=reason, detail=detail):
                     self._services.observer(MessageRefused(self._id, "the root", str(reason), detail))
@@ -503,6 +503,7 @@ class _Upward:
         self._out: asyncio.Queue[Frame | None] = asyncio.Queue()  # None: the stream must end
         self._stream: Stream | None = None  # on which we have said hello
         self._greeted = asyncio.Event()
+        self._told = False  # on this stream, which rounds the root has
         self._asked: set[asyncio.Task[None]] = set()
         self.heard = False
         self.over = False
@@ -511,7 +512,12 @@ class _Upward:
         self.tags: tuple[str, ...] = ()
 
     def send(self, frame: Frame) -> None:
-        """Queue a frame for the root; without a stream it is made again when there is one."""
+        """Queue a frame for the root, once it has said which rounds it has: it gets what these need then.
+
+        Of a round that it has no more it would take none, and end the stream.
+        """
+        if not self._told:
+            return
         self._out.put_nowait(frame if self._out.qsize() < _MOST_OUT else None)
 
     def connect_again(self) -> None:
@@ -525,7 +531,7 @@ class _Upward:
 
     async def go_on(self, stream: Stream) -> None:
         """Forget what was queued: it is of another stream."""
-        self._stream = stream
+        self._stream, self._told = stream, False
         while not self._out.empty():
             self._out.get_nowait()
         self._greeted.set()
@@ -562,7 +568,7 @@ class _Upward:
                 pass
 
     def _on_rounds(self, going_on: Collection[bytes], rounds: dict[bytes, EdgeDriver]) -> None:
-        self.heard = True
+        self.heard = self._told = True
         for driver in rounds.values():
             if driver.round_id in going_on:
                 driver.again()

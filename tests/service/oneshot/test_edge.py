@@ -38,8 +38,10 @@ from secagg.service import (
 from secagg.service.connection import QUEUED_RECORDS
 from secagg.service.context import round_context
 from secagg.service.kept import summed_in
+from secagg.service.line import Stream
 from secagg.service.oneshot.edge import ROOT, EdgeRound, _Upward
 from secagg.service.oneshot.rounds import FramesAsPacked, OneShotRound
+from secagg.service.records import Record, RecordType
 from secagg.service.stored import Incoming, Step
 from secagg.store import LeaseLostError, MemoryStore, ParticipationLedger, SealedStore, Store, StoreError
 from secagg.store.sql import Database, Journal, KeptRound, Leases, spool_of
@@ -362,7 +364,27 @@ def test_more_vectors_are_fetched_from_an_edge_than_wait_for_a_client() -> None:
     asyncio.run(run())
 
 
-def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("restored", ["any time", "before it hears so", "after"])
+def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: str
+) -> None:
+    """A root sends an edge away that brings a sum of a round that it has no more."""
+    resume, heard, greeted = EdgeRound._resume, _Upward.on_record, threading.Event()
+
+    def held(self: EdgeRound, kept: KeptRound) -> Step:
+        greeted.wait()
+        return resume(self, kept)
+
+    async def hear(self: _Upward, record: Record, stream: Stream) -> None:
+        if restored == "after":
+            await heard(self, record, stream)
+        if record.type is RecordType.ROUNDS:
+            greeted.set()
+            await asyncio.gather(*(driver.settled.wait() for driver in self._run.rounds))
+            await asyncio.sleep(0.1)  # what would be sent now is sent
+        if restored != "after":
+            await heard(self, record, stream)
+
     async def run() -> None:
         with Database(tmp_path / "root.db") as database, Database(tmp_path / "edge.db") as at_edge:
             options: dict[str, Any] = {"database": database, "spool": spool_of(database), "edges": EDGES}
@@ -376,6 +398,9 @@ def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(tmp_path
                     await settle(lambda: any(isinstance(e, PartialSumTaken) for e in c.events))
                 await asyncio.gather(c.contribute(3), c.contribute(4))
                 c.exact(await running, range(5))
+            if restored != "any time":
+                monkeypatch.setattr(EdgeRound, "_resume", held)
+                monkeypatch.setattr(_Upward, "on_record", hear)
             async with oneshot_cohort(5, **options) as c, edge(c, 0, [0, 1, 2], database=at_edge) as near:
                 await settle(lambda: not near.run.rounds)
                 assert "has ended it meanwhile" in str(near.events)
