@@ -404,6 +404,7 @@ def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(
             async with oneshot_cohort(5, **options) as c, edge(c, 0, [0, 1, 2], database=at_edge) as near:
                 await settle(lambda: not near.run.rounds)
                 assert "has ended it meanwhile" in str(near.events)
+                await asyncio.sleep(0.3)  # what was sent is refused before there is another round
                 for i in range(5):
                     c.decrypt(i, store=sealed[i])
                 running = c.round(b"the next")
