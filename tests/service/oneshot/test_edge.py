@@ -369,7 +369,7 @@ def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: str
 ) -> None:
     """A root sends an edge away that brings a sum of a round that it has no more."""
-    resume, heard, greeted = EdgeRound._resume, _Upward.on_record, threading.Event()
+    resume, heard, greeted, told = EdgeRound._resume, _Upward.on_record, threading.Event(), list[Record]()
 
     def held(self: EdgeRound, kept: KeptRound) -> Step:
         greeted.wait()
@@ -380,6 +380,7 @@ def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(
             await heard(self, record, stream)
         if record.type is RecordType.ROUNDS:
             greeted.set()
+            told.append(record)
             await asyncio.gather(*(driver.settled.wait() for driver in self._run.rounds))
             await asyncio.sleep(0.1)  # what would be sent now is sent
         if restored != "after":
@@ -411,6 +412,7 @@ def test_an_edge_that_comes_back_when_its_round_is_over_is_done_with_it(
                 await asyncio.gather(upload(c, near, 0, 1, 2), c.contribute(3), c.contribute(4))
                 c.exact(await running, range(5))
                 assert near.run.trouble is None
+                assert len(told) <= 1  # it was sent away once otherwise, or for good
 
     asyncio.run(run())
 
