@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,13 @@ class Host:
     tests: tuple[str, ...] = ()
 
 
-OLDEST = ("numpy==1.26.0", "cffi==1.16.0", "cryptography==40.0.2", "pynacl==1.5.0")
+OLDEST = ("numpy==1.23.5", "cffi==1.16.0", "cryptography==40.0.2", "pynacl==1.5.0")
 CORE = ("tests/protocol/client", "tests/protocol/server", "tests/protocol/test_round.py")
 # What its workflow interface needs beside, in versions that go together.
 OPENFL = ("openfl==1.9", "dill==0.3.6", "metaflow==2.7.15", "nbdev==2.3.37", "fastcore<2", "execnb<0.2")
 OPENFL = (*OPENFL, "nbformat", "ray", "tabulate", "numpy<2")
 SYFT_FLWR = ("syft-flwr==0.4.3", "syft-rds<0.6")
+SECRETFLOW = ("secretflow-lite==1.5.0.dev20240321", "setuptools<70")  # its Ray wants pkg_resources
 HOSTS = (
     Host("oldest-core", OLDEST, "cryptography", (*CORE, "tests/embedding/test_participant.py")),
     Host("flower-1.23", ("flwr==1.23.0", "numpy<2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
@@ -45,6 +47,7 @@ HOSTS = (
     Host("pfl", ("pfl>=0.5", "numpy>=2"), "pfl", (f"{HOSTS_TESTS}/test_pfl.py",)),
     Host("openfl", OPENFL, "openfl", (f"{HOSTS_TESTS}/test_openfl.py",)),
     Host("syft-flwr", SYFT_FLWR, "syft_flwr", (f"{HOSTS_TESTS}/test_syft_flwr.py",)),
+    Host("secretflow", SECRETFLOW, "secretflow", (f"{HOSTS_TESTS}/test_secretflow.py",)),
 )
 
 
@@ -61,8 +64,8 @@ def conflicts(python: Path) -> set[str]:
     return set(done.stdout.splitlines()) if done.returncode else set()
 
 
-def check(host: Host, wheel: Path) -> None:
-    """Make the environment and run what it is for."""
+def made(host: Host, wheel: Path) -> Path:
+    """Make the environment; returns its Python."""
     folder = FOLDER / host.name
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder / "venv", with_pip=True)
@@ -75,6 +78,12 @@ def check(host: Host, wheel: Path) -> None:
         raise SystemExit(f"{host.name}: secagg adds conflicts: {added}")
     run(python, "-c", f"import {host.imports}, secagg.embedding", cwd=folder)
     run(*install, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+    return python
+
+
+def check(host: Host, python: Path) -> None:
+    """Run what the environment is for."""
+    folder = FOLDER / host.name
     shutil.copytree(
         ROOT / "tests", folder / "tests"
     )  # beside the checkout: its packages would be tested instead
@@ -94,11 +103,17 @@ def main() -> None:
     names = sys.argv[1:] or [host.name for host in HOSTS]
     if unknown := set(names) - {host.name for host in HOSTS}:
         raise SystemExit(f"no such host: {', '.join(sorted(unknown))}")
-    for host in HOSTS:
-        if host.name in names:
-            sys.stdout.write(f"--- {host.name}\n")
-            sys.stdout.flush()
-            check(host, wheel)
+    chosen = [host for host in HOSTS if host.name in names]
+    with ThreadPoolExecutor(1) as ahead:  # an environment is made while the one before it is tested
+        making = [(host, ahead.submit(made, host, wheel)) for host in chosen]
+        try:
+            for host, python in making:
+                ready = python.result()
+                sys.stdout.write(f"--- {host.name}\n")
+                sys.stdout.flush()
+                check(host, ready)
+        finally:
+            ahead.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

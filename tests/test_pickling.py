@@ -51,6 +51,7 @@ ARGUMENTS: dict[str, Any] = {  # of constructors, by the names of their paramete
 HOSTS = (
     *(f"fedcore.integrations.{name}" for name in ("flower", "flare", "declearn", "pfl")),
     "fedcore.examples.openfl_workflow",
+    "fedcore.examples.secretflow_pyu",
 )
 
 

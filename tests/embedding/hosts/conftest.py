@@ -10,5 +10,6 @@ HOSTS = {
     "test_pfl.py": "pfl",
     "test_openfl.py": "openfl",
     "test_syft_flwr.py": "syft_flwr",
+    "test_secretflow.py": "secretflow",
 }
 collect_ignore = [file for file, package in HOSTS.items() if find_spec(package) is None]
