@@ -486,14 +486,15 @@ def _in_flower(report: Report) -> list[str]:
     for where, what in (("ray", "Ray simulation"), ("superlink", "SuperLink")):
         for one in report[where]:
             plain, theirs = one["plain"], one["secagg+"] - one["plain"]
-            for kind in ("pairwise", "upload"):
+            for kind in [kind for kind in one if kind.startswith(("pairwise", "upload"))]:
                 ours = one[kind] - plain
                 size = f"{what}, {one['nodes']} nodes, d = {one['length']:,}"
                 seconds = (plain, one[kind], one["secagg+"])
                 rows.append((size, kind, *(f"{value:.1f}" for value in seconds), f"{theirs / ours:.1f}"))
     about = (
         "Whole rounds inside Flower, the median of those after the first, each kind in a process of its own. "
-        "A tenth of the nodes vanishes (of five none)."
+        "A tenth of the nodes vanishes (of five none). Passive: against a server that follows the protocol, "
+        "as SecAgg+ takes it to be; the others withstand one that lies."
     )
     names = ("round", "secagg", "plain s", "secagg s", "SecAgg+ s", "SecAgg+ over secagg, beyond plain")
     return [about, "", *_table(names, rows)] if rows else []

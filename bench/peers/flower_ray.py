@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("plain", "pairwise", "upload", "secagg+")
+# "passive": against a server that follows the protocol and is curious, as SecAgg+ takes it to be.
+KINDS = ("plain", "pairwise", "pairwise passive", "upload", "upload passive", "secagg+")
 DECRYPTORS = 8
 _MODEL, _SHARES = "w", 51
 _STEP = np.float32(0.25)
@@ -41,7 +42,7 @@ def apps(kind: str, nodes: int, length: int, rounds: int, home: str, seconds: li
 
     from fedcore import Mean
     from fedcore.integrations.flower import SecAggMod, SecAggStrategy
-    from secagg import IdentityKey, Policy
+    from secagg import IdentityKey, Policy, ThreatModel
     from secagg.embedding import (
         Committee,
         OneShotPolicy,
@@ -59,6 +60,7 @@ def apps(kind: str, nodes: int, length: int, rounds: int, home: str, seconds: li
     opening = [f"node-{i}" for i in range(min(DECRYPTORS, nodes))]
     known, decryptors = registry.identities, registry.named(opening)
     mean = Mean(clip=1.0, bits=16)
+    model = ThreatModel(adversary="passive" if kind.endswith("passive") else "active")
 
     def node(context: Any) -> Participant:
         i = int(context.node_config["partition-id"])
@@ -67,11 +69,11 @@ def apps(kind: str, nodes: int, length: int, rounds: int, home: str, seconds: li
         stores = [SqliteStore(folder / f"{name}.sqlite") for name in ("rounds", "counter", "ledger")]
         one = Participant(
             IdentityKey.from_seed(seeds[i]),
-            Policy(known=known, minimum_cohort=4),
+            Policy(known=known, minimum_cohort=4, adversary=model.adversary),
             store=stores[0],
             counter=StoredCounter(stores[1]),
             ledger=ParticipationLedger(stores[2]),
-            oneshot=OneShotPolicy(known=known, decryptors=decryptors),
+            oneshot=OneShotPolicy(known=known, decryptors=decryptors, adversary=model.adversary),
         )
         one._owned = stores  # noqa: SLF001 - as `Participant.open`, without reading a registry of so many
         return one
@@ -93,9 +95,15 @@ def apps(kind: str, nodes: int, length: int, rounds: int, home: str, seconds: li
     def main(grid: Any, context: Any) -> None:
         strategy: Any = FedAvg(fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes)
         if kind != "plain":
-            committee = Committee(decryptors=opening) if kind == "upload" else None
+            forming = Committee(decryptors=opening, threat_model=model)
             strategy = SecAggStrategy(
-                strategy, mean, registry=registry, attempts=1, poll_s=0.01, committee=committee
+                strategy,
+                mean,
+                registry=registry,
+                threat_model=model,
+                attempts=1,
+                poll_s=0.01,
+                committee=forming if kind.startswith("upload") else None,
             )
         arrays = ArrayRecord({_MODEL: Array(np.zeros(length, np.float32))})
         while len(list(grid.get_node_ids())) < nodes:
