@@ -147,7 +147,7 @@ FEDCORE_LAYERS: tuple[tuple[str, ...], ...] = (
         *("evaluation.personal", "evaluation.baselines", "evaluation.prediction"),
         *("evaluation.onnx_graph", "evaluation.export"),
     ),
-    ("experiments", "service", "phones", "integrations"),
+    ("experiments", "service", "phones", "simulation", "integrations"),
     ("demo",),
     ("cli", "__main__"),
 )
