@@ -21,12 +21,13 @@ HOSTS_TESTS = "tests/embedding/hosts"
 
 @dataclass(frozen=True)
 class Host:
-    """An environment: what is installed, and the tests of the host's adapter."""
+    """An environment: what is installed, then what is without what it needs, and the adapter's tests."""
 
     name: str
     packages: tuple[str, ...]
     imports: str
-    tests: tuple[str, ...] = ()
+    tests: tuple[str, ...] = PLAIN
+    alone: tuple[str, ...] = ()
 
 
 OLDEST = ("numpy==1.23.5", "cffi==1.16.0", "cryptography==40.0.2", "pynacl==1.5.0")
@@ -36,18 +37,33 @@ OPENFL = ("openfl==1.9", "dill==0.3.6", "metaflow==2.7.15", "nbdev==2.3.37", "fa
 OPENFL = (*OPENFL, "nbformat", "ray", "tabulate", "numpy<2")
 SYFT_FLWR = ("syft-flwr==0.4.3", "syft-rds<0.6")
 SECRETFLOW = ("secretflow-lite==1.5.0.dev20240321", "setuptools<70")  # its Ray wants pkg_resources
+# All that Fed-BioMed needs but MONAI, ITK, pyarrow and unet, which are for images; one build of torch.
+FEDBIOMED = (
+    *("torch==2.13.0", "torchvision==0.28.0", "opacus>=1.6", "cryptography==40.0.2", "gmpy2<2.2"),
+    *("grpcio==1.82.*", "grpcio-tools==1.82.*", "joblib", "msgpack==1.*", "nibabel==5.*", "packaging==24.*"),
+    *("fire", "pandas<3", "pathvalidate==3.0.*", "persist-queue<0.6", "polars==1.32.*", "psutil==6.0.*"),
+    *("pygments==2.18.*", "pyopenssl==23.1.*", "python-minifier==2.11.*", "requests", "scikit-learn"),
+    *("tabulate<0.10", "tensorboard==2.18.*", "tinydb==4.7.*", "validators<0.21"),
+)
 HOSTS = (
-    Host("oldest-core", OLDEST, "cryptography", (*CORE, "tests/embedding/test_participant.py")),
+    Host("oldest-core", OLDEST, "cryptography", (*PLAIN, *CORE, "tests/embedding/test_participant.py")),
     Host("flower-1.23", ("flwr==1.23.0", "numpy<2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
-    Host("flower-1.41", ("flwr==1.41.0", "numpy>=2"), "flwr", (HOSTS_TESTS,)),
+    Host("flower-1.41", ("flwr==1.41.0", "numpy>=2"), "flwr", (*PLAIN, HOSTS_TESTS)),
     Host("flower-newest", ("flwr>=1.41", "numpy>=2"), "flwr", (f"{HOSTS_TESTS}/test_flower.py",)),
-    Host("flare", ("nvflare>=2.9,<3", "numpy>=2"), "nvflare", (HOSTS_TESTS,)),
+    Host("flare", ("nvflare>=2.9,<3", "numpy>=2"), "nvflare", (*PLAIN, HOSTS_TESTS)),
     Host("flare-numpy-1", ("nvflare>=2.9,<3", "numpy<2"), "nvflare"),
-    Host("declearn", ("declearn[websockets]>=2.8,<3", "numpy>=2"), "declearn", (HOSTS_TESTS,)),
+    Host("declearn", ("declearn[websockets]>=2.8,<3", "numpy>=2"), "declearn", (*PLAIN, HOSTS_TESTS)),
     Host("pfl", ("pfl>=0.5", "numpy>=2"), "pfl", (f"{HOSTS_TESTS}/test_pfl.py",)),
     Host("openfl", OPENFL, "openfl", (f"{HOSTS_TESTS}/test_openfl.py",)),
     Host("syft-flwr", SYFT_FLWR, "syft_flwr", (f"{HOSTS_TESTS}/test_syft_flwr.py",)),
     Host("secretflow", SECRETFLOW, "secretflow", (f"{HOSTS_TESTS}/test_secretflow.py",)),
+    Host(
+        "fedbiomed",
+        FEDBIOMED,
+        "fedbiomed",
+        (f"{HOSTS_TESTS}/test_fedbiomed.py",),
+        alone=("fedbiomed==6.4.1", "declearn==2.8.0"),
+    ),
 )
 
 
@@ -72,6 +88,8 @@ def made(host: Host, wheel: Path) -> Path:
     python = folder / "venv" / "bin" / "python"
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     run(*install, *host.packages)
+    if host.alone:
+        run(*install, "--no-deps", *host.alone)
     before = conflicts(python)
     run(*install, wheel, *host.packages)  # again: what secagg needs must not move the host's own
     if added := conflicts(python) - before:
@@ -90,7 +108,7 @@ def check(host: Host, python: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
     command = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning")
     marks = ("-m", "host or not (exhaustive or soak or fuzz or peers or host)")
-    run(*command, *marks, *PLAIN, *host.tests, cwd=folder)
+    run(*command, *marks, *host.tests, cwd=folder)
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ HOSTS = (
     *(f"fedcore.integrations.{name}" for name in ("flower", "flare", "declearn", "pfl")),
     "fedcore.examples.openfl_workflow",
     "fedcore.examples.secretflow_pyu",
+    "fedcore.examples.fedbiomed_plan",
 )
 
 

@@ -11,5 +11,6 @@ HOSTS = {
     "test_openfl.py": "openfl",
     "test_syft_flwr.py": "syft_flwr",
     "test_secretflow.py": "secretflow",
+    "test_fedbiomed.py": "fedbiomed",
 }
 collect_ignore = [file for file, package in HOSTS.items() if find_spec(package) is None]
