@@ -7,6 +7,7 @@ there, it stays as long as a distribution says, whatever the hour: a two-state s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ _STEPS = 288  # of a day, in each of which the rate is constant
 _STEP_NS = DAY_NS // _STEPS
 _WARM_DAYS = 4  # before the beginning, so that nobody remembers how it began
 _DIGITS = 12
+_HALVINGS = 40
 _FEWEST, _MOST = 0.001, 1000.0
 _LONGEST_S = 30 * 86_400.0
 _STAY_S = Quantiles.log_normal(5400.0, 0.9)  # a judgement: nothing is published
@@ -43,42 +45,48 @@ class Gate:
 
     def __post_init__(self) -> None:
         if not _FEWEST <= self.sessions <= _MOST:
-            raise SettingError(f"gate.sessions: must be in {_FEWEST}..{_MOST} a day, is {self.sessions}")
+            raise SettingError(f"sessions: must be in {_FEWEST}..{_MOST} a day, is {self.sessions}")
         if not (self.stay_s.values[0] > 0 and self.stay_s.values[-1] <= _LONGEST_S):
-            raise SettingError(f"gate.stay_s: must be above 0, and at most {_LONGEST_S:.0f} s")
+            raise SettingError(f"stay_s: must be above 0, and at most {_LONGEST_S:.0f} s")
         if not self.swing >= 1:
-            raise SettingError(f"gate.swing: must be at least 1, is {self.swing}")
+            raise SettingError(f"swing: must be at least 1, is {self.swing}")
         if not 0 <= self.peak_hour < 24:
-            raise SettingError(f"gate.peak_hour: must be in 0..24, is {self.peak_hour}")
+            raise SettingError(f"peak_hour: must be in 0..24, is {self.peak_hour}")
 
     def rates(self) -> NDArray[np.float64]:
         """Return the rate of coming in each step of a day, 1/s, so that those who are there swing as wanted.
 
         raises  SettingError: sessions are too long for such a swing
         """
-        low, high = 0.0, 1.0
-        if _swing_of(self._there(high)) < self.swing:
-            raise SettingError(
-                f"gate.swing: with stays so long it is at most {_swing_of(self._there(high)):.2f}, "
-                f"not {self.swing}: shorten stay_s, or lower the swing"
-            )
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if _swing_of(self._there(middle)) < self.swing else (low, middle)
-        shift = int(self._there(high).argmax()) - self.peak_hour * _STEPS / 24
-        return np.roll(self._rates(high), -round(shift))
+        return _rates_of(self)
 
     def there(self) -> NDArray[np.float64]:
         """Return the share of devices that are there at the beginning of each step of a day, by its hour."""
         return _stationary(self.rates(), self.stay_s)
 
-    def _rates(self, amplitude: float) -> NDArray[np.float64]:
+
+@cache  # it takes longer than a million sessions
+def _rates_of(gate: Gate) -> NDArray[np.float64]:
+    def rates(amplitude: float) -> NDArray[np.float64]:
         hours = (np.arange(_STEPS) + 0.5) / _STEPS
         wave = 1 + amplitude * np.cos(2 * np.pi * hours)
-        return np.round(wave * self.sessions / (24 * 3600), _DIGITS)
+        return np.asarray(np.round(wave * gate.sessions / (24 * 3600), _DIGITS))
 
-    def _there(self, amplitude: float) -> NDArray[np.float64]:
-        return _stationary(self._rates(amplitude), self.stay_s)
+    def swing(amplitude: float) -> float:
+        there = _stationary(rates(amplitude), gate.stay_s)
+        return float(there.max() / there.min())
+
+    low, high = 0.0, 1.0
+    if (most := swing(high)) < gate.swing:
+        raise SettingError(
+            f"swing: with stays so long it is at most {most:.2f}, not {gate.swing}: "
+            "shorten stay_s, or lower the swing"
+        )
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if swing(middle) < gate.swing else (low, middle)
+    late = int(_stationary(rates(high), gate.stay_s).argmax()) - gate.peak_hour * _STEPS / 24
+    return np.roll(rates(high), -round(late))
 
 
 def _stationary(rates: NDArray[np.float64], stay_s: Quantiles) -> NDArray[np.float64]:
@@ -95,10 +103,6 @@ def _stationary(rates: NDArray[np.float64], stay_s: Quantiles) -> NDArray[np.flo
     at = (np.arange(_STEPS)[:, np.newaxis] - np.arange(_STEPS) - 1) % _STEPS
     kernel = folded[at] * (rates * step_s)
     return np.asarray(np.linalg.solve(np.eye(_STEPS) + kernel, kernel.sum(axis=1)))
-
-
-def _swing_of(there: NDArray[np.float64]) -> float:
-    return float(there.max() / there.min())
 
 
 class Sessions:

@@ -38,11 +38,9 @@ class DeviceClass:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise SettingError(f"class {self.name}: share must be in 0..1, is {self.share}")
+            raise SettingError(f"share: must be in 0..1, is {self.share}")
         if not (self.start_s >= 0 and self.second_op > 0 and self.spread >= 0):
-            raise SettingError(
-                f"class {self.name}: start_s and spread must not be below 0, second_op must be above 0"
-            )
+            raise SettingError("start_s, spread: must not be below 0, and second_op must be above 0")
 
 
 # Least squares of seconds over operations (6 in out batch) on FLASH's measurements of a dense layer on three
@@ -74,7 +72,7 @@ class Links:
     def __post_init__(self) -> None:
         for name in ("down", "up"):
             if not getattr(self, name).values[0] > 0:
-                raise SettingError(f"links.{name}: must be above 0")
+                raise SettingError(f"{name}: must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +94,15 @@ class Population:
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= _MOST_DEVICES:
-            raise SettingError(f"population.size: must be in 1..2^32, is {self.size}")
+            raise SettingError(f"size: must be in 1..2^32, is {self.size}")
         if wrong := sorted(set(self.zones) - set(_HOURS)):
-            raise SettingError(f"population.zones: must be hours in -12..14, has {wrong[0]}")
+            raise SettingError(f"zones: must be hours in -12..14, has {wrong[0]}")
         for name, shares in (
             ("classes", [one.share for one in self.classes]),
             ("zones", list(self.zones.values())),
         ):
             if abs(sum(shares) - 1) > 1e-9 or min(shares, default=-1) < 0:
-                raise SettingError(f"population.{name}: shares must sum to 1, sum to {sum(shares):.6g}")
+                raise SettingError(f"{name}: shares must sum to 1, sum to {sum(shares):.6g}")
         Draws(self.seed)
 
     def class_of(self, devices: NDArray[np.integer]) -> NDArray[np.uint8]:

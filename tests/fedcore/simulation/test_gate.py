@@ -84,10 +84,10 @@ def test_what_was_drawn_stays() -> None:
 @pytest.mark.parametrize(
     ("settings_", "what"),
     [
-        ({"sessions": 0.0}, "gate.sessions: must be in 0.001..1000.0 a day, is 0.0"),
-        ({"swing": 0.5}, "gate.swing: must be at least 1"),
-        ({"peak_hour": 24.0}, "gate.peak_hour: must be in 0..24"),
-        ({"stay_s": Quantiles.log_normal(1e7, 0.1)}, "gate.stay_s: must be above 0, and at most 2592000 s"),
+        ({"sessions": 0.0}, "sessions: must be in 0.001..1000.0 a day, is 0.0"),
+        ({"swing": 0.5}, "swing: must be at least 1"),
+        ({"peak_hour": 24.0}, "peak_hour: must be in 0..24"),
+        ({"stay_s": Quantiles.log_normal(1e7, 0.1)}, "stay_s: must be above 0, and at most 2592000 s"),
     ],
 )
 def test_what_is_no_gate(settings_: dict[str, object], what: str) -> None:
