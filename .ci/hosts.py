@@ -41,7 +41,14 @@ SECRETFLOW = ("secretflow-lite==1.5.0.dev20240321", "setuptools<70")  # its Ray 
 FEDBIOMED = (
     *("torch==2.13.0", "torchvision==0.28.0", "opacus>=1.6", "cryptography==40.0.2", "gmpy2<2.2"),
     *("grpcio==1.82.*", "grpcio-tools==1.82.*", "joblib", "msgpack==1.*", "nibabel==5.*", "packaging==24.*"),
-    *("fire", "pandas<3", "pathvalidate==3.0.*", "persist-queue<0.6", "polars==1.32.*", "psutil==6.0.*"),
+    *(
+        "declearn==2.8.*",
+        "pandas<3",
+        "pathvalidate==3.0.*",
+        "persist-queue<0.6",
+        "polars==1.32.*",
+        "psutil==6.0.*",
+    ),
     *("pygments==2.18.*", "pyopenssl==23.1.*", "python-minifier==2.11.*", "requests", "scikit-learn"),
     *("tabulate<0.10", "tensorboard==2.18.*", "tinydb==4.7.*", "validators<0.21"),
 )
@@ -62,7 +69,7 @@ HOSTS = (
         FEDBIOMED,
         "fedbiomed",
         (f"{HOSTS_TESTS}/test_fedbiomed.py",),
-        alone=("fedbiomed==6.4.1", "declearn==2.8.0"),
+        alone=("fedbiomed==6.4.1",),
     ),
 )
 

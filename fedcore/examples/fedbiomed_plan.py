@@ -124,10 +124,11 @@ class SecAgg(Strategy, Aggregator):
     def refine(self, training_replies: dict[str, Any], round_i: int) -> tuple[Any, ...]:
         """Hand the replies in, and make the next requests."""
         for node in self.ask.frames:
-            got = training_replies.get(node)
-            if got and got["success"]:
+            got = training_replies.get(node, {"success": False})
+            if got["success"]:
                 self.ask.take(node, got["params"].get("reply"))
             else:
+                got["state_id"] = None  # the node saved none, and would be asked for it from now on
                 self.ask.lose(node, "no reply")
         self.ask = None  # also when there is no sum, and this raises
         self.ask = next(self._asks, None)

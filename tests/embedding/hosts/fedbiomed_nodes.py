@@ -15,9 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fedcore.integrations.exchange import SecureMean
 from secagg.embedding import Registry, read_registry, write_key
+
+# Fed-BioMed imports torchvision, for images; the index has it for the CUDA build of torch, and beside the one
+# for CPUs its import fails, as it misses these. Nobody calls them here.
+for _operator in ("nms", "qnms"):
+    torch.library.define(
+        f"torchvision::{_operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    )
 
 NAMES = [f"node-{i}" for i in range(5)]
 TAGS, TRUTH = ["means"], [1.0, -2.0, 0.5]
@@ -100,7 +108,7 @@ def research(home: Path, means: int, lost: int) -> list[dict[str, Any]]:
             training_plan_class=Plan,
             aggregator=both,
             node_selection_strategy=both,
-            model_args={"n_features": 3, "learning_rate": "constant", "eta0": 0.05},
+            model_args={"n_features": 3, "learning_rate": "constant", "eta0": 0.1, "penalty": None},
             training_args={"epochs": 5, "loader_args": {"batch_size": 8}},
             retain_full_history=False,
         )
