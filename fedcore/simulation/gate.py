@@ -110,7 +110,9 @@ class Sessions:
 
     zones_ns  (n,) what a device's clock is ahead of the simulation's
 
-    Time goes on: who was asked about a moment is not asked about an earlier one. 28 bytes a device.
+    Time goes on: after a moment nobody is asked about an earlier one. 28 bytes a device.
+
+    raises  SettingError: an earlier one
     """
 
     def __init__(self, gate: Gate, draws: Draws, zones_ns: NDArray[np.int64]) -> None:
@@ -120,6 +122,7 @@ class Sessions:
         self._number = np.zeros(len(zones_ns), np.uint32)
         self._begin = np.full(len(zones_ns), -_WARM_DAYS * DAY_NS, np.int64)
         self._end = self._begin.copy()
+        self._now_ns = -_WARM_DAYS * DAY_NS
 
     def there(self, devices: NDArray[np.integer], now_ns: int) -> NDArray[np.bool_]:
         """Return which of these devices are there now."""
@@ -137,6 +140,9 @@ class Sessions:
         return np.asarray(self._end[devices])
 
     def _go_on(self, devices: NDArray[np.integer], now_ns: int) -> None:
+        if now_ns < self._now_ns:
+            raise SettingError(f"now_ns: {now_ns} is before {self._now_ns}, which was asked about")
+        self._now_ns = now_ns
         late = np.unique(devices[self._end[devices] <= now_ns])
         while len(late):
             number = self._number[late]

@@ -74,6 +74,14 @@ def test_sessions_follow_each_other() -> None:
         ends, now = end, now + HOUR_NS
 
 
+def test_time_goes_on() -> None:
+    sessions = sessions_of(Gate(), 3)
+    sessions.there(np.arange(1), 5)
+    sessions.there(np.arange(2), 5)
+    with pytest.raises(SettingError, match="now_ns: 4 is before 5, which was asked about"):
+        sessions.end(np.arange(3), 4)
+
+
 def test_what_was_drawn_stays() -> None:
     """The same on every machine: another value here is another simulation of everybody's."""
     sessions = sessions_of(Gate(), 3, seed=7)
